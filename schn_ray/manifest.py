@@ -1,0 +1,262 @@
+"""The directories that verbs write: whole or not there, each with a manifest that says its origin.
+
+``new_directory`` is for verbs that are quick enough to start over: they write beside and the
+result is renamed into place. ``resumable_directory`` is for those that go on where they were
+stopped: they write in place, their request first and their manifest last. Either way a directory
+without ``manifest.json`` is unfinished, and no verb reads it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schn_ray import __version__
+from schn_ray.config import difference
+from schn_ray.errors import SchnRayError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+REQUEST = "request.json"
+LOCK = ".lock"
+_RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pillow")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished directory is, and what made it.
+
+    Attributes:
+        kind: ``store``, ``run``, ``codes``, ``index`` or ``evaluation``.
+        config: the settings of the verb.
+        made_from: name of each input -> its fingerprint.
+        counts: what the verb counted, such as rows and quarantined rows.
+        files: name -> SHA-256 of every file in the directory.
+        fingerprint: SHA-256 over kind, config, inputs and files; equal for equal content.
+        format: version of the directory's layout.
+        versions: of this package, Python and the libraries that the result depends on.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    made_from: dict[str, Any]
+    counts: dict[str, Any]
+    files: dict[str, str]
+    fingerprint: str
+    format: int = FORMAT
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Draft:
+    """A directory that is being written: put files under ``path``, say what was counted."""
+
+    path: Path
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+class AlreadyDone(Exception):
+    """The directory is finished, and was made by the same request: nothing is left to do."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(f"{path} is finished already; nothing to do")
+        self.path, self.kind = path, kind
+
+
+@contextmanager
+def new_directory(
+    path: Path, kind: str, config: dict[str, Any], made_from: dict[str, Any]
+) -> Iterator[Draft]:
+    """Write a directory beside ``path`` and rename it into place when the block ends well.
+
+    Raises:
+        AlreadyDone: ``path`` was finished by the same request.
+        SchnRayError: ``path`` holds something else, or another process writes it now.
+    """
+    request = _request(kind, config, made_from)
+    _refuse_other_content(path, request)
+    beside = path.with_name(f".{path.name}.partial")
+    with _locked(path.with_name(f".{path.name}.lock")):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        try:
+            draft = Draft(beside)
+            yield draft
+            _write_manifest(beside, request, draft.counts)
+            if path.exists():
+                path.rmdir()  # it was empty
+            beside.rename(path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def resumable_directory(
+    path: Path, kind: str, config: dict[str, Any], made_from: dict[str, Any]
+) -> Iterator[Draft]:
+    """Write a directory in place; if the block fails, what it wrote stays for the next call.
+
+    Raises:
+        AlreadyDone: ``path`` was finished by the same request.
+        SchnRayError: ``path`` holds something else, or another process writes it now.
+    """
+    request = _request(kind, config, made_from)
+    _refuse_other_content(path, request)
+    path.mkdir(parents=True, exist_ok=True)
+    with _locked(path / LOCK):
+        write_json(path / REQUEST, request)
+        draft = Draft(path)
+        yield draft
+        (path / REQUEST).unlink()
+        (path / LOCK).unlink()
+        _write_manifest(path, request, draft.counts)
+
+
+def read_manifest(path: Path, kind: str) -> Manifest:
+    """Read the manifest of a finished directory.
+
+    Raises:
+        SchnRayError: no such directory, unfinished, of another kind, or of another format.
+    """
+    if not path.is_dir():
+        raise SchnRayError(f"{path}: wanted a {kind} directory, but there is none")
+    if not (path / MANIFEST).is_file():
+        if (path / REQUEST).is_file():
+            raise SchnRayError(f"{path} is unfinished: run the command that made it again")
+        raise SchnRayError(f"{path}: wanted a {kind} directory, but it has no {MANIFEST}")
+    try:
+        values = json.loads((path / MANIFEST).read_text())
+        found_format, found_kind = values["format"], values["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SchnRayError(f"{path / MANIFEST} is damaged; make the {kind} again") from error
+    if found_kind != kind:
+        raise SchnRayError(f"{path} is a {found_kind} directory; wanted a {kind} directory")
+    if found_format != FORMAT:
+        made_by = values.get("versions", {}).get("schn-ray", "unknown")
+        raise SchnRayError(
+            f"{path} has format {found_format} (made by schn-ray {made_by}), this is schn-ray "
+            f"{__version__} with format {FORMAT}: make the {kind} again, or use that version"
+        )
+    try:
+        return Manifest(**values)
+    except TypeError as error:
+        raise SchnRayError(f"{path / MANIFEST} is damaged; make the {kind} again") from error
+
+
+def verify_files(path: Path, manifest: Manifest) -> None:
+    """Check every file against its SHA-256.
+
+    Raises:
+        SchnRayError: a file is missing or differs.
+    """
+    for name, expected in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            raise SchnRayError(f"{file} is missing; make the {manifest.kind} again")
+        if sha256_file(file) != expected:
+            raise SchnRayError(f"{file} differs from its manifest; make the {manifest.kind} again")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file beside and rename it, durable before it is visible."""
+    beside = path.with_name(path.name + ".partial")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _request(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> dict[str, Any]:
+    # through JSON, so that it compares equal to what is read back: tuples become lists
+    request = {"kind": kind, "config": config, "made_from": made_from}
+    return dict(json.loads(json.dumps(request)))
+
+
+def _refuse_other_content(path: Path, request: dict[str, Any]) -> None:
+    if path.is_file():
+        raise SchnRayError(f"{path} is a file; name a directory to write")
+    if not path.is_dir():
+        return
+    for name in (MANIFEST, REQUEST):
+        if (path / name).is_file():
+            _refuse_other_request(path, name, request)
+            if name == MANIFEST:
+                raise AlreadyDone(path, request["kind"])
+            return
+    if any(p.name != LOCK for p in path.iterdir()):
+        raise SchnRayError(
+            f"{path} holds something that schn-ray did not make; name a new or empty directory"
+        )
+
+
+def _refuse_other_request(path: Path, name: str, request: dict[str, Any]) -> None:
+    try:
+        there = json.loads((path / name).read_text())
+    except ValueError as error:
+        raise SchnRayError(f"{path / name} is damaged; remove {path} to start over") from error
+    there = {key: there.get(key) for key in request}
+    if lines := difference(there, request):
+        raise SchnRayError(
+            f"{path} was made by another request; name another directory, or remove it.\n  "
+            + "\n  ".join(lines)
+        )
+
+
+def _write_manifest(path: Path, request: dict[str, Any], counts: dict[str, Any]) -> None:
+    files = {
+        p.relative_to(path).as_posix(): sha256_file(p)
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p.name not in (MANIFEST, LOCK)
+    }
+    content = json.dumps([request, files], sort_keys=True)
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    manifest = Manifest(
+        **request, counts=counts, files=files, fingerprint=fingerprint, versions=_versions()
+    )
+    write_json(path / MANIFEST, asdict(manifest))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"schn-ray": __version__, "python": platform.python_version()}
+    for name in _RECORDED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SchnRayError(f"another process is writing {path.parent}; wait for it") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

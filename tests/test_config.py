@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from schn_ray.config import DEFAULT_PRESET, PrepareConfig, TrainConfig, keys, load, preset_names
+from schn_ray.errors import SchnRayError
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_is_a_valid_config(preset: str) -> None:
+    assert load(TrainConfig, preset).bits == 32
+
+
+def test_schn_is_as_published() -> None:
+    config = load(TrainConfig, "schn")
+    assert config.network.backbone == "alexnet"
+    assert (config.network.label_graph, config.network.latent_activation) == ("sum", "sigmoid")
+    assert (config.codes.init, config.codes.alpha, config.codes.beta) == ("zeros", 2.0, 0.1)
+    assert (config.loss.quantization, config.loss.negative_target) == (10.0, "zero")
+    schedule = config.schedule
+    assert (schedule.iterations, schedule.epochs, schedule.samples) == (50, 3, 5000)
+    assert (schedule.batch_size, schedule.learning_rate) == (64, 4e-5)
+    assert (schedule.weight_decay, schedule.decay_after) == (1e-5, (5, 40))
+
+
+def test_mmasia_has_no_adversarial_part_and_another_cycle() -> None:
+    config = load(TrainConfig, "schn-mmasia")
+    assert (config.loss.adversarial, config.network.cycle) == (0, "schn-mmasia")
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("bits: 48\nschedule: {iterations: 7}\n")
+    config = load(TrainConfig, DEFAULT_PRESET, file, ("schedule.iterations=9", "seed=3"))
+    assert (config.bits, config.schedule.iterations, config.seed) == (48, 9, 3)
+    assert config.schedule.epochs == 3
+
+
+def test_a_number_in_scientific_notation_is_a_number() -> None:
+    for text, value in [("1e-3", 1e-3), ("2E4", 2e4), ("-1e-3", None), ("0.5", 0.5)]:
+        setting = (f"schedule.learning_rate={text}",)
+        if value is None:
+            with pytest.raises(SchnRayError, match="greater than 0"):
+                load(TrainConfig, settings=setting)
+        else:
+            assert load(TrainConfig, settings=setting).schedule.learning_rate == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("bist=16",), "unknown setting 'bist'; did you mean 'bits'"),
+        (("hash_imag=2",), "did you mean 'loss.hash_image'"),
+        (("loss.hash_imag=2",), "did you mean 'loss.hash_image'"),
+        (("bits=0",), "setting 'bits': Input should be greater than or equal to 1, got 0"),
+        (("bits=many",), "setting 'bits'.*got 'many'"),
+        (("bits",), "wanted key=value"),
+        (("bits=[",), "not YAML"),
+        (("loss.negative_target=hard",), "'zero' or 'soft'"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SchnRayError, match=message):
+        load(TrainConfig, settings=settings)
+
+
+def test_wrong_files_and_presets_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SchnRayError, match=r"no preset 'digit'; did you mean 'digits'"):
+        load(TrainConfig, "digit")
+    with pytest.raises(SchnRayError, match="no config file"):
+        load(TrainConfig, file=tmp_path / "none.yaml")
+    for text in ("- a\n- b\n", "a: [\n"):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(SchnRayError, match="bad.yaml"):
+            load(TrainConfig, file=tmp_path / "bad.yaml")
+
+
+def test_keys_are_all_settable() -> None:
+    assert "source.label_column" in keys(PrepareConfig)
+    values = load(TrainConfig).model_dump(mode="json")
+    for key in keys(TrainConfig):
+        value = values
+        for part in key.split("."):
+            value = value[part]
+        text = "null" if value is None else str(value).replace("'", "")
+        assert load(TrainConfig, settings=(f"{key}={text}",)) == load(TrainConfig)
