@@ -1,0 +1,239 @@
+"""Histograms of Hamming distances: all that the exact metrics need to know of a ranking.
+
+For every query, the gallery rows at each distance 0..K are counted, and the relevant ones among
+them; a gallery row is relevant iff it shares a label with the query. Counts add up, so a gallery
+may be spread over machines: ``reduce(operator.add, parts)`` is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from schn_ray.errors import SchnRayError
+from schn_ray.labels import label_sets, share_a_label
+
+Counts = NDArray[np.int64]
+
+_PAIRS_AT_ONCE = 65_536  # distinct gallery (code, label set) pairs: half a MB an array, in cache
+_RELEVANCE_AT_ONCE = 4_194_304  # cells of (query label set, gallery label set)
+
+
+@dataclass(frozen=True, eq=False)
+class Histograms:
+    """How many gallery rows lie at each Hamming distance from each of Q queries.
+
+    Attributes:
+        all_rows: int64 [Q, K+1], gallery rows at distance 0..K.
+        relevant: int64 [Q, K+1], those of them that share a label with the query.
+
+    Raises:
+        SchnRayError: the shapes differ, or a level holds more relevant rows than rows.
+    """
+
+    all_rows: Counts
+    relevant: Counts
+
+    def __post_init__(self) -> None:
+        shapes = f"{self.all_rows.shape} and {self.relevant.shape}"
+        if self.all_rows.ndim != 2 or self.all_rows.shape != self.relevant.shape:
+            raise SchnRayError(f"histograms of shapes {shapes}; wanted two of one shape [Q, K+1]")
+        if np.any(self.relevant < 0) or np.any(self.relevant > self.all_rows):
+            raise SchnRayError(
+                "histograms with more relevant rows than rows: wanted (all, relevant)"
+            )
+
+    def __add__(self, other: Histograms) -> Histograms:
+        """Return the histograms of two disjoint parts of the gallery, for the same queries."""
+        if self.all_rows.shape != other.all_rows.shape:
+            raise SchnRayError(
+                f"histograms of shapes {self.all_rows.shape} and {other.all_rows.shape} do not add "
+                "up; wanted two parts of the gallery with the same queries and bits"
+            )
+        return Histograms(self.all_rows + other.all_rows, self.relevant + other.relevant)
+
+    def __len__(self) -> int:
+        """Return the number of queries Q."""
+        return len(self.all_rows)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code, K."""
+        return self.all_rows.shape[1] - 1
+
+    @property
+    def gallery(self) -> Counts:
+        """Gallery rows of each query [Q]."""
+        return self.all_rows.sum(axis=1)
+
+    @property
+    def relevant_rows(self) -> Counts:
+        """Relevant rows of each query, R [Q]."""
+        return self.relevant.sum(axis=1)
+
+    @property
+    def undefined(self) -> int:
+        """Queries without any relevant row: no metric is defined for them."""
+        return int(np.sum(self.relevant_rows == 0))
+
+
+def concatenate(parts: Sequence[Histograms]) -> Histograms:
+    """Return the histograms of several sets of queries, one after the other.
+
+    Raises:
+        SchnRayError: no parts, or codes of different lengths.
+    """
+    if len({part.bits for part in parts}) != 1:
+        raise SchnRayError(
+            f"histograms of {[part.bits for part in parts]} bits; wanted one or more of one length"
+        )
+    return Histograms(
+        np.concatenate([part.all_rows for part in parts]),
+        np.concatenate([part.relevant for part in parts]),
+    )
+
+
+def distance_histograms(
+    query_codes: NDArray[np.uint8],
+    query_labels: csr_array,
+    gallery_codes: NDArray[np.uint8],
+    gallery_labels: csr_array,
+    bits: int,
+) -> Histograms:
+    """Count the gallery rows, all and relevant, at each Hamming distance from each query.
+
+    Exact. Rows with the same code and the same label set are counted once, with their number as
+    weight. Beside the arguments and the result, memory is some copies of the codes and arrays of
+    65,536 distances.
+
+    Args:
+        query_codes: packed codes [Q, ceil(bits/8)], bit b is bit b % 8 of byte b // 8.
+        query_labels: label matrix [Q, C] of 0 and 1; rows may have no or several labels.
+        gallery_codes: packed codes [G, ceil(bits/8)].
+        gallery_labels: label matrix [G, C].
+        bits: K.
+
+    Raises:
+        SchnRayError: codes of another length, bits set in the padding, or labels of another shape.
+    """
+    queries = _collapse(query_codes, query_labels, bits)
+    gallery = _collapse(gallery_codes, gallery_labels, bits)
+    if query_labels.shape[1] != gallery_labels.shape[1]:
+        raise SchnRayError(
+            f"queries have {query_labels.shape[1]} classes, the gallery {gallery_labels.shape[1]}; "
+            "wanted label matrices of one vocabulary"
+        )
+    return _histograms(queries, gallery, bits)
+
+
+def self_histograms(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> Histograms:
+    """Count as ``distance_histograms`` does, each row as a query to all the *other* rows.
+
+    Args:
+        codes: packed codes [n, ceil(bits/8)].
+        labels: label matrix [n, C].
+        bits: K.
+
+    Raises:
+        SchnRayError: as ``distance_histograms``.
+    """
+    rows = _collapse(codes, labels, bits)
+    itself = np.zeros((len(codes), bits + 1), np.int64)
+    itself[:, 0] = 1
+    # a row without a label is not even like itself
+    labelled = itself * (np.diff(labels.indptr) > 0)[:, None]
+    with_itself = _histograms(rows, rows, bits)
+    return Histograms(with_itself.all_rows - itself, with_itself.relevant - labelled)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """The distinct (code, label set) pairs of n rows, sorted by label set."""
+
+    words: NDArray[np.uint64]  # [W, pairs]; codes as columns of 64-bit words
+    label_set: Counts  # [pairs]
+    sets: csr_array  # [L, C]
+    rows: NDArray[np.float64]  # [pairs], rows that have it; a float, as bincount wants weights so
+    pair_of_row: Counts  # [n]
+
+
+def _collapse(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> _Pairs:
+    _check_codes(codes, labels, bits)
+    found = label_sets(labels)
+    words = _words(codes)
+    order = np.lexsort((*words, found.set_of_row))
+    keys = np.concatenate([words, found.set_of_row[None].astype(np.uint64)])[:, order]
+    new = np.any(keys[:, 1:] != keys[:, :-1], axis=0)
+    number = np.concatenate([[0], np.cumsum(new)])[: len(order)]
+    pair_of_row = np.empty_like(order)
+    pair_of_row[order] = number
+    first = order[np.flatnonzero(np.concatenate([[True], new])[: len(order)])]
+    return _Pairs(
+        words=words[:, first],
+        label_set=found.set_of_row[first],
+        sets=found.sets,
+        rows=np.bincount(number).astype(np.float64),
+        pair_of_row=pair_of_row,
+    )
+
+
+def _check_codes(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> None:
+    if bits < 1:
+        raise SchnRayError(f"codes of {bits} bits; wanted 1 or more")
+    width = -(-bits // 8)
+    if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != width:
+        raise SchnRayError(
+            f"codes are {codes.dtype} {codes.shape}; wanted uint8 [n, {width}] for {bits} bits"
+        )
+    if len(codes) != labels.shape[0]:
+        raise SchnRayError(
+            f"{len(codes)} codes and {labels.shape[0]} rows of labels; wanted as many"
+        )
+    if bits % 8 and np.any(codes[:, -1] >> (bits % 8)):
+        raise SchnRayError(f"codes have bits set beyond bit {bits - 1}; wanted zeros as padding")
+
+
+def _words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8)))
+    return np.ascontiguousarray(padded.view(np.uint64).T)
+
+
+def _histograms(queries: _Pairs, gallery: _Pairs, bits: int) -> Histograms:
+    counts = np.zeros((queries.words.shape[1], 2, bits + 1), np.int64)
+    starts = range(0, gallery.words.shape[1], _PAIRS_AT_ONCE)
+    for mine, relevant in _query_groups(queries, gallery):
+        for start in starts:
+            some = slice(start, start + _PAIRS_AT_ONCE)
+            words, rows = gallery.words[:, some], gallery.rows[some]
+            # relevant rows are counted behind the others: one bincount does both
+            shift = relevant[gallery.label_set[some]] * np.int64(bits + 1)
+            for query in range(mine.start, mine.stop):
+                place = shift + _distances(words, queries.words[:, query])
+                found = np.bincount(place, rows, minlength=2 * (bits + 1))
+                counts[query] += found.reshape(2, -1).astype(np.int64)
+    counts[:, 0] += counts[:, 1]
+    of_rows = counts[queries.pair_of_row]
+    return Histograms(of_rows[:, 0], of_rows[:, 1])
+
+
+def _query_groups(queries: _Pairs, gallery: _Pairs) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+    """Yield the query pairs of each label set, and which gallery label sets are relevant [L]."""
+    sets = queries.sets.shape[0]
+    bounds = np.searchsorted(queries.label_set, np.arange(sets + 1))
+    at_once = max(1, _RELEVANCE_AT_ONCE // max(1, gallery.sets.shape[0]))
+    for start in range(0, sets, at_once):
+        shared = share_a_label(queries.sets[start : start + at_once], gallery.sets)
+        for number, relevant in enumerate(shared, start):
+            yield slice(int(bounds[number]), int(bounds[number + 1])), relevant
+
+
+def _distances(words: NDArray[np.uint64], query: NDArray[np.uint64]) -> Counts:
+    """Return the Hamming distances [pairs] of codes [W, pairs] to one code [W]."""
+    total = np.bitwise_count(words[0] ^ query[0]).astype(np.int64)
+    for column, word in zip(words[1:], query[1:], strict=True):
+        total += np.bitwise_count(column ^ word)
+    return total

@@ -1,0 +1,114 @@
+"""Labels as a sparse matrix, and the distinct label sets that the code update works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = NDArray[np.int64]
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """The distinct rows of a label matrix: rows with the same set are similar to the same rows.
+
+    Attributes:
+        set_of_row: [n], the set of each row, in [0, L).
+        sets: [L, C] label matrix of the sets, in the order of their first rows.
+    """
+
+    set_of_row: Rows
+    sets: csr_array
+
+    @cached_property
+    def sizes(self) -> Rows:
+        """Rows of each set [L]."""
+        return np.bincount(self.set_of_row, minlength=self.sets.shape[0])
+
+
+def label_matrix(labels: Sequence[Sequence[int]], classes: int) -> csr_array:
+    """Put the classes of each row into a sparse matrix [n, C] of 0 and 1 (uint8).
+
+    A row may have no class; a class given twice counts once.
+
+    Raises:
+        ValueError: a class outside [0, classes).
+
+    >>> label_matrix([[0, 2], [], [1]], classes=3).toarray().tolist()
+    [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    """
+    starts = np.cumsum([0, *map(len, labels)])
+    columns = np.fromiter(chain.from_iterable(labels), dtype=np.int64, count=int(starts[-1]))
+    outside = columns[(columns < 0) | (columns >= classes)]
+    if len(outside):
+        raise ValueError(f"class {outside[0]} is outside 0..{classes - 1}")
+    ones = np.ones(len(columns), dtype=np.uint8)
+    matrix = csr_array((ones, columns, starts), shape=(len(labels), classes))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def label_sets(labels: csr_array) -> LabelSets:
+    """Find the distinct rows of a label matrix [n, C]; numbered by first appearance."""
+    matrix = labels.sorted_indices()
+    _, first, inverse = np.unique(_fingerprints(matrix), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    found = LabelSets(number[inverse], matrix[np.sort(first)])
+    _check_no_collision(matrix, found)
+    return found
+
+
+def multi_hot(labels: csr_array, rows: Rows) -> Tensor:
+    """Return some rows of a label matrix, dense: float32 [N, C]."""
+    import torch  # not above: metrics need labels, and no torch
+
+    return torch.from_numpy(labels[rows].toarray().astype(np.float32))
+
+
+def share_a_label(left: csr_array, right: csr_array) -> NDArray[np.bool_]:
+    """Say which rows of left [L1, C] and right [L2, C] are similar: bool [L1, L2].
+
+    >>> share_a_label(label_matrix([[0], []], 2), label_matrix([[0, 1], [1], []], 2)).tolist()
+    [[True, False, False], [False, False, False]]
+    """
+    # int32, as uint8 counts wrap at 256 shared labels
+    return (left.astype(np.int32) @ right.T.astype(np.int32)).toarray() > 0
+
+
+def _fingerprints(matrix: csr_array) -> NDArray[np.uint64]:
+    """Hash each row's columns to 64 bits: a sum over its labels of a mixed number each."""
+    mixed = _mixed(np.arange(1, matrix.shape[1] + 1, dtype=np.uint64))
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed[matrix.indices], dtype=np.uint64)])
+    return sums[matrix.indptr[1:]] - sums[matrix.indptr[:-1]]
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    # splitmix64: neighbours become unrelated numbers
+    x = x * _MIX
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _check_no_collision(matrix: csr_array, found: LabelSets) -> None:
+    rebuilt = found.sets[found.set_of_row]
+    same = np.array_equal(rebuilt.indptr, matrix.indptr) and np.array_equal(
+        rebuilt.indices, matrix.indices
+    )
+    # 64 bits collide once in 1e19 pairs of sets, but never unseen
+    assert same, "two label sets have one fingerprint"
