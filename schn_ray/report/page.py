@@ -1,0 +1,83 @@
+"""The HTML files: one a report, one a search; each is a single file that fetches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from schn_ray import __version__
+from schn_ray.errors import SchnRayError
+from schn_ray.manifest import write_atomically
+from schn_ray.report import charts, figures, measures, pictures
+from schn_ray.report.charts import Chart
+from schn_ray.report.data import Example, ReportData
+
+
+def write_report(data: ReportData, out: Path) -> None:
+    """Write the report of a run and its evaluation as one HTML file.
+
+    Raises:
+        SchnRayError: ``out`` is a directory.
+    """
+    measured = [c for c in [charts.precision_recall(data.metrics)] if c is not None]
+    _write(
+        out,
+        "page.html.jinja",
+        title=data.title,
+        data=data,
+        headline=measures.headline(data.metrics),
+        gallery_codes=measures.gallery_codes(data.metrics),
+        measures=measures.table(data.metrics),
+        charts=[_figure(c) for c in measured + charts.training_charts(data.history)],
+        examples=data.examples,
+        provenance=_flat(data.provenance),
+    )
+
+
+def write_search_page(out: Path, title: str, examples: Sequence[Example]) -> None:
+    """Write queries and what was found for each as one HTML file.
+
+    Raises:
+        SchnRayError: ``out`` is a directory.
+    """
+    _write(out, "search.html.jinja", title=title, examples=examples)
+
+
+def _write(out: Path, template: str, **values: Any) -> None:
+    if out.is_dir():
+        raise SchnRayError(f"{out} is a directory; name the HTML file to write")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template(template).render(
+        **values, inline=pictures.inline, version=__version__
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # names of files need not be valid text; what UTF-8 cannot hold is shown as "?"
+    write_atomically(out, html.encode("utf-8", "replace"))
+
+
+def _figure(chart: Chart) -> dict[str, Any]:
+    return {
+        "chart": chart,
+        "light": pictures.data_uri(figures.draw(chart, figures.LIGHT), "image/svg+xml"),
+        "dark": pictures.data_uri(figures.draw(chart, figures.DARK), "image/svg+xml"),
+    }
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return (dotted name, value) of every leaf."""
+    leaves = []
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            leaves += _flat(value, f"{prefix}{name}.")
+        else:
+            leaves.append((prefix + name, str(value)))
+    return leaves
