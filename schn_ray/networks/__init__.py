@@ -1,0 +1,1 @@
+"""The networks of SCHN: layers only; ``hasher.py`` wires them."""
