@@ -1,0 +1,131 @@
+"""CIFAR-10 as its authors publish it: Python pickles, read by an unpickler that runs no code."""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from schn_ray.errors import SchnRayError
+from schn_ray.sources.rows import BadRow, Row, Shard, cut
+
+FOLDER = "cifar-10-batches-py"
+META = "batches.meta"
+BATCH_ROWS = 10_000
+BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+
+_NUMPY = {
+    (package + module, name)
+    for package in ("numpy.core.", "numpy._core.")
+    for module, name in (("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))
+} | {("numpy", "ndarray"), ("numpy", "dtype")}
+
+
+@dataclass(frozen=True)
+class Cifar10:
+    """The six batches; ids number the rows as published: ``train-00000`` ... ``test-09999``."""
+
+    location: str
+    shard_rows: int
+    kind: str = "cifar10"
+
+    def shards(self) -> list[Shard]:
+        """List all rows, training batches first.
+
+        Raises:
+            SchnRayError: a batch is missing or is not one.
+        """
+        shards: list[Shard] = []
+        for name in BATCHES:
+            path = Path(self.location, name)
+            pixels, _ = _load_batch(path)
+            for start, count in cut(len(pixels), self.shard_rows):
+                shards.append(Shard(len(shards), count, start, (name,), path.stat().st_size))
+        return shards
+
+    def read(self, shard: Shard) -> Iterator[Row | BadRow]:
+        """Encode the shard's rows as PNGs."""
+        path, classes = Path(self.location, shard.files[0]), self._classes()
+        _, labels = _load_batch(path)
+        split = "test" if path.name == BATCHES[-1] else "train"
+        first = 0 if split == "test" else BATCHES.index(path.name) * BATCH_ROWS
+        for i in range(shard.start, shard.start + shard.rows):
+            row_id, uri = f"{split}-{first + i:05}", f"{path}#{i}"
+            if 0 <= labels[i] < len(classes):
+                yield Row(row_id, cifar_image(path, i), (classes[labels[i]],), uri, split)
+            else:
+                yield BadRow(row_id, uri, "read", f"label {labels[i]} is not in {META}")
+
+    def _classes(self) -> tuple[str, ...]:
+        path = Path(self.location, META)
+        names = _unpickle(path).get("label_names")
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise SchnRayError(f"{path}: wanted 'label_names', a list of text; download it again")
+        return tuple(names)
+
+
+def find_batches(folder: Path) -> Path | None:
+    """Return the folder with the batches: this one, or the usual one below it."""
+    for candidate in (folder, folder / FOLDER):
+        if (candidate / META).is_file():
+            return candidate
+    return None
+
+
+def cifar_image(batch: Path, row: int) -> bytes:
+    """Return one image of a batch as PNG bytes; ``IndexError`` where there is no such row."""
+    pixels, _ = _load_batch(batch)
+    data = io.BytesIO()
+    Image.fromarray(pixels[row].reshape(3, 32, 32).transpose(1, 2, 0)).save(data, "PNG")
+    return data.getvalue()
+
+
+class _OnlyNumpy(pickle.Unpickler):
+    """A pickle may name any function to call; only those that build arrays are found here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _NUMPY:
+            raise SchnRayError(f"wants to run {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_batch(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
+    values = _unpickle(path)
+    pixels, labels = values.get("data"), values.get("labels")
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        raise SchnRayError(f"{path}: wanted 'data', an array of uint8; download it again")
+    rows = len(pixels)
+    if pixels.shape != (rows, 3072) or rows > BATCH_ROWS:
+        raise SchnRayError(
+            f"{path}: 'data' has shape {pixels.shape}; wanted at most {BATCH_ROWS:,} rows of 3072"
+        )
+    if not isinstance(labels, list) or len(labels) != rows:
+        raise SchnRayError(f"{path}: wanted 'labels', a list of {rows:,} numbers")
+    if not all(isinstance(label, int) for label in labels):
+        raise SchnRayError(f"{path}: 'labels' holds something that is not a whole number")
+    return pixels, labels
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            # the files were written by Python 2, whose text numpy reads as latin1
+            values = _OnlyNumpy(file, encoding="latin1").load()
+    except FileNotFoundError as error:
+        raise SchnRayError(f"{path} is missing; download CIFAR-10 again") from error
+    except SchnRayError as error:
+        raise SchnRayError(f"{path}: refused, as this pickle {error}") from error
+    except Exception as error:  # damaged pickles raise almost anything
+        raise SchnRayError(f"{path} is no CIFAR-10 batch: {error}; download it again") from error
+    if not isinstance(values, dict):
+        raise SchnRayError(f"{path} holds a {type(values).__name__}; wanted a dictionary")
+    return values

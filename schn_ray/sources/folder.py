@@ -1,0 +1,101 @@
+"""A folder a class, as torchvision's ImageFolder; images right in the root are unlabelled."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from schn_ray.errors import SchnRayError
+from schn_ray.sources.rows import BadRow, Row, Shard, cut
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Image files under a folder; a row's id is its path below it, its label the first part.
+
+    Other files and hidden ones are passed over. Links are followed, but not back to a folder that
+    the walk came through.
+    """
+
+    location: str
+    shard_rows: int
+    kind: str = "folder"
+
+    def shards(self) -> list[Shard]:
+        """List the images, sorted by path.
+
+        Raises:
+            SchnRayError: no images, or a folder that may not be read.
+        """
+        found = sorted(_images(self.location))
+        if not found:
+            raise SchnRayError(
+                f"{self.location}: no images in there; wanted a folder a class with "
+                f"{' '.join(EXTENSIONS)} files"
+            )
+        shards = []
+        for number, (start, count) in enumerate(cut(len(found), self.shard_rows)):
+            part = found[start : start + count]
+            size = sum(size for _, size in part)
+            shards.append(Shard(number, count, 0, tuple(name for name, _ in part), size))
+        return shards
+
+    def read(self, shard: Shard) -> Iterator[Row | BadRow]:
+        """Read the shard's files."""
+        for name in shard.files:
+            path = os.path.join(self.location, name)
+            folder, slash, _ = name.partition("/")
+            try:
+                name.encode()
+                yield Row(name, read_file(path), (folder,) if slash else (), path)
+            except UnicodeEncodeError:
+                reason = "its name is not UTF-8; rename the file"
+                yield BadRow(_printable(name), _printable(path), "read", reason)
+            except OSError as error:
+                yield BadRow(name, path, "read", error.strerror or str(error))
+
+
+def read_file(path: str) -> bytes:
+    """Read a file; ``OSError`` if it cannot be, and for pipes, which would wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("not a regular file")
+    return Path(path).read_bytes()
+
+
+def _images(root: str) -> Iterator[tuple[str, int]]:
+    """Walk the tree: (path below the root with '/', size in bytes)."""
+    waiting = [("", frozenset[tuple[int, int]]())]
+    while waiting:
+        below, above = waiting.pop()
+        here = os.path.join(root, below)
+        try:
+            status = os.stat(here)
+            inside = above | {(status.st_dev, status.st_ino)}
+            entries = list(os.scandir(here))
+        except OSError as error:
+            raise SchnRayError(f"{here}: cannot be read: {error.strerror}") from error
+        if len(inside) == len(above):
+            continue  # a link back to a folder that we came through
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                waiting.append((f"{below}{entry.name}/", inside))
+            elif entry.name.lower().endswith(EXTENSIONS):
+                yield below + entry.name, entry.stat(follow_symlinks=False).st_size
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _printable(path: str) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from schn_ray.config import PrepareConfig
+from schn_ray.errors import SchnRayError
+from schn_ray.protocols import ROLES, Split, audit, split
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def one_hot(classes: Any, count: int) -> csr_array[Any]:
+    return csr_array(np.eye(count, dtype=np.uint8)[np.asarray(classes)])
+
+
+def draw(labels: csr_array[Any], official: Any = None, **config: Any) -> Split:
+    names = [f"c{i}" for i in range(labels.shape[1])]
+    none = np.full(labels.shape[0], None, object)
+    official = none if official is None else np.array(official, object)
+    return split(labels, names, official, PrepareConfig(**config))
+
+
+def refusal(labels: csr_array[Any], official: Any = None, **config: Any) -> str:
+    with pytest.raises(SchnRayError) as caught:
+        draw(labels, official, **config)
+    return str(caught.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(4, 40), min_size=2, max_size=6),
+    unlabelled=st.integers(0, 5),
+    query=st.floats(0.01, 0.5),
+    train=st.floats(0.01, 0.49),
+    validation=st.sampled_from([0.0, 0.1, 0.5, 0.99]),
+    seed=st.integers(0, 9),
+)
+def test_random_puts_every_class_into_every_role_once(
+    sizes: list[int], unlabelled: int, query: float, train: float, validation: float, seed: int
+) -> None:
+    classes = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    dense = np.eye(len(sizes), dtype=np.uint8)[classes]
+    labels = csr_array(np.vstack([dense, np.zeros((unlabelled, len(sizes)), np.uint8)]))
+    shares = {"query_share": query, "train_share": train, "validation_share": validation}
+    roles = draw(labels, seed=seed, **shares)
+    assert set(roles) == set(ROLES)
+    everywhere = np.concatenate(list(roles.values()))
+    assert sorted(everywhere) == list(range(len(classes)))  # disjoint, labelled, none lost
+    for role, rows in roles.items():
+        assert rows.dtype == np.int64
+        assert (np.diff(rows) > 0).all()
+        wanted = set() if role == "validation" and not validation else set(range(len(sizes)))
+        assert set(classes[rows]) == wanted
+    for c, size in enumerate(sizes):
+        assert abs((classes[roles["query"]] == c).sum() - size * query) <= 1
+        again = draw(labels, seed=seed, **shares)
+    assert all(np.array_equal(again[role], roles[role]) for role in ROLES)
+
+
+def test_the_seed_decides() -> None:
+    labels = one_hot(np.arange(1000) % 4, 4)
+    drawn = [tuple(draw(labels, seed=seed)["query"]) for seed in (0, 1, 0)]
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_the_draw_is_fair() -> None:
+    labels = one_hot(np.arange(40) % 2, 2)
+    counts = np.zeros(40)
+    for seed in range(400):
+        counts[draw(labels, seed=seed, query_share=0.25)["query"]] += 1
+    assert abs(counts - 100).max() < 45  # 5 standard deviations
+
+
+def test_multi_label_rows_are_drawn_from_all_alike() -> None:
+    dense = np.random.default_rng(0).integers(0, 2, (200, 5), np.uint8)
+    dense[:, 0] = 1
+    dense[:20] = 0
+    roles = draw(csr_array(dense), query_share=0.2, train_share=0.5, validation_share=0.1)
+    assert {role: len(rows) for role, rows in roles.items()} == {
+        "train": 81,
+        "validation": 9,
+        "query": 36,
+        "gallery": 54,
+    }
+    assert min(rows.min() for rows in roles.values()) >= 20
+
+
+def test_too_few_images_of_a_class() -> None:
+    labels = one_hot([0] * 10 + [1] + [2] * 3, 3)
+    assert refusal(labels) == (
+        "class 'c1' has 1, class 'c2' has 3: random needs at least 4 images of each, so that each "
+        "can be in every role; add images, or leave these out"
+    )
+    assert "class 'c1' has 1: random needs at least 3" in refusal(labels, validation_share=0)
+
+
+def test_one_class_only() -> None:
+    assert refusal(one_hot([0] * 9, 1)).startswith("wanted at least two classes, got 1 (c0)")
+    nothing = csr_array((9, 0), dtype=np.uint8)
+    assert refusal(nothing).startswith("wanted at least two classes, got 0 (none)")
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"query_share": 0},
+        {"train_share": 0},
+        {"query_share": 0.5, "train_share": 0.5},
+        {"validation_share": 1},
+    ],
+)
+def test_shares_that_leave_a_role_empty(shares: dict[str, float]) -> None:
+    assert "share" in refusal(one_hot(np.arange(100) % 2, 2), **shares)
+
+
+def test_an_unknown_protocol() -> None:
+    assert refusal(one_hot([0, 1], 2), protocol="cifar10-54") == (
+        "no protocol 'cifar10-54'; did you mean 'cifar10-54k'? "
+        "There are: random, cifar10-54k, cifar10-59k, cifar10-full"
+    )
+
+
+CIFAR = np.random.default_rng(3).permutation(np.arange(60_000) % 10)
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("protocol", "gallery"), [("cifar10-54k", 54_000), ("cifar10-59k", 59_000)]
+)
+def test_published_draws(protocol: str, gallery: int, validation: float) -> None:
+    roles = draw(one_hot(CIFAR, 10), protocol=protocol, validation_share=validation)
+    train = np.concatenate([roles["train"], roles["validation"]])
+    assert (np.bincount(CIFAR[roles["query"]]) == 100).all()
+    assert (np.bincount(CIFAR[train]) == 500).all()
+    assert len(roles["validation"]) == 5_000 * validation
+    assert len(roles["gallery"]) == gallery
+    assert not np.intersect1d(roles["query"], np.concatenate([train, roles["gallery"]])).size
+    assert np.isin(train, roles["gallery"]).all() == (gallery == 59_000)
+
+
+def test_the_official_split() -> None:
+    official = np.array(["train"] * 50_000 + ["test"] * 10_000)
+    roles = draw(one_hot(CIFAR, 10), official, protocol="cifar10-full")
+    np.testing.assert_array_equal(roles["query"], np.arange(50_000, 60_000))
+    np.testing.assert_array_equal(roles["gallery"], np.arange(50_000))
+    train = np.concatenate([roles["train"], roles["validation"]])
+    np.testing.assert_array_equal(np.sort(train), np.arange(50_000))
+
+
+def test_counts_that_are_not_the_published_ones() -> None:
+    assert refusal(one_hot(CIFAR[:59_990], 10), protocol="cifar10-54k") == (
+        "cifar10-54k wants 1,000 query, 5,000 training and 54,000 gallery rows; these rows give "
+        "1,000 query, 5,000 training and 53,990 gallery rows"
+    )
+    assert "give 0 query, 0 training and 0 gallery" in refusal(
+        one_hot(CIFAR, 10), protocol="cifar10-full"
+    )
+    assert refusal(one_hot([0, 1], 2), protocol="cifar10-full") == (
+        "cifar10-full wants 10 classes, got 2"
+    )
+    few = one_hot(np.arange(60_000) % 9, 10)
+    assert "class 'c9' has 0: cifar10-59k needs at least 601" in refusal(
+        few, protocol="cifar10-59k"
+    )
+    double = one_hot(CIFAR, 10).tolil()
+    double[0] = 1
+    assert "some rows have two labels" in refusal(csr_array(double), protocol="cifar10-54k")
+
+
+@pytest.mark.skipif(not (SHARED / "data/cifar10.parquet").is_file(), reason="no shared data")
+@pytest.mark.parametrize(
+    ("protocol", "counts"),
+    [
+        ("cifar10-54k", (5_000, 0, 1_000, 54_000)),
+        ("cifar10-59k", (5_000, 0, 1_000, 59_000)),
+        ("cifar10-full", (50_000, 0, 10_000, 50_000)),
+    ],
+)
+def test_the_real_cifar10(protocol: str, counts: tuple[int, ...]) -> None:
+    table = pq.read_table(SHARED / "data/cifar10.parquet", columns=["label", "split"])
+    official = table["split"].cast(pa.string()).to_numpy()
+    labels = one_hot(table["label"].to_numpy(), 10)
+    roles = draw(labels, official, protocol=protocol, validation_share=0)
+    assert tuple(len(roles[role]) for role in ROLES) == counts
+
+
+def test_audit_counts_what_a_slow_look_counts() -> None:
+    rng = np.random.default_rng(4)
+    roles = {role: np.sort(rng.choice(60, 20, replace=False)) for role in ROLES}
+    ids = [f"i{i}" for i in range(60)]
+    digests = [bytes([i % 40]) * 32 for i in range(60)]
+    dense = np.eye(3, dtype=np.uint8)[rng.integers(0, 3, 60)]
+    dense[::7] = 0
+    found = audit(roles, pa.array(ids), np.array(digests, "V32"), csr_array(dense))
+    gallery, train = set(roles["gallery"]), {*roles["train"], *roles["validation"]}
+
+    def copied(among: set[Any]) -> int:
+        known = {digests[row] for row in among}
+        return sum(digests[row] in known and row not in among for row in roles["query"])
+
+    assert found.query_in_gallery == len(gallery & {*roles["query"]}) > 0
+    assert found.query_in_train == len(train & {*roles["query"]}) > 0
+    assert found.query_copied_in_gallery == copied(gallery) > 0
+    assert found.query_copied_in_train == copied(train) > 0
+    assert found.unlabelled == {r: sum(row % 7 == 0 for row in rows) for r, rows in roles.items()}
+    assert found.findings()[0] == f"{found.query_in_gallery} queries are in the gallery"
+
+
+def test_a_clean_split_has_no_findings() -> None:
+    labels = one_hot(np.arange(100) % 2, 2)
+    ids = pa.array([str(i) for i in range(100)])
+    digests = np.array([bytes([i]) * 32 for i in range(100)], "V32")
+    found = audit(draw(labels), ids, digests, labels)
+    assert found.findings() == []
+    assert sum(found.rows.values()) == 100
