@@ -70,7 +70,7 @@ class EvaluateConfig(Section):
     """What ``evaluate`` ranks, and at which ranks it measures."""
 
     gallery: Literal["encoded", "learned"] = "encoded"
-    ks: tuple[Count, ...] = (1, 10, 100, 1000)
+    ks: tuple[Count, ...] = (10, 100, 1000, 5000)
     radius: Annotated[int, Field(ge=0)] = 2
     examples: Annotated[int, Field(ge=0)] = 12
     batch_size: Count = 64

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-_PLAIN_EVERY_S = 10.0
+_PLAIN_EVERY_S = 20.0
 _LIVE_EVERY_S = 0.1
 
 
@@ -23,9 +23,15 @@ class Progress:
     """
 
     def __init__(
-        self, what: str, total: int | None = None, unit: str = "rows", out: TextIO | None = None
+        self,
+        what: str,
+        total: int | None = None,
+        unit: str = "rows",
+        done: int = 0,
+        out: TextIO | None = None,
     ) -> None:
-        self.what, self.total, self.unit, self.done = what, total, unit, 0
+        self.what, self.total, self.unit, self.done = what, total, unit, done
+        self._done_before = done
         self._out = out or sys.stderr
         self._live = self._out.isatty()
         self._started = self._shown = time.monotonic()
@@ -61,10 +67,10 @@ class Progress:
 
     def _line(self, seconds: float) -> str:
         of = f" of {self.total:,}" if self.total else ""
-        rate = self.done / seconds if seconds > 0 else 0.0
+        rate = (self.done - self._done_before) / seconds if seconds > 0 else 0.0
         parts = [f"{self.what}: {self.done:,}{of} {self.unit}"]
         if rate:
-            parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2f}/s")
+            parts.append(f"{rate:,.0f}/s" if rate >= 1 else f"{1 / rate:,.0f} s each")
         if self.total and rate and self.done < self.total:
             parts.append(f"{_clock((self.total - self.done) / rate)} left")
         else:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode_image, write_tree
+from image_files import encode_image, write_tree
 
 from schn_ray.check import Report, check, render
 from schn_ray.config import SourceConfig

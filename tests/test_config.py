@@ -71,7 +71,7 @@ def test_wrong_files_and_presets_are_named(tmp_path: Path) -> None:
         load(TrainConfig, file=tmp_path / "none.yaml")
     for text in ("- a\n- b\n", "a: [\n"):
         (tmp_path / "bad.yaml").write_text(text)
-        with pytest.raises(SchnRayError, match="bad.yaml"):
+        with pytest.raises(SchnRayError, match=r"bad\.yaml"):
             load(TrainConfig, file=tmp_path / "bad.yaml")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
-from conftest import encode_image
+from image_files import encode_image
 from PIL import Image
 from pydantic import ValidationError
 

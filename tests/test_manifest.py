@@ -23,6 +23,12 @@ def make(directory, path: Path, bits: int = 8, content: str = "hello") -> None: 
         draft.counts["rows"] = 1
 
 
+def interrupt(directory, path: Path) -> None:  # type: ignore[no-untyped-def]
+    with directory(path, "codes", {"bits": 8}, {"model": "m"}) as draft:
+        (draft.path / "first").write_text("done")
+        raise KeyboardInterrupt
+
+
 @BOTH
 def test_a_finished_directory_says_what_it_is(directory, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     make(directory, tmp_path / "out")
@@ -65,12 +71,8 @@ def test_something_else_in_the_way_is_left_alone(directory, tmp_path: Path) -> N
 
 
 def test_a_failed_new_directory_leaves_nothing(tmp_path: Path) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        new_directory(tmp_path / "out", "codes", {}, {}) as draft,
-    ):
-        (draft.path / "data").write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(new_directory, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,12 +86,8 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
 
 def test_a_failed_resumable_directory_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with (
-        pytest.raises(KeyboardInterrupt),
-        resumable_directory(out, "codes", {"bits": 8}, {"model": "m"}) as draft,
-    ):
-        (draft.path / "first").write_text("done")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(resumable_directory, out)
     with pytest.raises(SchnRayError, match="unfinished"):
         read_manifest(out, "codes")
     with pytest.raises(SchnRayError, match="another request"):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode_image, write_tree
+from image_files import encode_image, write_tree
 from sklearn.datasets import load_digits
 
 from schn_ray.config import PrepareConfig, SourceConfig

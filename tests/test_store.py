@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode_image, write_tree
+from image_files import encode_image, write_tree
 
 from schn_ray.config import PrepareConfig, SourceConfig
 from schn_ray.errors import SchnRayError, TooManyBadRows

@@ -1,0 +1,21 @@
+"""Everything that runs on Ray; no other package of this project imports it."""
+
+import os
+
+VERBOSE = "SCHN_RAY_VERBOSE"  # set by the CLI's -v: Ray's own bars, logs and warnings
+
+# Ray reads these when it is imported, so they are set by the one package that imports it.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for this poll: 2 s by default
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every print comes twice
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin steal the cores of other workers
+}
+if VERBOSE not in os.environ:
+    _SETTINGS["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,85 @@
+"""Everything on handwritten digits: the same calls as the verbs, in one Ray session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from schn_ray.cluster.session import ray_session
+from schn_ray.cluster.shards import RayShards
+from schn_ray.cluster.train import train_on_ray
+from schn_ray.config import (
+    EncodeConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    SourceConfig,
+    TrainConfig,
+    load,
+)
+from schn_ray.encode import encode
+from schn_ray.evaluation import as_text, evaluate, read_examples, read_measured
+from schn_ray.index import build_index
+from schn_ray.manifest import AlreadyDone
+from schn_ray.report.run import report_run, write_results_page
+from schn_ray.search import as_text as results_as_text
+from schn_ray.search import search_images
+from schn_ray.sources import fetch, open_source
+from schn_ray.store import prepare
+
+WORKERS = 2
+
+
+def demo(directory: Path) -> Path:
+    """Prepare, train, encode, index, search and evaluate; return the report's path.
+
+    Run again, finished parts are skipped and an interrupted one goes on.
+    """
+    store, run, codes, index, evaluation = (
+        directory / name for name in ("store", "run", "codes", "index", "evaluation")
+    )
+    digits = open_source("digits", SourceConfig(shard_rows=256))
+    with ray_session():
+        _step(
+            f"schn-ray prepare digits --out {store}",
+            lambda: prepare(digits, PrepareConfig(), store, RayShards("preparing")),
+        )
+        config = load(TrainConfig, "digits")
+        _step(
+            f"schn-ray train {store} --out {run} --preset digits --workers {WORKERS}",
+            lambda: train_on_ray(config, store, run, WORKERS),
+        )
+        _step(
+            f"schn-ray encode digits --model {run} --out {codes}",
+            lambda: encode(digits, run, codes, EncodeConfig(), RayShards("encoding")),
+        )
+        _step(f"schn-ray index {codes} --out {index}", lambda: build_index(codes, index))
+        _step(
+            f"schn-ray evaluate {run} --store {store} --out {evaluation}",
+            lambda: evaluate(run, store, evaluation, EvaluateConfig(), RayShards("encoding")),
+        )
+    _search(directory, index, run, evaluation)
+    report = directory / "report.html"
+    report_run(run, evaluation, report)
+    typer.echo(f"\n{as_text(read_measured(evaluation))}\n\nOpen {report} in a browser.")
+    return report
+
+
+def _step(command: str, work: Callable[[], object]) -> None:
+    typer.echo(f"\n$ {command}")
+    try:
+        work()
+    except AlreadyDone as done:
+        typer.echo(str(done))
+
+
+def _search(directory: Path, index: Path, run: Path, evaluation: Path) -> None:
+    query = read_examples(evaluation)[0]["query"]
+    image = directory / "query.png"
+    image.write_bytes(fetch(query["uri"]))
+    page = directory / "search.html"
+    typer.echo(f"\n$ schn-ray search {index} {image} --model {run} -k 5 --html {page}")
+    results = search_images(index, run, [image], k=5)
+    write_results_page(results, page)
+    typer.echo(results_as_text(results))

@@ -1,0 +1,67 @@
+"""Start Ray for the length of a verb, quietly, and refuse what the cluster can't give."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from schn_ray.cluster import VERBOSE
+from schn_ray.errors import SchnRayError
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Join the cluster of ``RAY_ADDRESS``, or start one on this machine and end it after the block.
+
+    A session that the caller started already is used as it is, and left running.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    verbose = VERBOSE in os.environ
+    ray.init(
+        address=os.environ.get("RAY_ADDRESS", "local"),
+        include_dashboard=False,
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+    )
+    try:
+        _set_volume(verbose)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require_cpus(wanted: int) -> None:
+    """Refuse at once what Ray would wait for in silence, for ever.
+
+    Raises:
+        SchnRayError: with what was asked for, what there is and what is in use.
+    """
+    total = int(ray.cluster_resources().get("CPU", 0))
+    free = int(ray.available_resources().get("CPU", 0))
+    if wanted > total:
+        raise SchnRayError(
+            f"{wanted} workers want a CPU each, the cluster has {total} ({total - free} in use): "
+            f"use --workers {total} or fewer, or add nodes"
+        )
+
+
+def cluster_cpus() -> int:
+    """Return how many CPUs the cluster has."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def _set_volume(verbose: bool) -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = verbose
+    context.print_on_execution_start = verbose
+    if not verbose:
+        for name in ("ray", "ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)

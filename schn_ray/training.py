@@ -1,0 +1,204 @@
+"""From a config and a store to a run, and what a run leaves on disk.
+
+RUN/metrics.jsonl     a line an outer iteration
+RUN/model/            the released artifact: the best model by validation mAP
+RUN/learned.parquet   codes of the training rows, solved from their labels
+RUN/checkpoints/      what is needed to go on
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from schn_ray.batches import TrainingImages
+from schn_ray.code_files import CODE, code_column
+from schn_ray.codes import initial_codes, pack
+from schn_ray.config import TrainConfig
+from schn_ray.distributed import Workers
+from schn_ray.errors import SchnRayError
+from schn_ray.hasher import MODEL, HasherSpec, best_device, preprocessing_for
+from schn_ray.labels import label_sets
+from schn_ray.loop import STATE, Iteration, Run, ValidationImages, train
+from schn_ray.manifest import Manifest, read_manifest, resumable_directory, write_atomically
+from schn_ray.schn import Schn, SchnNetworks
+from schn_ray.store import Store, open_store
+
+METRICS, LEARNED, CHECKPOINTS = "metrics.jsonl", "learned.parquet", "checkpoints"
+
+
+def build_run(config: TrainConfig, store: Store, workers: Workers, device: torch.device) -> Run:
+    """Build networks, codes and data of a run at its beginning.
+
+    Raises:
+        SchnRayError: the store's rows can't be trained on, or the backbone can't be built.
+    """
+    store_rows = store.rows("train")
+    preprocessing = preprocessing_for(config.network)
+    data = TrainingImages(
+        store.image, store_rows, store.labels[store_rows], preprocessing, config.augment
+    )
+    spec = HasherSpec(
+        bits=config.bits,
+        backbone=config.network.backbone,
+        base_channels=config.network.base_channels,
+        preprocessing=preprocessing,
+        classes=store.classes,
+    )
+    validation_rows = store.rows("validation")
+    sets = label_sets(data.labels)
+    return Run(
+        method=Schn(
+            _networks(config, len(store.classes)).to(device),
+            config.loss,
+            config.codes,
+            config.schedule,
+            sets,
+            workers,
+        ),
+        table=initial_codes(config.codes.init, sets, config.bits, config.seed),
+        spec=spec,
+        data=data,
+        validation=ValidationImages.read(
+            store.image, validation_rows, store.labels[validation_rows], spec
+        ),
+        schedule=config.schedule,
+        codes=config.codes,
+        seed=config.seed,
+        workers=workers,
+        device=device,
+    )
+
+
+def require_shareable(config: TrainConfig, store: Store, workers: int) -> None:
+    """Refuse a run whose batches have fewer rows than there are workers.
+
+    Raises:
+        SchnRayError: with the numbers.
+    """
+    rows = len(store.rows("train"))
+    if min(rows, config.schedule.batch_size) < workers:
+        raise SchnRayError(
+            f"{rows:,} training rows in batches of {config.schedule.batch_size} cannot be shared "
+            f"by {workers} workers: use fewer workers"
+        )
+
+
+def _networks(config: TrainConfig, classes: int) -> SchnNetworks:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # torch's layers take no generator
+        return SchnNetworks(
+            config.network, config.bits, classes, adversarial=config.loss.adversarial > 0
+        )
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Writes what a run measures and its best model; one worker has it."""
+
+    path: Path
+    run: Run
+
+    def begin(self) -> None:
+        """Forget measurements later than the state that the run goes on from."""
+        lines = read_metrics(self.path)
+        kept = [line for line in lines if line["iteration"] <= self.run.iteration]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.path / METRICS, text.encode())
+
+    def record(self, measured: Iteration, best: bool) -> None:
+        """Append a line; write the model if it is the best so far."""
+        if best:
+            self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
+        with (self.path / METRICS).open("a") as file:
+            file.write(json.dumps(asdict(measured)) + "\n")
+
+    def finish(self, store: Store) -> None:
+        """Write the learned codes of the rows that have one."""
+        coded = self.run.table.coded
+        rows = self.run.data.store_rows[coded]
+        codes = code_column(pack(self.run.table.read(np.flatnonzero(coded))))
+        table = pa.table({"id": store.ids.take(pa.array(rows)), CODE: codes})
+        beside = self.path / f"{LEARNED}.partial"
+        pq.write_table(table, beside)
+        beside.rename(self.path / LEARNED)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a run's ``metrics.jsonl``, also while it is being written."""
+    file = path / METRICS
+    if not file.is_file():
+        return []
+    lines = file.read_text().split("\n")[:-1]  # what follows the last newline is unfinished
+    return [json.loads(line) for line in lines]
+
+
+def run_request(config: TrainConfig, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config and inputs as a run's manifest records them."""
+    return config.model_dump(mode="json"), {"store": store.manifest.fingerprint}
+
+
+def count_run(path: Path, store: Store) -> dict[str, Any]:
+    """Count what a finished run's manifest says."""
+    measured = [line["validation_map"] for line in read_metrics(path)]
+    scores = [score for score in measured if score is not None]
+    return {
+        "iterations": len(measured),
+        "training_rows": len(store.rows("train")),
+        "validation_rows": len(store.rows("validation")),
+        "best_validation_map": max(scores, default=None),
+    }
+
+
+def train_here(config: TrainConfig, store_path: Path, out: Path) -> Manifest:
+    """Train in this process, without Ray; interrupted, the same call goes on.
+
+    Raises:
+        AlreadyDone: ``out`` was finished by the same request.
+        SchnRayError: ``out`` holds something else, or the store can't be trained on.
+    """
+    store = open_store(store_path)
+    with resumable_directory(out, "run", *run_request(config, store)) as draft:
+        run = build_run(config, store, Workers(), best_device())
+        checkpoint = out / CHECKPOINTS
+        checkpoint.mkdir(exist_ok=True)
+        if (checkpoint / STATE).is_file():
+            run.load(checkpoint)
+        recorder = Recorder(out, run)
+        recorder.begin()
+
+        def report(measured: Iteration, best: bool) -> None:
+            recorder.record(measured, best)
+            run.save(checkpoint)
+
+        train(run, report)
+        recorder.finish(store)
+        draft.counts |= count_run(out, store)
+    return read_manifest(out, "run")
+
+
+def _model_card(run: Run, measured: Iteration) -> str:
+    score = measured.validation_map
+    quality = (
+        f"{score:.4f} (exact under ties; {len(run.validation)} validation rows, each ranked "
+        "against the others)"
+        if score is not None
+        else "not measured: the store has no validation rows"
+    )
+    return (
+        f"# Image hashing model\n\n"
+        f"- bits: {run.spec.bits}\n"
+        f"- backbone: {run.spec.backbone}\n"
+        f"- training rows: {len(run.data)}, classes: {len(run.spec.classes)}\n"
+        f"- outer iteration: {measured.iteration} of {run.schedule.iterations}, "
+        f"seed {run.seed}\n"
+        f"- validation mAP, codes encoded by this model: {quality}\n\n"
+        f"`schn_ray.hasher.load` reads it.\n"
+    )

@@ -1,0 +1,225 @@
+"""Every verb as a user types it, on Ray, over a folder of photos."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from image_files import encode_image, write_tree
+
+from schn_ray import cli
+from schn_ray.cluster.shards import RayShards
+from schn_ray.cluster.train import train_on_ray
+from schn_ray.config import (
+    EncodeConfig,
+    PrepareConfig,
+    SourceConfig,
+    TrainConfig,
+    load,
+    validated,
+)
+from schn_ray.encode import encode, read_codes
+from schn_ray.hasher import fingerprint
+from schn_ray.loop import STATE
+from schn_ray.manifest import read_manifest
+from schn_ray.sources import open_source
+from schn_ray.store import open_store, prepare
+from schn_ray.training import read_metrics, train_here
+
+PHOTOS = {"cat": 14, "dog": 14, "owl": 14}
+SETTINGS = (
+    "bits=12",
+    "network.base_channels=4",
+    "network.image_size=8",
+    "network.semantic_dim=16",
+    "network.latent_dim=16",
+    "network.latent_dropout=0",
+    "schedule.iterations=2",
+    "schedule.batch_size=7",
+)
+TRAIN = ["--preset", "digits", *(word for s in SETTINGS for word in ("--set", s))]
+Run = Callable[..., "Answer"]
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def schn_ray(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["schn-ray", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return Answer(int(stopped.value.code or 0), *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tree(
+        tmp_path_factory.mktemp("verbs") / "photos", {"cat": 14, "dog": 14, "owl": 14}
+    )
+
+
+@pytest.fixture(scope="module")
+def store(photos: Path) -> Path:
+    out = photos.parent / "store"
+    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(store: Path) -> dict[int, Path]:
+    """Train the same config on one and on two workers."""
+    config = load(TrainConfig, "digits", None, SETTINGS)
+    out = {workers: store.parent / f"run-{workers}" for workers in (1, 2)}
+    for workers, path in out.items():
+        train_on_ray(config, store, path, workers)
+    return out
+
+
+def last_state(run: Path) -> dict[str, torch.Tensor]:
+    newest = max((run / "checkpoints").glob("checkpoint_2*"))
+    saved = torch.load(newest / STATE, weights_only=True)
+    return dict(saved["networks"] | saved["codes"])
+
+
+def test_prepare_on_ray_equals_prepare_here(
+    schn_ray, photos: Path, store: Path, tmp_path: Path
+) -> None:
+    answer = schn_ray(
+        "prepare", photos, "--out", tmp_path / "store", "--set", "source.shard_rows=5", "--json"
+    )
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["counts"]["rows"] == 42
+    ours, here = open_store(tmp_path / "store"), open_store(store)
+    assert ours.ids.equals(here.ids)
+    assert [ours.image(row) for row in range(42)] == [here.image(row) for row in range(42)]
+    for role in ("train", "validation", "query", "gallery"):
+        assert ours.rows(role).tolist() == here.rows(role).tolist()
+
+
+def test_two_workers_end_where_one_does(runs: dict[int, Path]) -> None:
+    one, two = read_metrics(runs[1]), read_metrics(runs[2])
+    for alone, together in zip(one, two, strict=True):
+        assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+    alone, together = last_state(runs[1]), last_state(runs[2])
+    assert torch.equal(alone["packed"], together["packed"])
+    torch.testing.assert_close(together, alone, rtol=1e-2, atol=1e-3)
+
+
+def test_control_batches_of_another_size_end_elsewhere(
+    runs: dict[int, Path], store: Path, tmp_path: Path
+) -> None:
+    values = read_manifest(runs[1], "run").config
+    values["schedule"]["batch_size"] = 4
+    train_here(validated(TrainConfig, values), store, tmp_path / "run")
+    first, other = read_metrics(runs[1])[0]["loss"], read_metrics(tmp_path / "run")[0]["loss"]
+    assert other != pytest.approx(first, rel=1e-2)
+
+
+def test_training_again_on_a_finished_run_says_so(
+    schn_ray, runs: dict[int, Path], store: Path
+) -> None:
+    answer = schn_ray("train", store, "--out", runs[1], *TRAIN)
+    assert answer.code == 0
+    assert "is finished already" in answer.err
+    answer = schn_ray("train", store, "--out", runs[1], *TRAIN, "--set", "seed=5")
+    assert answer.code == 2
+    assert "config.seed: 0 there, 5 now" in answer.err
+
+
+def test_from_codes_to_pictures(
+    schn_ray, runs: dict[int, Path], photos: Path, tmp_path: Path
+) -> None:
+    codes, index, page = tmp_path / "codes", tmp_path / "index", tmp_path / "found.html"
+    settings = ("--set", "source.shard_rows=10", "--workers", "2")
+    assert schn_ray("encode", photos, "--model", runs[1], "--out", codes, *settings).code == 0
+    assert schn_ray("index", codes, "--out", index).code == 0
+    query = photos / "dog" / "003.png"
+    answer = schn_ray(
+        "search", index, query, "--model", runs[1], "-k", 42, "--json", "--html", page
+    )
+    assert answer.code == 0, answer.err
+    (found,) = json.loads(answer.out)
+    distances = {hit["id"]: hit["distance"] for hit in found["hits"]}
+    assert distances["dog/003.png"] == 0
+    assert len(distances) == 42
+    assert page.read_text().count("<img") == 43
+    text = schn_ray("search", index, query, "--model", runs[1], "-k", 3).out
+    assert len(text.splitlines()) == 4
+
+
+def test_codes_do_not_depend_on_shards_and_workers(
+    runs: dict[int, Path], photos: Path, tmp_path: Path
+) -> None:
+    tables = []
+    for name, rows, shards in [("here", 50, None), ("ray", 5, RayShards("encoding", 2))]:
+        config = EncodeConfig(source=SourceConfig(shard_rows=rows))
+        source = open_source(str(photos), config.source)
+        options = () if shards is None else (shards,)
+        encode(source, runs[1], tmp_path / name, config, *options)
+        tables.append(read_codes(tmp_path / name))
+    (here, here_codes), (there, their_codes) = tables
+    assert here.equals(there)
+    assert (here_codes == their_codes).all()
+
+
+def test_evaluate_says_which_codes(
+    schn_ray, runs: dict[int, Path], store: Path, tmp_path: Path
+) -> None:
+    answer = schn_ray("evaluate", runs[1], "--store", store, "--out", tmp_path / "e", "--json")
+    assert answer.code == 0, answer.err
+    measured = json.loads(answer.out)
+    assert measured["gallery_codes"] == "encoded"
+    assert measured["map_worst"] <= measured["map"] <= measured["map_best"]
+    assert measured["model"] == fingerprint(runs[1])
+    learned = schn_ray(
+        "evaluate", runs[1], "--store", store, "--out", tmp_path / "l", "--gallery", "learned"
+    )
+    assert learned.code == 2
+    assert "no gallery row has a learned code" in learned.err
+    report = tmp_path / "report.html"
+    assert schn_ray("report", runs[1], "--evaluation", tmp_path / "e", "--out", report).code == 0
+    assert "gallery codes: encoded" in report.read_text()
+
+
+def test_bad_images_are_quarantined_named_and_counted(
+    schn_ray, runs: dict[int, Path], tmp_path: Path
+) -> None:
+    photos = write_tree(tmp_path / "photos", {"cat": 10, "dog": 10})
+    (photos / "cat" / "broken.png").write_bytes(encode_image()[:40])
+    few = schn_ray("encode", photos, "--model", runs[1], "--out", tmp_path / "codes")
+    assert few.code == 3
+    assert "1 of 21 rows are bad" in few.err
+    assert "cat/broken.png" in few.err
+    with_more = ("--set", "source.max_bad_share=0.1")
+    allowed = schn_ray(
+        "encode", photos, "--model", runs[1], "--out", tmp_path / "codes", *with_more
+    )
+    assert allowed.code == 0, allowed.err
+    assert "quarantined: 1" in allowed.out
+    (bad,) = pq.read_table(tmp_path / "codes" / "quarantine.parquet").to_pylist()
+    assert (bad["id"], bad["stage"]) == ("cat/broken.png", "decode")
+
+
+def test_more_workers_than_cpus_are_refused_at_once(
+    schn_ray: Run, store: Path, tmp_path: Path
+) -> None:
+    cpus = int(ray.cluster_resources()["CPU"])
+    settings = ["--set", f"schedule.batch_size={4 * cpus}", "--workers", cpus + 1]
+    answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, *settings)
+    assert answer.code == 2
+    assert f"{cpus + 1} workers want a CPU each, the cluster has {cpus}" in answer.err
+    answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, "--workers", 9)
+    assert "cannot be shared by 9 workers" in answer.err

@@ -1,0 +1,43 @@
+"""The README's snippet, run as it stands after a small run in place of the demo's."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from schn_ray.config import EncodeConfig, PrepareConfig, SourceConfig, TrainConfig, load
+from schn_ray.encode import encode
+from schn_ray.index import build_index
+from schn_ray.sources import fetch, open_source
+from schn_ray.store import prepare
+from schn_ray.training import train_here
+
+README = Path(__file__).parents[1] / "README.md"
+QUICK = (
+    "network.base_channels=4",
+    "network.image_size=8",
+    "network.semantic_dim=16",
+    "network.latent_dim=16",
+    "schedule.iterations=1",
+    "schedule.samples=64",
+)
+
+
+def test_the_snippet_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(snippet.strip().splitlines()) < 10
+    demo = tmp_path / "demo"
+    digits = open_source("digits", SourceConfig())
+    prepare(digits, PrepareConfig(), demo / "store")
+    train_here(load(TrainConfig, "digits", None, QUICK), demo / "store", demo / "run")
+    encode(digits, demo / "run", demo / "codes", EncodeConfig())
+    build_index(demo / "codes", demo / "index")
+    (demo / "query.png").write_bytes(fetch("digits#7"))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, str(README), "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert all(re.fullmatch(r"digit-\d{4} \d+", line) for line in lines)
+    assert lines[0].endswith(" 0")
