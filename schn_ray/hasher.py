@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ class Hasher:
         Raises:
             SchnRayError: an image is missing or does not decode; its place or path is named.
         """
-        views = [self._view(place, image) for place, image in enumerate(images)]
-        batches = (views[at : at + batch_size] for at in range(0, len(views), batch_size))
+        views = (self._view(place, image) for place, image in enumerate(images))
+        batches = iter(lambda: list(islice(views, batch_size)), [])
         return self.encode_views(np.stack(batch) for batch in batches)
 
     def encode_views(self, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:

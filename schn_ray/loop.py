@@ -134,6 +134,9 @@ def train(run: Run, report: Report) -> None:
     Raises:
         SchnRayError: a loss is not finite; the iteration and the term are named.
     """
+    # gradients that fade, such as a discriminator's that has won, end in denormal numbers, which a
+    # CPU computes many times slower
+    torch.set_flush_denormal(True)
     while run.iteration < run.schedule.iterations:
         run.iteration += 1
         measured = train_iteration(run)

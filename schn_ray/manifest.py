@@ -86,7 +86,8 @@ def new_directory(
     request = _request(kind, config, made_from)
     _refuse_other_content(path, request)
     beside = path.with_name(f".{path.name}.partial")
-    with _locked(path.with_name(f".{path.name}.lock")):
+    with _locked(path.with_name(f".{path.name}.lock"), path):
+        _refuse_other_content(path, request)  # another process may have finished meanwhile
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         try:
@@ -106,6 +107,8 @@ def resumable_directory(
 ) -> Iterator[Draft]:
     """Write a directory in place; if the block fails, what it wrote stays for the next call.
 
+    If it wrote nothing, nothing stays.
+
     Raises:
         AlreadyDone: ``path`` was finished by the same request.
         SchnRayError: ``path`` holds something else, or another process writes it now.
@@ -113,13 +116,18 @@ def resumable_directory(
     request = _request(kind, config, made_from)
     _refuse_other_content(path, request)
     path.mkdir(parents=True, exist_ok=True)
-    with _locked(path / LOCK):
+    with _locked(path / LOCK, path):
+        _refuse_other_content(path, request)  # another process may have finished meanwhile
         write_json(path / REQUEST, request)
         draft = Draft(path)
-        yield draft
-        (path / REQUEST).unlink()
-        (path / LOCK).unlink()
+        try:
+            yield draft
+        except BaseException:
+            if all(p.name in (REQUEST, LOCK) for p in path.iterdir()):
+                shutil.rmtree(path)
+            raise
         _write_manifest(path, request, draft.counts)
+        (path / REQUEST).unlink()
 
 
 def read_manifest(path: Path, kind: str) -> Manifest:
@@ -228,7 +236,7 @@ def _write_manifest(path: Path, request: dict[str, Any], counts: dict[str, Any])
     files = {
         p.relative_to(path).as_posix(): sha256_file(p)
         for p in sorted(path.rglob("*"))
-        if p.is_file() and p.name not in (MANIFEST, LOCK)
+        if p.is_file() and p.name not in (MANIFEST, REQUEST, LOCK)
     }
     content = json.dumps([request, files], sort_keys=True)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
@@ -249,14 +257,14 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+def _locked(lock: Path, path: Path) -> Iterator[None]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SchnRayError(f"another process is writing {path.parent}; wait for it") from error
+            raise SchnRayError(f"another process is writing {path}; wait for it") from error
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)

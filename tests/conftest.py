@@ -1,12 +1,30 @@
 """Fixtures that several test modules share."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from image_files import write_tree
+from users import Answer, Run
+
+from schn_ray import cli
 
 
 @pytest.fixture
 def image_tree(tmp_path: Path) -> Path:
     """Three classes of ten small PNGs: ``cat``, ``dog``, ``owl``."""
     return write_tree(tmp_path / "images", {"cat": 10, "dog": 10, "owl": 10})
+
+
+@pytest.fixture
+def schn_ray(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """The command, run in this process."""
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["schn-ray", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return Answer(int(stopped.value.code or 0), *capfd.readouterr())
+
+    return run

@@ -23,9 +23,10 @@ def make(directory, path: Path, bits: int = 8, content: str = "hello") -> None: 
         draft.counts["rows"] = 1
 
 
-def interrupt(directory, path: Path) -> None:  # type: ignore[no-untyped-def]
+def interrupt(directory, path: Path, files: tuple[str, ...] = ("first",)) -> None:  # type: ignore[no-untyped-def]
     with directory(path, "codes", {"bits": 8}, {"model": "m"}) as draft:
-        (draft.path / "first").write_text("done")
+        for name in files:
+            (draft.path / name).write_text("done")
         raise KeyboardInterrupt
 
 
@@ -76,6 +77,12 @@ def test_a_failed_new_directory_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_resumable_directory_without_any_work_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(resumable_directory, tmp_path / "out", files=())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     left = tmp_path / ".out.partial"
     left.mkdir()
@@ -112,7 +119,7 @@ def test_a_second_writer_is_refused(name: str, tmp_path: Path) -> None:
     first.start()
     try:
         assert entered.wait(30)
-        with pytest.raises(SchnRayError, match="another process"):
+        with pytest.raises(SchnRayError, match=r"another process is writing .*/out;"):
             make(directory, tmp_path / "out")
     finally:
         leave.set()

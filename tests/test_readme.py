@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from users import TINY
 
 from schn_ray.config import EncodeConfig, PrepareConfig, SourceConfig, TrainConfig, load
 from schn_ray.encode import encode
@@ -13,14 +14,7 @@ from schn_ray.store import prepare
 from schn_ray.training import train_here
 
 README = Path(__file__).parents[1] / "README.md"
-QUICK = (
-    "network.base_channels=4",
-    "network.image_size=8",
-    "network.semantic_dim=16",
-    "network.latent_dim=16",
-    "schedule.iterations=1",
-    "schedule.samples=64",
-)
+QUICK = (*TINY, "bits=32", "schedule.iterations=1", "schedule.samples=64")
 
 
 def test_the_snippet_runs(

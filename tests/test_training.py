@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from image_files import write_tree
+from users import TINY
 
 from schn_ray import loop, training
 from schn_ray.code_files import packed_codes
@@ -24,11 +25,7 @@ from schn_ray.store import open_store, prepare
 from schn_ray.training import build_run, read_metrics, train_here
 
 SMALL = (
-    "bits=12",
-    "network.base_channels=4",
-    "network.image_size=8",
-    "network.semantic_dim=16",
-    "network.latent_dim=16",
+    *TINY,
     "schedule.iterations=3",
     "schedule.epochs=2",
     "schedule.samples=20",

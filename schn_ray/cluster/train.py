@@ -51,7 +51,7 @@ def train_on_ray(config: TrainConfig, store_path: Path, out: Path, workers: int 
         require_shareable(config, store, workers)
         build_run(config, store, Workers(), torch.device("cpu"))
         settings = {
-            "config": config.model_dump(),
+            "config": _with_absolute_paths(config).model_dump(),
             "store": str(store_path.resolve()),
             "out": str(out.resolve()),
         }
@@ -63,15 +63,25 @@ def train_on_ray(config: TrainConfig, store_path: Path, out: Path, workers: int 
     return read_manifest(out, "run")
 
 
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    weights = config.network.weights
+    if weights is None or not Path(weights).is_file():
+        return config
+    network = config.network.model_copy(update={"weights": str(Path(weights).resolve())})
+    return config.model_copy(update={"network": network})  # a worker's directory is another one
+
+
 def _fit(settings: dict[str, Any], out: Path, workers: int) -> None:
-    gpus = ray.cluster_resources().get("GPU", 0)
+    use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
+    # codes and counts are gathered on the CPU, features and gradients where the networks are
+    backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"
     trainer = TorchTrainer(
         _worker,
         train_loop_config=settings,
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpus >= workers, resources_per_worker={"CPU": 1}
+            num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}
         ),
-        torch_config=TorchConfig(timeout_s=1800),
+        torch_config=TorchConfig(backend=backend, timeout_s=1800),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=str(out.resolve()),

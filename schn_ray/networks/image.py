@@ -107,7 +107,11 @@ class SmallBackbone(nn.Module):
         c = channels
         self.stages = nn.Sequential(*_stage(3, 2 * c), *_stage(2 * c, 4 * c), *_stage(4 * c, 8 * c))
         self.grid = nn.AdaptiveAvgPool2d(4)  # leaves images of 32 pixels as they are
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(16 * 8 * c, 16 * c), nn.ReLU())
+        # normalised, so that no target can silence every feature for good: codes that start at zero
+        # pull the network's output to zero for a whole iteration
+        self.features = nn.Sequential(
+            nn.Flatten(), nn.Linear(16 * 8 * c, 16 * c), nn.LayerNorm(16 * c), nn.ReLU()
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, S, S] of 8 pixels or more -> features [N, 16c]."""

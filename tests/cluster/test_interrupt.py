@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from image_files import write_tree
+from users import TINY
 
 from schn_ray.config import PrepareConfig, SourceConfig
 from schn_ray.errors import SchnRayError
@@ -20,15 +21,7 @@ from schn_ray.sources import open_source
 from schn_ray.store import prepare
 from schn_ray.training import read_metrics
 
-SETTINGS = (
-    "network.base_channels=4",
-    "network.image_size=8",
-    "network.semantic_dim=16",
-    "network.latent_dim=16",
-    "schedule.iterations=4",
-    "schedule.epochs=6",
-    "schedule.batch_size=4",
-)
+SETTINGS = (*TINY, "schedule.iterations=4", "schedule.epochs=6", "schedule.batch_size=4")
 MARK = "SCHN_RAY_TEST_MARK"
 
 

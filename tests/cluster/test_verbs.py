@@ -1,18 +1,15 @@
 """Every verb as a user types it, on Ray, over a folder of photos."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
 from image_files import encode_image, write_tree
+from users import TINY, Run
 
-from schn_ray import cli
 from schn_ray.cluster.shards import RayShards
 from schn_ray.cluster.train import train_on_ray
 from schn_ray.config import (
@@ -32,43 +29,13 @@ from schn_ray.store import open_store, prepare
 from schn_ray.training import read_metrics, train_here
 
 PHOTOS = {"cat": 14, "dog": 14, "owl": 14}
-SETTINGS = (
-    "bits=12",
-    "network.base_channels=4",
-    "network.image_size=8",
-    "network.semantic_dim=16",
-    "network.latent_dim=16",
-    "network.latent_dropout=0",
-    "schedule.iterations=2",
-    "schedule.batch_size=7",
-)
+SETTINGS = (*TINY, "network.latent_dropout=0", "schedule.iterations=2", "schedule.batch_size=7")
 TRAIN = ["--preset", "digits", *(word for s in SETTINGS for word in ("--set", s))]
-Run = Callable[..., "Answer"]
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def schn_ray(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["schn-ray", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return Answer(int(stopped.value.code or 0), *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tree(
-        tmp_path_factory.mktemp("verbs") / "photos", {"cat": 14, "dog": 14, "owl": 14}
-    )
+    return write_tree(tmp_path_factory.mktemp("verbs") / "photos", PHOTOS)
 
 
 @pytest.fixture(scope="module")
@@ -221,5 +188,6 @@ def test_more_workers_than_cpus_are_refused_at_once(
     answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, *settings)
     assert answer.code == 2
     assert f"{cpus + 1} workers want a CPU each, the cluster has {cpus}" in answer.err
+    assert not (tmp_path / "run").exists()
     answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, "--workers", 9)
     assert "cannot be shared by 9 workers" in answer.err
