@@ -91,13 +91,19 @@ class Workers:
             gradient.copy_(part.view_as(gradient))
 
     def overlap(self, network: nn.Module) -> nn.Module:
-        """Wrap a network with one forward and one backward a step; its gradients come averaged."""
+        """Wrap a network with one forward and one backward a step; its gradients come averaged.
+
+        Its batch normalisation becomes one over the global batch: torch's own on GPUs, ours on
+        CPUs, where torch has none.
+        """
         if self.size == 1:
             return network
         device = next(network.parameters()).device
-        return DistributedDataParallel(
-            network, device_ids=[device] if device.type == "cuda" else None
-        )
+        if device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            return DistributedDataParallel(network, [device], broadcast_buffers=False)
+        _normalise_globally(network)
+        return DistributedDataParallel(network, broadcast_buffers=False)
 
 
 def current_workers() -> Workers:
@@ -105,6 +111,70 @@ def current_workers() -> Workers:
     if not dist.is_initialized():
         return Workers()
     return Workers(dist.get_rank(), dist.get_world_size())
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the rows of all workers; ``nn.SyncBatchNorm`` wants GPUs.
+
+    As one process computes it on the global batch, up to the rounding of sums; a worker may have
+    any number of rows. Not training, it is ``nn.BatchNorm2d``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise this worker's part [b, c, h, w] of the global batch."""
+        if not self.training:
+            return super().forward(x)
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        sums = torch.cat([count, x.sum((0, 2, 3))])
+        total, mean = _total_and_mean(sums)
+        centred = x - mean.view(1, -1, 1, 1)
+        _, variance = _total_and_mean(torch.cat([count, centred.square().sum((0, 2, 3))]))
+        self._remember(total.detach(), mean.detach(), variance.detach())
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+    def _remember(self, total: Tensor, mean: Tensor, variance: Tensor) -> None:
+        # torchvision's layers all keep running statistics, with a momentum
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * total / (total - 1), self.momentum)
+
+
+def _total_and_mean(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Add up [1 + c] of all workers: a count and c sums -> the count and c means."""
+    everyones = _Sum.apply(sums)
+    return everyones[0], everyones[1:] / everyones[0]
+
+
+def _normalise_globally(network: nn.Module) -> None:
+    for name, child in network.named_children():
+        if type(child) is nn.BatchNorm2d:
+            ours = GlobalBatchNorm(child.num_features, child.eps, child.momentum)
+            ours.weight, ours.bias = child.weight, child.bias  # shared: optimisers hold these
+            for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(ours, buffer, getattr(child, buffer))
+            setattr(network, name, ours)
+        else:
+            _normalise_globally(child)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # every worker's loss depends on the sum: its gradient is that of all of them
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 def _gather_rows(own: Tensor, sizes: list[int]) -> Tensor:

@@ -58,6 +58,17 @@ def two_separate_batches(workers: Workers) -> Tensor:
     return workers.sum(terms)
 
 
+def normalised(workers: Workers) -> dict[str, Any]:
+    torch.manual_seed(0)
+    norm = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
+    torch.nn.init.normal_(norm[0].weight)
+    x = torch.randn(ROWS, 3, 4, 4, dtype=torch.float64)[workers.own(ROWS)].requires_grad_()
+    weights = torch.randn(ROWS, 3, 4, 4, dtype=torch.float64)[workers.own(ROWS)]
+    y = workers.overlap(norm)(x)
+    (y * weights).sum().backward()
+    return {"y": y.detach(), "gradient": x.grad, "state": norm.state_dict()}
+
+
 def collectives(workers: Workers) -> dict[str, Tensor]:
     x = torch.arange(ROWS * 2.0).reshape(ROWS, 2)[workers.own(ROWS)].requires_grad_()
     everyones = workers.gather(ROWS)(x)
@@ -96,6 +107,16 @@ def test_gather_sums_the_gradients_of_all_workers(tmp_path: Path) -> None:
     assert torch.equal(first["gradient"], torch.full((4, 2), 3.0))
     assert torch.equal(second["gradient"], torch.full((3, 2), 3.0))
     assert torch.equal(first["uneven"], torch.tensor([1.0, 1.0]))
+
+
+def test_batch_normalisation_is_over_the_global_batch(tmp_path: Path) -> None:
+    workers = on_workers(normalised, tmp_path / "norm")
+    alone = normalised(Workers())
+    for name in ("y", "gradient"):
+        together = torch.cat([worker[name] for worker in workers])
+        torch.testing.assert_close(together, alone[name], rtol=1e-10, atol=1e-12)
+    for worker in workers:
+        torch.testing.assert_close(worker["state"], alone["state"], rtol=1e-10, atol=1e-12)
 
 
 def test_slices_cover_the_batch_and_shares_average_to_its_mean() -> None:
