@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,17 @@ from schn_ray import cli
 def image_tree(tmp_path: Path) -> Path:
     """Three classes of ten small PNGs: ``cat``, ``dog``, ``owl``."""
     return write_tree(tmp_path / "images", {"cat": 10, "dog": 10, "owl": 10})
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """One Ray for the whole test session: starting it takes seconds."""
+    from schn_ray.cluster.session import ray_session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with ray_session():
+            yield
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from schn_ray.sources import open_source
 from schn_ray.store import prepare
 from schn_ray.training import train_here
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 ONE = (*TINY, "schedule.iterations=1", "schedule.epochs=1")
 
 

@@ -28,6 +28,8 @@ from schn_ray.sources import open_source
 from schn_ray.store import open_store, prepare
 from schn_ray.training import read_metrics, train_here
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 PHOTOS = {"cat": 14, "dog": 14, "owl": 14}
 SETTINGS = (*TINY, "network.latent_dropout=0", "schedule.iterations=2", "schedule.batch_size=7")
 TRAIN = ["--preset", "digits", *(word for s in SETTINGS for word in ("--set", s))]
