@@ -16,8 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from schn_ray.manifest import Manifest
@@ -25,7 +25,22 @@ if TYPE_CHECKING:
 VERBOSE = "SCHN_RAY_VERBOSE"  # read by cluster/__init__.py
 INTERRUPTED = 130
 
+
+class _Interrupted(Exception):
+    """Ctrl-C, kept from becoming the command-line library's own 'Aborted!'."""
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+
+
 app = typer.Typer(
+    cls=_Verbs,
+    pretty_exceptions_enable=False,
     name="schn-ray",
     help="Labelled images in, a small hashing model out; images as short binary codes, searched.",
     no_args_is_help=True,
@@ -248,15 +263,13 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app()
+        sys.exit(0)
     except SchnRayError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, _Interrupted):
         again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         _fail(f"interrupted; to go on, run the same command again:\n  {again}", INTERRUPTED)
 

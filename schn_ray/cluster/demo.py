@@ -61,6 +61,7 @@ def demo(directory: Path) -> Path:
         )
     _search(directory, index, run, evaluation)
     report = directory / "report.html"
+    typer.echo(f"\n$ schn-ray report {run} --evaluation {evaluation} --out {report}")
     report_run(run, evaluation, report)
     typer.echo(f"\n{as_text(read_measured(evaluation))}\n\nOpen {report} in a browser.")
     return report
