@@ -99,6 +99,9 @@ def prepare(
     source: Source,
     out: Out,
     protocol: Annotated[str, typer.Option(help="How rows are split; see docs.")] = "random",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch CIFAR-10 into SOURCE first.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
     config_file: ConfigFile = None,
     settings: Settings = None,
@@ -111,6 +114,11 @@ def prepare(
 
     named = (f"protocol={json.dumps(protocol)}", f"seed={seed}")
     config = load(PrepareConfig, None, config_file, named + tuple(settings or ()))
+
+    if download:
+        from schn_ray.sources.cifar import download as download_cifar10
+
+        download_cifar10(Path(source))
 
     from schn_ray.cluster.shards import RayShards
     from schn_ray.sources import open_source

@@ -159,7 +159,7 @@ def build_index(codes_dir: Path, out: Path) -> manifest.Manifest:
     return manifest.read_manifest(out, "index")
 
 
-def open_index(path: Path) -> Index:
+def open_index(path: str | Path) -> Index:
     """Open an index; ids and posting lists stay on disk, memory-mapped.
 
     Every file is checked against its SHA-256 first, because faiss takes a flat index with
@@ -168,6 +168,7 @@ def open_index(path: Path) -> Index:
     Raises:
         SchnRayError: ``path`` is no finished index, or is damaged.
     """
+    path = Path(path)
     made = manifest.read_manifest(path, "index")
     manifest.verify_files(path, made)
     try:

@@ -189,9 +189,9 @@ def test_weights_by_name_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", [8, 32, 45])
-def test_small_takes_any_size_and_each_image_alone(size: int) -> None:
+def test_small_takes_any_size_and_codes_each_image_alone(size: int) -> None:
     torch.manual_seed(0)
-    network = ImageNetwork(*build_backbone("small", None, base_channels=5), bits=12).train()
+    network = ImageNetwork(*build_backbone("small", None, base_channels=5), bits=12).eval()
     images = torch.randn(4, 3, size, size)
     F_v, U_v = network(images)
     assert F_v.shape == (4, 80)

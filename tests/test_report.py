@@ -206,6 +206,7 @@ ROW_OF = {
     "map_at": "mAP@200, hits",
     "precision_at": "Precision@10",
     "recall_at": "Recall@10",
+    "radius": "Precision within 2 bits",
     "precision_within_radius": "Precision within 2 bits",
     "unique_share": "Distinct codes",
     "undefined_queries": "Queries left out",

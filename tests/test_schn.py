@@ -181,7 +181,7 @@ def literal_step(schn: Schn, batch: Batch) -> dict[str, Tensor]:
 
 def test_the_variants_ask_with_what_they_say() -> None:
     """In schn the latent vectors ask features; in schn-mmasia features ask the latent vectors."""
-    dims = {"F_v": 32, "F_s": 12, "F_v_all": 32, "F_s_all": 12, "A": 4, "Z": 16}
+    dims = {"F_v": 64, "F_s": 12, "F_v_all": 64, "F_s_all": 12, "A": 4, "Z": 16}
     inputs = {name: torch.randn(4, dim, requires_grad=True) for name, dim in dims.items()}
     *features, Z = inputs.values()
     depends = {}

@@ -5,6 +5,7 @@ import pickle
 import struct
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from schn_ray.config import PrepareConfig, SourceConfig
 from schn_ray.errors import SchnRayError
 from schn_ray.images import decode
 from schn_ray.sources import BadRow, Row, Source, fetch, listing_sha256, open_source
+from schn_ray.sources.cifar import download
 from schn_ray.store import prepare
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -378,3 +380,16 @@ def test_the_real_cifar10_parquet() -> None:
     assert isinstance(row, Row)
     assert (row.split, decode(row.image, 2000).size) == ("test", (32, 32))
     assert fetch(row.uri) == row.image
+
+
+def test_a_download_that_fails_names_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(root: str, download: bool) -> None:
+        assert (Path(root), download) == (tmp_path, True)
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", offline)
+    for location in (tmp_path, tmp_path / "cifar-10-batches-py"):
+        with pytest.raises(SchnRayError, match=r"did not arrive .*no network.*yourself"):
+            download(location)

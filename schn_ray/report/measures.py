@@ -88,7 +88,10 @@ def _by_k(metrics: Metrics, key: str) -> list[tuple[str, Any]]:
 
 
 def _precision_within_radius(metrics: Metrics) -> Row | None:
-    bits, empty = f"{metrics.get('radius')} bits", number(metrics.get("empty_balls"))
+    radius, empty = number(metrics.get("radius")), number(metrics.get("empty_balls"))
+    if radius is None:
+        return None
+    bits = f"{radius} bits"
     note = f"right among all images within {bits}"
     if empty is not None:
         note += f"; {empty:.1%} of queries find none there and count as 0"

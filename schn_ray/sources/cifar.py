@@ -7,6 +7,7 @@ import io
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,24 @@ _NUMPY = {
     for package in ("numpy.core.", "numpy._core.")
     for module, name in (("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))
 } | {("numpy", "ndarray"), ("numpy", "dtype")}
+
+
+def download(location: Path) -> None:
+    """Let torchvision fetch CIFAR-10 into a folder, unless it is there; checked by its MD5.
+
+    Raises:
+        SchnRayError: no network, or a file that differs from the published one.
+    """
+    from torchvision.datasets import CIFAR10
+
+    root = location.parent if location.name == FOLDER else location
+    try:
+        CIFAR10(str(root), download=True)
+    except (OSError, HTTPException, RuntimeError) as error:
+        raise SchnRayError(
+            f"CIFAR-10 did not arrive ({error}): check the network, or put its folder {FOLDER} "
+            f"into {root} yourself"
+        ) from error
 
 
 @dataclass(frozen=True)
