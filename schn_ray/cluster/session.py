@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
 
@@ -23,12 +23,13 @@ def ray_session() -> Iterator[None]:
         yield
         return
     verbose = VERBOSE in os.environ
-    ray.init(
-        address=os.environ.get("RAY_ADDRESS", "local"),
-        include_dashboard=False,
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-    )
+    with nullcontext() if verbose else _standard_error_closed():
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),
+            include_dashboard=False,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+        )
     try:
         _set_volume(verbose)
         yield
@@ -54,6 +55,20 @@ def require_cpus(wanted: int) -> None:
 def cluster_cpus() -> int:
     """Return how many CPUs the cluster has."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+@contextmanager
+def _standard_error_closed() -> Iterator[None]:
+    # Ray's core greets on the file descriptor, past Python; what goes wrong comes as an exception
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _set_volume(verbose: bool) -> None:
