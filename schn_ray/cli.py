@@ -278,12 +278,21 @@ def main() -> NoReturn:
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, _Interrupted):
-        again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        _fail(f"interrupted; to go on, run the same command again:\n  {again}", INTERRUPTED)
+        _stop_at_once()
 
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _stop_at_once() -> NoReturn:
+    again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    typer.echo(f"schn-ray: interrupted; to go on, run the same command again:\n  {again}", err=True)
+    if session := sys.modules.get("schn_ray.cluster.session"):
+        session.end()
+    sys.stdout.flush()
+    # Ray Data's threads may still be at work, and Python's own way out has crashed on them
+    os._exit(INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -37,6 +37,11 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
+def end() -> None:
+    """End this process's Ray, if there is one, and the processes that it started."""
+    ray.shutdown()
+
+
 def require_cpus(wanted: int) -> None:
     """Refuse at once what Ray would wait for in silence, for ever.
 
