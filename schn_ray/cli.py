@@ -88,7 +88,7 @@ def check(
     from schn_ray.progress import Progress
     from schn_ray.sources import open_source
 
-    config = load(CheckConfig, settings=tuple(settings or ())).source
+    config = load(CheckConfig, settings=_settings(settings)).source
     with Progress("checking") as progress:
         report = check(open_source(source, config), config, progress.advance)
     _show(report.to_json(), render(report), as_json)
@@ -98,11 +98,13 @@ def check(
 def prepare(
     source: Source,
     out: Out,
-    protocol: Annotated[str, typer.Option(help="How rows are split; see docs.")] = "random",
+    protocol: Annotated[
+        str | None, typer.Option(help="How rows are split; see docs. Default: random.")
+    ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch CIFAR-10 into SOURCE first.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split. Default: 0.")] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -112,8 +114,8 @@ def prepare(
     """Read and check SOURCE on Ray Data; write the training store and its split."""
     from schn_ray.config import PrepareConfig, load
 
-    named = (f"protocol={json.dumps(protocol)}", f"seed={seed}")
-    config = load(PrepareConfig, None, config_file, named + tuple(settings or ()))
+    chosen = _settings(settings, {"protocol": protocol, "seed": seed})
+    config = load(PrepareConfig, None, config_file, chosen)
 
     if download:
         from schn_ray.sources.cifar import download as download_cifar10
@@ -146,9 +148,7 @@ def train(
     """Train a hashing model on Ray Train; run again, it goes on where it was stopped."""
     from schn_ray.config import DEFAULT_PRESET, TrainConfig, load
 
-    chosen = tuple(settings or ())
-    if weights is not None:
-        chosen += (f"network.weights={json.dumps(weights)}",)
+    chosen = _settings(settings, {"network.weights": weights})
     config = load(TrainConfig, preset or DEFAULT_PRESET, config_file, chosen)
 
     from schn_ray.cluster.train import train_on_ray
@@ -170,7 +170,7 @@ def encode(
     """Code every image of SOURCE on Ray Data; run again, it goes on where it was stopped."""
     from schn_ray.config import EncodeConfig, load
 
-    config = load(EncodeConfig, None, config_file, tuple(settings or ()))
+    config = load(EncodeConfig, None, config_file, _settings(settings))
 
     from schn_ray.cluster.shards import RayShards
     from schn_ray.encode import encode
@@ -229,7 +229,7 @@ def evaluate(
     """Code the split's queries and gallery with RUN's network; measure, exact under ties."""
     from schn_ray.config import EvaluateConfig, load
 
-    config = load(EvaluateConfig, None, None, (f"gallery={gallery}", *(settings or ())))
+    config = load(EvaluateConfig, None, None, _settings(settings, {"gallery": gallery}))
 
     from schn_ray.cluster.shards import RayShards
     from schn_ray.evaluation import as_text, evaluate, read_measured
@@ -300,6 +300,14 @@ def _fail(message: str, code: int) -> NoReturn:
         traceback.print_exc()
     typer.echo(f"schn-ray: {message}", err=True)
     sys.exit(code)
+
+
+def _settings(
+    settings: list[str] | None, options: dict[str, str | int | None] | None = None
+) -> tuple[str, ...]:
+    """Return the options that were given, as settings, and then those of ``--set``."""
+    given = [f"{key}={json.dumps(v)}" for key, v in (options or {}).items() if v is not None]
+    return (*given, *(settings or ()))
 
 
 def _made(work: Callable[[], Manifest]) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -186,7 +186,7 @@ class Schn:
         return [*self.networks.semantic.parameters(), *self.networks.generators()]
 
     def _make_optimisers(self) -> dict[str, Optimizer]:
-        def adam(parameters: Iterator[nn.Parameter]) -> Optimizer:
+        def adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
             return Adam(
                 parameters,
                 lr=self.schedule.learning_rate,
@@ -195,10 +195,10 @@ class Schn:
             )
 
         main = [*self.networks.image.parameters(), *self._explicitly_averaged()]
-        optimisers = {"main": adam(iter(main))}
+        optimisers = {"main": adam(main)}
         if self.networks.discriminators is not None:
             optimisers["discriminators"] = adam(self.networks.discriminators.parameters())
-            optimisers["generators"] = adam(iter(self.networks.generators()))
+            optimisers["generators"] = adam(self.networks.generators())
         return optimisers
 
 

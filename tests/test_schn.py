@@ -122,7 +122,8 @@ def test_a_step_equals_a_literal_one() -> None:
     for (name, ours), theirs in zip(
         schn.networks.named_parameters(), literal.networks.parameters(), strict=True
     ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10, msg=name)
+        # the keys' bias changes nothing, so its gradient is rounding, which Adam scales up
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-7, msg=name)
 
 
 def literal_step(schn: Schn, batch: Batch) -> dict[str, Tensor]:

@@ -63,6 +63,18 @@ def last_state(run: Path) -> dict[str, torch.Tensor]:
     return dict(saved["networks"] | saved["codes"])
 
 
+def test_options_not_given_leave_the_config_file_alone(
+    schn_ray, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text("protocol: cifar10-54k\nseed: 7\n")
+    arguments = ["prepare", photos, "--out", tmp_path / "store", "--config", tmp_path / "mine.yaml"]
+    answer = schn_ray(*arguments)
+    assert (answer.code, "cifar10-54k" in answer.err) == (2, True), answer.err
+    answer = schn_ray(*arguments, "--protocol", "random")
+    assert answer.code == 0, answer.err
+    assert open_store(tmp_path / "store").manifest.config["seed"] == 7
+
+
 def test_prepare_on_ray_equals_prepare_here(
     schn_ray, photos: Path, store: Path, tmp_path: Path
 ) -> None:
@@ -73,6 +85,7 @@ def test_prepare_on_ray_equals_prepare_here(
     assert json.loads(answer.out)["counts"]["rows"] == 42
     ours, here = open_store(tmp_path / "store"), open_store(store)
     assert ours.ids.equals(here.ids)
+    assert ours.manifest.config["protocol"] == "random"
     assert [ours.image(row) for row in range(42)] == [here.image(row) for row in range(42)]
     for role in ("train", "validation", "query", "gallery"):
         assert ours.rows(role).tolist() == here.rows(role).tolist()
