@@ -13,7 +13,7 @@ from torch import Tensor
 
 from schn_ray.centres import class_centres
 from schn_ray.errors import SchnRayError
-from schn_ray.labels import LabelSets
+from schn_ray.labels import LabelSets, label_sets, without_implied
 
 __all__ = [
     "CodeTable",
@@ -27,7 +27,8 @@ __all__ = [
     "update_codes",
 ]
 
-_CHUNK = 4096  # rows solved at once: their codes stay in the cache through all K bits
+_CHUNK = 4096  # rows solved at once, and
+_BITS = 8  # bits solved at once: they stay in the cache while each waits for those before it
 _BLOCK = 2**19  # entries of the similarity of label sets held at once: 4 MB
 _DENSE = 2**28  # entries of a dense table of label sets, at most
 
@@ -43,7 +44,8 @@ def sign(U: Tensor) -> Tensor:
     >>> sign(torch.tensor([-0.3, 0.0, 2.0])).tolist()
     [-1.0, 1.0, 1.0]
     """
-    return torch.ones_like(U).masked_fill_(U < 0, -1)
+    one = torch.ones((), dtype=U.dtype, device=U.device)
+    return torch.copysign(one, U + 0.0)  # -0.0 + 0.0 is 0.0
 
 
 def pack(B: Tensor | NDArray[np.number]) -> NDArray[np.uint8]:
@@ -196,15 +198,24 @@ def update_codes(
         Q = pull_of_set[set_of_row[rows]]
         for weight, U in ((gamma, U_v), (alpha, U_s), (beta, U_z)):
             Q.add_(U[rows], alpha=weight)
-        after[rows] = _solved(B[rows].double(), Q, V)
+        after[rows] = _solved(_columns(B[rows]), _columns(Q), V).T
     return after
 
 
 def neighbour_sums(sets: csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum values [L, D] over the sets that share a label with each set: G values, [L, D].
 
-    An empty set shares a label with none, not even itself. Works in blocks: G [L, L] never exists.
+    An empty set shares a label with none, not even itself. Sets that differ in implied labels only
+    are similar to the same ones: they are summed as one.
     """
+    fewer = label_sets(without_implied(sets))
+    merged = np.zeros((fewer.sets.shape[0], values.shape[1]))
+    np.add.at(merged, fewer.set_of_row, values)
+    return _neighbour_sums(fewer.sets, merged)[fewer.set_of_row]
+
+
+def _neighbour_sums(sets: csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Work in blocks: G [L, L] never exists."""
     similar = _similar_dense if _is_dense(sets) else _similar_sparse
     sums = np.empty_like(values)
     start = 0
@@ -241,9 +252,15 @@ def _similarity_pull(sizes: Tensor, M: Tensor, sets: csr_array) -> Tensor:
 
 
 def _solved(B: Tensor, Q: Tensor, V: Tensor) -> Tensor:
-    """Set each bit of B [c, K] in turn to the sign of Q - B V, where V has no diagonal."""
-    for b in range(B.shape[1]):
-        B[:, b] = sign(Q[:, b] - B @ V[:, b])
+    """Set each bit of B [K, c] in turn to the sign of Q - V B, where V has no diagonal."""
+    for start in range(0, len(B), _BITS):
+        bits = slice(start, start + _BITS)
+        together = B[bits]
+        others = V[bits].clone()
+        others[:, bits] = 0
+        left = Q[bits].addmm_(others, B, alpha=-1)
+        for bit, rest, weights in zip(together, left, V[bits, bits], strict=True):
+            bit.copy_(sign(rest.addmv_(together.T, weights, alpha=-1)))
     return B
 
 
@@ -288,6 +305,10 @@ def _similar_sparse(sets: csr_array) -> Iterator[csr_array]:
         G = S[rows] @ columns
         G.data[:] = 1
         yield G
+
+
+def _columns(x: Tensor) -> Tensor:
+    return x.T.to(torch.float64, memory_format=torch.contiguous_format)
 
 
 def _chunks(n: int, size: int) -> Iterator[slice]:

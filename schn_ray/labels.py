@@ -73,6 +73,29 @@ def label_sets(labels: csr_array) -> LabelSets:
     return found
 
 
+def without_implied(labels: csr_array) -> csr_array:
+    """Drop the labels [n, C] that come only together with one same other: [n, <= C].
+
+    Two rows that share such a label share the other one too, so the same rows stay similar. Of
+    labels that always come together the first is kept, and a label that no row has is dropped.
+
+    >>> cat, siamese, dog = 0, 1, 2
+    >>> labels = label_matrix([[cat], [cat, siamese], [dog]], classes=3)
+    >>> without_implied(labels).toarray().tolist()
+    [[1, 0], [1, 0], [0, 1]]
+    """
+    counts = np.bincount(labels.indices, minlength=labels.shape[1])
+    together = (labels.T.astype(np.int64) @ labels.astype(np.int64)).tocoo()
+    label, other = together.coords
+    wider = counts[other] > counts[label]
+    implied = (together.data == counts[label]) & (
+        wider | ((counts[other] == counts[label]) & (other < label))
+    )
+    kept = counts > 0
+    kept[label[implied]] = False
+    return labels[:, kept]
+
+
 def multi_hot(labels: csr_array, rows: Rows) -> Tensor:
     """Return some rows of a label matrix, dense: float32 [N, C]."""
     import torch  # not above: metrics need labels, and no torch

@@ -4,7 +4,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schn_ray.labels import label_matrix, label_sets, multi_hot, share_a_label
+from schn_ray.labels import (
+    label_matrix,
+    label_sets,
+    multi_hot,
+    share_a_label,
+    without_implied,
+)
 
 CLASSES = 5
 label_lists = st.lists(st.lists(st.integers(0, CLASSES - 1), max_size=4), max_size=30)
@@ -63,3 +69,12 @@ def test_many_rows_of_40_000_classes_stay_sparse() -> None:
     found = label_sets(label_matrix(classes[:, None], 40_000))
     assert np.array_equal(found.set_of_row, classes)
     assert found.sets.nnz == 40_000
+
+
+@given(label_lists)
+def test_without_implied_labels_the_same_rows_are_similar(labels: list[list[int]]) -> None:
+    matrix = label_matrix(labels, CLASSES)
+    fewer = without_implied(matrix)
+    assert np.array_equal(share_a_label(fewer, fewer), share_a_label(matrix, matrix))
+    rows_of = [frozenset(np.flatnonzero(column)) for column in fewer.toarray().T]
+    assert not any(a <= b for i, a in enumerate(rows_of) for b in rows_of[:i] + rows_of[i + 1 :])
