@@ -7,6 +7,8 @@ was stopped goes on with the very batches that it would have seen.
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +25,8 @@ from schn_ray.images import Preprocessing, training_view
 
 Rows = NDArray[np.int64]
 _SAMPLE, _ORDER, _VIEW, _TORCH = range(4)  # one random stream a purpose
-_DECODING_THREADS = 2
+_AHEAD = 2  # batches that are decoded before they are wanted
+_ROWS_AT_ONCE = 8  # rows that a thread decodes in one go
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,14 @@ class TrainingImages:
     def __len__(self) -> int:
         return len(self.store_rows)
 
-    def views(self, rows: Rows, draws: NDArray[np.float64]) -> Tensor:
-        """Decode, crop and mirror rows [b] by their draws [b, 3] -> uint8 [b, 3, S, S]."""
-        return torch.from_numpy(
-            np.stack([self._view(row, draw) for row, draw in zip(rows, draws, strict=True)])
-        )
-
-    def _view(self, row: np.int64, draw: NDArray[np.float64]) -> NDArray[np.uint8]:
-        image = self.image(int(self.store_rows[row]))
-        return training_view(image, self.preprocessing, self.augment.pad, self.augment.flip, draw)
+    def fill(self, out: Tensor, rows: Rows, draws: NDArray[np.float64]) -> None:
+        """Decode, crop and mirror rows [b] by their draws [b, 3] into uint8 [b, 3, S, S]."""
+        views = out.numpy()
+        for view, row, draw in zip(views, rows, draws, strict=True):
+            image = self.image(int(self.store_rows[row]))
+            view[:] = training_view(
+                image, self.preprocessing, self.augment.pad, self.augment.flip, draw
+            )
 
 
 def sampled_rows(n: int, samples: int, seed: int, iteration: int) -> Rows:
@@ -86,30 +88,59 @@ def dropout_seed(seed: int, iteration: int, rank: int) -> int:
     return int(np.random.default_rng([seed, _TORCH, iteration, rank]).integers(2**63))
 
 
-def epoch_batches(
-    data: TrainingImages,
-    batches: list[Rows],
-    draws: NDArray[np.float64],
-    workers: Workers,
-) -> Iterator[tuple[Rows, Tensor]]:
-    """Yield each global batch's rows [N] and this worker's views [b, 3, S, S], decoded ahead.
+class Decoder:
+    """Decodes batches ahead of the step that wants them, on threads of its own.
 
     Args:
-        data: all training rows.
-        batches: rows of each global batch.
-        draws: [n, 3], by training row.
-        workers: who shares the batches.
+        threads: how many decode at once.
+        pinned: put views into memory that a GPU copies from while it computes.
+
+    Attributes:
+        waited_s: seconds that ``batches`` kept its caller waiting.
     """
-    with ThreadPoolExecutor(_DECODING_THREADS) as threads:
 
-        def decode(rows: Rows) -> list[Future[Tensor]]:
-            own = rows[workers.own(len(rows))]
-            parts = [p for p in np.array_split(own, _DECODING_THREADS) if len(p)]
-            return [threads.submit(data.views, part, draws[part]) for part in parts]
+    def __init__(self, threads: int = 2, pinned: bool = False) -> None:
+        self._threads, self._pinned = threads, pinned
+        self.waited_s = 0.0
 
-        ahead = decode(batches[0])
-        for position, rows in enumerate(batches):
-            parts = ahead
-            if position + 1 < len(batches):
-                ahead = decode(batches[position + 1])
-            yield rows, torch.cat([part.result() for part in parts])
+    def batches(
+        self,
+        data: TrainingImages,
+        batches: list[Rows],
+        draws: NDArray[np.float64],
+        workers: Workers,
+    ) -> Iterator[tuple[Rows, Tensor]]:
+        """Yield each global batch's rows [N] and this worker's views, uint8 [b, 3, S, S].
+
+        Args:
+            data: all training rows.
+            batches: rows of each global batch.
+            draws: [n, 3], by training row.
+            workers: who shares the batches.
+        """
+        with ThreadPoolExecutor(self._threads) as pool:
+
+            def begin(rows: Rows) -> tuple[Tensor, list[Future[None]]]:
+                own = rows[workers.own(len(rows))]
+                side = data.preprocessing.crop
+                out = torch.empty(
+                    (len(own), 3, side, side), dtype=torch.uint8, pin_memory=self._pinned
+                )
+                parts = [slice(at, at + _ROWS_AT_ONCE) for at in range(0, len(own), _ROWS_AT_ONCE)]
+                return out, [
+                    pool.submit(data.fill, out[part], own[part], draws[own[part]]) for part in parts
+                ]
+
+            begun = deque(begin(rows) for rows in batches[:_AHEAD])
+            for position, rows in enumerate(batches):
+                if position + _AHEAD < len(batches):
+                    begun.append(begin(batches[position + _AHEAD]))
+                out, parts = begun.popleft()
+                self._wait(parts)
+                yield rows, out
+
+    def _wait(self, parts: list[Future[None]]) -> None:
+        started = time.monotonic()
+        for part in parts:
+            part.result()
+        self.waited_s += time.monotonic() - started

@@ -141,7 +141,19 @@ def train(
     weights: Annotated[
         str | None, typer.Option(help="The backbone's: a file, a name of torchvision's, or none.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that share each batch.")] = 1,
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|N:M", help="Processes that share each batch; N:M takes what there is."
+        ),
+    ] = "1",
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each worker.")] = 1,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--no-gpu", help="Default: if there are enough.")
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -151,9 +163,13 @@ def train(
     chosen = _settings(settings, {"network.weights": weights})
     config = load(TrainConfig, preset or DEFAULT_PRESET, config_file, chosen)
 
+    least, most = parse_workers(workers)
+
+    from schn_ray.cluster.session import Demand
     from schn_ray.cluster.train import train_on_ray
 
-    _make(out, as_json, lambda: train_on_ray(config, store, out, workers))
+    demand = Demand(least, most, cpus, None if gpu is None else int(gpu))
+    _make(out, as_json, lambda: train_on_ray(config, store, out, demand, tensorboard))
 
 
 @app.command()
@@ -300,6 +316,27 @@ def _fail(message: str, code: int) -> NoReturn:
         traceback.print_exc()
     typer.echo(f"schn-ray: {message}", err=True)
     sys.exit(code)
+
+
+def parse_workers(text: str) -> tuple[int, int]:
+    """Read how many workers are asked for: a number, or at least and at most.
+
+    Raises:
+        SchnRayError: neither.
+
+    >>> parse_workers("4"), parse_workers("2:8")
+    ((4, 4), (2, 8))
+    """
+    from schn_ray.errors import SchnRayError
+
+    least, _, most = text.partition(":")
+    try:
+        bounds = int(least), int(most or least)
+    except ValueError:
+        bounds = 0, 0
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise SchnRayError(f"--workers {text}: wanted a number such as 4, or bounds such as 2:8")
+    return bounds
 
 
 def _settings(

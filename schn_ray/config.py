@@ -21,6 +21,7 @@ DEFAULT_PRESET = "schn-plus"
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+PrecisionName = Literal["auto", "float32", "tf32", "bf16"]
 
 
 class Section(BaseModel):
@@ -83,6 +84,7 @@ class NetworkConfig(Section):
     weights: str | None = None
     image_size: Count | None = None
     base_channels: Count = 16
+    freeze_batch_norm: bool = False
     semantic_dim: Count = 512
     latent_dim: Count = 1024
     latent_dropout: Share = 0.5
@@ -114,7 +116,10 @@ class CodesConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """An outer iteration is ``epochs`` over ``samples`` drawn rows, then one code update."""
+    """An outer iteration is ``epochs`` over ``samples`` drawn rows, then one code update.
+
+    Training ends after ``iterations``, or after ``patience`` validations without a better one.
+    """
 
     iterations: Count = 50
     epochs: Count = 3
@@ -126,6 +131,7 @@ class ScheduleConfig(Section):
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.2
     decay: Literal["all", "adversarial"] = "all"
     eval_every: Count = 1
+    patience: Count | None = None
 
 
 class AugmentConfig(Section):
@@ -140,6 +146,8 @@ class TrainConfig(Section):
 
     bits: Annotated[int, Field(ge=1, le=65_536)] = 32
     seed: Annotated[int, Field(ge=0)] = 0
+    precision: PrecisionName = "auto"
+    compile: bool = False
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     codes: CodesConfig = CodesConfig()

@@ -77,6 +77,10 @@ class Workers:
         dist.all_reduce(total)
         return total
 
+    def meet(self) -> None:
+        """Wait until all workers are here."""
+        self.sum(torch.zeros(()))
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their average over the workers, in one message."""
         if self.size == 1:
@@ -124,6 +128,9 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         """Normalise this worker's part [b, c, h, w] of the global batch."""
         if not self.training:
             return super().forward(x)
+        return self._over_all_workers(x.to(self.weight.dtype)).to(x.dtype)
+
+    def _over_all_workers(self, x: Tensor) -> Tensor:
         count = x.new_tensor([x.numel() / x.shape[1]])
         sums = torch.cat([count, x.sum((0, 2, 3))])
         total, mean = _total_and_mean(sums)

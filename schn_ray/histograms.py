@@ -130,24 +130,13 @@ def distance_histograms(
     return _histograms(queries, gallery, bits)
 
 
-def self_histograms(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> Histograms:
-    """Count as ``distance_histograms`` does, each row as a query to all the *other* rows.
-
-    Args:
-        codes: packed codes [n, ceil(bits/8)].
-        labels: label matrix [n, C].
-        bits: K.
-
-    Raises:
-        SchnRayError: as ``distance_histograms``.
-    """
-    rows = _collapse(codes, labels, bits)
-    itself = np.zeros((len(codes), bits + 1), np.int64)
+def without_themselves(histograms: Histograms, labels: csr_array) -> Histograms:
+    """Take each query out of its own ranking, where queries [n, C] are the gallery's rows too."""
+    itself = np.zeros_like(histograms.all_rows)
     itself[:, 0] = 1
     # a row without a label is not even like itself
     labelled = itself * (np.diff(labels.indptr) > 0)[:, None]
-    with_itself = _histograms(rows, rows, bits)
-    return Histograms(with_itself.all_rows - itself, with_itself.relevant - labelled)
+    return Histograms(histograms.all_rows - itself, histograms.relevant - labelled)
 
 
 @dataclass(frozen=True, eq=False)

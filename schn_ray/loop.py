@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -15,10 +16,10 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from schn_ray.batches import (
+    Decoder,
     Rows,
     TrainingImages,
     dropout_seed,
-    epoch_batches,
     global_batches,
     sampled_rows,
     view_draws,
@@ -28,13 +29,14 @@ from schn_ray.config import CodesConfig, ScheduleConfig
 from schn_ray.distributed import Workers
 from schn_ray.errors import SchnRayError
 from schn_ray.hasher import Hasher, HasherSpec
-from schn_ray.histograms import self_histograms
+from schn_ray.histograms import Histograms, distance_histograms, without_themselves
 from schn_ray.images import evaluation_view, normalise
 from schn_ray.labels import multi_hot
 from schn_ray.method import Batch, Method, Relaxed
 from schn_ray.metrics import average_precision, mean_or_none
+from schn_ray.precision import Precision
 
-STATE = "state.pt"
+LAST, BEST = "last.pt", "best.pt"
 _COMPARED_CLASSES = 1000
 
 
@@ -65,6 +67,10 @@ class ValidationImages:
         return len(self.views)
 
 
+class Diverged(SchnRayError):
+    """A loss is not finite; every worker says so, and trying again would say it again."""
+
+
 @dataclass
 class Run:
     """Everything that changes while training, and what is needed to change it."""
@@ -77,13 +83,27 @@ class Run:
     schedule: ScheduleConfig
     codes: CodesConfig
     seed: int
+    precision: Precision
     workers: Workers = field(default_factory=Workers)
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    decoder: Decoder = field(default_factory=Decoder)
     iteration: int = 0
     best_map: float | None = None
+    not_better: int = 0  # validations since the best one
 
-    def save(self, path: Path) -> None:
-        """Write the state into a directory; ``load`` reads it without unpickling objects."""
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.precision.device
+
+    @property
+    def finished(self) -> bool:
+        """Whether all iterations are done, or the last ones brought nothing."""
+        patience = self.schedule.patience
+        hopeless = patience is not None and self.not_better >= patience
+        return hopeless or self.iteration >= self.schedule.iterations
+
+    def save(self, path: Path, best: bool) -> None:
+        """Write the state into a directory as ``last.pt``, and as ``best.pt`` if it is that."""
         optimisers = {name: o.state_dict() for name, o in self.method.optimisers.items()}
         state = {
             "networks": self.method.networks.state_dict(),
@@ -91,20 +111,29 @@ class Run:
             "codes": self.table.state_dict(),
             "iteration": self.iteration,
             "best_map": self.best_map,
+            "not_better": self.not_better,
         }
-        beside = path / f"{STATE}.partial"
-        torch.save(state, beside)
-        beside.rename(path / STATE)
+        beside = path / f"{LAST}.partial"
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if best:
+            (path / BEST).unlink(missing_ok=True)
+            (path / BEST).hardlink_to(beside)
+        beside.rename(path / LAST)
 
     def load(self, path: Path) -> None:
-        """Go on from a state that ``save`` wrote."""
-        state = torch.load(path / STATE, map_location=self.device, weights_only=True)
+        """Go on from the last state that ``save`` wrote; without one, from the beginning."""
+        if not (path / LAST).is_file():
+            return
+        state = torch.load(path / LAST, map_location=self.device, weights_only=True)
         self.method.networks.load_state_dict(state["networks"])
         for name, optimiser in self.method.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         self.table.load_state_dict({k: v.cpu() for k, v in state["codes"].items()})
         self.iteration = state["iteration"]
-        self.best_map = state["best_map"]
+        self.best_map, self.not_better = state["best_map"], state["not_better"]
 
     def hasher(self) -> Hasher:
         """Return the image network as it is now, ready to encode."""
@@ -113,7 +142,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one outer iteration measured: a line of ``metrics.jsonl``."""
+    """What one outer iteration measured: a line of ``metrics.jsonl``.
+
+    Attributes:
+        iteration: 1, 2, ...
+        loss: mean of each term over the steps, unweighted.
+        validation_map: exact under ties; None where this iteration was not validated.
+        unique_share: distinct codes of this iteration's rows, as a share of them.
+        code_distance: see ``class_code_distance``.
+        images_per_second: of all workers, while training.
+        data_wait: share of the training time that the first worker waited for images.
+        learning_rate: the highest of all optimisers.
+    """
 
     iteration: int
     loss: dict[str, float]
@@ -121,6 +161,7 @@ class Iteration:
     unique_share: float
     code_distance: int | None
     images_per_second: float
+    data_wait: float
     learning_rate: float
 
 
@@ -132,40 +173,46 @@ def train(run: Run, report: Report) -> None:
     """Run all outer iterations that are left.
 
     Raises:
-        SchnRayError: a loss is not finite; the iteration and the term are named.
+        Diverged: a loss is not finite; the iteration and the term are named.
     """
     # gradients that fade, such as a discriminator's that has won, end in denormal numbers, which a
     # CPU computes many times slower
     torch.set_flush_denormal(True)
-    while run.iteration < run.schedule.iterations:
+    run.precision.set_products()
+    while not run.finished:
         run.iteration += 1
         measured = train_iteration(run)
         best = _is_best(run, measured.validation_map)
         if best:
-            run.best_map = measured.validation_map
+            run.best_map, run.not_better = measured.validation_map, 0
+        elif measured.validation_map is not None:
+            run.not_better += 1
         report(measured, best)
 
 
 def train_iteration(run: Run) -> Iteration:
     """Train some epochs over the sampled rows, solve their codes, and validate."""
-    started = time.monotonic()
+    started, waited_s = time.monotonic(), run.decoder.waited_s
     torch.manual_seed(dropout_seed(run.seed, run.iteration, run.workers.rank))
     run.method.begin_iteration(run.iteration)
     rows = sampled_rows(len(run.data), run.schedule.samples, run.seed, run.iteration)
     terms: dict[str, list[Tensor]] = defaultdict(list)
+    seen = _Seen(len(rows), run.spec.bits, run.device)
     for epoch in range(run.schedule.epochs):
-        seen = _train_epoch(run, rows, epoch, terms)
+        _train_epoch(run, rows, epoch, terms, seen)
     loss = _mean_terms(terms, run)
+    relaxed = seen.relaxed()
     if run.codes.update:
-        _update_codes(run, seen)
+        _update_codes(run, seen.rows, relaxed)
     seconds = time.monotonic() - started
     return Iteration(
         iteration=run.iteration,
         loss=loss,
         validation_map=_validate(run),
-        unique_share=_unique_share(run, seen.relaxed.U_v),
+        unique_share=_unique_share(run, relaxed.U_v),
         code_distance=class_code_distance(run.table, rows, run.data.labels),
         images_per_second=len(rows) * run.schedule.epochs / seconds,
+        data_wait=(run.decoder.waited_s - waited_s) / seconds,
         learning_rate=max(
             group["lr"] for o in run.method.optimisers.values() for group in o.param_groups
         ),
@@ -188,40 +235,58 @@ def class_code_distance(table: CodeTable, rows: Rows, labels: csr_array) -> int 
     return int(distances.min())
 
 
-@dataclass(frozen=True)
 class _Seen:
-    """This worker's rows of an epoch and their relaxed codes, in the order of its steps."""
+    """This worker's rows of an epoch and their relaxed codes, in the order of its steps.
 
-    rows: Tensor
-    relaxed: Relaxed
+    One buffer for all epochs: of each row the code from its latest step counts.
+    """
+
+    def __init__(self, most: int, bits: int, device: torch.device) -> None:
+        self._rows = torch.empty(most, dtype=torch.int64)
+        self._relaxed = Relaxed(*(torch.empty(most, bits, device=device) for _ in Relaxed._fields))
+        self._count = 0
+
+    def begin_epoch(self) -> None:
+        self._count = 0
+
+    def add(self, rows: Rows, relaxed: Relaxed) -> None:
+        place = slice(self._count, self._count + len(rows))
+        self._rows[place] = torch.from_numpy(rows)
+        for everything, part in zip(self._relaxed, relaxed, strict=True):
+            everything[place] = part
+        self._count += len(rows)
+
+    @property
+    def rows(self) -> Tensor:
+        return self._rows[: self._count]
+
+    def relaxed(self) -> Relaxed:
+        return Relaxed(*(U[: self._count].cpu() for U in self._relaxed))
 
 
-def _train_epoch(run: Run, rows: Rows, epoch: int, terms: dict[str, list[Tensor]]) -> _Seen:
-    schedule = run.schedule
-    batches = global_batches(rows, schedule.batch_size, run.seed, run.iteration, epoch)
+def _train_epoch(
+    run: Run, rows: Rows, epoch: int, terms: dict[str, list[Tensor]], seen: _Seen
+) -> None:
+    batches = global_batches(rows, run.schedule.batch_size, run.seed, run.iteration, epoch)
     draws = view_draws(len(run.data), run.seed, run.iteration, epoch)
     run.method.networks.train()
-    own_rows, relaxed = [], []
-    for batch_rows, views in epoch_batches(run.data, batches, draws, run.workers):
+    seen.begin_epoch()
+    for batch_rows, views in run.decoder.batches(run.data, batches, draws, run.workers):
         images = normalise(views.to(run.device, non_blocking=True), run.spec.preprocessing)
         batch = Batch(
-            images,
+            images.contiguous(memory_format=torch.channels_last),
             multi_hot(run.data.labels, batch_rows).to(run.device),
             run.table.read(batch_rows).to(run.device),
         )
         step = run.method.step(batch)
         for name, term in step.terms.items():
             terms[name].append(term * run.workers.share(len(batch_rows)))
-        own_rows.append(torch.from_numpy(batch_rows[run.workers.own(len(batch_rows))]))
-        relaxed.append(step.relaxed)
-    joined = Relaxed(*(torch.cat(codes) for codes in zip(*relaxed, strict=True)))
-    return _Seen(torch.cat(own_rows), joined)
+        seen.add(batch_rows[run.workers.own(len(batch_rows))], step.relaxed)
 
 
-def _update_codes(run: Run, seen: _Seen) -> None:
-    B = run.table.read(seen.rows)
-    solved = run.method.update(seen.rows, B, Relaxed(*(U.cpu() for U in seen.relaxed)))
-    run.table.write(run.workers.gather_any(seen.rows), run.workers.gather_any(solved))
+def _update_codes(run: Run, rows: Tensor, relaxed: Relaxed) -> None:
+    solved = run.method.update(rows, run.table.read(rows), relaxed)
+    run.table.write(run.workers.gather_any(rows), run.workers.gather_any(solved))
 
 
 def _mean_terms(terms: Mapping[str, list[Tensor]], run: Run) -> dict[str, float]:
@@ -229,10 +294,14 @@ def _mean_terms(terms: Mapping[str, list[Tensor]], run: Run) -> dict[str, float]
     means = (run.workers.sum(own) / run.workers.size).tolist()
     loss = dict(zip(terms, means, strict=True))
     if bad := [name for name, value in loss.items() if not np.isfinite(value)]:
-        raise SchnRayError(
-            f"iteration {run.iteration}: the loss term {bad[0]} is not finite. Lower "
-            "schedule.learning_rate or that term's weight, and train into a new directory; the "
-            f"last checkpoint, of iteration {run.iteration - 1}, is good"
+        good = (
+            f"the last checkpoint, of iteration {run.iteration - 1}, is good"
+            if run.iteration > 1
+            else "there is no checkpoint yet"
+        )
+        raise Diverged(
+            f"iteration {run.iteration}: the loss term {bad[0]} is not finite; {good}. Lower "
+            "schedule.learning_rate or that term's weight, and train into a new directory"
         )
     return loss
 
@@ -242,12 +311,15 @@ def _validate(run: Run) -> float | None:
     last = run.iteration == run.schedule.iterations
     if not len(run.validation) or not (due or last):
         return None
-    own = run.validation.views[run.workers.own(len(run.validation))]
-    size = run.schedule.batch_size
-    codes = run.hasher().encode_views(own[at : at + size] for at in range(0, len(own), size))
+    own = run.workers.own(len(run.validation))
+    views, labels, size = run.validation.views[own], run.validation.labels, run.schedule.batch_size
+    codes = run.hasher().encode_views(views[at : at + size] for at in range(0, len(views), size))
     everyones = run.workers.gather_any(torch.from_numpy(codes)).numpy()
-    histograms = self_histograms(everyones, run.validation.labels, run.spec.bits)
-    return mean_or_none(average_precision(histograms))
+    # each worker ranks its part of the rows for all of them, and the counts add up
+    part = distance_histograms(everyones, labels, codes, labels[own], run.spec.bits)
+    counts = (torch.from_numpy(x) for x in (part.all_rows, part.relevant))
+    summed = Histograms(*(run.workers.sum(x).numpy() for x in counts))
+    return mean_or_none(average_precision(without_themselves(summed, labels)))
 
 
 def _is_best(run: Run, validation_map: float | None) -> bool:
@@ -257,5 +329,5 @@ def _is_best(run: Run, validation_map: float | None) -> bool:
 
 
 def _unique_share(run: Run, U_v: Tensor) -> float:
-    codes = run.workers.gather_any(torch.from_numpy(pack(sign(U_v.cpu()))))
+    codes = run.workers.gather_any(torch.from_numpy(pack(sign(U_v))))
     return len(torch.unique(codes, dim=0)) / len(codes)

@@ -15,11 +15,12 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from schn_ray import __version__
 from schn_ray.config import difference
@@ -29,6 +30,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 LOCK = ".lock"
+_LOOK_AGAIN_S = 0.2
 _RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pillow")
 
 
@@ -86,7 +88,7 @@ def new_directory(
     request = _request(kind, config, made_from)
     _refuse_other_content(path, request)
     beside = path.with_name(f".{path.name}.partial")
-    with _locked(path.with_name(f".{path.name}.lock"), path):
+    with locked(path.with_name(f".{path.name}.lock"), path):
         _refuse_other_content(path, request)  # another process may have finished meanwhile
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -116,7 +118,7 @@ def resumable_directory(
     request = _request(kind, config, made_from)
     _refuse_other_content(path, request)
     path.mkdir(parents=True, exist_ok=True)
-    with _locked(path / LOCK, path):
+    with locked(path / LOCK, path):
         _refuse_other_content(path, request)  # another process may have finished meanwhile
         write_json(path / REQUEST, request)
         draft = Draft(path)
@@ -196,6 +198,39 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def locked(lock: Path, path: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Be the only process that writes ``path``, by a lock file that its death unlocks too.
+
+    Raises:
+        SchnRayError: after ``wait_s`` another process still writes it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    while (file := _acquired(lock)) is None:
+        if time.monotonic() >= deadline:
+            raise SchnRayError(f"another process is writing {path}; wait for it")
+        time.sleep(_LOOK_AGAIN_S)
+    with file:
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _acquired(lock: Path) -> IO[str] | None:
+    file = lock.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # whoever had it may have removed the file since we opened it: then ours locks nothing
+        if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    file.close()
+    return None
+
+
 def _request(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> dict[str, Any]:
     # through JSON, so that it compares equal to what is read back: tuples become lists
     request = {"kind": kind, "config": config, "made_from": made_from}
@@ -254,17 +289,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-@contextmanager
-def _locked(lock: Path, path: Path) -> Iterator[None]:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SchnRayError(f"another process is writing {path}; wait for it") from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)

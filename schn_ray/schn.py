@@ -25,6 +25,7 @@ from schn_ray.networks.cycle import CYCLES, Discriminators
 from schn_ray.networks.image import ImageNetwork, build_backbone
 from schn_ray.networks.latent import BatchFeatures, LatentNetwork
 from schn_ray.networks.semantic import SemanticNetwork
+from schn_ray.precision import Precision
 
 
 class Forward(NamedTuple):
@@ -44,7 +45,7 @@ class SchnNetworks(nn.Module):
     def __init__(self, config: NetworkConfig, bits: int, classes: int, adversarial: bool) -> None:
         super().__init__()
         backbone, visual_dim = build_backbone(config.backbone, config.weights, config.base_channels)
-        self.image = ImageNetwork(backbone, visual_dim, bits)
+        self.image = ImageNetwork(backbone, visual_dim, bits, config.freeze_batch_norm)
         self.semantic = SemanticNetwork(classes, config.semantic_dim, bits)
         self.latent = LatentNetwork(
             visual_dim,
@@ -74,6 +75,8 @@ class Schn:
         schedule: learning rate and its decay.
         label_sets: of all training rows; ``update_codes`` speaks of rows by their set.
         workers: who shares each global batch.
+        precision: what the networks compute in.
+        compiled: let torch compile the image network.
     """
 
     def __init__(
@@ -84,12 +87,16 @@ class Schn:
         schedule: ScheduleConfig,
         label_sets: LabelSets,
         workers: Workers,
+        precision: Precision,
+        compiled: bool = False,
     ) -> None:
         self.networks, self.loss, self.codes, self.schedule = networks, loss, codes, schedule
-        self.label_sets, self.workers = label_sets, workers
+        self.label_sets, self.workers, self.precision = label_sets, workers, precision
         similar, dissimilar = pair_counts(label_sets.sizes, label_sets.sets)
         self.negative = -similar / dissimilar if loss.negative_target == "soft" else 0.0
-        self._image = workers.overlap(networks.image)
+        networks.image.to(memory_format=torch.channels_last)
+        image = workers.overlap(networks.image)
+        self._image = torch.compile(image) if compiled else image
         self.optimisers = self._make_optimisers()
 
     @property
@@ -136,14 +143,16 @@ class Schn:
         own = self.workers.own(len(batch.Y))
         gather = self.workers.gather(len(batch.Y))
         Y_own = batch.Y[own]
-        F_v, U_v = self._image(batch.images)
-        F_s, U_s = self.networks.semantic(Y_own)
-        A = (Y_own @ batch.Y.T > 0).to(F_v.dtype)
-        visual, semantic = F_v.detach(), F_s.detach()
-        features = BatchFeatures(visual, semantic, gather(visual), gather(semantic), A)
-        Z, U_z = self.networks.latent(features, gather)
-        R_v, R_s = self.networks.cycle(features, Z, gather)
-        return Forward(features, U_v, U_s, U_z, R_v, R_s)
+        A = (Y_own @ batch.Y.T > 0).to(Y_own.dtype)
+        with self.precision.for_networks():
+            F_v, U_v = self._image(batch.images)
+            F_s, U_s = self.networks.semantic(Y_own)
+            visual, semantic = F_v.detach(), F_s.detach()
+            features = BatchFeatures(visual, semantic, gather(visual), gather(semantic), A)
+            Z, U_z = self.networks.latent(features, gather)
+            R_v, R_s = self.networks.cycle(features, Z, gather)
+        codes = (U.to(batch.B.dtype) for U in (U_v, U_s, U_z, R_v, R_s))
+        return Forward(features, *codes)
 
     def _code_terms(self, out: Forward, batch: Batch) -> dict[str, Tensor]:
         B_own = batch.B[self.workers.own(len(batch.Y))]
@@ -162,8 +171,10 @@ class Schn:
     ) -> dict[str, Tensor]:
         # the features are detached: only the updated latent and cycle networks run again
         gather = self.workers.gather(total)
-        Z, _ = self.networks.latent(out.features, gather)
-        R_v, R_s = self.networks.cycle(out.features, Z, gather)
+        with self.precision.for_networks():
+            Z, _ = self.networks.latent(out.features, gather)
+            R_v, R_s = self.networks.cycle(out.features, Z, gather)
+        R_v, R_s = (R.to(out.U_v.dtype) for R in (R_v, R_s))
         real = judged_real(discriminators(out.U_v.detach(), out.U_s.detach()))
         fake = judged_fake(discriminators(R_v.detach(), R_s.detach()))
         judging = list(discriminators.parameters())

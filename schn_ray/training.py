@@ -3,13 +3,17 @@
 RUN/metrics.jsonl     a line an outer iteration
 RUN/model/            the released artifact: the best model by validation mAP
 RUN/learned.parquet   codes of the training rows, solved from their labels
-RUN/checkpoints/      what is needed to go on
+RUN/checkpoints/      last.pt and best.pt: all that is needed to go on
+RUN/tensorboard/      if asked for
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schn_ray.batches import TrainingImages
+from schn_ray.batches import Decoder, TrainingImages
+from schn_ray.board import Board, require_tensorboard
 from schn_ray.code_files import CODE, code_column
 from schn_ray.codes import initial_codes, pack
 from schn_ray.config import TrainConfig
@@ -26,16 +31,35 @@ from schn_ray.distributed import Workers
 from schn_ray.errors import SchnRayError
 from schn_ray.hasher import MODEL, HasherSpec, best_device, preprocessing_for
 from schn_ray.labels import label_sets
-from schn_ray.loop import STATE, Iteration, Run, ValidationImages, train
-from schn_ray.manifest import Manifest, read_manifest, resumable_directory, write_atomically
+from schn_ray.loop import Iteration, Run, ValidationImages, train
+from schn_ray.manifest import (
+    LOCK,
+    Manifest,
+    locked,
+    read_manifest,
+    resumable_directory,
+    write_atomically,
+)
+from schn_ray.precision import Precision
 from schn_ray.schn import Schn, SchnNetworks
 from schn_ray.store import Store, open_store
 
 METRICS, LEARNED, CHECKPOINTS = "metrics.jsonl", "learned.parquet", "checkpoints"
+TENSORBOARD = "tensorboard"
+_DYING_S = 300.0  # what a worker whose driver was killed may take to die
 
 
-def build_run(config: TrainConfig, store: Store, workers: Workers, device: torch.device) -> Run:
+def build_run(
+    config: TrainConfig, store: Store, workers: Workers, device: torch.device, threads: int = 2
+) -> Run:
     """Build networks, codes and data of a run at its beginning.
+
+    Args:
+        config: decides what is computed.
+        store: training and validation rows.
+        workers: who shares each batch.
+        device: where this worker's networks are.
+        threads: how many decode images.
 
     Raises:
         SchnRayError: the store's rows can't be trained on, or the backbone can't be built.
@@ -54,6 +78,7 @@ def build_run(config: TrainConfig, store: Store, workers: Workers, device: torch
     )
     validation_rows = store.rows("validation")
     sets = label_sets(data.labels)
+    precision = Precision(config.precision, device)
     return Run(
         method=Schn(
             _networks(config, len(store.classes)).to(device),
@@ -62,6 +87,8 @@ def build_run(config: TrainConfig, store: Store, workers: Workers, device: torch
             config.schedule,
             sets,
             workers,
+            precision,
+            config.compile,
         ),
         table=initial_codes(config.codes.init, sets, config.bits, config.seed),
         spec=spec,
@@ -72,8 +99,9 @@ def build_run(config: TrainConfig, store: Store, workers: Workers, device: torch
         schedule=config.schedule,
         codes=config.codes,
         seed=config.seed,
+        precision=precision,
         workers=workers,
-        device=device,
+        decoder=Decoder(threads, pinned=device.type == "cuda"),
     )
 
 
@@ -99,26 +127,67 @@ def _networks(config: TrainConfig, classes: int) -> SchnNetworks:
         )
 
 
-@dataclass(frozen=True)
+def finish_run(
+    run: Run,
+    store: Store,
+    out: Path,
+    reported: Callable[[Iteration], None] = lambda _: None,
+    tensorboard: bool = False,
+) -> None:
+    """Go on with a run where it was stopped, to its end; all its workers call this.
+
+    Args:
+        run: at its beginning.
+        store: what it was built from.
+        out: the run's directory; the first worker writes there.
+        reported: called after each iteration, when its checkpoint is on disk.
+        tensorboard: write ``RUN/tensorboard`` too.
+
+    Raises:
+        Diverged: see ``loop.train``.
+    """
+    first = run.workers.rank == 0
+    # the workers of a driver that was killed may still be writing
+    alone = locked(out / CHECKPOINTS / LOCK, out, _DYING_S) if first else nullcontext()
+    with alone:
+        run.workers.meet()
+        run.load(out / CHECKPOINTS)
+        recorder = Recorder(out, run, tensorboard) if first else None
+
+        def report(measured: Iteration, best: bool) -> None:
+            if recorder:
+                recorder.record(measured, best)
+            reported(measured)
+
+        train(run, report)
+        if recorder:
+            recorder.finish(store)
+
+
 class Recorder:
-    """Writes what a run measures and its best model; one worker has it."""
+    """Writes what a run measures, its best model and its checkpoints; one worker has it.
 
-    path: Path
-    run: Run
+    Made, it forgets measurements later than the state that the run goes on from.
+    """
 
-    def begin(self) -> None:
-        """Forget measurements later than the state that the run goes on from."""
-        lines = read_metrics(self.path)
-        kept = [line for line in lines if line["iteration"] <= self.run.iteration]
+    def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
+        self.path, self.run = path, run
+        kept = [line for line in read_metrics(path) if line["iteration"] <= run.iteration]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(self.path / METRICS, text.encode())
+        write_atomically(path / METRICS, text.encode())
+        self._board = Board(path / TENSORBOARD, kept) if tensorboard else None
 
     def record(self, measured: Iteration, best: bool) -> None:
-        """Append a line; write the model if it is the best so far."""
+        """Write the model if it is the best so far, a line, and the checkpoint, in this order."""
         if best:
             self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(asdict(measured)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if self._board:
+            self._board.add(asdict(measured))
+        self.run.save(self.path / CHECKPOINTS, best)
 
     def finish(self, store: Store) -> None:
         """Write the learned codes of the rows that have one."""
@@ -157,7 +226,9 @@ def count_run(path: Path, store: Store) -> dict[str, Any]:
     }
 
 
-def train_here(config: TrainConfig, store_path: Path, out: Path) -> Manifest:
+def train_here(
+    config: TrainConfig, store_path: Path, out: Path, tensorboard: bool = False
+) -> Manifest:
     """Train in this process, without Ray; interrupted, the same call goes on.
 
     Raises:
@@ -166,20 +237,10 @@ def train_here(config: TrainConfig, store_path: Path, out: Path) -> Manifest:
     """
     store = open_store(store_path)
     with resumable_directory(out, "run", *run_request(config, store)) as draft:
-        run = build_run(config, store, Workers(), best_device())
-        checkpoint = out / CHECKPOINTS
-        checkpoint.mkdir(exist_ok=True)
-        if (checkpoint / STATE).is_file():
-            run.load(checkpoint)
-        recorder = Recorder(out, run)
-        recorder.begin()
-
-        def report(measured: Iteration, best: bool) -> None:
-            recorder.record(measured, best)
-            run.save(checkpoint)
-
-        train(run, report)
-        recorder.finish(store)
+        if tensorboard:
+            require_tensorboard()
+        run = build_run(config, store, Workers(), best_device(), threads=os.cpu_count() or 1)
+        finish_run(run, store, out, tensorboard=tensorboard)
         draft.counts |= count_run(out, store)
     return read_manifest(out, "run")
 

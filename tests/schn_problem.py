@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from schn_ray.config import CodesConfig, LossConfig, NetworkConfig, ScheduleConfig
+from schn_ray.config import CodesConfig, LossConfig, NetworkConfig, PrecisionName, ScheduleConfig
 from schn_ray.distributed import Workers
 from schn_ray.labels import label_sets
 from schn_ray.method import Batch
+from schn_ray.precision import Precision
 from schn_ray.schn import Schn, SchnNetworks
 
 BITS, CLASSES, ROWS = 6, 5, 7
@@ -18,6 +19,7 @@ def make_schn(
     workers: Workers | None = None,
     seed: int = 0,
     learning_rate: float = 1e-2,
+    precision: PrecisionName = "float32",
     **network: object,
 ) -> Schn:
     torch.manual_seed(seed)
@@ -32,6 +34,7 @@ def make_schn(
         ScheduleConfig(learning_rate=learning_rate),
         label_sets(make_labels()),
         workers or Workers(),
+        Precision(precision, torch.device("cpu")),
     )
 
 

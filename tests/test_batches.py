@@ -4,15 +4,15 @@ import torch
 from scipy.sparse import csr_array
 
 from schn_ray.batches import (
+    Decoder,
     TrainingImages,
-    epoch_batches,
     global_batches,
     sampled_rows,
     view_draws,
 )
 from schn_ray.config import AugmentConfig
 from schn_ray.distributed import Workers
-from schn_ray.images import Preprocessing
+from schn_ray.images import BadImage, Preprocessing
 
 N = 23
 
@@ -73,9 +73,9 @@ def test_any_number_of_workers_sees_the_same_batches(size: int, png: list[bytes]
     data = images(png)
     batches = global_batches(np.arange(N), 6, 0, 1, 0)
     draws = view_draws(N, 0, 1, 0)
-    alone = [views for _, views in epoch_batches(data, batches, draws, Workers())]
+    alone = [views for _, views in Decoder().batches(data, batches, draws, Workers())]
     shared = [
-        [views for _, views in epoch_batches(data, batches, draws, Workers(rank, size))]
+        [views for _, views in Decoder().batches(data, batches, draws, Workers(rank, size))]
         for rank in range(size)
     ]
     for step, views in enumerate(alone):
@@ -85,6 +85,15 @@ def test_any_number_of_workers_sees_the_same_batches(size: int, png: list[bytes]
 def test_views_change_with_the_epoch(png: list[bytes]) -> None:
     data = images(png)
     rows = np.arange(N)
-    first, again, later = (data.views(rows, view_draws(N, 0, 1, epoch)) for epoch in (0, 0, 1))
+    first, again, later = (torch.zeros(N, 3, 8, 8, dtype=torch.uint8) for _ in range(3))
+    for out, epoch in [(first, 0), (again, 0), (later, 1)]:
+        data.fill(out, rows, view_draws(N, 0, 1, epoch))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
+
+
+def test_a_row_that_fails_stops_the_epoch(png: list[bytes]) -> None:
+    damaged = images([*png[:5], b"", *png[6:]])
+    batches = global_batches(np.arange(N), 6, 0, 1, 0)
+    with pytest.raises(BadImage, match="empty"):
+        list(Decoder().batches(damaged, batches, view_draws(N, 0, 1, 0), Workers()))

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "schn_ray"
 LAYERS = [
     {"__init__", "errors", "presets"},
     {"config", "progress", "code_files"},
-    {"manifest", "labels", "distributed", "images"},
+    {"manifest", "labels", "distributed", "images", "precision", "board"},
     {"centres", "losses", "networks", "histograms", "batches"},
     {"codes", "metrics"},
     {"summary"},

@@ -1,6 +1,7 @@
 """Whole small runs in this process, without Ray."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from image_files import write_tree
 from users import TINY
 
-from schn_ray import loop, training
+from schn_ray import board, loop, training
 from schn_ray.code_files import packed_codes
 from schn_ray.codes import CodeTable
 from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig, load
@@ -20,6 +21,7 @@ from schn_ray.hasher import fingerprint
 from schn_ray.hasher import load as load_hasher
 from schn_ray.labels import label_matrix
 from schn_ray.manifest import AlreadyDone, read_manifest
+from schn_ray.schn import Schn
 from schn_ray.sources import open_source
 from schn_ray.store import open_store, prepare
 from schn_ray.training import build_run, read_metrics, train_here
@@ -54,7 +56,7 @@ def finished(store: Path) -> Path:
 
 
 def state(run: Path) -> dict[str, torch.Tensor]:
-    saved = torch.load(run / "checkpoints" / loop.STATE, weights_only=True)
+    saved = torch.load(run / "checkpoints" / loop.LAST, weights_only=True)
     return saved["networks"] | saved["codes"]
 
 
@@ -71,7 +73,7 @@ def test_a_run_leaves_what_it_promises(finished: Path, store: Path) -> None:
 
 def test_learned_codes_are_those_of_the_table(finished: Path) -> None:
     learned = pq.read_table(finished / "learned.parquet")
-    saved = torch.load(finished / "checkpoints" / loop.STATE, weights_only=True)["codes"]
+    saved = torch.load(finished / "checkpoints" / loop.LAST, weights_only=True)["codes"]
     coded = saved["coded"].numpy()
     assert 20 <= coded.sum() <= len(coded)
     assert np.array_equal(packed_codes(learned), saved["packed"].numpy()[coded])
@@ -94,6 +96,45 @@ def test_the_released_model_is_the_best_by_validation(
     assert [best for best, _ in models] == [True, True, False]
     assert fingerprint(tmp_path / "run") == models[1][1] != models[0][1]
     assert "outer iteration: 2 of 3" in (tmp_path / "run" / "model" / "README.md").read_text()
+    kept = {
+        name: torch.load(tmp_path / "run" / "checkpoints" / name, weights_only=True)
+        for name in (loop.LAST, loop.BEST)
+    }
+    assert [kept[name]["iteration"] for name in (loop.LAST, loop.BEST)] == [3, 2]
+
+
+@pytest.mark.parametrize(("patience", "iterations"), [(1, 3), (2, 4), (None, 6)])
+def test_training_ends_when_validations_bring_nothing(
+    patience: int | None,
+    iterations: int,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = iter([0.5, 0.9, 0.7, 0.9, 0.95, 0.6])
+    monkeypatch.setattr(loop, "_validate", lambda run: next(scores))
+    settings = ("schedule.iterations=6", "schedule.epochs=1", f"schedule.patience={patience}")
+    config = small_config(*settings[:2] if patience is None else settings)
+    manifest = train_here(config, store, tmp_path / "run")
+    assert manifest.counts["iterations"] == iterations
+
+
+def test_patience_outlives_an_interruption(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.7, KeyboardInterrupt, 0.8])
+
+    def next_score(run: loop.Run) -> float:
+        score = next(scores)
+        if score is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return score
+
+    monkeypatch.setattr(loop, "_validate", next_score)
+    config = small_config("schedule.iterations=9", "schedule.patience=2")
+    with pytest.raises(KeyboardInterrupt):
+        train_here(config, store, tmp_path / "run")
+    assert train_here(config, store, tmp_path / "run").counts["iterations"] == 3
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
@@ -109,12 +150,12 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one(
     out = tmp_path / "run"
     save = loop.Run.save
 
-    def killed(self: loop.Run, path: Path) -> None:
+    def killed(self: loop.Run, path: Path, best: bool) -> None:
         if moment == "after it":
-            save(self, path)
+            save(self, path, best)
         if self.iteration == stop_after:
             raise KeyboardInterrupt
-        save(self, path)
+        save(self, path, best)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Run, "save", killed)
@@ -126,7 +167,8 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one(
     torch.testing.assert_close(state(out), state(finished), rtol=0, atol=0)
     assert fingerprint(out) == fingerprint(finished)
     for ours, theirs in zip(read_metrics(out), read_metrics(finished), strict=True):
-        assert ours | {"images_per_second": 0} == theirs | {"images_per_second": 0}
+        timed = {"images_per_second": 0, "data_wait": 0}
+        assert ours | timed == theirs | timed
 
 
 def test_control_another_seed_ends_elsewhere(store: Path, finished: Path, tmp_path: Path) -> None:
@@ -152,6 +194,8 @@ def test_finished_and_changed_requests(store: Path, finished: Path) -> None:
         "network.label_graph=mean",
         "network.latent_activation=tanh",
         "loss.negative_target=soft",
+        "network.freeze_batch_norm=true",
+        "precision=bf16",
     ],
 )
 def test_every_variant_trains(setting: str, store: Path, tmp_path: Path) -> None:
@@ -170,8 +214,50 @@ def test_fixed_centres_stay_where_they_are(store: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_with_the_term(store: Path, tmp_path: Path) -> None:
     config = small_config("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
-    with pytest.raises(SchnRayError, match=r"iteration 1: the loss term \w+ is not finite"):
+    message = r"iteration 1: the loss term \w+ is not finite; there is no checkpoint yet"
+    with pytest.raises(SchnRayError, match=message):
         train_here(config, store, tmp_path / "run")
+
+
+def test_a_loss_that_breaks_later_leaves_a_good_checkpoint(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Schn.begin_iteration
+
+    def breaks(self: Schn, iteration: int) -> None:
+        begin(self, iteration)
+        if iteration == 3:
+            self.loss = self.loss.model_copy(update={"hash_image": math.inf})
+
+    monkeypatch.setattr(Schn, "begin_iteration", breaks)
+    with pytest.raises(SchnRayError, match="last checkpoint, of iteration 2, is good"):
+        train_here(small_config(), store, tmp_path / "run")
+    assert [line["iteration"] for line in read_metrics(tmp_path / "run")] == [1, 2]
+    assert all(x.isfinite().all() for x in state(tmp_path / "run").values())
+
+
+def test_tensorboard_shows_what_the_metrics_say(store: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_here(small_config(), store, tmp_path / "run", tensorboard=True)
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    lines = read_metrics(tmp_path / "run")
+    for name, values in (
+        ("validation_map", [line["validation_map"] for line in lines]),
+        ("loss/cycle_image", [line["loss"]["cycle_image"] for line in lines]),
+    ):
+        events = shown.Scalars(name)
+        assert [event.step for event in events] == [1, 2, 3]
+        assert [event.value for event in events] == pytest.approx(values)
+
+
+def test_a_library_that_is_missing_is_said_before_training(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "find_spec", lambda name: None)
+    with pytest.raises(SchnRayError, match=r"pip install 'schn-ray\[tensorboard\]'"):
+        train_here(small_config(), store, tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_validation_rows_the_last_model_is_released(tmp_path: Path) -> None:

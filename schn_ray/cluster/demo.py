@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from schn_ray.cluster.session import ray_session
+from schn_ray.cluster.session import Demand, ray_session
 from schn_ray.cluster.shards import RayShards
 from schn_ray.cluster.train import train_on_ray
 from schn_ray.config import (
@@ -48,7 +48,7 @@ def demo(directory: Path) -> Path:
         config = load(TrainConfig, "digits")
         _step(
             f"schn-ray train {store} --out {run} --preset digits --workers {WORKERS}",
-            lambda: train_on_ray(config, store, run, WORKERS),
+            lambda: train_on_ray(config, store, run, Demand(WORKERS, WORKERS)),
         )
         _step(
             f"schn-ray encode digits --model {run} --out {codes}",

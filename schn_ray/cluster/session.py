@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import ray
 
@@ -42,19 +44,44 @@ def end() -> None:
     ray.shutdown()
 
 
-def require_cpus(wanted: int) -> None:
-    """Refuse at once what Ray would wait for in silence, for ever.
+@dataclass(frozen=True)
+class Demand:
+    """What a job asks of the cluster.
 
-    Raises:
-        SchnRayError: with what was asked for, what there is and what is in use.
+    Attributes:
+        least: workers without which it does not begin.
+        most: workers that it takes if the cluster has them.
+        cpus: of each worker.
+        gpus: of each worker; None: one, if the cluster has as many as ``least``.
     """
-    total = int(ray.cluster_resources().get("CPU", 0))
-    free = int(ray.available_resources().get("CPU", 0))
-    if wanted > total:
-        raise SchnRayError(
-            f"{wanted} workers want a CPU each, the cluster has {total} ({total - free} in use): "
-            f"use --workers {total} or fewer, or add nodes"
-        )
+
+    least: int = 1
+    most: int = 1
+    cpus: int = 1
+    gpus: int | None = None
+
+    def resources(self) -> dict[str, int]:
+        """Return what Ray is to give each worker."""
+        gpus = self.gpus
+        if gpus is None:
+            gpus = int(ray.cluster_resources().get("GPU", 0) >= self.least)
+        return {"CPU": self.cpus} | ({"GPU": gpus} if gpus else {})
+
+    def require(self) -> None:
+        """Refuse at once what Ray would wait for in silence, for ever; say so if it must wait.
+
+        Raises:
+            SchnRayError: with what was asked for, what there is and what is in use.
+        """
+        for resource, each in self.resources().items():
+            total = int(ray.cluster_resources().get(resource, 0))
+            used = total - int(ray.available_resources().get(resource, 0))
+            asked = f"{self.least} workers want {each} {resource} each"
+            there = f"{asked}, the cluster has {total}, {used} in use"
+            if self.least * each > total:
+                raise SchnRayError(f"{there}: use fewer workers, or add nodes")
+            if self.least * each > total - used:
+                print(f"schn-ray: {there}; waiting for them", file=sys.stderr)
 
 
 def cluster_cpus() -> int:

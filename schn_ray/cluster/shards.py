@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import ray.data
 
-from schn_ray.cluster.session import cluster_cpus, ray_session, require_cpus
+from schn_ray.cluster.session import Demand, cluster_cpus, ray_session
 from schn_ray.progress import Progress
 from schn_ray.sources import Shard
 
@@ -50,7 +50,7 @@ class RayShards:
         rows = {shard.number: shard.rows for shard in shards}
         with ray_session():
             if self._workers is not None:
-                require_cpus(self._workers)
+                Demand(self._workers, self._workers).require()
             with Progress(self._what, total=sum(rows.values())) as progress:
                 for number, receipt in self._receipts(function, shards):
                     progress.advance(rows[number])

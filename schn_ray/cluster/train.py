@@ -7,38 +7,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from schn_ray.cluster.session import ray_session, require_cpus
+from schn_ray import distributed
+from schn_ray.board import require_tensorboard
+from schn_ray.cluster.session import Demand, ray_session
 from schn_ray.config import TrainConfig
-from schn_ray.distributed import Workers, current_workers
 from schn_ray.errors import SchnRayError
-from schn_ray.loop import Iteration, train
+from schn_ray.loop import Diverged, Iteration
 from schn_ray.manifest import Manifest, read_manifest, resumable_directory
 from schn_ray.progress import Progress
 from schn_ray.store import open_store
 from schn_ray.training import (
     CHECKPOINTS,
-    Recorder,
     build_run,
     count_run,
+    finish_run,
     read_metrics,
     require_shareable,
     run_request,
 )
 
+ONE_WORKER = Demand()
+_LOOK_FOR_NODES_S = 30.0
 _SHOW_EVERY_S = 0.3
 
 
-def train_on_ray(config: TrainConfig, store_path: Path, out: Path, workers: int = 1) -> Manifest:
+def train_on_ray(
+    config: TrainConfig,
+    store_path: Path,
+    out: Path,
+    demand: Demand = ONE_WORKER,
+    tensorboard: bool = False,
+) -> Manifest:
     """Train with Ray Train; interrupted, the same call goes on from the last checkpoint.
+
+    Args:
+        config: what to compute.
+        store_path: what to learn from.
+        out: the run's directory.
+        demand: how many workers share each batch. With bounds, a run that loses a node goes on
+            with fewer, and takes more when there are; their CPUs decode images.
+        tensorboard: write ``RUN/tensorboard`` too.
 
     Raises:
         AlreadyDone: ``out`` was finished by the same request.
@@ -48,18 +64,22 @@ def train_on_ray(config: TrainConfig, store_path: Path, out: Path, workers: int 
     store = open_store(store_path)
     with resumable_directory(out, "run", *run_request(config, store)) as draft:
         # every mistake that one process can find is found before workers start
-        require_shareable(config, store, workers)
-        build_run(config, store, Workers(), torch.device("cpu"))
+        if tensorboard:
+            require_tensorboard()
+        require_shareable(config, store, demand.most)
+        build_run(config, store, distributed.Workers(), torch.device("cpu"))
         settings = {
             "config": _with_absolute_paths(config).model_dump(),
             "store": str(store_path.resolve()),
             "out": str(out.resolve()),
+            "threads": demand.cpus,
+            "tensorboard": tensorboard,
         }
         with ray_session():
-            require_cpus(workers)
+            demand.require()
             with _shown(out, config.schedule.iterations):
-                _fit(settings, out, workers)
-        draft.counts |= count_run(out, store) | {"workers": workers}
+                _fit_while_it_gets_on(settings, out, demand)
+        draft.counts |= count_run(out, store)
     return read_manifest(out, "run")
 
 
@@ -71,30 +91,44 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"network": network})  # a worker's directory is another one
 
 
-def _fit(settings: dict[str, Any], out: Path, workers: int) -> None:
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
+def _fit_while_it_gets_on(settings: dict[str, Any], out: Path, demand: Demand) -> None:
+    """Go on after failures, however many, as long as iterations are finished between them."""
+    while True:
+        before = len(read_metrics(out))
+        try:
+            return _fit(settings, out, demand)
+        except ray.train.WorkerGroupError as error:
+            if len(read_metrics(out)) == before:
+                raise _users_error(error) or error from error
+
+
+def _fit(settings: dict[str, Any], out: Path, demand: Demand) -> None:
+    resources = demand.resources()
     # codes and counts are gathered on the CPU, features and gradients where the networks are
-    backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if "GPU" in resources else "gloo"
+    elastic = demand.least < demand.most
     trainer = TorchTrainer(
         _worker,
         train_loop_config=settings,
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}
+            num_workers=(demand.least, demand.most) if elastic else demand.least,
+            use_gpu="GPU" in resources,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=_LOOK_FOR_NODES_S,
         ),
         torch_config=TorchConfig(backend=backend, timeout_s=1800),
         run_config=RunConfig(
             name=CHECKPOINTS,
             storage_path=str(out.resolve()),
             failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     try:
-        trainer.fit()
-    except ray.train.WorkerGroupError as error:
-        raise _users_error(error) or error from error
+        failure = trainer.fit().return_value
     except SystemExit as error:  # what Ray Train makes of Ctrl-C
         raise KeyboardInterrupt from error
+    if failure is not None:
+        raise SchnRayError(failure)
 
 
 def _users_error(error: ray.train.WorkerGroupError) -> SchnRayError | None:
@@ -106,31 +140,21 @@ def _cause(failure: BaseException) -> BaseException:
     return getattr(failure, "cause", None) or failure
 
 
-def _worker(settings: dict[str, Any]) -> None:
-    """Train on one worker of the group; the first one records and brings the checkpoints."""
+def _worker(settings: dict[str, Any]) -> str | None:
+    """Train on one worker of the group; return why it is no use to try again, if so."""
     config = TrainConfig.model_validate(settings["config"])
     store = open_store(Path(settings["store"]))
-    workers = current_workers()
-    run = build_run(config, store, workers, get_device())
-    if checkpoint := ray.train.get_checkpoint():
-        with checkpoint.as_directory() as directory:
-            run.load(Path(directory))
-    recorder = Recorder(Path(settings["out"]), run) if workers.rank == 0 else None
-    if recorder:
-        recorder.begin()
+    threads = max(2, settings["threads"])
+    run = build_run(config, store, distributed.current_workers(), get_device(), threads)
+    try:
+        finish_run(run, store, Path(settings["out"]), _report, settings["tensorboard"])
+    except Diverged as error:
+        return str(error)
+    return None
 
-    def report(measured: Iteration, best: bool) -> None:
-        if not recorder:
-            ray.train.report({})
-            return
-        recorder.record(measured, best)
-        with TemporaryDirectory() as directory:
-            run.save(Path(directory))
-            ray.train.report(asdict(measured), checkpoint=Checkpoint.from_directory(directory))
 
-    train(run, report)
-    if recorder:
-        recorder.finish(store)
+def _report(measured: Iteration) -> None:
+    ray.train.report(asdict(measured))
 
 
 @contextmanager

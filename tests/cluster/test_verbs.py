@@ -10,6 +10,7 @@ import torch
 from image_files import encode_image, write_tree
 from users import TINY, Run
 
+from schn_ray.cluster.session import Demand
 from schn_ray.cluster.shards import RayShards
 from schn_ray.cluster.train import train_on_ray
 from schn_ray.config import (
@@ -22,7 +23,7 @@ from schn_ray.config import (
 )
 from schn_ray.encode import encode, read_codes
 from schn_ray.hasher import fingerprint
-from schn_ray.loop import STATE
+from schn_ray.loop import LAST
 from schn_ray.manifest import read_manifest
 from schn_ray.sources import open_source
 from schn_ray.store import open_store, prepare
@@ -53,13 +54,12 @@ def runs(store: Path) -> dict[int, Path]:
     config = load(TrainConfig, "digits", None, SETTINGS)
     out = {workers: store.parent / f"run-{workers}" for workers in (1, 2)}
     for workers, path in out.items():
-        train_on_ray(config, store, path, workers)
+        train_on_ray(config, store, path, Demand(workers, workers))
     return out
 
 
 def last_state(run: Path) -> dict[str, torch.Tensor]:
-    newest = max((run / "checkpoints").glob("checkpoint_2*"))
-    saved = torch.load(newest / STATE, weights_only=True)
+    saved = torch.load(run / "checkpoints" / LAST, weights_only=True)
     return dict(saved["networks"] | saved["codes"])
 
 
@@ -202,7 +202,7 @@ def test_more_workers_than_cpus_are_refused_at_once(
     settings = ["--set", f"schedule.batch_size={4 * cpus}", "--workers", cpus + 1]
     answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, *settings)
     assert answer.code == 2
-    assert f"{cpus + 1} workers want a CPU each, the cluster has {cpus}" in answer.err
+    assert f"{cpus + 1} workers want 1 CPU each, the cluster has {cpus}, 0 in use" in answer.err
     assert not (tmp_path / "run").exists()
     answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, "--workers", 9)
     assert "cannot be shared by 9 workers" in answer.err
