@@ -98,16 +98,18 @@ class Workers:
         """Wrap a network with one forward and one backward a step; its gradients come averaged.
 
         Its batch normalisation becomes one over the global batch: torch's own on GPUs, ours on
-        CPUs, where torch has none.
+        CPUs, where torch has none. Ours on a single worker too, as torch's adds up with errors
+        that training makes large: it ended elsewhere than two workers, who agreed with three.
         """
+        device = next(network.parameters()).device
+        if device.type == "cpu":
+            _normalise_globally(network, self)
+        elif self.size > 1:
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
         if self.size == 1:
             return network
-        device = next(network.parameters()).device
-        if device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)
-            return DistributedDataParallel(network, [device], broadcast_buffers=False)
-        _normalise_globally(network)
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(network, devices, broadcast_buffers=False)
 
 
 def current_workers() -> Workers:
@@ -124,6 +126,8 @@ class GlobalBatchNorm(nn.BatchNorm2d):
     any number of rows. Not training, it is ``nn.BatchNorm2d``.
     """
 
+    workers = Workers()
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise this worker's part [b, c, h, w] of the global batch."""
         if not self.training:
@@ -133,12 +137,17 @@ class GlobalBatchNorm(nn.BatchNorm2d):
     def _over_all_workers(self, x: Tensor) -> Tensor:
         count = x.new_tensor([x.numel() / x.shape[1]])
         sums = torch.cat([count, x.sum((0, 2, 3))])
-        total, mean = _total_and_mean(sums)
+        total, mean = self._total_and_mean(sums)
         centred = x - mean.view(1, -1, 1, 1)
-        _, variance = _total_and_mean(torch.cat([count, centred.square().sum((0, 2, 3))]))
+        _, variance = self._total_and_mean(torch.cat([count, centred.square().sum((0, 2, 3))]))
         self._remember(total.detach(), mean.detach(), variance.detach())
         scale = torch.rsqrt(variance + self.eps) * self.weight
         return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+    def _total_and_mean(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Add up [1 + c] of all workers: a count and c sums -> the count and c means."""
+        everyones = sums if self.workers.size == 1 else _Sum.apply(sums)
+        return everyones[0], everyones[1:] / everyones[0]
 
     def _remember(self, total: Tensor, mean: Tensor, variance: Tensor) -> None:
         # torchvision's layers all keep running statistics, with a momentum
@@ -151,22 +160,17 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance * total / (total - 1), self.momentum)
 
 
-def _total_and_mean(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Add up [1 + c] of all workers: a count and c sums -> the count and c means."""
-    everyones = _Sum.apply(sums)
-    return everyones[0], everyones[1:] / everyones[0]
-
-
-def _normalise_globally(network: nn.Module) -> None:
+def _normalise_globally(network: nn.Module, workers: Workers) -> None:
     for name, child in network.named_children():
         if type(child) is nn.BatchNorm2d:
             ours = GlobalBatchNorm(child.num_features, child.eps, child.momentum)
+            ours.workers = workers
             ours.weight, ours.bias = child.weight, child.bias  # shared: optimisers hold these
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):
                 setattr(ours, buffer, getattr(child, buffer))
             setattr(network, name, ours)
         else:
-            _normalise_globally(child)
+            _normalise_globally(child, workers)
 
 
 class _Sum(torch.autograd.Function):
