@@ -60,10 +60,16 @@ class PrepareConfig(Section):
 
 
 class EncodeConfig(Section):
-    """What ``encode`` reads, and how many images go through the network at once."""
+    """What ``encode`` reads, how many images go through the network at once, what is written.
+
+    ``relaxed`` keeps the network's output before the sign, as float16. ``precision`` is that of
+    the network, recorded and not guessed from the machine, since it decides bits.
+    """
 
     source: SourceConfig = SourceConfig()
     batch_size: Count = 64
+    relaxed: bool = False
+    precision: Literal["float32", "bf16"] = "float32"
 
 
 class EvaluateConfig(Section):

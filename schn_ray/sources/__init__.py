@@ -15,10 +15,32 @@ from schn_ray.sources.cifar import BATCHES, Cifar10, cifar_image, find_batches
 from schn_ray.sources.digits import LOCATION, Digits, digit
 from schn_ray.sources.folder import Folder, read_file
 from schn_ray.sources.parquet import Parquet, parquet_image
-from schn_ray.sources.rows import BadRow, Row, Shard, Source, listing_sha256
+from schn_ray.sources.rows import (
+    BadRow,
+    Row,
+    Shard,
+    Source,
+    Unit,
+    cut,
+    listing_sha256,
+    shard_of,
+    units_of,
+)
 from schn_ray.sources.stored import ROW_FILES, Stored, stored_image
 
-__all__ = ["BadRow", "Row", "Shard", "Source", "fetch", "listing_sha256", "open_source"]
+__all__ = [
+    "BadRow",
+    "Row",
+    "Shard",
+    "Source",
+    "Unit",
+    "cut",
+    "fetch",
+    "listing_sha256",
+    "open_source",
+    "shard_of",
+    "units_of",
+]
 
 _ROW_URI = re.compile(r"(?P<path>.+)#(?P<row>[0-9]+)(:(?P<column>.+))?", re.DOTALL)
 

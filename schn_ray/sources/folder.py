@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schn_ray.errors import SchnRayError
-from schn_ray.sources.rows import BadRow, Row, Shard, cut
+from schn_ray.sources.rows import BadRow, Row, Shard, cut, stamp
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 
@@ -41,8 +41,8 @@ class Folder:
         shards = []
         for number, (start, count) in enumerate(cut(len(found), self.shard_rows)):
             part = found[start : start + count]
-            size = sum(size for _, size in part)
-            shards.append(Shard(number, count, 0, tuple(name for name, _ in part), size))
+            names, sizes, stamps = zip(*part, strict=True)
+            shards.append(Shard(number, count, 0, names, sum(sizes), stamps))
         return shards
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
@@ -67,8 +67,8 @@ def read_file(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def _images(root: str) -> Iterator[tuple[str, int]]:
-    """Walk the tree: (path below the root with '/', size in bytes)."""
+def _images(root: str) -> Iterator[tuple[str, int, str]]:
+    """Walk the tree: (path below the root with '/', size in bytes, stamp)."""
     waiting = [("", frozenset[tuple[int, int]]())]
     while waiting:
         below, above = waiting.pop()
@@ -87,7 +87,16 @@ def _images(root: str) -> Iterator[tuple[str, int]]:
             if _is_folder(entry):
                 waiting.append((f"{below}{entry.name}/", inside))
             elif entry.name.lower().endswith(EXTENSIONS):
-                yield below + entry.name, entry.stat(follow_symlinks=False).st_size
+                size, changed = _size_and_time(entry)
+                yield below + entry.name, size, stamp(size, changed)
+
+
+def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        status = entry.stat()
+    except OSError:  # a link to nowhere
+        status = entry.stat(follow_symlinks=False)
+    return status.st_size, status.st_mtime_ns
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
