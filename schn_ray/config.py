@@ -30,9 +30,18 @@ class Section(BaseModel):
 
 
 class SourceConfig(Section):
-    """How to read what a user has; ``auto`` guesses the kind from the path."""
+    """How to read what a user has; ``auto`` guesses the kind from the path.
 
-    kind: Literal["auto", "digits", "folder", "parquet", "cifar10", "store"] = "auto"
+    ``root`` is the folder that the paths of a list lie in, by default the list's own;
+    ``strip_prefix`` is cut off the paths; those that lead out of it are put aside, unless
+    ``allow_outside``.
+    """
+
+    kind: Literal["auto", "digits", "folder", "list", "csv", "parquet", "cifar10", "store"] = "auto"
+    root: str | None = None
+    strip_prefix: str = ""
+    allow_outside: bool = False
+    path_column: str = "path"
     id_column: str = "id"
     image_column: str = "image"
     label_column: str = "label"

@@ -169,4 +169,5 @@ def _task(number: int, read: list[Unit], kept: list[Unit]) -> Task:
 
 
 def _is_image(unit: Unit) -> bool:
-    return bool(unit.file) and (unit.start, unit.rows) == (0, 1)
+    is_file = unit.file != "" or unit.entry is not None
+    return is_file and (unit.start, unit.rows) == (0, 1)

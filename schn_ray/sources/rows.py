@@ -163,8 +163,8 @@ def shard_of(number: int, units: Sequence[Unit]) -> Shard:
         number,
         sum(unit.rows for unit in units),
         units[0].start,
-        tuple(unit.file for unit in units if unit.file),
-        stamps=tuple(unit.stamp for unit in units if unit.stamp),
+        () if units[0].file == "" and units[0].entry is None else tuple(u.file for u in units),
+        stamps=tuple(unit.stamp for unit in units) if any(unit.stamp for unit in units) else (),
         entries=tuple(unit.entry for unit in units if unit.entry),
     )
 
