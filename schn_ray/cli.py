@@ -71,10 +71,16 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Default: one a CPU of the cluster.")]
+Workers = Annotated[
+    str | None, typer.Option(metavar="N|MIN:MAX", help="Default: one a CPU of the cluster.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Directory to write.")]
 Source = Annotated[
-    str, typer.Argument(help="Image folder, Parquet, cifar-10-batches-py, a store, or 'digits'.")
+    str,
+    typer.Argument(
+        help="Image folder, list (.txt, .csv), Parquet, cifar-10-batches-py, a store, or 'digits'; "
+        "the first three also at s3://, gs:// ..."
+    ),
 ]
 
 
@@ -126,7 +132,7 @@ def prepare(
     from schn_ray.sources import open_source
     from schn_ray.store import prepare
 
-    shards = RayShards("preparing", workers)
+    shards = RayShards("preparing", _range(workers))
     opened = open_source(source, config.source)
     _make(out, as_json, lambda: prepare(opened, config, out, shards))
 
@@ -161,6 +167,12 @@ def encode(
     source: Source,
     model: Annotated[Path, typer.Option(help="A finished run, or its model directory.")],
     out: Out,
+    update: Annotated[
+        bool, typer.Option("--update", help="Take in what is new, changed or gone in SOURCE.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try the quarantined images again.")
+    ] = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -176,9 +188,15 @@ def encode(
     from schn_ray.encode import encode
     from schn_ray.sources import open_source
 
-    shards = RayShards("encoding", workers)
+    shards = RayShards("encoding", _range(workers), gpus=True)
     opened = open_source(source, config.source)
-    _make(out, as_json, lambda: encode(opened, model, out, config, shards))
+    _make(
+        out,
+        as_json,
+        lambda: encode(
+            opened, model, out, config, shards, update=update, retry_failed=retry_failed
+        ),
+    )
 
 
 @app.command()
@@ -234,7 +252,7 @@ def evaluate(
     from schn_ray.cluster.shards import RayShards
     from schn_ray.evaluation import as_text, evaluate, read_measured
 
-    shards = RayShards("encoding the store", workers)
+    shards = RayShards("encoding the store", _range(workers), gpus=True)
     _made(lambda: evaluate(run, store, out, config, shards))
     measured = read_measured(out)
     _show(measured, as_text(measured), as_json)
@@ -308,6 +326,12 @@ def _settings(
     """Return the options that were given, as settings, and then those of ``--set``."""
     given = [f"{key}={json.dumps(v)}" for key, v in (options or {}).items() if v is not None]
     return (*given, *(settings or ()))
+
+
+def _range(workers: str | None) -> tuple[int, int] | None:
+    from schn_ray.cluster.session import parse_workers
+
+    return None if workers is None else parse_workers(workers)
 
 
 def _made(work: Callable[[], Manifest]) -> Manifest:

@@ -42,6 +42,23 @@ def end() -> None:
     ray.shutdown()
 
 
+def parse_workers(text: str) -> tuple[int, int]:
+    """Read how many workers are wanted: a number, or the fewest and the most.
+
+    Raises:
+        SchnRayError: neither.
+
+    >>> parse_workers("4"), parse_workers("2:16")
+    ((4, 4), (2, 16))
+    """
+    least, colon, most = text.partition(":")
+    if least.isdecimal() and (most.isdecimal() or not colon):
+        fewest, at_most = int(least), int(most or least)
+        if 1 <= fewest <= at_most:
+            return fewest, at_most
+    raise SchnRayError(f"--workers {text}: wanted a number such as 4, or a range such as 2:16")
+
+
 def require_cpus(wanted: int) -> None:
     """Refuse at once what Ray would wait for in silence, for ever.
 
@@ -60,6 +77,11 @@ def require_cpus(wanted: int) -> None:
 def cluster_cpus() -> int:
     """Return how many CPUs the cluster has."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def cluster_gpus() -> float:
+    """Return how many GPUs the cluster has."""
+    return float(ray.cluster_resources().get("GPU", 0))
 
 
 @contextmanager
