@@ -118,7 +118,9 @@ def started(command: list[str], kind: str) -> Iterator[tuple[subprocess.Popen[by
     mark = uuid.uuid4().hex
     environment = os.environ | {MARK: mark}
     environment.pop("RAY_ADDRESS", None)
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         yield process, mark
     finally:
