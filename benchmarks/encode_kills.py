@@ -11,19 +11,17 @@ shard that it was at.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from processes import end, marked, started, started_at
 from untrained import write_model, write_photos
 
 from schn_ray.config import EncodeConfig, SourceConfig
@@ -32,7 +30,6 @@ from schn_ray.manifest import is_finished
 from schn_ray.sources import open_source
 
 ROWS, SHARD_ROWS = 1200, 30
-MARK = "SCHN_RAY_KILLS"
 KINDS = ("driver", "actor", "node")
 
 
@@ -72,7 +69,7 @@ class Job:
         """Start a run, kill, run again until it is finished; return what happened."""
         self.out = self.folder / uuid.uuid4().hex
         share = self.random.random()
-        with started(self._command(kind), kind) as (process, mark):
+        with started(self._command(kind)) as (process, mark):
             shards = ROWS // SHARD_ROWS
             wait_for(lambda: len(parts(self.out)) >= share * (shards - 4), process)
             time.sleep(self.random.random() * 0.2)
@@ -81,7 +78,7 @@ class Job:
             process.wait(300)
         finished_alone = is_finished(self.out)
         if not finished_alone:
-            with started(self._command("driver"), "driver") as (process, _):
+            with started(self._command("driver")) as (process, _):
                 assert process.wait(300) == 0, process.returncode
         self._check(before)
         return f"killed after {len(before)} of {shards} parts; " + (
@@ -113,22 +110,6 @@ def parts(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
 
 
-@contextmanager
-def started(command: list[str], kind: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    mark = uuid.uuid4().hex
-    environment = os.environ | {MARK: mark}
-    environment.pop("RAY_ADDRESS", None)
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield process, mark
-    finally:
-        for pid in marked(mark):  # our own processes, by their ids: Ray outlives a killed driver
-            end(pid)
-        process.wait(60)
-
-
 def kill(kind: str, process: subprocess.Popen[bytes], mark: str) -> None:
     if kind == "driver":
         process.kill()
@@ -138,32 +119,6 @@ def kill(kind: str, process: subprocess.Popen[bytes], mark: str) -> None:
         # the newest raylet: nodes start after the head
         raylets = marked(mark, lambda line: line.split("\0")[0].endswith("/raylet"))
         end(max(raylets, key=lambda pid: started_at(pid)))
-
-
-def marked(mark: str, wanted: Callable[[str], bool] = lambda line: True) -> list[int]:
-    """Return the ids of the processes that carry a mark in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{MARK}={mark}".encode() not in (process / "environ").read_bytes():
-                continue
-            if wanted((process / "cmdline").read_text()):
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
-def started_at(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
-
-
-def end(pid: int) -> None:
-    if pid:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

@@ -273,6 +273,26 @@ def report(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run, or its model directory.")],
+    onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
+    images: Annotated[
+        str, typer.Option(help="Source to compare the two on; of a store, its queries.")
+    ] = "digits",
+    evaluation: Annotated[Path | None, typer.Option(help="Figures for the model card.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write RUN's network as ONNX, with its description and card; count the bits that differ."""
+    from dataclasses import asdict
+
+    from schn_ray.export import as_lines, export_onnx
+
+    checked = export_onnx(run, onnx, images, evaluation)
+    _show({"path": str(onnx)} | asdict(checked), as_lines(onnx, checked), as_json)
+
+
+@app.command()
 def demo(
     directory: Annotated[Path, typer.Option("--dir", help="Where everything goes.")] = Path("demo"),
     verbose: Verbose = False,

@@ -22,7 +22,7 @@ LAYERS = [
     {"encode"},
     {"training"},
     {"evaluation"},
-    {"report"},
+    {"report", "export"},
     {"cluster"},
     {"cli", "__main__"},
 ]
