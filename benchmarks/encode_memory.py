@@ -2,9 +2,9 @@
 
     python benchmarks/encode_memory.py cifar10.parquet
 
-CIFAR-10 is repeated under other ids, in files of its 60,000. The peak is the kernel's own high-water
-mark (VmHWM) of the driver, and of the largest worker; Ray's object store is shared memory, and has
-a fixed size.
+CIFAR-10 is repeated under other ids, in files of its 60,000. The peak is the kernel's own
+high-water mark (VmHWM) of the driver, and of the largest worker; Ray's object store is shared
+memory, and has a fixed size.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ def encode(
     coding = Coding(model.resolve(), config.batch_size, config.relaxed, config.precision)
     with resumable_directory(out, "codes", recorded, made_from, LISTING, again) as draft:
         plan = _plan(draft, shards, config, update, retry_failed)
-        draft.begin()
+        if again:
+            draft.begin()
         remove_parts(out, plan.emptied)
         encode_shards(source, plan.tasks, coding, out, map_shards)
         remove_parts(out, ())

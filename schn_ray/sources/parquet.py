@@ -68,21 +68,22 @@ class Parquet:
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Stream the shard's rows; only the columns that are needed are read."""
         for unit in units_of(shard):
-            with _opened(self._place(unit.file)) as file:
+            place = self._place(unit.file)
+            with _opened(place) as file:
                 for row, values in _rows(file, unit.start, unit.rows, self._columns(file)):
-                    yield self._row(unit.file, row, values)
+                    yield self._row(unit.file, place, row, values)
 
     def _columns(self, file: pq.ParquetFile) -> list[str]:
         c = self.config
         wanted = (c.id_column, c.image_column, c.label_column, c.split_column)
         return [name for name in wanted if name in file.schema_arrow.names]
 
-    def _row(self, name: str, row: int, values: dict[str, Any]) -> Row | BadRow:
-        config, place = self.config, f"{name}#{row}"
-        uri = row_uri(self._place(name), row, config.image_column)
-        row_id = values.get(config.id_column, place)
+    def _row(self, name: str, place: str, row: int, values: dict[str, Any]) -> Row | BadRow:
+        config, default_id = self.config, f"{name}#{row}"
+        uri = row_uri(place, row, config.image_column)
+        row_id = values.get(config.id_column, default_id)
         if row_id is None:
-            return BadRow(place, uri, "read", f"no id: column '{config.id_column}' is null")
+            return BadRow(default_id, uri, "read", f"no id: column '{config.id_column}' is null")
         row_id = str(row_id)
         image = values[config.image_column]
         if isinstance(image, dict):
