@@ -36,13 +36,16 @@ def main() -> None:
     arguments = parsed()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        photos = write_photos(folder / "photos.parquet", 1536, (500, 375))
-        cases = [("alexnet at 224 px", write_model(folder / "alexnet", "alexnet"), photos, 64)]
-        if arguments.cifar10.is_file():
-            small = write_model(folder / "small", "small")
-            cases.insert(0, ("small at 32 px", small, arguments.cifar10, 1024))
-        else:
+        cases = []
+        if "small" in arguments.only and not arguments.cifar10.is_file():
             print(f"{arguments.cifar10} is not there: the case 'small at 32 px' is left out")
+        elif "small" in arguments.only:
+            small = write_model(folder / "small", "small")
+            cases.append(("small at 32 px", small, arguments.cifar10, 1024))
+        if "alexnet" in arguments.only:
+            photos = write_photos(folder / "photos.parquet", 1536, (500, 375))
+            alexnet = write_model(folder / "alexnet", "alexnet")
+            cases.append(("alexnet at 224 px", alexnet, photos, 64))
         with ray_session():
             for what, model, source, shard_rows in cases:
                 for workers in arguments.workers:
@@ -54,6 +57,7 @@ def parsed() -> argparse.Namespace:
     default = Path(__file__).parents[2] / "shared" / "data" / "cifar10.parquet"
     parser.add_argument("cifar10", type=Path, nargs="?", default=default)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", nargs="+", default=["small", "alexnet"])
     return parser.parse_args()
 
 
