@@ -71,10 +71,16 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Default: one a CPU of the cluster.")]
+Workers = Annotated[
+    str | None, typer.Option(metavar="N|MIN:MAX", help="Default: one a CPU of the cluster.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Directory to write.")]
 Source = Annotated[
-    str, typer.Argument(help="Image folder, Parquet, cifar-10-batches-py, a store, or 'digits'.")
+    str,
+    typer.Argument(
+        help="Image folder, list (.txt, .csv), Parquet, cifar-10-batches-py, a store, or 'digits'; "
+        "the first three also at s3://, gs:// ..."
+    ),
 ]
 
 
@@ -126,7 +132,7 @@ def prepare(
     from schn_ray.sources import open_source
     from schn_ray.store import prepare
 
-    shards = RayShards("preparing", workers)
+    shards = RayShards("preparing", _range(workers))
     opened = open_source(source, config.source)
     _make(out, as_json, lambda: prepare(opened, config, out, shards))
 
@@ -158,7 +164,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a hashing model on Ray Train; run again, it goes on where it was stopped."""
-    from schn_ray.config import DEFAULT_PRESET, TrainConfig, load
+    from schn_ray.config import DEFAULT_PRESET, TrainConfig, load, parse_workers
 
     chosen = _settings(settings, {"network.weights": weights})
     config = load(TrainConfig, preset or DEFAULT_PRESET, config_file, chosen)
@@ -177,6 +183,12 @@ def encode(
     source: Source,
     model: Annotated[Path, typer.Option(help="A finished run, or its model directory.")],
     out: Out,
+    update: Annotated[
+        bool, typer.Option("--update", help="Take in what is new, changed or gone in SOURCE.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try the quarantined images again.")
+    ] = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -192,9 +204,15 @@ def encode(
     from schn_ray.encode import encode
     from schn_ray.sources import open_source
 
-    shards = RayShards("encoding", workers)
+    shards = RayShards("encoding", _range(workers), gpus=True)
     opened = open_source(source, config.source)
-    _make(out, as_json, lambda: encode(opened, model, out, config, shards))
+    _make(
+        out,
+        as_json,
+        lambda: encode(
+            opened, model, out, config, shards, update=update, retry_failed=retry_failed
+        ),
+    )
 
 
 @app.command()
@@ -250,7 +268,7 @@ def evaluate(
     from schn_ray.cluster.shards import RayShards
     from schn_ray.evaluation import as_text, evaluate, read_measured
 
-    shards = RayShards("encoding the store", workers)
+    shards = RayShards("encoding the store", _range(workers), gpus=True)
     _made(lambda: evaluate(run, store, out, config, shards))
     measured = read_measured(out)
     _show(measured, as_text(measured), as_json)
@@ -268,6 +286,26 @@ def report(
 
     report_run(run, evaluation, out)
     typer.echo(f"{out}: open it in a browser")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run, or its model directory.")],
+    onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
+    images: Annotated[
+        str, typer.Option(help="Source to compare the two on; of a store, its queries.")
+    ] = "digits",
+    evaluation: Annotated[Path | None, typer.Option(help="Figures for the model card.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write RUN's network as ONNX, with its description and card; count the bits that differ."""
+    from dataclasses import asdict
+
+    from schn_ray.export import as_lines, export_onnx
+
+    checked = export_onnx(run, onnx, images, evaluation)
+    _show({"path": str(onnx)} | asdict(checked), as_lines(onnx, checked), as_json)
 
 
 @app.command()
@@ -318,33 +356,18 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def parse_workers(text: str) -> tuple[int, int]:
-    """Read how many workers are asked for: a number, or at least and at most.
-
-    Raises:
-        SchnRayError: neither.
-
-    >>> parse_workers("4"), parse_workers("2:8")
-    ((4, 4), (2, 8))
-    """
-    from schn_ray.errors import SchnRayError
-
-    least, _, most = text.partition(":")
-    try:
-        bounds = int(least), int(most or least)
-    except ValueError:
-        bounds = 0, 0
-    if not 1 <= bounds[0] <= bounds[1]:
-        raise SchnRayError(f"--workers {text}: wanted a number such as 4, or bounds such as 2:8")
-    return bounds
-
-
 def _settings(
     settings: list[str] | None, options: dict[str, str | int | None] | None = None
 ) -> tuple[str, ...]:
     """Return the options that were given, as settings, and then those of ``--set``."""
     given = [f"{key}={json.dumps(v)}" for key, v in (options or {}).items() if v is not None]
     return (*given, *(settings or ()))
+
+
+def _range(workers: str | None) -> tuple[int, int] | None:
+    from schn_ray.config import parse_workers
+
+    return None if workers is None else parse_workers(workers)
 
 
 def _made(work: Callable[[], Manifest]) -> Manifest:

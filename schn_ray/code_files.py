@@ -17,14 +17,16 @@ def code_column(packed: NDArray[np.uint8]) -> pa.FixedSizeBinaryArray:
     )
 
 
-def packed_codes(table: pa.Table) -> NDArray[np.uint8]:
-    """Return a table's column ``code`` as packed codes [n, w].
+def packed_codes(table: pa.Table, column: str = CODE) -> NDArray[np.uint8]:
+    """Return a table's column ``code``, or another of fixed size, as bytes [n, w].
 
     >>> table = pa.table({"code": code_column(np.array([[1, 2], [3, 4]], np.uint8))})
     >>> packed_codes(table.slice(1)).tolist()
     [[3, 4]]
     """
-    codes = table[CODE].combine_chunks()
+    codes = table[column].combine_chunks()
     width = codes.type.byte_width
+    if not len(codes):
+        return np.zeros((0, width), np.uint8)  # its buffer may be missing
     packed = np.frombuffer(codes.buffers()[1], np.uint8, len(codes) * width, codes.offset * width)
     return packed.reshape(len(codes), width)

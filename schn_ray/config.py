@@ -31,9 +31,18 @@ class Section(BaseModel):
 
 
 class SourceConfig(Section):
-    """How to read what a user has; ``auto`` guesses the kind from the path."""
+    """How to read what a user has; ``auto`` guesses the kind from the path.
 
-    kind: Literal["auto", "digits", "folder", "parquet", "cifar10", "store"] = "auto"
+    ``root`` is the folder that the paths of a list lie in, by default the list's own;
+    ``strip_prefix`` is cut off the paths; those that lead out of it are put aside, unless
+    ``allow_outside``.
+    """
+
+    kind: Literal["auto", "digits", "folder", "list", "csv", "parquet", "cifar10", "store"] = "auto"
+    root: str | None = None
+    strip_prefix: str = ""
+    allow_outside: bool = False
+    path_column: str = "path"
     id_column: str = "id"
     image_column: str = "image"
     label_column: str = "label"
@@ -61,10 +70,16 @@ class PrepareConfig(Section):
 
 
 class EncodeConfig(Section):
-    """What ``encode`` reads, and how many images go through the network at once."""
+    """What ``encode`` reads, how many images go through the network at once, what is written.
+
+    ``relaxed`` keeps the network's output before the sign, as float16. ``precision`` is that of
+    the network, recorded and not guessed from the machine, since it decides bits.
+    """
 
     source: SourceConfig = SourceConfig()
     batch_size: Count = 64
+    relaxed: bool = False
+    precision: Literal["float32", "bf16"] = "float32"
 
 
 class EvaluateConfig(Section):
@@ -223,6 +238,23 @@ def difference(before: dict[str, Any], after: dict[str, Any], prefix: str = "") 
         elif old != new:
             lines.append(f"{prefix}{key}: {old} there, {new} now")
     return lines
+
+
+def parse_workers(text: str) -> tuple[int, int]:
+    """Read how many workers are asked for: a number, or at least and at most.
+
+    Raises:
+        SchnRayError: neither.
+
+    >>> parse_workers("4"), parse_workers("2:8")
+    ((4, 4), (2, 8))
+    """
+    least, colon, most = text.partition(":")
+    if least.isdecimal() and (most.isdecimal() or not colon):
+        bounds = int(least), int(most or least)
+        if 1 <= bounds[0] <= bounds[1]:
+            return bounds
+    raise SchnRayError(f"--workers {text}: wanted a number such as 4, or a range such as 2:8")
 
 
 def preset_names() -> list[str]:

@@ -1,42 +1,66 @@
 """Code any number of images: a shard of the source in, a Parquet part with its receipt out.
 
-A part appears whole, with its receipt in its own metadata, so a job that was stopped codes only
-the shards that have no part yet.
+A part appears whole, with its receipt inside (see ``parts``), and what is left to do is found by
+comparing the receipts with what the source lists (see ``plan``). So a job that was stopped codes
+only the rest, and a finished one can be brought up to date.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schn_ray.code_files import CODE, code_column, packed_codes
+from schn_ray.codes import pack, sign
 from schn_ray.config import EncodeConfig
 from schn_ray.errors import SchnRayError
-from schn_ray.hasher import Hasher, load
+from schn_ray.hasher import Hasher, Precision, load
 from schn_ray.images import BadImage, evaluation_view
-from schn_ray.manifest import Manifest, read_manifest, resumable_directory
-from schn_ray.sources import BadRow, Row, Shard, Source, listing_sha256
+from schn_ray.manifest import (
+    AlreadyDone,
+    Draft,
+    Manifest,
+    is_finished,
+    read_manifest,
+    resumable_directory,
+    sha256_file,
+)
+from schn_ray.parts import (
+    ID,
+    PARTS,
+    URI,
+    Codes,
+    Done,
+    Receipt,
+    part_path,
+    read_part,
+    read_receipt,
+    read_receipts,
+    remove_parts,
+    write_part,
+)
+from schn_ray.plan import Plan, Task, make_plan
+from schn_ray.sources import BadRow, Row, Shard, Source, Unit, listing_sha256, units_of
 from schn_ray.store import MapShards, in_this_process, refuse_too_many, write_quarantine
 
-_RECEIPT = b"schn-ray receipt"
+LISTING = "listing"
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """What became of a shard's rows: coded + quarantined = rows."""
+class Coding:
+    """How images become codes; see ``EncodeConfig``."""
 
-    shard: int
-    rows: int
-    coded: int
-    quarantined: tuple[BadRow, ...]
+    model: Path
+    batch_size: int = 64
+    relaxed: bool = False
+    precision: Precision = "float32"
 
 
 def encode(
@@ -45,21 +69,27 @@ def encode(
     out: Path,
     config: EncodeConfig,
     map_shards: MapShards = in_this_process,
+    update: bool = False,
+    retry_failed: bool = False,
 ) -> Manifest:
-    """Code every image of a source; interrupted, the same call goes on.
+    """Code every image of a source; interrupted at any moment, the same call goes on.
 
     Args:
         source: where the images are.
         model: a finished run or a model directory.
-        out: directory for ``part-*.parquet`` (id, uri, code), ``quarantine.parquet`` and the
-            manifest.
+        out: directory for ``part-*.parquet``, ``quarantine.parquet`` and the manifest.
         config: see there.
         map_shards: applies a function to all shards, on whatever machines.
+        update: bring ``out`` up to date with the source: new and changed images are coded, those
+            that are gone leave, parts without any of them are not touched. A file counts as
+            changed when its size or time of change is another one; an image is coded again only
+            if its bytes have another SHA-256.
+        retry_failed: try the quarantined rows again.
 
     Raises:
-        AlreadyDone: ``out`` was finished by the same request.
+        AlreadyDone: ``out`` was finished by the same request, and there is nothing to update.
         TooManyBadRows: more of the rows than allowed could not be coded; they are named.
-        SchnRayError: the source has no rows, or ``out`` holds something else.
+        SchnRayError: the source has no rows, or changed meanwhile; ``out`` holds something else.
     """
     shards = source.shards()
     hasher = load(model)
@@ -67,117 +97,267 @@ def encode(
     recorded["source"].pop("max_bad_share")  # it decides when to stop, not what is written
     made_from = {
         "source": source.location,
-        "listing": listing_sha256(shards),
+        LISTING: listing_sha256(shards),
         "model": hasher.fingerprint,
     }
-    with resumable_directory(out, "codes", recorded, made_from) as draft:
-        receipts = encode_shards(source, shards, model, out, config.batch_size, map_shards)
-        quarantined = [row for receipt in receipts for row in receipt.quarantined]
-        rows = sum(receipt.rows for receipt in receipts)
-        write_quarantine(out, quarantined)
-        refuse_too_many(quarantined, rows, config.source.max_bad_share)
-        coded = sum(receipt.coded for receipt in receipts)
-        draft.counts |= {"rows": rows, "coded": coded, "quarantined": len(quarantined)}
+    again = update or retry_failed
+    coding = Coding(model.resolve(), config.batch_size, config.relaxed, config.precision)
+    with resumable_directory(out, "codes", recorded, made_from, LISTING, again) as draft:
+        plan = _plan(draft, shards, config, update, retry_failed)
+        if again:
+            draft.begin()
+        remove_parts(out, plan.emptied)
+        encode_shards(source, plan.tasks, coding, out, map_shards)
+        remove_parts(out, ())
+        _put_repeated_ids_aside(out)
+        _conclude(draft, shards, config.source.max_bad_share)
+        if again:
+            draft.counts |= {
+                "new": plan.new,
+                "changed": plan.changed,
+                "gone": plan.gone,
+                "tried_again": plan.failed,
+            }
     return read_manifest(out, "codes")
 
 
 def encode_shards(
     source: Source,
-    shards: list[Shard],
-    model: Path,
+    shards: Sequence[Shard],
+    coding: Coding,
     out: Path,
-    batch_size: int,
     map_shards: MapShards = in_this_process,
-) -> list[Receipt]:
-    """Write the parts that are missing; return all receipts in the order of the shards."""
+) -> None:
+    """Write a part a shard; one that is there is written again."""
     out.mkdir(parents=True, exist_ok=True)
-    receipts = {shard.number: _read_receipt(part_path(out, shard.number)) for shard in shards}
-    missing = [shard for shard in shards if receipts[shard.number] is None]
-    function = functools.partial(
-        encode_shard, source=source, model=model.resolve(), out=out.resolve(), batch_size=batch_size
-    )
-    for receipt in map_shards(function, missing):
-        receipts[receipt.shard] = receipt
-    return [receipt for _, receipt in sorted(receipts.items()) if receipt is not None]
+    function = functools.partial(encode_shard, source=source, coding=coding, out=out.resolve())
+    for _ in map_shards(function, list(shards)):
+        pass  # receipts are read from the parts, where they will also be after a kill
 
 
-def encode_shard(shard: Shard, source: Source, model: Path, out: Path, batch_size: int) -> Receipt:
-    """Code one shard and write its part; run by whoever ``map_shards`` chooses."""
-    hasher = _loaded(model)
-    bad: list[BadRow] = []
-    ids: list[str] = []
-    uris: list[str] = []
-    codes = [np.zeros((0, -(-hasher.bits // 8)), np.uint8)]
-    for rows, views in _view_batches(source, shard, hasher, batch_size, bad):
-        ids += [row.id for row in rows]
-        uris += [row.uri for row in rows]
-        codes.append(hasher.encode_views([views]))
-    receipt = Receipt(shard.number, len(ids) + len(bad), len(ids), tuple(bad))
-    _write_part(part_path(out, shard.number), ids, uris, np.concatenate(codes), receipt)
-    return receipt
+def encode_shard(shard: Shard, source: Source, coding: Coding, out: Path) -> int:
+    """Code one shard and write its part; run by whoever ``map_shards`` chooses.
 
-
-def part_path(out: Path, shard: int) -> Path:
-    """Return where a shard's codes are written."""
-    return out / f"part-{shard:05}.parquet"
-
-
-def read_codes(out: Path) -> tuple[pa.Table, NDArray[np.uint8]]:
-    """Read all parts in order -> (table of id and uri, packed codes [n, ceil(K / 8)]).
+    Returns:
+        The part's number.
 
     Raises:
-        SchnRayError: there is no part.
+        SchnRayError: the shard has other rows than were listed, or the part cannot be written.
     """
-    parts = sorted(out.glob("part-*.parquet"))
-    if not parts:
-        raise SchnRayError(f"{out} holds no part-*.parquet")
-    table = pa.concat_tables([pq.read_table(part).replace_schema_metadata() for part in parts])
-    return table.select(["id", "uri"]), packed_codes(table)
+    path = part_path(out, shard.number)
+    old = read_part(path) if path.exists() else None
+    kept = _kept(shard, path, old)
+    hasher = _loaded(coding.model, coding.precision)
+    units = units_of(shard) if shard.rows else []
+    rows = _Rows(hasher, coding, shard.rows, old)
+    done = _code(rows, source.read(shard), units) if units else []
+    codes = rows.finished()
+    if kept is not None:
+        kept_codes, kept_done = kept
+        codes, done = Codes.concat([kept_codes, codes]), [*kept_done, *done]
+    write_part(out, codes, Receipt(shard.number, tuple(done)))
+    return shard.number
+
+
+class _Rows:
+    """The rows of a part while they are coded: each takes its place before the network saw it.
+
+    Args:
+        hasher: the network.
+        coding: how.
+        size: rows at most.
+        old: rows whose codes are taken over by an image of the same bytes.
+    """
+
+    def __init__(self, hasher: Hasher, coding: Coding, size: int, old: Codes | None) -> None:
+        self._hasher, self._batch_size = hasher, coding.batch_size
+        self._old = old
+        self._places = {} if old is None else {d.tobytes(): i for i, d in enumerate(old.sha256)}
+        self._ids: list[str] = []
+        self._uris: list[str] = []
+        self._digests: list[bytes] = []
+        self._packed = np.zeros((size, -(-hasher.bits // 8)), np.uint8)
+        self._relaxed = np.zeros((size, hasher.bits if coding.relaxed else 0), np.float16)
+        self._views: list[NDArray[np.uint8]] = []
+        self._waiting: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, row: Row) -> BadRow | None:
+        """Code a row, or say why that cannot be."""
+        digest, place = hashlib.sha256(row.image).digest(), len(self)
+        known = self._places.get(digest)
+        if known is not None and self._old is not None:
+            self._packed[place] = self._old.packed[known]
+            self._relaxed[place] = self._old.relaxed[known]
+        else:
+            try:
+                view = evaluation_view(row.image, self._hasher.spec.preprocessing)
+            except BadImage as error:
+                return BadRow(row.id, row.uri, "decode", error.reason)
+            self._views.append(view)
+            self._waiting.append(place)
+        self._ids.append(row.id)
+        self._uris.append(row.uri)
+        self._digests.append(digest)
+        if len(self._views) == self._batch_size:
+            self._run()
+        return None
+
+    def finished(self) -> Codes:
+        """Return all rows, coded."""
+        if self._views:
+            self._run()
+        digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32)
+        n = len(self)
+        return Codes(self._ids, self._uris, self._packed[:n], digests, self._relaxed[:n])
+
+    def _run(self) -> None:
+        U = self._hasher.relaxed(np.stack(self._views))
+        self._packed[self._waiting] = pack(sign(U))
+        if self._relaxed.shape[1]:
+            self._relaxed[self._waiting] = U.numpy()
+        self._views, self._waiting = [], []
+
+
+def _code(rows: _Rows, read: Iterator[Row | BadRow], units: list[Unit]) -> list[Done]:
+    """Code the rows of these units -> what became of each.
+
+    Raises:
+        SchnRayError: there are more rows or fewer.
+    """
+    done = []
+    for unit in units:
+        before, bad = len(rows), list[BadRow]()
+        for _ in range(unit.rows):
+            row = next(read, None)
+            if row is None:
+                raise _changed_meanwhile(unit)
+            failed = row if isinstance(row, BadRow) else rows.add(row)
+            if failed:
+                bad.append(failed)
+        done.append(Done(unit, len(rows) - before, tuple(bad)))
+    if next(read, None) is not None:
+        raise _changed_meanwhile(units[-1])
+    return done
+
+
+def _changed_meanwhile(unit: Unit) -> SchnRayError:
+    return SchnRayError(
+        f"{unit.file or 'the source'}: {unit.rows:,} rows from row {unit.start:,} on were listed, "
+        "and it holds others now: it changed meanwhile. Run encode --update to take that in"
+    )
+
+
+def _kept(shard: Shard, path: Path, old: Codes | None) -> tuple[Codes, list[Done]] | None:
+    """Return what stays of the part that is there: rows, and what they are the rows of."""
+    if not isinstance(shard, Task) or not shard.kept or old is None:
+        return None
+    staying = Counter(shard.kept)
+    rows, done, start = [np.zeros(0, np.int64)], [], 0
+    for before in read_receipt(path).done:
+        if staying[before.unit]:
+            staying[before.unit] -= 1
+            rows.append(np.arange(start, start + before.coded))
+            done.append(before)
+        start += before.coded
+    return old.take(np.concatenate(rows)), done
+
+
+def _plan(
+    draft: Draft, shards: list[Shard], config: EncodeConfig, update: bool, retry: bool
+) -> Plan:
+    """Compare the source with the parts.
+
+    Raises:
+        AlreadyDone: the directory is finished and nothing changed.
+        SchnRayError: a finished part was changed by somebody else, or the source was, and no
+            update was asked for.
+    """
+    if finished := is_finished(draft.path):
+        _refuse_changed_parts(draft.path)
+    plan = make_plan(shards, read_receipts(draft.path), config.source.shard_rows, retry)
+    if finished and not plan.tasks and not plan.emptied:
+        raise AlreadyDone(draft.path, "codes")
+    if retry and not update and (plan.new or plan.changed or plan.gone):
+        raise SchnRayError(
+            f"the source changed: {plan.new:,} rows are new, {plan.changed:,} changed, "
+            f"{plan.gone:,} are gone. Add --update to take that in, too"
+        )
+    return plan
+
+
+def _refuse_changed_parts(out: Path) -> None:
+    for name, sha256 in read_manifest(out, "codes").files.items():
+        file = out / name
+        if file.is_file() and sha256_file(file) != sha256:
+            raise SchnRayError(
+                f"{file} differs from its manifest; remove this file and run encode --update: it "
+                "is made again"
+            )
+
+
+def _put_repeated_ids_aside(out: Path) -> None:
+    """Take rows out of the parts whose id an earlier row has; the first that was coded keeps it.
+
+    Two passes, so that memory holds 8 bytes an id: hashes first, then only the ids whose hash
+    came twice.
+    """
+    paths = sorted(out.glob(PARTS))
+    hashes = [np.fromiter(map(hash, _column(path, ID)), np.int64) for path in paths]
+    values = np.sort(np.concatenate([np.zeros(0, np.int64), *hashes]))
+    twice = np.unique(values[1:][values[1:] == values[:-1]])
+    first: dict[str, str] = {}
+    for path, of_part in zip(paths, hashes, strict=True):
+        suspects = np.flatnonzero(np.isin(of_part, twice)) if len(twice) else twice
+        if repeated := _repeated(path, suspects, first):
+            _put_aside(path, repeated)
+
+
+def _repeated(path: Path, suspects: NDArray[np.int64], first: dict[str, str]) -> dict[int, BadRow]:
+    if not len(suspects):
+        return {}
+    ids, uris, found = _column(path, ID), _column(path, URI), {}
+    for row in suspects.tolist():
+        if ids[row] in first:
+            why = f"same id as {first[ids[row]]}"
+            found[row] = BadRow(ids[row], uris[row], "id", why)
+        else:
+            first[ids[row]] = uris[row]
+    return found
+
+
+def _put_aside(path: Path, rows: dict[int, BadRow]) -> None:
+    codes, receipt, done, start = read_part(path), read_receipt(path), [], 0
+    for one in receipt.done:
+        bad = tuple(rows[row] for row in range(start, start + one.coded) if row in rows)
+        done.append(Done(one.unit, one.coded - len(bad), one.quarantined + bad))
+        start += one.coded
+    keep = np.array([row for row in range(len(codes.ids)) if row not in rows], np.int64)
+    write_part(path.parent, codes.take(keep), Receipt(receipt.number, tuple(done)))
+
+
+def _conclude(draft: Draft, shards: list[Shard], max_bad_share: float) -> None:
+    """Count, once more from the parts themselves: rows in = coded + quarantined."""
+    receipts = read_receipts(draft.path).values()
+    rows, listed = sum(receipt.rows for receipt in receipts), sum(shard.rows for shard in shards)
+    if rows != listed:
+        raise SchnRayError(
+            f"{listed:,} rows were listed, but the parts answer for {rows:,}: run the same command "
+            "again, it goes on with what is missing"
+        )
+    quarantined = [row for receipt in receipts for row in receipt.quarantined]
+    write_quarantine(draft.path, quarantined)
+    refuse_too_many(quarantined, rows, max_bad_share)
+    coded = rows - len(quarantined)
+    draft.counts |= {"rows": rows, "coded": coded, "quarantined": len(quarantined)}
+
+
+def _column(path: Path, name: str) -> list[str]:
+    return list(pq.read_table(path, columns=[name])[name].to_pylist())
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(model: Path) -> Hasher:
-    return load(model)
-
-
-def _view_batches(
-    source: Source, shard: Shard, hasher: Hasher, batch_size: int, bad: list[BadRow]
-) -> Iterator[tuple[list[Row], NDArray[np.uint8]]]:
-    rows: list[Row] = []
-    views: list[NDArray[np.uint8]] = []
-    for row in source.read(shard):
-        if isinstance(row, BadRow):
-            bad.append(row)
-            continue
-        try:
-            views.append(evaluation_view(row.image, hasher.spec.preprocessing))
-        except BadImage as error:
-            bad.append(BadRow(row.id, row.uri, "decode", error.reason))
-            continue
-        rows.append(row)
-        if len(rows) == batch_size:
-            yield rows, np.stack(views)
-            rows, views = [], []
-    if rows:
-        yield rows, np.stack(views)
-
-
-def _write_part(
-    path: Path, ids: list[str], uris: list[str], packed: NDArray[np.uint8], receipt: Receipt
-) -> None:
-    columns = {
-        "id": pa.array(ids, pa.string()),
-        "uri": pa.array(uris, pa.string()),
-        CODE: code_column(packed),
-    }
-    metadata = {_RECEIPT: json.dumps(asdict(receipt)).encode()}
-    beside = path.with_name(path.name + ".partial")
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), beside)
-    beside.rename(path)
-
-
-def _read_receipt(path: Path) -> Receipt | None:
-    if not path.is_file():
-        return None
-    values = json.loads(pq.read_schema(path).metadata[_RECEIPT])
-    return Receipt(**values | {"quarantined": tuple(BadRow(**r) for r in values["quarantined"])})
+def _loaded(model: Path, precision: Precision) -> Hasher:
+    return load(model, precision=precision)

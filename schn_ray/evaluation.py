@@ -21,11 +21,12 @@ from scipy.sparse import csr_array
 
 from schn_ray.code_files import packed_codes
 from schn_ray.config import EvaluateConfig, SourceConfig
-from schn_ray.encode import encode_shards, read_codes
+from schn_ray.encode import Coding, encode_shards
 from schn_ray.errors import SchnRayError
 from schn_ray.hasher import fingerprint, load
 from schn_ray.histograms import distance_histograms
 from schn_ray.manifest import Manifest, new_directory, read_manifest, write_json
+from schn_ray.parts import read_codes
 from schn_ray.protocols import Audit, audit
 from schn_ray.sources import open_source
 from schn_ray.store import MapShards, Store, in_this_process, open_store
@@ -143,7 +144,8 @@ def _encode_store(
 ) -> NDArray[np.uint8]:
     source = open_source(str(store_path), SourceConfig(kind="store"))
     codes = out / CODES
-    encode_shards(source, source.shards(), run, codes, config.batch_size, map_shards)
+    coding = Coding(run.resolve(), config.batch_size)
+    encode_shards(source, source.shards(), coding, codes, map_shards)
     table, packed = read_codes(codes)
     if not table["id"].combine_chunks().equals(store.ids.cast(pa.string())):
         raise SchnRayError("rows of the store could not be coded; verify it with schn-ray check")

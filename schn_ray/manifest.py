@@ -8,6 +8,7 @@ without ``manifest.json`` is unfinished, and no verb reads it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -31,6 +32,14 @@ MANIFEST = "manifest.json"
 REQUEST = "request.json"
 LOCK = ".lock"
 _LOOK_AGAIN_S = 0.2
+_CANNOT_WRITE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+)
 _RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pillow")
 
 
@@ -65,6 +74,12 @@ class Draft:
 
     path: Path
     counts: dict[str, Any] = field(default_factory=dict)
+    request: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Call the directory unfinished from here on; a finished one that is brought up to date."""
+        write_json(self.path / REQUEST, self.request)
+        (self.path / MANIFEST).unlink(missing_ok=True)
 
 
 class AlreadyDone(Exception):
@@ -105,31 +120,54 @@ def new_directory(
 
 @contextmanager
 def resumable_directory(
-    path: Path, kind: str, config: dict[str, Any], made_from: dict[str, Any]
+    path: Path,
+    kind: str,
+    config: dict[str, Any],
+    made_from: dict[str, Any],
+    listing: str | None = None,
+    update: bool = False,
 ) -> Iterator[Draft]:
     """Write a directory in place; if the block fails, what it wrote stays for the next call.
 
     If it wrote nothing, nothing stays.
 
+    Args:
+        path: the directory.
+        kind: see ``Manifest``.
+        config: of the request.
+        made_from: of the request.
+        listing: the input that an update may take in.
+        update: whether that input may differ from the directory's; a finished one is opened again
+            then, and the block calls ``Draft.begin`` before it changes anything.
+
     Raises:
         AlreadyDone: ``path`` was finished by the same request.
-        SchnRayError: ``path`` holds something else, or another process writes it now.
+        SchnRayError: ``path`` holds something else, another process writes it now, or it cannot
+            be written.
     """
     request = _request(kind, config, made_from)
-    _refuse_other_content(path, request)
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path / LOCK, path):
-        _refuse_other_content(path, request)  # another process may have finished meanwhile
-        write_json(path / REQUEST, request)
-        draft = Draft(path)
-        try:
-            yield draft
-        except BaseException:
-            if all(p.name in (REQUEST, LOCK) for p in path.iterdir()):
-                shutil.rmtree(path)
-            raise
-        _write_manifest(path, request, draft.counts)
-        (path / REQUEST).unlink()
+    _refuse_other_content(path, request, listing, update)
+    with _named_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with locked(path / LOCK, path):
+            # another process may have finished it
+            _refuse_other_content(path, request, listing, update)
+            draft = Draft(path, request=request)
+            try:
+                if not update:
+                    draft.begin()
+                yield draft
+            except BaseException:
+                if all(p.name in (REQUEST, LOCK) for p in path.iterdir()):
+                    shutil.rmtree(path)
+                raise
+            _write_manifest(path, request, draft.counts)
+            (path / REQUEST).unlink()
+
+
+def is_finished(path: Path) -> bool:
+    """Tell whether a directory has its manifest."""
+    return (path / MANIFEST).is_file()
 
 
 def read_manifest(path: Path, kind: str) -> Manifest:
@@ -185,11 +223,15 @@ def write_json(path: Path, value: Any) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file beside and rename it, durable before it is visible."""
     beside = path.with_name(path.name + ".partial")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(path)
+    except OSError:
+        beside.unlink(missing_ok=True)  # on a full disk
+        raise
 
 
 def sha256_file(path: Path) -> str:
@@ -237,15 +279,31 @@ def _request(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> di
     return dict(json.loads(json.dumps(request)))
 
 
-def _refuse_other_content(path: Path, request: dict[str, Any]) -> None:
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        ours = error.filename is None or Path(error.filename).is_relative_to(path)
+        if error.errno not in _CANNOT_WRITE or not ours:
+            raise
+        raise SchnRayError(
+            f"cannot write {error.filename or path}: {error.strerror}. What is there stays: mend "
+            "that and run the same command again"
+        ) from error
+
+
+def _refuse_other_content(
+    path: Path, request: dict[str, Any], listing: str | None = None, update: bool = False
+) -> None:
     if path.is_file():
         raise SchnRayError(f"{path} is a file; name a directory to write")
     if not path.is_dir():
         return
     for name in (MANIFEST, REQUEST):
         if (path / name).is_file():
-            _refuse_other_request(path, name, request)
-            if name == MANIFEST:
+            _refuse_other_request(path, name, request, listing, update)
+            if name == MANIFEST and not update:
                 raise AlreadyDone(path, request["kind"])
             return
     if any(p.name != LOCK for p in path.iterdir()):
@@ -254,13 +312,24 @@ def _refuse_other_content(path: Path, request: dict[str, Any]) -> None:
         )
 
 
-def _refuse_other_request(path: Path, name: str, request: dict[str, Any]) -> None:
+def _refuse_other_request(
+    path: Path, name: str, request: dict[str, Any], listing: str | None, update: bool
+) -> None:
     try:
         there = json.loads((path / name).read_text())
-    except ValueError as error:
+        there = {key: there[key] for key in request}
+        there["made_from"] = dict(there["made_from"])
+    except (ValueError, KeyError, TypeError) as error:
         raise SchnRayError(f"{path / name} is damaged; remove {path} to start over") from error
-    there = {key: there.get(key) for key in request}
-    if lines := difference(there, request):
+    if update and listing is not None:
+        there["made_from"][listing] = request["made_from"][listing]
+    lines = difference(there, request)
+    if len(lines) == 1 and lines[0].startswith(f"made_from.{listing}:"):
+        raise SchnRayError(
+            f"{path} was made when the source held other files: take in what is new, changed or "
+            "gone with --update"
+        )
+    if lines:
         raise SchnRayError(
             f"{path} was made by another request; name another directory, or remove it.\n  "
             + "\n  ".join(lines)

@@ -2,7 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from schn_ray.config import DEFAULT_PRESET, PrepareConfig, TrainConfig, keys, load, preset_names
+from schn_ray.config import (
+    DEFAULT_PRESET,
+    PrepareConfig,
+    TrainConfig,
+    keys,
+    load,
+    parse_workers,
+    preset_names,
+)
 from schn_ray.errors import SchnRayError
 
 
@@ -84,3 +92,11 @@ def test_keys_are_all_settable() -> None:
             value = value[part]
         text = "null" if value is None else str(value).replace("'", "")
         assert load(TrainConfig, settings=(f"{key}={text}",)) == load(TrainConfig)
+
+
+def test_ranges_that_are_none() -> None:
+    assert parse_workers("3") == (3, 3)
+    assert parse_workers("2:16") == (2, 16)
+    for text in ("", "0", "-1", "2:", ":2", "4:2", "0:2", "two", "1:2:3", "1.5"):
+        with pytest.raises(SchnRayError, match="wanted a number such as 4, or a range"):
+            parse_workers(text)

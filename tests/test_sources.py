@@ -135,10 +135,12 @@ def test_missing_empty_and_unknown_locations(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere").startswith(f"{tmp_path}/nowhere: no such file or folder")
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     assert "no images in there; wanted a folder a class" in refusal(tmp_path / "empty")
-    (tmp_path / "x.csv").write_text("a")
-    assert "one of digits, folder, parquet, cifar10, store" in refusal(tmp_path / "x.csv")
-    assert "is a file; wanted a folder of images" in refusal(tmp_path / "x.csv", kind="folder")
-    assert "cannot be read as Parquet" in refusal(tmp_path / "x.csv", kind="parquet")
+    (tmp_path / "x.dat").write_text("a")
+    assert "one of digits, folder, list, csv, parquet, cifar10, store" in refusal(
+        tmp_path / "x.dat"
+    )
+    assert "is a file; wanted a folder of images" in refusal(tmp_path / "x.dat", kind="folder")
+    assert "cannot be read as Parquet" in refusal(tmp_path / "x.dat", kind="parquet")
     assert "no .parquet files in there" in refusal(tmp_path / "empty", kind="parquet")
     assert "batches.meta is missing" in refusal(tmp_path / "empty", kind="cifar10")
     assert "wanted a store directory" in refusal(tmp_path / "empty", kind="store")

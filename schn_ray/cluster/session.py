@@ -89,6 +89,11 @@ def cluster_cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def cluster_gpus() -> float:
+    """Return how many GPUs the cluster has."""
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
 @contextmanager
 def _standard_error_closed() -> Iterator[None]:
     # Ray's core greets on the file descriptor, past Python; what goes wrong comes as an exception

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray.data
 
-from schn_ray.cluster.session import Demand, cluster_cpus, ray_session
+from schn_ray.cluster.session import Demand, cluster_cpus, cluster_gpus, ray_session
+from schn_ray.errors import SchnRayError
 from schn_ray.progress import Progress
 from schn_ray.sources import Shard
 
@@ -22,8 +24,16 @@ class _OnShard:
         self._function = function
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        receipt = self._function(pickle.loads(row["shard"]))
-        return {"number": row["number"], "receipt": pickle.dumps(receipt)}
+        try:
+            result = self._function(pickle.loads(row["shard"]))
+        except (SchnRayError, OSError) as error:  # for the user to read, without Ray's traceback
+            result = _Failed(error)
+        return {"number": row["number"], "result": pickle.dumps(result)}
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: Exception
 
 
 class RayShards:
@@ -31,35 +41,43 @@ class RayShards:
 
     Args:
         what: the work's name on the live line.
-        workers: actors, a CPU each; by default as many as the cluster has CPUs.
+        workers: actors, a CPU each: a number, or the fewest and the most that the pool may have;
+            by default as many as the cluster has CPUs.
+        gpus: whether actors share the cluster's GPUs, if it has any.
     """
 
-    def __init__(self, what: str, workers: int | None = None) -> None:
-        self._what, self._workers = what, workers
+    def __init__(
+        self, what: str, workers: int | tuple[int, int] | None = None, gpus: bool = False
+    ) -> None:
+        self._what, self._gpus = what, gpus
+        self._workers = (workers, workers) if isinstance(workers, int) else workers
 
     def __call__(
         self, function: Callable[[Shard], Receipt], shards: list[Shard]
     ) -> Iterable[Receipt]:
-        """Yield a receipt a shard, in any order; a shard whose actor dies is done again.
+        """Yield a result a shard, in any order; a shard whose actor dies is done again.
 
         Raises:
-            SchnRayError: more workers than the cluster has CPUs.
+            SchnRayError: more workers than the cluster has CPUs, or raised by the function.
+            OSError: raised by the function.
         """
         if not shards:
             return
         rows = {shard.number: shard.rows for shard in shards}
         with ray_session():
             if self._workers is not None:
-                Demand(self._workers, self._workers).require()
+                Demand(*self._workers, gpus=0).require()
             with Progress(self._what, total=sum(rows.values())) as progress:
-                for number, receipt in self._receipts(function, shards):
+                for number, result in self._results(function, shards):
+                    if isinstance(result, _Failed):
+                        raise result.error
                     progress.advance(rows[number])
-                    yield receipt
+                    yield result
 
-    def _receipts(
+    def _results(
         self, function: Callable[[Shard], Receipt], shards: list[Shard]
     ) -> Iterator[tuple[int, Receipt]]:
-        actors = min(self._workers or cluster_cpus(), len(shards))
+        fewest, most = (min(n, len(shards)) for n in self._workers or (cluster_cpus(),) * 2)
         # a block a shard: a shard is the unit that is retried, and that is shown as progress
         tasks = ray.data.from_items(
             [{"number": shard.number, "shard": pickle.dumps(shard)} for shard in shards],
@@ -68,8 +86,9 @@ class RayShards:
         results = tasks.map(
             _OnShard,
             fn_constructor_args=(function,),
-            compute=ray.data.ActorPoolStrategy(size=actors),
+            compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
             num_cpus=1,
+            num_gpus=min(1.0, cluster_gpus() / most) if self._gpus else None,
         )
         for row in results.iter_rows():
-            yield row["number"], pickle.loads(row["receipt"])
+            yield row["number"], pickle.loads(row["result"])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from schn_ray.errors import SchnRayError
-from schn_ray.sources.rows import BadRow, Row, Shard, cut
+from schn_ray.sources.rows import BadRow, Row, Shard, Unit, cut, stamp_of, units_of
 
 FOLDER = "cifar-10-batches-py"
 META = "batches.meta"
@@ -66,17 +66,22 @@ class Cifar10:
         for name in BATCHES:
             path = Path(self.location, name)
             pixels, _ = _load_batch(path)
+            size, stamps = path.stat().st_size, (stamp_of(path),)
             for start, count in cut(len(pixels), self.shard_rows):
-                shards.append(Shard(len(shards), count, start, (name,), path.stat().st_size))
+                shards.append(Shard(len(shards), count, start, (name,), size, stamps))
         return shards
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Encode the shard's rows as PNGs."""
-        path, classes = Path(self.location, shard.files[0]), self._classes()
+        for unit in units_of(shard):
+            yield from self._read(unit)
+
+    def _read(self, unit: Unit) -> Iterator[Row | BadRow]:
+        path, classes = Path(self.location, unit.file), self._classes()
         _, labels = _load_batch(path)
         split = "test" if path.name == BATCHES[-1] else "train"
         first = 0 if split == "test" else BATCHES.index(path.name) * BATCH_ROWS
-        for i in range(shard.start, shard.start + shard.rows):
+        for i in range(unit.start, unit.start + unit.rows):
             row_id, uri = f"{split}-{first + i:05}", f"{path}#{i}"
             if 0 <= labels[i] < len(classes):
                 yield Row(row_id, cifar_image(path, i), (classes[labels[i]],), uri, split)

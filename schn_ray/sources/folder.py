@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from schn_ray.errors import SchnRayError
-from schn_ray.sources.rows import BadRow, Row, Shard, cut
+from schn_ray.sources.places import files_below, is_uri, join, read_file
+from schn_ray.sources.rows import BadRow, Row, Shard, cut, stamp
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 
@@ -19,7 +18,8 @@ class Folder:
     """Image files under a folder; a row's id is its path below it, its label the first part.
 
     Other files and hidden ones are passed over. Links are followed, but not back to a folder that
-    the walk came through.
+    the walk came through. The folder may be at a URI; there, a file's stamp has the time only if
+    the file system tells it.
     """
 
     location: str
@@ -41,34 +41,34 @@ class Folder:
         shards = []
         for number, (start, count) in enumerate(cut(len(found), self.shard_rows)):
             part = found[start : start + count]
-            size = sum(size for _, size in part)
-            shards.append(Shard(number, count, 0, tuple(name for name, _ in part), size))
+            names, sizes, stamps = zip(*part, strict=True)
+            shards.append(Shard(number, count, 0, names, sum(sizes), stamps))
         return shards
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Read the shard's files."""
         for name in shard.files:
-            path = os.path.join(self.location, name)
+            path = join(self.location, name)
             folder, slash, _ = name.partition("/")
             try:
                 name.encode()
                 yield Row(name, read_file(path), (folder,) if slash else (), path)
             except UnicodeEncodeError:
                 reason = "its name is not UTF-8; rename the file"
-                yield BadRow(_printable(name), _printable(path), "read", reason)
+                yield BadRow(printable(name), printable(path), "read", reason)
             except OSError as error:
                 yield BadRow(name, path, "read", error.strerror or str(error))
 
 
-def read_file(path: str) -> bytes:
-    """Read a file; ``OSError`` if it cannot be, and for pipes, which would wait for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("not a regular file")
-    return Path(path).read_bytes()
+def _images(root: str) -> Iterator[tuple[str, int, str]]:
+    """Walk the tree: (path below the root with '/', size in bytes, stamp)."""
+    if is_uri(root):
+        yield from (file for file in files_below(root) if file[0].lower().endswith(EXTENSIONS))
+    else:
+        yield from _local_images(root)
 
 
-def _images(root: str) -> Iterator[tuple[str, int]]:
-    """Walk the tree: (path below the root with '/', size in bytes)."""
+def _local_images(root: str) -> Iterator[tuple[str, int, str]]:
     waiting = [("", frozenset[tuple[int, int]]())]
     while waiting:
         below, above = waiting.pop()
@@ -87,7 +87,16 @@ def _images(root: str) -> Iterator[tuple[str, int]]:
             if _is_folder(entry):
                 waiting.append((f"{below}{entry.name}/", inside))
             elif entry.name.lower().endswith(EXTENSIONS):
-                yield below + entry.name, entry.stat(follow_symlinks=False).st_size
+                size, changed = _size_and_time(entry)
+                yield below + entry.name, size, stamp(size, changed)
+
+
+def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        status = entry.stat()
+    except OSError:  # a link to nowhere
+        status = entry.stat(follow_symlinks=False)
+    return status.st_size, status.st_mtime_ns
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -97,5 +106,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
+    """Return a path with what is not UTF-8 spelled out."""
     return os.fsencode(path).decode(errors="backslashreplace")

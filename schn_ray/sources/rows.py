@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,15 @@ class BadRow:
     reason: str
 
 
+class Entry(NamedTuple):
+    """What a list says of one image besides its path; ``problem`` is what is wrong with it."""
+
+    id: str
+    labels: tuple[str, ...]
+    line: int
+    problem: str = ""
+
+
 @dataclass(frozen=True)
 class Shard:
     """The unit of work: some rows of a source, small to send.
@@ -46,8 +56,11 @@ class Shard:
         number: place of this shard among the source's, from 0; rows keep that order.
         rows: how many rows it has, bad ones included.
         start: first row of the shard within its file.
-        files: the files it reads, relative to the source's location.
+        files: the files it reads, relative to the source's location: one, or one a row.
         bytes: size of those files on disk.
+        stamps: of each file, or of the source where there are no files: text that is another one
+            when the content may have changed, such as size and time of the last change.
+        entries: what a list says of each file; empty where there is no list.
     """
 
     number: int
@@ -55,6 +68,27 @@ class Shard:
     start: int = 0
     files: tuple[str, ...] = ()
     bytes: int = 0
+    stamps: tuple[str, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The least that is read again when it changed: a file of one image, or rows of a larger one.
+
+    Attributes:
+        file: relative to the source's location; empty for a source without files.
+        start: first row within the file.
+        rows: how many rows.
+        stamp: see ``Shard``.
+        entry: what a list says of it.
+    """
+
+    file: str
+    start: int
+    rows: int
+    stamp: str
+    entry: Entry | None = field(default=None, compare=False)
 
 
 class Source(Protocol):
@@ -90,8 +124,49 @@ class Source(Protocol):
 
 def listing_sha256(shards: list[Shard]) -> str:
     """Fingerprint what a source lists: names, row counts and sizes of files, not their content."""
-    content = json.dumps([asdict(shard) for shard in shards])
-    return hashlib.sha256(content.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for shard in shards:
+        digest.update(json.dumps(asdict(shard) | {"stamps": ()}).encode())
+    return digest.hexdigest()
+
+
+def stamp(size: int, changed_ns: int | None) -> str:
+    """Tell two states of a file apart without reading it."""
+    return f"{size}-{changed_ns}"
+
+
+def stamp_of(path: Path) -> str:
+    """Return the stamp of a local file, links followed."""
+    status = path.stat()
+    return stamp(status.st_size, status.st_mtime_ns)
+
+
+def units_of(shard: Shard) -> list[Unit]:
+    """Take a shard apart: a unit a file, or one for all of a shard that has no file or one."""
+    if len(shard.files) < 2:
+        file, at, entry = [*shard.files, ""][0], [*shard.stamps, ""][0], [*shard.entries, None][0]
+        return [Unit(file, shard.start, shard.rows, at, entry)]
+    entries = shard.entries or (None,) * shard.rows
+    stamps = shard.stamps or ("",) * shard.rows
+    of_files = zip(shard.files, stamps, entries, strict=True)
+    return [Unit(file, 0, 1, at, entry) for file, at, entry in of_files]
+
+
+def shard_of(number: int, units: Sequence[Unit]) -> Shard:
+    """Make a shard of units: any number of one row each, or a single larger one.
+
+    >>> two = Shard(3, 2, files=("a.png", "b.png"), stamps=("1-1", "2-2"))
+    >>> shard_of(3, units_of(two)) == two
+    True
+    """
+    return Shard(
+        number,
+        sum(unit.rows for unit in units),
+        units[0].start,
+        () if units[0].file == "" and units[0].entry is None else tuple(u.file for u in units),
+        stamps=tuple(unit.stamp for unit in units) if any(unit.stamp for unit in units) else (),
+        entries=tuple(unit.entry for unit in units if unit.entry),
+    )
 
 
 def cut(rows: int, shard_rows: int) -> list[tuple[int, int]]:

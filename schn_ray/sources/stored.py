@@ -31,7 +31,10 @@ class Stored:
             SchnRayError: no finished store there.
         """
         runs = cut(open_rows(self.location).num_rows, self.shard_rows)
-        return [Shard(number, count, start) for number, (start, count) in enumerate(runs)]
+        stamps = (read_manifest(Path(self.location), "store").fingerprint,)
+        return [
+            Shard(number, count, start, stamps=stamps) for number, (start, count) in enumerate(runs)
+        ]
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Read the shard's rows."""

@@ -21,10 +21,11 @@ from schn_ray.config import (
     load,
     validated,
 )
-from schn_ray.encode import encode, read_codes
+from schn_ray.encode import encode
 from schn_ray.hasher import fingerprint
 from schn_ray.loop import LAST
 from schn_ray.manifest import read_manifest
+from schn_ray.parts import read_codes
 from schn_ray.sources import open_source
 from schn_ray.store import open_store, prepare
 from schn_ray.training import read_metrics, train_here

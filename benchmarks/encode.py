@@ -1,0 +1,129 @@
+"""Images a second of encoding on Ray against a bare loop: same decoding, network and threads.
+
+    python benchmarks/encode.py cifar10.parquet
+
+The loop decodes and codes images that lie in memory, in one process, on one thread, without Ray.
+With W workers the loop runs W times side by side, so that both share the same cores. Rates are
+after start-up: of Ray, from the W-th part to the one before the last W parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from untrained import write_model, write_photos
+
+from schn_ray.cluster.session import ray_session
+from schn_ray.cluster.shards import RayShards
+from schn_ray.codes import pack, sign
+from schn_ray.config import EncodeConfig, SourceConfig
+from schn_ray.encode import encode
+from schn_ray.hasher import load
+from schn_ray.images import evaluation_view
+from schn_ray.sources import open_source
+
+BATCH = 64
+
+
+def main() -> None:
+    arguments = parsed()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cases = []
+        if "small" in arguments.only and not arguments.cifar10.is_file():
+            print(f"{arguments.cifar10} is not there: the case 'small at 32 px' is left out")
+        elif "small" in arguments.only:
+            small = write_model(folder / "small", "small")
+            cases.append(("small at 32 px", small, arguments.cifar10, 1024))
+        if "alexnet" in arguments.only:
+            photos = write_photos(folder / "photos.parquet", 1536, (500, 375))
+            alexnet = write_model(folder / "alexnet", "alexnet")
+            cases.append(("alexnet at 224 px", alexnet, photos, 64))
+        with ray_session():
+            for what, model, source, shard_rows in cases:
+                for workers in arguments.workers:
+                    show(what, workers, *measured(model, source, shard_rows, workers, folder))
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Path(__file__).parents[2] / "shared" / "data" / "cifar10.parquet"
+    parser.add_argument("cifar10", type=Path, nargs="?", default=default)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", nargs="+", default=["small", "alexnet"])
+    return parser.parse_args()
+
+
+def show(what: str, workers: int, loop: float, ours: float) -> None:
+    print(
+        f"{what}, {workers} worker(s): loop {loop:,.0f} images/s, encode {ours:,.0f} images/s, "
+        f"ratio {ours / loop:.2f}",
+        flush=True,
+    )
+
+
+def measured(
+    model: Path, source: Path, shard_rows: int, workers: int, folder: Path
+) -> tuple[float, float]:
+    """Return the images a second of the loop, and of encode."""
+    loop = side_by_side(model, source, workers)
+    config = EncodeConfig(source=SourceConfig(shard_rows=shard_rows), batch_size=BATCH)
+    out = folder / f"{model.name}-{workers}"
+    opened = open_source(str(source), config.source)
+    encode(opened, model, out, config, RayShards("encoding", workers))
+    return loop, rate(out, workers)
+
+
+def rate(out: Path, workers: int) -> float:
+    parts = sorted(out.glob("part-*"), key=lambda part: part.stat().st_mtime_ns)
+    between = parts[workers : len(parts) - workers]
+    rows = sum(pq.read_metadata(part).num_rows for part in between)
+    first, last = (part.stat().st_mtime_ns for part in (parts[workers - 1], between[-1]))
+    return rows / (last - first) * 1e9
+
+
+def side_by_side(model: Path, source: Path, workers: int) -> float:
+    """Run the loop in as many processes; return their images a second, all together."""
+    context = multiprocessing.get_context("spawn")
+    barrier, found = context.Barrier(workers), context.Queue()
+    processes = [
+        context.Process(target=bare_loop, args=(model, source, barrier, found))
+        for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    rates = [found.get(timeout=600) for _ in processes]
+    for process in processes:
+        process.join()
+    return sum(rates)
+
+
+def bare_loop(model: Path, source: Path, barrier: object, found: object) -> None:
+    torch.set_num_threads(1)
+    hasher = load(model)
+    images = pq.read_table(source, columns=["image"])["image"].to_pylist()[:20_000]
+    code(hasher, images[: 2 * BATCH])  # warm
+    barrier.wait()
+    started = time.perf_counter()
+    code(hasher, images)
+    found.put(len(images) / (time.perf_counter() - started))
+
+
+def code(hasher, images: list[bytes]) -> np.ndarray:
+    codes = []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        views = np.stack([evaluation_view(image, hasher.spec.preprocessing) for image in batch])
+        codes.append(pack(sign(hasher.relaxed(views))))
+    return np.concatenate(codes)
+
+
+if __name__ == "__main__":
+    main()

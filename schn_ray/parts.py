@@ -1,0 +1,233 @@
+"""The part files that ``encode`` writes: codes of a shard's images, with their receipt inside.
+
+A part is a Parquet file with ``id``, ``uri``, ``code``, ``sha256`` (of the encoded image) and, on
+request, ``relaxed`` (float16). Its receipt, in the file's own metadata, says what became of every
+unit of the source that the part answers for; so a part and its receipt appear together or not at
+all, and what is left to do can always be seen from the parts alone.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schn_ray.code_files import CODE, code_column, packed_codes
+from schn_ray.errors import SchnRayError
+from schn_ray.sources import BadRow, Unit
+
+ID, URI, SHA256, RELAXED = "id", "uri", "sha256", "relaxed"
+PARTS = "part-*.parquet"
+UNFINISHED = "*.partial"
+_RECEIPT = b"schn-ray receipt"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one unit: coded + quarantined = its rows."""
+
+    unit: Unit
+    coded: int
+    quarantined: tuple[BadRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a part answers for; its rows stand in the order of these units.
+
+    Attributes:
+        number: of the part.
+        done: unit by unit.
+    """
+
+    number: int
+    done: tuple[Done, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source."""
+        return sum(done.unit.rows for done in self.done)
+
+    @property
+    def coded(self) -> int:
+        """Rows of the part."""
+        return sum(done.coded for done in self.done)
+
+    @property
+    def quarantined(self) -> list[BadRow]:
+        """Rows that have no code, and why."""
+        return [row for done in self.done for row in done.quarantined]
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """Rows of a part.
+
+    Attributes:
+        ids: [n].
+        uris: [n].
+        packed: uint8 [n, ceil(K / 8)].
+        sha256: uint8 [n, 32].
+        relaxed: float16 [n, K], or [n, 0] where they are not kept.
+    """
+
+    ids: Sequence[str]
+    uris: Sequence[str]
+    packed: NDArray[np.uint8]
+    sha256: NDArray[np.uint8]
+    relaxed: NDArray[np.float16]
+
+    def take(self, rows: NDArray[np.int64]) -> Codes:
+        """Return these rows."""
+        ids, uris = ([column[row] for row in rows] for column in (self.ids, self.uris))
+        return Codes(ids, uris, self.packed[rows], self.sha256[rows], self.relaxed[rows])
+
+    @staticmethod
+    def concat(parts: Sequence[Codes]) -> Codes:
+        """Put rows after each other."""
+        return Codes(
+            [row for part in parts for row in part.ids],
+            [uri for part in parts for uri in part.uris],
+            np.concatenate([part.packed for part in parts]),
+            np.concatenate([part.sha256 for part in parts]),
+            np.concatenate([part.relaxed for part in parts]),
+        )
+
+
+def part_path(out: Path, number: int) -> Path:
+    """Return where a part lies."""
+    return out / f"part-{number:05}.parquet"
+
+
+def write_part(out: Path, codes: Codes, receipt: Receipt) -> None:
+    """Write a part and its receipt, whole or not at all; an older one is replaced.
+
+    Raises:
+        SchnRayError: the disk is full or may not be written.
+    """
+    if len(codes.ids) != receipt.coded:
+        raise AssertionError(f"{len(codes.ids)} codes for a receipt of {receipt.coded}")
+    path = part_path(out, receipt.number)
+    # a name of its own: a worker that was given up may still be at work on the same part
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    metadata = {_RECEIPT: _packed(receipt)}
+    try:
+        pq.write_table(_table(codes).replace_schema_metadata(metadata), beside)
+        beside.rename(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise SchnRayError(
+            f"cannot write {path}: {error.strerror or error}. The parts before it stay: make room "
+            "and run the same command again"
+        ) from error
+
+
+def read_part(path: Path) -> Codes:
+    """Read the rows of a part.
+
+    Raises:
+        SchnRayError: a damaged file.
+    """
+    try:
+        table = pq.read_table(path)
+        relaxed = np.zeros((len(table), 0), np.float16)
+        if RELAXED in table.column_names:
+            column = table[RELAXED].combine_chunks()
+            relaxed = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
+        ids, uris = table[ID].to_pylist(), table[URI].to_pylist()
+        return Codes(ids, uris, packed_codes(table), packed_codes(table, SHA256), relaxed)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def read_receipts(out: Path) -> dict[int, Receipt]:
+    """Read the receipts of all parts, by number.
+
+    Raises:
+        SchnRayError: a damaged part.
+    """
+    receipts = [read_receipt(path) for path in sorted(out.glob(PARTS))]
+    return {receipt.number: receipt for receipt in receipts}
+
+
+def remove_parts(out: Path, numbers: Iterable[int]) -> None:
+    """Remove parts of which nothing is left, and what killed workers left half-written."""
+    for number in numbers:
+        part_path(out, number).unlink()
+    for path in out.glob(UNFINISHED):
+        path.unlink(missing_ok=True)
+
+
+def read_codes(out: Path) -> tuple[pa.Table, NDArray[np.uint8]]:
+    """Read all parts in order -> (table of id and uri, packed codes [n, ceil(K / 8)]).
+
+    Raises:
+        SchnRayError: there is no part.
+    """
+    parts = sorted(out.glob(PARTS))
+    if not parts:
+        raise SchnRayError(f"{out} holds no {PARTS}")
+    columns = [ID, URI, CODE]
+    tables = [pq.read_table(part, columns=columns).replace_schema_metadata() for part in parts]
+    table = pa.concat_tables(tables)
+    return table.select([ID, URI]), packed_codes(table)
+
+
+def _table(codes: Codes) -> pa.Table:
+    columns = {
+        ID: pa.array(codes.ids, pa.string()),
+        URI: pa.array(codes.uris, pa.string()),
+        CODE: code_column(codes.packed),
+        SHA256: code_column(codes.sha256),
+    }
+    if codes.relaxed.shape[1]:
+        flat = pa.array(codes.relaxed.reshape(-1), pa.float16())
+        columns[RELAXED] = pa.FixedSizeListArray.from_arrays(flat, codes.relaxed.shape[1])
+    return pa.table(columns)
+
+
+def _packed(receipt: Receipt) -> bytes:
+    # the names of 2,048 files are longer than their codes, and are in the column of ids as well
+    return zlib.compress(json.dumps([receipt.number, *map(_plain, receipt.done)]).encode())
+
+
+def _plain(done: Done) -> list[Any]:
+    unit = done.unit
+    bad = [list(asdict(row).values()) for row in done.quarantined]
+    return [unit.file, unit.start, unit.rows, unit.stamp, done.coded, bad]
+
+
+def read_receipt(path: Path) -> Receipt:
+    """Read the receipt of one part.
+
+    Raises:
+        SchnRayError: a damaged part.
+    """
+    try:
+        packed = pq.read_schema(path).metadata[_RECEIPT]
+        number, *done = json.loads(zlib.decompress(packed))
+        return Receipt(
+            number,
+            tuple(
+                Done(Unit(file, start, rows, at), coded, tuple(BadRow(*row) for row in bad))
+                for file, start, rows, at, coded, bad in done
+            ),
+        )
+    except (OSError, KeyError, TypeError, ValueError, zlib.error, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> SchnRayError:
+    return SchnRayError(
+        f"{path} is damaged or not a part that encode wrote ({error}); remove this file and run "
+        "encode --update: it codes what is missing"
+    )

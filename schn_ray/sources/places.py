@@ -1,0 +1,175 @@
+"""Where files are: a local path, or a URI that pyarrow or fsspec opens (s3://, gs://, ...).
+
+Local files are read directly; ``file://`` is a local path in other words. Web addresses are
+refused: no image is fetched from wherever a list of strangers points.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from pyarrow import fs
+
+from schn_ray.errors import SchnRayError
+from schn_ray.sources.rows import stamp
+
+_URI = re.compile(r"(?P<root>(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://[^/]*)/*(?P<path>.*)", re.DOTALL)
+_WEB = ("http", "https", "ftp", "ftps")
+
+
+class OutsideRootError(ValueError):
+    """A path in a list leads out of the folder that its images have to lie in."""
+
+
+def is_uri(place: str) -> bool:
+    """Tell a URI from a local path.
+
+    >>> is_uri("s3://bucket/a.png"), is_uri("/photos/a.png")
+    (True, False)
+    """
+    return _URI.fullmatch(place) is not None
+
+
+def absolute(location: str) -> str:
+    """Return an absolute local path, also for ``file://``, or a URI without a slash at its end."""
+    if location.startswith("file://"):
+        return os.path.abspath(unquote(location.removeprefix("file://").removeprefix("localhost")))
+    return location.rstrip("/") if is_uri(location) else os.path.abspath(location)
+
+
+def join(root: str, below: str) -> str:
+    """Return the place of a path below a folder."""
+    return f"{root}/{below}" if is_uri(root) else os.path.join(root, below)
+
+
+def read_file(place: str) -> bytes:
+    """Read a file; ``OSError`` if it cannot be, and for pipes, which would wait for ever."""
+    if not is_uri(place):
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            raise OSError("not a regular file")
+        return Path(place).read_bytes()
+    filesystem, path = opened(place)
+    try:
+        with filesystem.open_input_stream(path, compression=None) as file:
+            return bytes(file.read())
+    except OSError:
+        raise
+    except Exception as error:  # a file system of fsspec may raise anything
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def is_there(location: str) -> str | None:
+    """Return ``file`` or ``folder``, or None where there is neither.
+
+    Raises:
+        SchnRayError: a URI that nothing opens.
+    """
+    if not is_uri(location):
+        return "folder" if os.path.isdir(location) else "file" if os.path.exists(location) else None
+    filesystem, path = opened(location)
+    found = filesystem.get_file_info(path).type
+    return {fs.FileType.File: "file", fs.FileType.Directory: "folder"}.get(found)
+
+
+def size_and_stamp(place: str) -> tuple[int, str]:
+    """Return a file's size in bytes and its stamp; ``OSError`` where there is none."""
+    if not is_uri(place):
+        status = os.stat(place)
+        return status.st_size, stamp(status.st_size, status.st_mtime_ns)
+    filesystem, path = opened(place)
+    info = filesystem.get_file_info(path)
+    if info.type != fs.FileType.File:
+        raise FileNotFoundError(f"{place}: no such file")
+    return info.size or 0, stamp(info.size, info.mtime_ns)
+
+
+def files_below(location: str) -> Iterator[tuple[str, int, str]]:
+    """List a folder at a URI: path below it, size in bytes, stamp; hidden ones are passed over."""
+    filesystem, root = opened(location)
+    for info in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
+        below = info.path.removeprefix(root).lstrip("/")
+        if info.type == fs.FileType.File and not any(p.startswith(".") for p in below.split("/")):
+            yield below, info.size or 0, stamp(info.size, info.mtime_ns)
+
+
+def opened(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of a URI and the path in it.
+
+    Raises:
+        SchnRayError: a web address, or a kind of file system that is not installed.
+    """
+    parts = _URI.fullmatch(uri)
+    assert parts, uri
+    filesystem, base = _filesystem(parts["root"], parts["scheme"].lower())
+    return filesystem, posixpath.join(base, parts["path"]) if base else parts["path"]
+
+
+@functools.lru_cache(maxsize=16)
+def _filesystem(root: str, scheme: str) -> tuple[fs.FileSystem, str]:
+    if scheme in _WEB:
+        raise SchnRayError(f"{root}: images are not fetched from web addresses; download them")
+    try:
+        return fs.FileSystem.from_uri(root)
+    except (ValueError, OSError) as not_of_arrow:
+        reason: Exception = not_of_arrow
+    try:
+        from fsspec.core import url_to_fs
+
+        filesystem, base = url_to_fs(root)
+        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), base
+    except (ImportError, ValueError) as error:
+        reason = error if isinstance(error, ImportError) else reason
+    raise SchnRayError(
+        f"{root} cannot be opened ({reason}); pyarrow opens s3://, gs:// and hdfs://, other kinds "
+        "need fsspec and its package for them, such as: pip install fsspec adlfs"
+    )
+
+
+@dataclass(frozen=True)
+class Root:
+    """The folder that the paths of a list lie in.
+
+    Args:
+        folder: local path or URI.
+        strip: cut off the paths where they begin with it.
+        fenced: whether what lies outside of the folder is refused.
+    """
+
+    folder: str
+    strip: str = ""
+    fenced: bool = True
+
+    def place(self, path: str) -> str:
+        """Return where a path of the list leads.
+
+        Raises:
+            OutsideRootError: out of the folder.
+
+        >>> Root("/photos").place("cat/../dog/1.png")
+        '/photos/dog/1.png'
+        """
+        if self.strip and path.startswith(self.strip):
+            path = path.removeprefix(self.strip).lstrip("/")
+        folder = self.folder.rstrip("/")
+        if parts := _URI.fullmatch(path):
+            place = f"{parts['root']}/{posixpath.normpath(parts['path'])}"
+        elif is_uri(folder):
+            below = posixpath.normpath(path)
+            inside = not below.startswith(("../", "/"))
+            place = f"{folder}/{below}" if inside else below
+        else:
+            place = posixpath.normpath(posixpath.join(folder or "/", path))
+        if self.fenced and (not place.startswith(folder + "/") or "/../" in place):
+            raise OutsideRootError(
+                f"{path} leads out of {self.folder}; if that is right, allow it with --set "
+                "source.allow_outside=true"
+            )
+        return place
