@@ -161,13 +161,13 @@ class TrainConfig(Section):
 
     bits: Annotated[int, Field(ge=1, le=65_536)] = 32
     seed: Annotated[int, Field(ge=0)] = 0
-    precision: PrecisionName = "auto"
-    compile: bool = False
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     codes: CodesConfig = CodesConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
+    precision: PrecisionName = "auto"
+    compile: bool = False
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)

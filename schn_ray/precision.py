@@ -36,7 +36,6 @@ class Precision:
 
     def set_products(self) -> None:
         """Set how this process multiplies float32 matrices, for all of torch."""
-        exact = self.name == "float32" or (self.name == "auto" and not self.bf16)
-        products = "ieee" if exact else "tf32"
-        torch.backends.cuda.matmul.fp32_precision = products
-        torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
+        rounded = self.bf16 or self.name == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = rounded
+        torch.backends.cudnn.allow_tf32 = rounded
