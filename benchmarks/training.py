@@ -6,7 +6,8 @@
 adversarial part, and targets looked up in the similarity of all pairs of 5,000 rows; the losses of
 both are printed. ``workers`` trains for some batches from JPEGs on one worker and on two real gloo
 processes, a core and a thread each, and prints images/s, the share of the time that the step waited
-for images, and how long a checkpoint takes.
+for images, and how long a checkpoint takes. Two processes that train for themselves show what the
+machine gives to a second core at all.
 """
 
 import argparse
@@ -148,45 +149,53 @@ def measure_step(folder: Path, backbone: str, batch_size: int, repeats: int) -> 
     )
 
 
-def measure_run(rank: int, size: int, folder: Path, store: Path, config: TrainConfig) -> None:
+def measure_run(
+    rank: int, size: int, together: bool, folder: Path, store: Path, config: TrainConfig
+) -> None:
     torch.set_num_threads(1)
-    if size > 1:
-        dist.init_process_group("gloo", f"file://{folder}/meet-{size}", rank=rank, world_size=size)
-    workers = current_workers()
-    run = build_run(config, open_store(store), workers, torch.device("cpu"))
+    if together:
+        dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
+    run = build_run(config, open_store(store), current_workers(), torch.device("cpu"))
     torch.set_flush_denormal(True)
     loop.train_iteration(run)  # warms up
     run.iteration = 1
     measured = loop.train_iteration(run)
+    saved_s = time.perf_counter()
     if rank == 0:
-        started = time.perf_counter()
         run.save(folder, best=True)
-        torch.save((measured, time.perf_counter() - started), folder / f"{size}.pt")
-    if size > 1:
+    torch.save((measured, time.perf_counter() - saved_s), folder / f"{rank}.pt")
+    if together:
         dist.destroy_process_group()
 
 
 def measure_workers(folder: Path, backbone: str, batch_size: int, batches: int) -> None:
     store = write_store(folder, round(batch_size * batches / 0.9) + 50)
-    config = config_of(
-        backbone,
-        f"schedule.batch_size={batch_size}",
-        f"schedule.samples={batch_size * batches}",
-        "schedule.epochs=1",
-    )
-    speed = {}
-    for size in (1, 2):
-        mp.spawn(measure_run, (size, folder, store, config), nprocs=size)
-        measured, saved_s = torch.load(folder / f"{size}.pt", weights_only=False)
-        speed[size] = measured.images_per_second
-        published = 3 * 5000 / speed[size]
-        print(
-            f"{backbone}, batch {batch_size}, {size} worker(s): {speed[size]:.1f} images/s, "
-            f"{measured.data_wait:.2%} waiting for images; a checkpoint takes {saved_s:.1f} s, "
-            f"{saved_s / published:.2%} of an iteration of 3 x 5,000 images",
-            flush=True,
+
+    def images_per_second(name: str, size: int, together: bool) -> float:
+        rows = batch_size if size == 1 or together else batch_size // size
+        config = config_of(
+            backbone,
+            f"schedule.batch_size={rows}",
+            f"schedule.samples={rows * batches}",
+            "schedule.epochs=1",
         )
-    print(f"2 workers: {speed[2] / speed[1]:.2f} times the images/s of 1")
+        mp.spawn(measure_run, (size, together, folder, store, config), nprocs=size)
+        found = [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(size)]
+        (folder / "meet").unlink(missing_ok=True)
+        speeds = [measured.images_per_second for measured, _ in found]
+        speed = speeds[0] if together else sum(speeds)
+        print(f"  {name}: {speed:.1f} images/s, {found[0][0].data_wait:.2%} waiting for images")
+        share = found[0][1] / (3 * 5000 / speed)
+        print(f"    a checkpoint: {share:.2%} of an iteration of 3 x 5,000 images", flush=True)
+        return speed
+
+    print(f"{backbone}, batches of {batch_size}, a thread each")
+    one = images_per_second("1 worker", 1, together=False)
+    two = images_per_second("2 workers", 2, together=True)
+    apart = images_per_second(
+        "2 processes that share nothing, half a batch each", 2, together=False
+    )
+    print(f"  2 workers: {two / one:.2f} times 1 worker, {two / apart:.2f} times the 2 processes")
 
 
 def main() -> None:

@@ -109,7 +109,9 @@ class Workers:
         if self.size == 1:
             return network
         devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(network, devices, broadcast_buffers=False)
+        return DistributedDataParallel(
+            network, devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
 
 def current_workers() -> Workers:

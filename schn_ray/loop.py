@@ -153,6 +153,7 @@ class Iteration:
         images_per_second: of all workers, while training.
         data_wait: share of the training time that the first worker waited for images.
         learning_rate: the highest of all optimisers.
+        workers: who shared each batch.
     """
 
     iteration: int
@@ -163,6 +164,7 @@ class Iteration:
     images_per_second: float
     data_wait: float
     learning_rate: float
+    workers: int
 
 
 Report = Callable[[Iteration, bool], None]
@@ -216,6 +218,7 @@ def train_iteration(run: Run) -> Iteration:
         learning_rate=max(
             group["lr"] for o in run.method.optimisers.values() for group in o.param_groups
         ),
+        workers=run.workers.size,
     )
 
 

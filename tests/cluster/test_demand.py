@@ -1,0 +1,42 @@
+"""What is asked of a cluster that does not have it, or not now."""
+
+import pytest
+import ray
+
+from schn_ray.cluster.session import Demand
+from schn_ray.errors import SchnRayError
+
+
+@pytest.fixture
+def four_cpus_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 3.0, "GPU": 1.0})
+
+
+@pytest.mark.usefixtures("four_cpus_and_a_gpu")
+@pytest.mark.parametrize(
+    ("demand", "message"),
+    [
+        (Demand(5, 8, gpus=0), "5 workers want 1 CPU each, the cluster has 4, 1 in use"),
+        (Demand(2, 2, cpus=3, gpus=0), "2 workers want 3 CPU each, the cluster has 4, 1 in use"),
+        (Demand(2, 2, gpus=1), "2 workers want 1 GPU each, the cluster has 1, 0 in use"),
+    ],
+)
+def test_more_than_there_is_is_an_error(demand: Demand, message: str) -> None:
+    with pytest.raises(SchnRayError, match=message):
+        demand.require()
+
+
+@pytest.mark.usefixtures("four_cpus_and_a_gpu")
+def test_what_is_in_use_is_waited_for_aloud(capsys: pytest.CaptureFixture[str]) -> None:
+    Demand(4, 4, gpus=0).require()
+    said = capsys.readouterr().err
+    assert "4 workers want 1 CPU each, the cluster has 4, 1 in use; waiting" in said
+    Demand(2, 8, gpus=0).require()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("four_cpus_and_a_gpu")
+def test_gpus_are_taken_where_there_are_enough() -> None:
+    assert Demand(1, 4).resources() == {"CPU": 1, "GPU": 1}
+    assert Demand(2, 4, cpus=2).resources() == {"CPU": 2}
