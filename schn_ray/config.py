@@ -98,6 +98,7 @@ class NetworkConfig(Section):
     backbone: str = "alexnet"
     weights: str | None = None
     image_size: Count | None = None
+    reduced_decoding: bool = True
     base_channels: Count = 16
     freeze_batch_norm: bool = False
     semantic_dim: Count = 512

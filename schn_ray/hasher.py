@@ -180,4 +180,6 @@ def preprocessing_for(network: NetworkConfig) -> Preprocessing:
         resize = round(resize * network.image_size / crop)
         crop = network.image_size
     mean, std = normalisation(network.backbone)
-    return Preprocessing(resize=resize, crop=crop, mean=mean, std=std)
+    return Preprocessing(
+        resize=resize, crop=crop, mean=mean, std=std, reduced=network.reduced_decoding
+    )

@@ -235,3 +235,17 @@ def test_preprocessing_refuses_what_cannot_be_cut() -> None:
 def test_decoding_needs_no_torch() -> None:
     script = "import sys, schn_ray.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_reduced_decoding_reads_large_jpegs_smaller_and_nothing_else() -> None:
+    smooth = Image.linear_gradient("L").resize((1600, 1200)).convert("RGB")
+    jpeg, png = (encoded(smooth, kind) for kind in ("JPEG", "PNG"))
+    assert decode(jpeg, 10**8, at_least=64).size == (200, 150)
+    assert decode(jpeg, 10**8, at_least=512).size == (1600, 1200)
+    assert decode(png, 10**8, at_least=64).size == (1600, 1200)
+    whole = Preprocessing(resize=32, crop=32)
+    reduced = whole.model_copy(update={"reduced": True})
+    views = [evaluation_view(jpeg, p).astype(int) for p in (whole, reduced)]
+    assert 0 < np.abs(views[0] - views[1]).max() <= 3
+    with pytest.raises(BadImage, match="more than max_pixels"):
+        decode(jpeg, 10**6, at_least=64)

@@ -60,6 +60,10 @@ def history(iterations: int) -> list[dict[str, Any]]:
             "loss": {name: (place + 1) / t for place, name in enumerate(losses)},
             "validation_map": None if t % 2 else 1 - 1 / t,
             "unique_share": 1 / t,
+            "code_distance": t,
+            "images_per_second": 100 + t,
+            "data_wait": 0.01 * t,
+            "learning_rate": 1e-3 / t,
         }
         for t in range(1, iterations + 1)
     ]
@@ -152,10 +156,13 @@ def test_every_part_is_there(page: Page) -> None:
         "Adversarial losses",
         "Validation mAP",
         "Share of distinct codes",
+        "Distance between class codes",
+        "Waiting for images",
+        "Learning rate",
         "What the search finds",
     ):
         assert words in page.text
-    assert len(svgs(page)) == 12  # six charts, light and dark
+    assert len(svgs(page)) == 20  # ten charts, light and dark
 
 
 def test_every_example_has_its_distances_and_marks(page: Page) -> None:

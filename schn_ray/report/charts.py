@@ -29,6 +29,26 @@ _LOSSES = (
 )
 
 
+_PLAIN = (  # title, name in the history, y axis, whether from 0 to 1, caption
+    (
+        "Distance between class codes",
+        "code_distance",
+        "bits",
+        False,
+        "Smallest Hamming distance between the majority codes of two classes; at 0 two are one.",
+    ),
+    ("Speed", "images_per_second", "images/s", False, "Of all workers together, while training."),
+    (
+        "Waiting for images",
+        "data_wait",
+        "share of the time",
+        True,
+        "Where this is large, more CPUs (--cpus) or smaller files would help; more GPUs would not.",
+    ),
+    ("Learning rate", "learning_rate", "learning rate", False, "The highest of all optimisers."),
+)
+
+
 @dataclass(frozen=True)
 class Curve:
     """Points joined by a line; ``label`` is for the legend."""
@@ -51,8 +71,9 @@ class Chart:
 
 
 def training_charts(history: Rows) -> list[Chart]:
-    """Return the charts of a run: losses, validation mAP, share of distinct codes."""
+    """Return the charts of a run: what it learns first, then how fast."""
     charts = [*loss_charts(history), _validation(history), _unique_share(history)]
+    charts += [_plain(history, *named) for named in _PLAIN]
     return [chart for chart in charts if chart is not None]
 
 
@@ -103,6 +124,13 @@ def _unique_share(history: Rows) -> Chart | None:
     )
     title = "Share of distinct codes"
     return Chart(title, caption, "outer iteration", "share", (curve,), shares=True)
+
+
+def _plain(
+    history: Rows, title: str, name: str, y_label: str, shares: bool, caption: str
+) -> Chart | None:
+    curve = _curve(history, name, "")
+    return Chart(title, caption, "outer iteration", y_label, (curve,), shares) if curve else None
 
 
 def _curve(rows: Rows, name: str, label: str, x: str = "iteration") -> Curve | None:
