@@ -238,7 +238,8 @@ def test_decoding_needs_no_torch() -> None:
 
 
 def test_reduced_decoding_reads_large_jpegs_smaller_and_nothing_else() -> None:
-    smooth = Image.linear_gradient("L").resize((1600, 1200)).convert("RGB")
+    coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    smooth = Image.fromarray(coarse).resize((1600, 1200), Image.Resampling.BICUBIC)
     jpeg, png = (encoded(smooth, kind) for kind in ("JPEG", "PNG"))
     assert decode(jpeg, 10**8, at_least=64).size == (200, 150)
     assert decode(jpeg, 10**8, at_least=512).size == (800, 600)
@@ -247,6 +248,6 @@ def test_reduced_decoding_reads_large_jpegs_smaller_and_nothing_else() -> None:
     whole = Preprocessing(resize=32, crop=32)
     reduced = whole.model_copy(update={"reduced": True})
     views = [evaluation_view(jpeg, p).astype(int) for p in (whole, reduced)]
-    assert 0 < np.abs(views[0] - views[1]).max() <= 3
+    assert 0 < np.abs(views[0] - views[1]).max() <= 12
     with pytest.raises(BadImage, match="more than max_pixels"):
         decode(jpeg, 10**6, at_least=64)
