@@ -72,13 +72,14 @@ def show(what: str, workers: int, loop: float, ours: float) -> None:
 def measured(
     model: Path, source: Path, shard_rows: int, workers: int, folder: Path
 ) -> tuple[float, float]:
-    """Return the images a second of the loop, and of encode."""
-    loop = side_by_side(model, source, workers)
+    """Return the images a second of the loop, before and after, and of encode."""
+    before = side_by_side(model, source, workers)
     config = EncodeConfig(source=SourceConfig(shard_rows=shard_rows), batch_size=BATCH)
     out = folder / f"{model.name}-{workers}"
     opened = open_source(str(source), config.source)
     encode(opened, model, out, config, RayShards("encoding", workers))
-    return loop, rate(out, workers)
+    after = side_by_side(model, source, workers)
+    return (before + after) / 2, rate(out, workers)
 
 
 def rate(out: Path, workers: int) -> float:
