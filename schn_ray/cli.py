@@ -148,10 +148,7 @@ def train(
         str | None, typer.Option(help="The backbone's: a file, a name of torchvision's, or none.")
     ] = None,
     workers: Annotated[
-        str,
-        typer.Option(
-            metavar="N|N:M", help="Processes that share each batch; N:M takes what there is."
-        ),
+        str, typer.Option(metavar="N|MIN:MAX", help="Processes that share each batch.")
     ] = "1",
     cpus: Annotated[int, typer.Option(min=1, help="CPUs of each worker.")] = 1,
     gpu: Annotated[
