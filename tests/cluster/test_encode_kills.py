@@ -1,6 +1,6 @@
 """SIGKILL in the middle of encoding, by the script that anyone can run for longer.
 
-It also kills a node of a test cluster, which takes too long for every change.
+It also kills actors, and a node of a test cluster, which takes too long for every change.
 """
 
 import subprocess
@@ -10,9 +10,9 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "encode_kills.py"
 
 
-def test_a_kill_of_the_driver_or_of_an_actor_changes_no_row() -> None:
-    command = [sys.executable, str(SCRIPT), "--moments", "1", "--kinds", "driver", "actor"]
+def test_a_kill_of_the_driver_changes_no_row() -> None:
+    command = [sys.executable, str(SCRIPT), "--moments", "1", "--kinds", "driver"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     said = [line.split(" of ")[0].rstrip("0123456789") for line in ended.stdout.splitlines()]
-    assert said == ["driver 1: killed after ", "actor 1: killed after "], ended.stdout
+    assert said == ["driver 1: killed after "], ended.stdout

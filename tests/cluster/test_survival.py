@@ -1,7 +1,7 @@
 """SIGKILL and lost nodes in the middle of training: it ends as the undisturbed run.
 
-Every day one worker and one driver are killed. SCHN_RAY_TRIALS=10 tries ten random moments of every
-kind, a minute each.
+Every day one worker is killed. SCHN_RAY_TRIALS=10 tries ten random moments of every kind, a minute
+each.
 """
 
 import os
@@ -134,6 +134,7 @@ def train_until_killed(
         process.kill()
 
 
+@some_days
 @pytest.mark.parametrize("trial", TRIALS)
 def test_the_driver_is_killed(store: Path, undisturbed: Path, tmp_path: Path, trial: int) -> None:
     out = tmp_path / "run"
