@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.codes import pack, sign
-from schn_ray.config import EncodeConfig
+from schn_ray.config import EncodeConfig, PrecisionName
 from schn_ray.errors import SchnRayError
-from schn_ray.hasher import Hasher, Precision, load
+from schn_ray.hasher import Hasher, load
 from schn_ray.images import BadImage, evaluation_view
 from schn_ray.manifest import (
     AlreadyDone,
@@ -60,7 +60,7 @@ class Coding:
     model: Path
     batch_size: int = 64
     relaxed: bool = False
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
 
 
 def encode(
@@ -359,5 +359,5 @@ def _column(path: Path, name: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(model: Path, precision: Precision) -> Hasher:
+def _loaded(model: Path, precision: PrecisionName) -> Hasher:
     return load(model, precision=precision)

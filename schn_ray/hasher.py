@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from schn_ray.codes import pack, sign
-from schn_ray.config import NetworkConfig, Section, validated
+from schn_ray.config import NetworkConfig, PrecisionName, Section, validated
 from schn_ray.errors import SchnRayError
 from schn_ray.images import BadImage, Preprocessing, evaluation_view, normalise
 from schn_ray.manifest import read_manifest, sha256_file, write_atomically
@@ -31,10 +31,10 @@ from schn_ray.networks.image import (
     default_image_sizes,
     normalisation,
 )
+from schn_ray.precision import Precision
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
 MODEL = "model"  # within a run's directory
-Precision = Literal["float32", "bf16"]
 
 
 class HasherSpec(Section):
@@ -54,7 +54,7 @@ class Hasher:
         network: the image network.
         spec: what it is built from.
         device: where it runs; by default the GPU if there is one.
-        precision: ``bf16`` is faster on GPUs, and flips a few bits.
+        precision: of the network; ``bf16`` is faster on GPUs, and flips a few bits.
     """
 
     def __init__(
@@ -62,9 +62,10 @@ class Hasher:
         network: ImageNetwork,
         spec: HasherSpec,
         device: torch.device | None = None,
-        precision: Precision = "float32",
+        precision: PrecisionName = "float32",
     ) -> None:
-        self.device, self.precision = device or best_device(), precision
+        self.device = device or best_device()
+        self.precision = Precision(precision, self.device)
         self.network = network.to(self.device).eval()
         self.spec = spec
         self.fingerprint = ""  # known once it is on disk
@@ -97,8 +98,7 @@ class Hasher:
     def relaxed(self, views: NDArray[np.uint8]) -> Tensor:
         """Return the relaxed codes U_v [b, K] of evaluation views [b, 3, S, S]."""
         batch = torch.from_numpy(views).to(self.device, non_blocking=True)
-        lower = torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16")
-        with torch.inference_mode(), lower:
+        with torch.inference_mode(), self.precision.for_networks():
             _, U_v = self.network(normalise(batch, self.spec.preprocessing))
         return U_v.float().cpu()
 
@@ -141,7 +141,7 @@ def model_directory(path: Path) -> Path:
 
 
 def load(
-    path: str | Path, device: torch.device | None = None, precision: Precision = "float32"
+    path: str | Path, device: torch.device | None = None, precision: PrecisionName = "float32"
 ) -> Hasher:
     """Load a hasher from a finished run or a model directory.
 
