@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from schn_ray.distributed import Workers
 from schn_ray.errors import SchnRayError
 from schn_ray.hasher import Hasher, HasherSpec
 from schn_ray.histograms import Histograms, distance_histograms, without_themselves
-from schn_ray.images import evaluation_view, normalise
+from schn_ray.images import Preprocessing, evaluation_view, normalise
 from schn_ray.labels import multi_hot
 from schn_ray.method import Batch, Method, Relaxed
 from schn_ray.metrics import average_precision, mean_or_none
@@ -42,29 +43,30 @@ _COMPARED_CLASSES = 1000
 
 @dataclass(frozen=True)
 class ValidationImages:
-    """The validation rows, prepared once: they are few and seen after every iteration.
+    """The validation rows: each worker shows its part of them to the network.
 
     Attributes:
-        views: uint8 [m, 3, S, S].
-        labels: [m, C].
+        image: store row -> encoded bytes.
+        own_rows: where this worker's part lies in the store.
+        labels: of all validation rows [m, C].
     """
 
-    views: NDArray[np.uint8]
+    image: Callable[[int], bytes]
+    own_rows: Rows
     labels: csr_array
+    preprocessing: Preprocessing
 
-    @classmethod
-    def read(
-        cls, image: Callable[[int], bytes], store_rows: Rows, labels: csr_array, spec: HasherSpec
-    ) -> ValidationImages:
-        """Decode the validation rows of a store."""
-        size = spec.preprocessing.crop
-        views = np.zeros((len(store_rows), 3, size, size), np.uint8)
-        for view, row in zip(views, store_rows, strict=True):
-            view[:] = evaluation_view(image(int(row)), spec.preprocessing)
-        return cls(views, labels)
+    @cached_property
+    def own_views(self) -> NDArray[np.uint8]:
+        """This worker's part, uint8 [m_w, 3, S, S], decoded once: it is seen again and again."""
+        size = self.preprocessing.crop
+        views = np.zeros((len(self.own_rows), 3, size, size), np.uint8)
+        for view, row in zip(views, self.own_rows, strict=True):
+            view[:] = evaluation_view(self.image(int(row)), self.preprocessing)
+        return views
 
     def __len__(self) -> int:
-        return len(self.views)
+        return int(self.labels.shape[0])
 
 
 class Diverged(SchnRayError):
@@ -315,7 +317,8 @@ def _validate(run: Run) -> float | None:
     if not len(run.validation) or not (due or last):
         return None
     own = run.workers.own(len(run.validation))
-    views, labels, size = run.validation.views[own], run.validation.labels, run.schedule.batch_size
+    views, labels = run.validation.own_views, run.validation.labels
+    size = run.schedule.batch_size
     codes = run.hasher().encode_views(views[at : at + size] for at in range(0, len(views), size))
     everyones = run.workers.gather_any(torch.from_numpy(codes)).numpy()
     # each worker ranks its part of the rows for all of them, and the counts add up

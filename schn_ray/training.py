@@ -93,8 +93,11 @@ def build_run(
         table=initial_codes(config.codes.init, sets, config.bits, config.seed),
         spec=spec,
         data=data,
-        validation=ValidationImages.read(
-            store.image, validation_rows, store.labels[validation_rows], spec
+        validation=ValidationImages(
+            store.image,
+            validation_rows[workers.own(len(validation_rows))],
+            store.labels[validation_rows],
+            preprocessing,
         ),
         schedule=config.schedule,
         codes=config.codes,
