@@ -97,7 +97,7 @@ class Job:
         arguments += ["--workers", "2", "--set", f"source.shard_rows={SHARD_ROWS}"]
         if kind == "node":
             return [sys.executable, __file__.replace("encode_kills", "two_nodes"), *arguments]
-        return [sys.executable, "-m", "schn_ray.cli", "encode", *arguments]
+        return [sys.executable, "-m", "schn_ray", "encode", *arguments]
 
 
 def rows(out: Path) -> list[tuple[str, bytes]]:

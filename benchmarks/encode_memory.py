@@ -44,7 +44,7 @@ def peak(folder: Path, cifar10: Path, rows: int) -> dict[str, int]:
     source, out = folder / f"source-{rows}", folder / f"codes-{rows}"
     write_source(source, cifar10, rows)
     model = write_model(folder / "model", "small")
-    command = [sys.executable, "-m", "schn_ray.cli", "encode", str(source), "--out", str(out)]
+    command = [sys.executable, "-m", "schn_ray", "encode", str(source), "--out", str(out)]
     command += ["--model", str(model), "--workers", "2"]
     found = {"driver": 0, "worker": 0}
     begun = time.monotonic()

@@ -15,7 +15,7 @@ MARK = "SCHN_RAY_TEST_MARK"
 
 def start(*arguments: object, mark: str = "", address: str | None = None) -> subprocess.Popen[str]:
     """Start ``schn-ray`` on a Ray of its own, or on the cluster of ``address``."""
-    command = [sys.executable, "-m", "schn_ray.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "schn_ray", *map(str, arguments)]
     environment = os.environ | {MARK: mark}
     environment.pop("RAY_ADDRESS", None)
     if address is not None:
