@@ -82,7 +82,7 @@ def literal_step(schn: Schn, batch: Batch, S: Tensor, rows: Tensor) -> dict[str,
     A = S[rows][:, rows]
 
     def latent_side(F_v: Tensor, F_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features = BatchFeatures(F_v, F_s, F_v, F_s, A)
+        features = BatchFeatures(F_v, F_s, A)
         Z, U_z = nets.latent(features, whole)
         return U_z, *nets.cycle(features, Z, whole)
 

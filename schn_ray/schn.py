@@ -94,6 +94,9 @@ class Schn:
         self.label_sets, self.workers, self.precision = label_sets, workers, precision
         similar, dissimilar = pair_counts(label_sets.sizes, label_sets.sets)
         self.negative = -similar / dissimilar if loss.negative_target == "soft" else 0.0
+        for network in networks.children():
+            if network is not networks.image:
+                workers.factor(network)
         networks.image.to(memory_format=torch.channels_last)
         image = workers.overlap(networks.image)
         self._image = torch.compile(image) if compiled else image
@@ -119,7 +122,7 @@ class Schn:
         share = self.workers.share(total)
         out = self._forward(batch)
         terms = self._code_terms(out, batch)
-        self._descend("main", share * weighted(terms, self.loss), self._explicitly_averaged())
+        self._descend("main", share * weighted(terms, self.loss))
         if self.networks.discriminators is not None:
             terms |= self._adversarial_steps(self.networks.discriminators, out, share, total)
         relaxed = Relaxed(out.U_v.detach(), out.U_s.detach(), out.U_z.detach())
@@ -148,7 +151,7 @@ class Schn:
             F_v, U_v = self._image(batch.images)
             F_s, U_s = self.networks.semantic(Y_own)
             visual, semantic = F_v.detach(), F_s.detach()
-            features = BatchFeatures(visual, semantic, gather(visual), gather(semantic), A)
+            features = BatchFeatures(visual, semantic, A)
             Z, U_z = self.networks.latent(features, gather)
             R_v, R_s = self.networks.cycle(features, Z, gather)
         codes = (U.to(batch.B.dtype) for U in (U_v, U_s, U_z, R_v, R_s))
@@ -177,24 +180,20 @@ class Schn:
         R_v, R_s = (R.to(out.U_v.dtype) for R in (R_v, R_s))
         real = judged_real(discriminators(out.U_v.detach(), out.U_s.detach()))
         fake = judged_fake(discriminators(R_v.detach(), R_s.detach()))
-        judging = list(discriminators.parameters())
         weight = share * self.loss.adversarial
-        self._descend("discriminators", weight * (real + fake), judging)
+        self._descend("discriminators", weight * (real + fake))
         fooling = judged_real(discriminators(R_v, R_s))
-        self._descend("generators", weight * fooling, self.networks.generators())
+        self._descend("generators", weight * fooling)
         return {"discriminator": real + fake, "adversarial": fooling}
 
-    def _descend(self, name: str, loss: Tensor, averaged: list[nn.Parameter]) -> None:
+    def _descend(self, name: str, loss: Tensor) -> None:
         optimiser = self.optimisers[name]
         optimiser.zero_grad()
         moved = [p for group in optimiser.param_groups for p in group["params"]]
         # with DDP around the image network, gradients must flow through its hooks: name no inputs
         loss.backward(inputs=None if name == "main" else moved)
-        self.workers.average_gradients(averaged)
+        self.workers.complete_gradients(self.networks, moved)
         optimiser.step()
-
-    def _explicitly_averaged(self) -> list[nn.Parameter]:
-        return [*self.networks.semantic.parameters(), *self.networks.generators()]
 
     def _make_optimisers(self) -> dict[str, Optimizer]:
         def adam(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -205,7 +204,9 @@ class Schn:
                 fused=True,  # one pass over memory: on a CPU a step is bound by it
             )
 
-        main = [*self.networks.image.parameters(), *self._explicitly_averaged()]
+        networks = self.networks
+        main = [*networks.image.parameters(), *networks.semantic.parameters()]
+        main += networks.generators()
         optimisers = {"main": adam(main)}
         if self.networks.discriminators is not None:
             optimisers["discriminators"] = adam(self.networks.discriminators.parameters())

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from image_files import write_tree
+from trained import last_state, photo_store
 from users import TINY
 
 from schn_ray import board, loop, training
@@ -41,11 +42,10 @@ def small_config(*settings: str) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("training")
-    tree = write_tree(folder / "images", {"cat": 16, "dog": 16, "owl": 16})
     config = PrepareConfig(train_share=0.6, validation_share=0.3)
-    prepare(open_source(str(tree), SourceConfig()), config, folder / "store")
-    return folder / "store"
+    return photo_store(
+        tmp_path_factory.mktemp("training"), {"cat": 16, "dog": 16, "owl": 16}, config
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,6 @@ def finished(store: Path) -> Path:
     out = store.parent / "run"
     train_here(small_config(), store, out)
     return out
-
-
-def state(run: Path) -> dict[str, torch.Tensor]:
-    saved = torch.load(run / "checkpoints" / loop.LAST, weights_only=True)
-    return saved["networks"] | saved["codes"]
 
 
 def test_a_run_leaves_what_it_promises(finished: Path, store: Path) -> None:
@@ -164,7 +159,7 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one(
     with pytest.raises(SchnRayError, match="unfinished"):
         read_manifest(out, "run")
     train_here(small_config(), store, out)
-    torch.testing.assert_close(state(out), state(finished), rtol=0, atol=0)
+    torch.testing.assert_close(last_state(out), last_state(finished), rtol=0, atol=0)
     assert fingerprint(out) == fingerprint(finished)
     for ours, theirs in zip(read_metrics(out), read_metrics(finished), strict=True):
         timed = {"images_per_second": 0, "data_wait": 0}
@@ -209,7 +204,7 @@ def test_fixed_centres_stay_where_they_are(store: Path, tmp_path: Path) -> None:
     config = small_config("codes.init=hadamard", "codes.update=false", "schedule.iterations=1")
     before = build_run(config, open_store(store), Workers(), torch.device("cpu")).table
     train_here(config, store, tmp_path / "run")
-    assert torch.equal(state(tmp_path / "run")["packed"], torch.from_numpy(before.packed))
+    assert torch.equal(last_state(tmp_path / "run")["packed"], torch.from_numpy(before.packed))
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_term(store: Path, tmp_path: Path) -> None:
@@ -233,7 +228,7 @@ def test_a_loss_that_breaks_later_leaves_a_good_checkpoint(
     with pytest.raises(SchnRayError, match="last checkpoint, of iteration 2, is good"):
         train_here(small_config(), store, tmp_path / "run")
     assert [line["iteration"] for line in read_metrics(tmp_path / "run")] == [1, 2]
-    assert all(x.isfinite().all() for x in state(tmp_path / "run").values())
+    assert all(x.isfinite().all() for x in last_state(tmp_path / "run").values())
 
 
 def test_tensorboard_shows_what_the_metrics_say(store: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from schn_ray.networks.attention import BatchAttention
 from schn_ray.networks.latent import BatchFeatures
 
 
@@ -15,15 +16,12 @@ class Reconstruction(nn.Module):
 
     def __init__(self, query_dim: int, value_dim: int, bits: int) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(
-            query_dim, num_heads=1, kdim=query_dim, vdim=value_dim
-        )
+        self.attention = BatchAttention(query_dim, query_dim, value_dim)
         self.to_code = _mlp(query_dim, bits)
 
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Own rows' query [b, d_q], all rows' keys [N, d_q] and values [N, d_v] -> R [b, K]."""
-        attended, _ = self.attention(query, keys, values, need_weights=False)
-        return torch.tanh(self.to_code(attended))
+    def forward(self, query: Tensor, value: Tensor, gather: Callable[[Tensor], Tensor]) -> Tensor:
+        """Own rows' query (and key) [b, d_q] and value [b, d_v] -> R [b, K]."""
+        return torch.tanh(self.to_code(self.attention(query, query, value, gather)))
 
 
 class LatentQueryCycle(nn.Module):
@@ -38,10 +36,7 @@ class LatentQueryCycle(nn.Module):
         self, features: BatchFeatures, Z: Tensor, gather: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Features and own Z [b, d_z] -> R_v, R_s [b, K]."""
-        Z_all = gather(Z)
-        R_v = self.image(Z, Z_all, features.F_s_all)
-        R_s = self.semantic(Z, Z_all, features.F_v_all)
-        return R_v, R_s
+        return self.image(Z, features.F_s, gather), self.semantic(Z, features.F_v, gather)
 
 
 class LatentValueCycle(nn.Module):
@@ -56,10 +51,7 @@ class LatentValueCycle(nn.Module):
         self, features: BatchFeatures, Z: Tensor, gather: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Features and own Z [b, d_z] -> R_v, R_s [b, K]."""
-        Z_all = gather(Z)
-        R_v = self.image(features.F_s, features.F_s_all, Z_all)
-        R_s = self.semantic(features.F_v, features.F_v_all, Z_all)
-        return R_v, R_s
+        return self.image(features.F_s, Z, gather), self.semantic(features.F_v, Z, gather)
 
 
 CYCLES = {"schn": LatentQueryCycle, "schn-mmasia": LatentValueCycle}

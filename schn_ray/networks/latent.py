@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from schn_ray.networks.attention import BatchAttention
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -20,15 +22,11 @@ class BatchFeatures(NamedTuple):
     Attributes:
         F_v: [b, d_v] visual features of this worker's rows.
         F_s: [b, d_s] semantic features of this worker's rows.
-        F_v_all: [N, d_v], of the global batch; on one process the same as ``F_v``.
-        F_s_all: [N, d_s], likewise.
         A: [b, N], 1 where an own row shares a label with a row of the batch.
     """
 
     F_v: Tensor
     F_s: Tensor
-    F_v_all: Tensor
-    F_s_all: Tensor
     A: Tensor
 
 
@@ -54,9 +52,7 @@ class LatentNetwork(nn.Module):
         mean_over_neighbours: bool = False,
     ) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(
-            semantic_dim, num_heads=1, kdim=semantic_dim, vdim=visual_dim
-        )
+        self.attention = BatchAttention(semantic_dim, semantic_dim, visual_dim)
         self.convolution = nn.Linear(semantic_dim, latent_dim)
         self.dropout = nn.Dropout(dropout)
         self.hash = nn.Linear(latent_dim, bits)
@@ -67,7 +63,7 @@ class LatentNetwork(nn.Module):
         self, features: BatchFeatures, gather: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Features of the batch -> Z [b, d_z], U_z [b, K] of this worker's rows."""
-        H, _ = self.attention(features.F_s, features.F_s_all, features.F_v_all, need_weights=False)
+        H = self.attention(features.F_s, features.F_s, features.F_v, gather)
         graph = features.A
         if self.mean_over_neighbours:
             # a row without labels has no neighbour, not even itself

@@ -5,16 +5,13 @@ import uuid
 from pathlib import Path
 
 import pytest
-from image_files import write_tree
 from processes import as_options, marked_processes, start, wait_for
+from trained import photo_store
 from users import TINY
 
-from schn_ray.config import PrepareConfig, SourceConfig
 from schn_ray.errors import SchnRayError
 from schn_ray.hasher import fingerprint
 from schn_ray.manifest import read_manifest
-from schn_ray.sources import open_source
-from schn_ray.store import prepare
 from schn_ray.training import read_metrics
 
 SETTINGS = (*TINY, "schedule.iterations=4", "schedule.epochs=6", "schedule.batch_size=4")
@@ -22,10 +19,7 @@ SETTINGS = (*TINY, "schedule.iterations=4", "schedule.epochs=6", "schedule.batch
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("interrupt")
-    tree = write_tree(folder / "photos", {"cat": 16, "dog": 16})
-    prepare(open_source(str(tree), SourceConfig()), PrepareConfig(), folder / "store")
-    return folder / "store"
+    return photo_store(tmp_path_factory.mktemp("interrupt"), {"cat": 16, "dog": 16})
 
 
 def train(store: Path, out: Path) -> list[object]:
