@@ -11,7 +11,8 @@ test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore tests/cluster
+	$(BIN)/pytest tests/cluster
 
 # uv installs the same files as pip, many times faster
 .venv/ready: requirements.lock pyproject.toml
