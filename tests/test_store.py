@@ -20,7 +20,9 @@ from schn_ray.errors import SchnRayError, TooManyBadRows
 from schn_ray.manifest import AlreadyDone, read_manifest, verify_files
 from schn_ray.protocols import ROLES
 from schn_ray.sources import Shard, open_source
-from schn_ray.store import T, _digests, multi_hot, open_store, prepare, vocabulary
+from schn_ray.store import multi_hot, open_store, prepare, vocabulary
+from schn_ray.store.describing import as_digests
+from schn_ray.store.preparing import T
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -61,6 +63,7 @@ def test_a_store_holds_every_row(image_tree: Path, tmp_path: Path) -> None:
         "validation": 3,
         "query": 3,
         "gallery": 12,
+        "audit": "nothing found",
     }
     store = open_store(tmp_path / "store")
     files = sorted(image_tree.rglob("*.png"))
@@ -272,7 +275,7 @@ def test_multi_hot_over_chunks_and_slices() -> None:
 def test_digests_of_a_slice() -> None:
     digests = [bytes([i]) * 32 for i in range(5)]
     column = pa.chunked_array([pa.array(digests, pa.binary(32)).slice(2)])
-    assert [digest.tobytes() for digest in _digests(column)] == digests[2:]
+    assert [digest.tobytes() for digest in as_digests(column)] == digests[2:]
 
 
 @pytest.mark.skipif(not (SHARED / "data/cifar10.parquet").is_file(), reason="no shared data")
