@@ -163,8 +163,12 @@ class _OnlyNumpy(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-@functools.lru_cache(maxsize=2)
 def _load_batch(path: Path) -> dict[str, Any]:
+    return _kept_batch(path, stamp_of(path) if path.is_file() else "")
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_batch(path: Path, at: str) -> dict[str, Any]:
     values = _unpickle(path)
     pixels = values.get("data")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
@@ -194,7 +198,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
     except SchnRayError as error:
         raise SchnRayError(f"{path}: refused, as this pickle {error}") from error
     except Exception as error:  # damaged pickles raise almost anything
-        raise SchnRayError(f"{path} is no CIFAR batch: {error}; download it again") from error
+        raise SchnRayError(f"{path} is no batch of CIFAR: {error}; download it again") from error
     if not isinstance(values, dict):
         raise SchnRayError(f"{path} holds a {type(values).__name__}; wanted a dictionary")
     return values

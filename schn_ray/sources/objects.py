@@ -113,7 +113,7 @@ def voc_items(place: str, config: SourceConfig) -> Iterator[Item]:
     labels: dict[str, list[str]] = {image: [] for image in found}
     for name in sorted(names):
         category, _, ending = name.rpartition("_")
-        if ending == "trainval.txt":
+        if category and ending == "trainval.txt":
             for image in _voc_positives(join(place, f"{lists}/{name}"), labels):
                 labels[image].append(category)
     for image, entry in found.items():

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -118,7 +119,7 @@ def map_file(path: Path) -> pa.Table:
 _COLUMNS = ("id", "image", "labels", "split", "camera")
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, object]]:
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     columns = {name: batch.column(name) for name in _COLUMNS}
     for i in range(batch.num_rows):  # one image at a time, as all at once may not fit
         values = {name: column[i].as_py() for name, column in columns.items()}

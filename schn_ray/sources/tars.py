@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator
@@ -129,12 +130,17 @@ def samples_of(place: str, at: str) -> tuple[Sample, ...]:
     """List the samples of a tar, read from its headers alone; ``at`` is its stamp."""
     found: dict[str, list[Member]] = {}
     with _opened(place) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        end = 0
         for info in tar:
+            end = max(end, info.offset_data + info.size)
             folder, name = posixpath.split(info.name.removeprefix("./"))
             key, dot, extension = name.partition(".")
             if info.isfile() and key and dot:
                 member = Member(f".{extension.lower()}", info.offset_data, info.size)
                 found.setdefault(posixpath.join(folder, key), []).append(member)
+        # a tar ends with blocks of zeros; without them it may have been cut between two samples
+        if file.seek(0, os.SEEK_END) < end + tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("it is cut short")
     return tuple(Sample(key, tuple(members)) for key, members in found.items())
 
 

@@ -71,7 +71,7 @@ class Store:
         return str(self._table["uri"][row].as_py())
 
     def rows(self, role: str) -> Rows:
-        """Return the rows of a role: ``train``, ``validation``, ``query``, ``gallery``, ``junk``."""
+        """Return the rows of a role, one of ``protocols.ROLES`` or ``junk``."""
         return self.split[role]
 
     def sha256(self, rows: Rows) -> NDArray[np.void]:

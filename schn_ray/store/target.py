@@ -1,4 +1,4 @@
-"""Where a store is written: a directory, or a URI with the small files beside it on this machine."""
+"""Where a store is written: a directory, or a URI with the small files on this machine first."""
 
 from __future__ import annotations
 
