@@ -22,9 +22,15 @@ from schn_ray.cli.options import (
 
 
 def check(
-    source: Source, settings: Settings = None, as_json: AsJson = False, verbose: Verbose = False
+    source: Source,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with pictures, too.")
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Look at SOURCE: counts, classes and balance, bad files, duplicates."""
+    """Look at SOURCE: its layout, counts, classes and balance, bad files, duplicates."""
     from schn_ray.check import check, render
     from schn_ray.config import CheckConfig, load
     from schn_ray.progress import Progress
@@ -32,7 +38,11 @@ def check(
 
     config = load(CheckConfig, settings=as_settings(settings)).source
     with Progress("checking") as progress:
-        report = check(open_source(source, config), config, progress.advance)
+        report = check(open_source(source, config), config, progress.advance, html is not None)
+    if html is not None:
+        from schn_ray.report.check import write_check_page
+
+        write_check_page(report, html)
     show(report.to_json(), render(report), as_json)
 
 

@@ -61,6 +61,9 @@ def _manifest_of(location: str) -> dict[str, Any]:
 
 
 def _fill(location: str, copy: Path, manifest: dict[str, Any]) -> None:
+    for name in manifest["files"]:
+        if not (copy / name).resolve().is_relative_to(copy.resolve()):
+            raise SchnRayError(f"{location}/{MANIFEST} names {name}, which leads out of the store")
     wanted = {name: sha for name, sha in manifest["files"].items() if not _is_there(copy, name)}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         jobs = [pool.submit(_fetch, location, name, copy, sha) for name, sha in wanted.items()]
@@ -75,8 +78,6 @@ def _is_there(copy: Path, name: str) -> bool:
 
 def _fetch(location: str, name: str, copy: Path, sha256: str) -> None:
     target = copy / name
-    if not target.resolve().is_relative_to(copy.resolve()):
-        raise SchnRayError(f"{location}/{MANIFEST} names {name}, which leads out of the store")
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(target.name + ".partial")
     filesystem, path = opened(join(location, name))
