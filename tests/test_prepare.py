@@ -372,8 +372,6 @@ def test_market_has_cameras_junk_and_distractors(tmp_path: Path) -> None:
 
 def write_forms(root: Path, each: int) -> dict[str, Path]:
     """The same images as pickles, folder, list and Parquet; PNGs, as pickles become."""
-    from schn_ray.sources.cifar import BATCH_ROWS
-
     pickles = root / "pickles" / "cifar-10-batches-py"
     pickles.mkdir(parents=True)
     (pickles / "batches.meta").write_bytes(pickle.dumps({"label_names": CIFAR}))
@@ -383,7 +381,6 @@ def write_forms(root: Path, each: int) -> dict[str, Path]:
         pixels = rng.integers(0, 256, (each, 3072), np.uint8)
         batch = {"data": pixels, "labels": [int(c) for c in rng.integers(0, 10, each)]}
         (pickles / name).write_bytes(pickle.dumps(batch))
-    assert BATCH_ROWS
     source = open_source(str(pickles), SourceConfig())
     rows = [row for shard in source.shards() for row in source.read(shard)]
     lines, columns = [], {"id": [], "image": [], "label": [], "split": []}
