@@ -91,8 +91,8 @@ class Draft:
 class AlreadyDone(Exception):
     """The directory is finished, and was made by the same request: nothing is left to do."""
 
-    def __init__(self, path: Path, kind: str) -> None:
-        super().__init__(f"{path} is finished already; nothing to do")
+    def __init__(self, path: Path, kind: str, location: str | None = None) -> None:
+        super().__init__(f"{location or path} is finished already; nothing to do")
         self.path, self.kind = path, kind
 
 

@@ -222,8 +222,8 @@ def audit(split: Split, ids: pa.Array, sha256: NDArray[np.void], labels: csr_arr
         query_in_train=int(in_train.sum()),
         query_copied_in_gallery=int(copied_in_gallery.sum()),
         query_copied_in_train=int(copied_in_train.sum()),
-        unlabelled={role: int(empty[rows].sum()) for role, rows in split.items()},
-        rows={role: len(rows) for role, rows in split.items()},
+        unlabelled={r: int(empty[rows].sum()) for r, rows in split.items() if r != JUNK},
+        rows={role: len(rows) for role, rows in split.items() if role != JUNK},
     )
 
 

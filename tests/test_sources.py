@@ -354,7 +354,7 @@ def test_damaged_batches(tmp_path: Path) -> None:
         batch.write_bytes(values)
         assert wanted in refusal(folder)
     batch.unlink()
-    assert refusal(folder) == f"{batch} is missing; download CIFAR-10 again"
+    assert refusal(folder) == f"{batch} is missing; download it again"
 
 
 # --- stores and the real thing

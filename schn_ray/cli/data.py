@@ -53,7 +53,7 @@ def prepare(
         str | None, typer.Option(help="How rows are split; see docs. Default: random.")
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch CIFAR-10 into SOURCE first.")
+        bool, typer.Option("--download", help="Fetch CIFAR-10 (or -100) into SOURCE first.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split. Default: 0.")] = None,
     split_from: Annotated[
@@ -87,9 +87,9 @@ def prepare(
     config = load(PrepareConfig, None, config_file, chosen)
 
     if download:
-        from schn_ray.sources.cifar import download as download_cifar10
+        from schn_ray.sources.cifar import download as download_cifar
 
-        download_cifar10(Path(source))
+        download_cifar(Path(source), config.source.kind)
 
     from schn_ray.cluster.shards import RayShards
     from schn_ray.sources import open_source

@@ -61,20 +61,22 @@ _NUMPY = {
 } | {("numpy", "ndarray"), ("numpy", "dtype")}
 
 
-def download(location: Path) -> None:
-    """Let torchvision fetch CIFAR-10 into a folder, unless it is there; checked by its MD5.
+def download(location: Path, kind: str = "cifar10") -> None:
+    """Let torchvision fetch CIFAR-10 or -100 into a folder, unless it is there; checked by its MD5.
 
     Raises:
         SchnRayError: no network, or a file that differs from the published one.
     """
-    from torchvision.datasets import CIFAR10
+    from torchvision import datasets
 
-    root = location.parent if location.name == FOLDER else location
+    hundred = kind == "cifar100" or location.name == CIFAR100.folder
+    name, folder = ("CIFAR100", CIFAR100.folder) if hundred else ("CIFAR10", FOLDER)
+    root = location.parent if location.name == folder else location
     try:
-        CIFAR10(str(root), download=True)
+        getattr(datasets, name)(str(root), download=True)
     except (OSError, HTTPException, RuntimeError) as error:
         raise SchnRayError(
-            f"CIFAR-10 did not arrive ({error}): check the network, or put its folder {FOLDER} "
+            f"{name} did not arrive ({error}): check the network, or put its folder {folder} "
             f"into {root} yourself"
         ) from error
 

@@ -13,6 +13,7 @@ from schn_ray.manifest import (
     LOCK,
     MANIFEST,
     REQUEST,
+    AlreadyDone,
     Draft,
     Manifest,
     locked,
@@ -75,8 +76,11 @@ def opened_target(
     """
     store = as_location(out)
     here = Path(store) if not is_uri(store) else _fetched(store)
-    with resumable_directory(here, "store", config, made_from, listing, update, free) as draft:
-        yield Target(store, draft, update)
+    try:
+        with resumable_directory(here, "store", config, made_from, listing, update, free) as draft:
+            yield Target(store, draft, update)
+    except AlreadyDone as done:
+        raise AlreadyDone(done.path, done.kind, store) from done
     if is_uri(store):
         _sent(store, here)
 
