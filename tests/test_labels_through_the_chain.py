@@ -60,6 +60,8 @@ def test_several_labels_and_the_most_frequent_concepts(
     assert store.classes == ("dog", "sea", "sky")
     assert (counts["rows"], counts["unlabelled"], counts["gallery"]) == (42, 3, 33)
     assert store.labels[[0]].indices.tolist() == [1, 2]
+    assert store.labels[[39, 40, 41]].nnz == 0  # 'rare' is none of the three
+    assert store.labels.indices.min() >= 0
     measured = through(tmp_path)
     assert measured["queries"] == 6
     assert 0 < measured["map"] <= 1

@@ -231,8 +231,10 @@ def several_labels(rows: int, classes: int, seed: int = 0) -> csr_array[Any]:
     weights = 1 / np.arange(1, classes + 1)
     columns = rng.choice(classes, (rows, 4), p=weights / weights.sum())
     dense = np.zeros((rows, classes), np.uint8)
-    for column in columns[:, : rng.integers(1, 5)].T:
-        dense[np.arange(rows), column] = 1
+    several = rng.integers(1, 5, rows)
+    for place, column in enumerate(columns.T):
+        has = several > place
+        dense[np.flatnonzero(has), column[has]] = 1
     return csr_array(dense)
 
 

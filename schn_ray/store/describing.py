@@ -129,17 +129,21 @@ def vocabulary(labels: pa.ChunkedArray) -> tuple[str, ...]:
 
 
 def multi_hot(labels: pa.ChunkedArray, classes: Sequence[str]) -> csr_array[Any]:
-    """Return rows' labels as a matrix [n, C] of 0 and 1, uint8.
+    """Return rows' labels as a matrix [n, C] of 0 and 1, uint8; other labels do not count.
 
-    >>> multi_hot(pa.chunked_array([[["b", "a"], [], ["b"]]]), ["a", "b"]).toarray().tolist()
+    >>> multi_hot(pa.chunked_array([[["b", "a", "x"], [], ["b"]]]), ["a", "b"]).toarray().tolist()
     [[1, 1], [0, 0], [0, 1]]
     """
     vocabulary = pa.array(classes, pa.string())
-    columns = pc.index_in(pc.list_flatten(labels), value_set=vocabulary).to_numpy()
-    ends = np.cumsum(pc.list_value_length(labels).to_numpy(), dtype=np.int64)
-    starts = np.concatenate([[0], ends])
-    ones = np.ones(len(columns), np.uint8)
-    matrix = csr_array((ones, columns, starts), shape=(len(ends), len(classes)))
+    columns = pc.fill_null(pc.index_in(pc.list_flatten(labels), value_set=vocabulary), -1)
+    lengths = pc.list_value_length(labels).to_numpy()
+    rows, known = np.repeat(np.arange(len(lengths)), lengths), columns.to_numpy() >= 0
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(np.bincount(rows[known], minlength=len(lengths)), out=starts[1:])
+    kept = columns.to_numpy()[known]
+    matrix = csr_array(
+        (np.ones(len(kept), np.uint8), kept, starts), shape=(len(lengths), len(classes))
+    )
     matrix.sort_indices()
     return matrix
 
