@@ -35,10 +35,32 @@ class SourceConfig(Section):
 
     ``root`` is the folder that the paths of a list lie in, by default the list's own;
     ``strip_prefix`` is cut off the paths; those that lead out of it are put aside, unless
-    ``allow_outside``.
+    ``allow_outside``. ``class_names`` is a file with a name a line, for labels that are numbers.
     """
 
-    kind: Literal["auto", "digits", "folder", "list", "csv", "parquet", "cifar10", "store"] = "auto"
+    kind: Literal[
+        "auto",
+        "digits",
+        "folder",
+        "list",
+        "lists",
+        "paired",
+        "csv",
+        "metadata",
+        "parquet",
+        "arrow",
+        "webdataset",
+        "cifar10",
+        "cifar100",
+        "nuswide",
+        "mirflickr",
+        "coco",
+        "voc",
+        "market1501",
+        "veri776",
+        "store",
+    ] = "auto"
+    class_names: str | None = None
     root: str | None = None
     strip_prefix: str = ""
     allow_outside: bool = False
@@ -59,14 +81,23 @@ class CheckConfig(Section):
 
 
 class PrepareConfig(Section):
-    """What ``prepare`` writes: the rows of a source, and who is query, gallery and training."""
+    """What ``prepare`` writes: the rows of a source, and who is query, gallery and training.
+
+    ``split_from`` is a file with the ids of a split that is there already. ``keep_unlabelled`` has
+    rows without a label in the gallery. Images with a side above ``largest_side`` are stored
+    smaller, as JPEGs of ``quality``.
+    """
 
     source: SourceConfig = SourceConfig()
     protocol: str = "random"
+    split_from: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     query_share: Share = 0.1
     train_share: Share = 0.5
     validation_share: Share = 0.1
+    keep_unlabelled: bool = False
+    largest_side: Count | None = None
+    quality: Annotated[int, Field(ge=1, le=95)] = 90
 
 
 class EncodeConfig(Section):

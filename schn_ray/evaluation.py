@@ -142,7 +142,7 @@ def _encode_store(
     config: EvaluateConfig,
     map_shards: MapShards,
 ) -> NDArray[np.uint8]:
-    source = open_source(str(store_path), SourceConfig(kind="store"))
+    source = open_source(store.location, SourceConfig(kind="store"))
     codes = out / CODES
     coding = Coding(run.resolve(), config.batch_size)
     encode_shards(source, source.shards(), coding, codes, map_shards)

@@ -208,7 +208,7 @@ def _views(source: Source, p: Preprocessing) -> Iterator[NDArray[np.uint8]]:
 
 def _images(source: Source) -> Iterator[bytes]:
     if source.kind == "store":
-        store = open_store(Path(source.location))
+        store = open_store(source.location)
         yield from (store.image(int(row)) for row in store.rows("query"))
     else:
         for shard in source.shards():

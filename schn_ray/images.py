@@ -98,6 +98,32 @@ def decode(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.I
         raise BadImage(f"damaged: {error or type(error).__name__}") from error
 
 
+def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> tuple[bytes, float]:
+    """Decode, and encode again where the image is larger than wanted.
+
+    Args:
+        data: the encoded bytes.
+        max_pixels: see ``decode``.
+        largest_side: of the result, in pixels.
+        quality: of JPEG, 1 to 95.
+
+    Returns:
+        The bytes as they came and 1.0, or a JPEG (upright, RGB) and the factor, below 1.
+
+    Raises:
+        BadImage: see ``decode``.
+    """
+    image = decode(data, max_pixels)
+    factor = largest_side / max(image.size)
+    if factor >= 1:
+        return data, 1.0
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    smaller = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    out = io.BytesIO()
+    smaller.save(out, "JPEG", quality=quality)
+    return out.getvalue(), factor
+
+
 def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
     """Decode, resize the shorter side (bilinear, antialiased) and cut out the centre.
 

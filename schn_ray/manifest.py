@@ -56,6 +56,7 @@ class Manifest:
         fingerprint: SHA-256 over kind, config, inputs and files; equal for equal content.
         format: version of the directory's layout.
         versions: of this package, Python and the libraries that the result depends on.
+        sizes: name -> bytes of every file.
     """
 
     kind: str
@@ -66,15 +67,20 @@ class Manifest:
     fingerprint: str
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class Draft:
-    """A directory that is being written: put files under ``path``, say what was counted."""
+    """A directory that is being written: put files under ``path``, say what was counted.
+
+    ``known`` has files whose SHA-256 and size whoever wrote them has told: they are not read again.
+    """
 
     path: Path
     counts: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Call the directory unfinished from here on; a finished one that is brought up to date."""
@@ -85,8 +91,8 @@ class Draft:
 class AlreadyDone(Exception):
     """The directory is finished, and was made by the same request: nothing is left to do."""
 
-    def __init__(self, path: Path, kind: str) -> None:
-        super().__init__(f"{path} is finished already; nothing to do")
+    def __init__(self, path: Path, kind: str, location: str | None = None) -> None:
+        super().__init__(f"{location or path} is finished already; nothing to do")
         self.path, self.kind = path, kind
 
 
@@ -110,7 +116,7 @@ def new_directory(
         try:
             draft = Draft(beside)
             yield draft
-            _write_manifest(beside, request, draft.counts)
+            _write_manifest(beside, request, draft)
             if path.exists():
                 path.rmdir()  # it was empty
             beside.rename(path)
@@ -126,6 +132,7 @@ def resumable_directory(
     made_from: dict[str, Any],
     listing: str | None = None,
     update: bool = False,
+    free: tuple[str, ...] = (),
 ) -> Iterator[Draft]:
     """Write a directory in place; if the block fails, what it wrote stays for the next call.
 
@@ -139,6 +146,7 @@ def resumable_directory(
         listing: the input that an update may take in.
         update: whether that input may differ from the directory's; a finished one is opened again
             then, and the block calls ``Draft.begin`` before it changes anything.
+        free: settings that may be others than those an unfinished directory was begun with.
 
     Raises:
         AlreadyDone: ``path`` was finished by the same request.
@@ -146,12 +154,12 @@ def resumable_directory(
             be written.
     """
     request = _request(kind, config, made_from)
-    _refuse_other_content(path, request, listing, update)
+    _refuse_other_content(path, request, listing, update, free)
     with _named_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / LOCK, path):
             # another process may have finished it
-            _refuse_other_content(path, request, listing, update)
+            _refuse_other_content(path, request, listing, update, free)
             draft = Draft(path, request=request)
             try:
                 if not update:
@@ -161,7 +169,7 @@ def resumable_directory(
                 if all(p.name in (REQUEST, LOCK) for p in path.iterdir()):
                     shutil.rmtree(path)
                 raise
-            _write_manifest(path, request, draft.counts)
+            _write_manifest(path, request, draft)
             (path / REQUEST).unlink()
 
 
@@ -294,7 +302,11 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 
 def _refuse_other_content(
-    path: Path, request: dict[str, Any], listing: str | None = None, update: bool = False
+    path: Path,
+    request: dict[str, Any],
+    listing: str | None = None,
+    update: bool = False,
+    free: tuple[str, ...] = (),
 ) -> None:
     if path.is_file():
         raise SchnRayError(f"{path} is a file; name a directory to write")
@@ -302,7 +314,8 @@ def _refuse_other_content(
         return
     for name in (MANIFEST, REQUEST):
         if (path / name).is_file():
-            _refuse_other_request(path, name, request, listing, update)
+            freely = free if name == REQUEST else ()
+            _refuse_other_request(path, name, request, listing, update, freely)
             if name == MANIFEST and not update:
                 raise AlreadyDone(path, request["kind"])
             return
@@ -313,16 +326,22 @@ def _refuse_other_content(
 
 
 def _refuse_other_request(
-    path: Path, name: str, request: dict[str, Any], listing: str | None, update: bool
+    path: Path,
+    name: str,
+    request: dict[str, Any],
+    listing: str | None,
+    update: bool,
+    free: tuple[str, ...],
 ) -> None:
     try:
         there = json.loads((path / name).read_text())
         there = {key: there[key] for key in request}
-        there["made_from"] = dict(there["made_from"])
+        there["made_from"], there["config"] = dict(there["made_from"]), dict(there["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise SchnRayError(f"{path / name} is damaged; remove {path} to start over") from error
     if update and listing is not None:
         there["made_from"][listing] = request["made_from"][listing]
+    there["config"] |= {key: request["config"][key] for key in free}
     lines = difference(there, request)
     if len(lines) == 1 and lines[0].startswith(f"made_from.{listing}:"):
         raise SchnRayError(
@@ -336,16 +355,27 @@ def _refuse_other_request(
         )
 
 
-def _write_manifest(path: Path, request: dict[str, Any], counts: dict[str, Any]) -> None:
-    files = {
-        p.relative_to(path).as_posix(): sha256_file(p)
-        for p in sorted(path.rglob("*"))
+def _write_manifest(path: Path, request: dict[str, Any], draft: Draft) -> None:
+    written = {
+        p.relative_to(path).as_posix(): p
+        for p in path.rglob("*")
         if p.is_file() and p.name not in (MANIFEST, REQUEST, LOCK)
     }
+    found = {
+        name: (sha256_file(p), p.stat().st_size)
+        for name, p in written.items()
+        if name not in draft.known
+    } | draft.known
+    files = {name: found[name][0] for name in sorted(found)}
     content = json.dumps([request, files], sort_keys=True)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     manifest = Manifest(
-        **request, counts=counts, files=files, fingerprint=fingerprint, versions=_versions()
+        **request,
+        counts=draft.counts,
+        files=files,
+        fingerprint=fingerprint,
+        versions=_versions(),
+        sizes={name: found[name][1] for name in files},
     )
     write_json(path / MANIFEST, asdict(manifest))
 

@@ -197,7 +197,24 @@ def _table(codes: Codes) -> pa.Table:
 
 def _packed(receipt: Receipt) -> bytes:
     # the names of 2,048 files are longer than their codes, and are in the column of ids as well
-    return zlib.compress(json.dumps([receipt.number, *map(_plain, receipt.done)]).encode())
+    return zlib.compress(json.dumps(plain(receipt)).encode())
+
+
+def plain(receipt: Receipt) -> list[Any]:
+    """Return a receipt as plain values, for JSON."""
+    return [receipt.number, *map(_plain, receipt.done)]
+
+
+def receipt_of(values: list[Any]) -> Receipt:
+    """Make a receipt of plain values; ``TypeError`` or ``ValueError`` where they are none."""
+    number, *done = values
+    return Receipt(
+        number,
+        tuple(
+            Done(Unit(file, start, rows, at), coded, tuple(BadRow(*row) for row in bad))
+            for file, start, rows, at, coded, bad in done
+        ),
+    )
 
 
 def _plain(done: Done) -> list[Any]:
@@ -214,14 +231,7 @@ def read_receipt(path: Path) -> Receipt:
     """
     try:
         packed = pq.read_schema(path).metadata[_RECEIPT]
-        number, *done = json.loads(zlib.decompress(packed))
-        return Receipt(
-            number,
-            tuple(
-                Done(Unit(file, start, rows, at), coded, tuple(BadRow(*row) for row in bad))
-                for file, start, rows, at, coded, bad in done
-            ),
-        )
+        return receipt_of(json.loads(zlib.decompress(packed)))
     except (OSError, KeyError, TypeError, ValueError, zlib.error, pa.ArrowException) as error:
         raise _damaged(path, error) from error
 

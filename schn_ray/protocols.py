@@ -20,10 +20,13 @@ from schn_ray.config import PrepareConfig
 from schn_ray.errors import SchnRayError, nearest
 
 ROLES = ("train", "validation", "query", "gallery")
+JUNK = "junk"  # ranked for nobody, as re-identification has it
 ALL_ROWS = "the data set"
+RANDOM, GIVEN = "random", "given"
 
 Rows = NDArray[np.int64]
 Split = dict[str, Rows]
+Counts = tuple[int | None, int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -31,30 +34,62 @@ class Protocol:
     """How a split is drawn, and what it must come to.
 
     Attributes:
-        draw: ``shares`` of the rows by the config, ``per-class`` counts, or the data set's
-            ``official`` split.
+        draw: ``shares`` of the rows by the config, ``per-class`` counts, ``per-label`` counts where
+            rows have several, ``counts`` of all rows, or what the data set itself says: its
+            ``official`` training and test rows, or what it ``listed``.
         gallery: ``rest``: neither query nor training; ``not-query``: all but the queries;
-            ``train``: the training rows.
-        query: queries a class, for ``per-class``.
-        train: training rows a class, for ``per-class``.
-        counts: rows that it must have, of query, train (validation included) and gallery.
+            ``train``: the training rows; ``listed``: what the data set says.
+        query: queries, of each class or in all.
+        train: training rows, of each class or in all.
+        counts: rows that it must have, of query, train (validation included) and gallery; None
+            where any number will do.
         classes: how many classes it must have.
+        most_frequent: only this many classes count, those that most images have.
+        unlabelled: whether rows without a label are in the gallery, as distractors are.
+        metric: what published tables measure.
     """
 
-    draw: Literal["shares", "per-class", "official"]
-    gallery: Literal["rest", "not-query", "train"]
+    draw: Literal["shares", "per-class", "per-label", "counts", "official", "listed"]
+    gallery: Literal["rest", "not-query", "train", "listed"]
     query: int = 0
     train: int = 0
-    counts: tuple[int, int, int] | None = None
+    counts: Counts | None = None
     classes: int | None = None
+    most_frequent: int | None = None
+    unlabelled: bool = False
+    metric: str = "mAP over all"
 
 
+_REID = "re-identification mAP, CMC"
 PROTOCOLS = {
-    "random": Protocol("shares", "rest"),
+    RANDOM: Protocol("shares", "rest"),
+    "official": Protocol("official", "train"),
+    "listed": Protocol("listed", "listed"),
     "cifar10-54k": Protocol("per-class", "rest", 100, 500, (1_000, 5_000, 54_000), 10),
     "cifar10-59k": Protocol("per-class", "not-query", 100, 500, (1_000, 5_000, 59_000), 10),
     "cifar10-full": Protocol("official", "train", counts=(10_000, 50_000, 50_000), classes=10),
+    "nuswide-21": Protocol(
+        "per-label", "not-query", 100, 500, (2_100, 10_500, 193_734), 21, 21, metric="mAP@5000"
+    ),
+    # 24,000 with the 419 images that have no concept, which are left out
+    "mirflickr": Protocol(
+        "counts", "not-query", 1_000, 5_000, (1_000, 5_000, None), 38, metric="mAP@5000"
+    ),
+    "imagenet100": Protocol(
+        "listed", "listed", counts=(5_000, 13_000, 128_503), classes=100, metric="mAP@1000"
+    ),
+    "coco": Protocol(
+        "counts", "not-query", 5_000, 10_000, (5_000, 10_000, 117_218), 80, metric="mAP@5000"
+    ),
+    # 19,732 with the 3,819 junk images
+    "market1501": Protocol(
+        "listed", "listed", 0, 0, (3_368, 12_936, 15_913), 1_501, unlabelled=True, metric=_REID
+    ),
+    "veri776": Protocol(
+        "listed", "listed", 0, 0, (1_678, 37_778, 11_579), 776, unlabelled=True, metric=_REID
+    ),
 }
+_GIVEN = Protocol("listed", "listed")  # what --split-from names
 
 
 def find_protocol(name: str) -> Protocol:
@@ -63,6 +98,8 @@ def find_protocol(name: str) -> Protocol:
     Raises:
         SchnRayError: there is none of that name.
     """
+    if name == GIVEN:
+        return _GIVEN
     if name not in PROTOCOLS:
         raise SchnRayError(
             f"no protocol '{name}'{nearest(name, list(PROTOCOLS))} "
@@ -97,24 +134,41 @@ def split(
     protocol = find_protocol(config.protocol)
     _check_classes(config.protocol, protocol, classes)
     _check_shares(protocol, config)
-    rows, group, names = _groups(labels, classes)
     generator = np.random.default_rng([config.seed, 0])
-    if protocol.draw == "official":
-        query, train = official[rows] == "test", official[rows] == "train"
-    else:
-        queries, training = _wanted(protocol, config, group, names)
-        rank = _ranks(group, generator)
-        query = rank < queries[group]
-        train = ~query & (rank < (queries + training)[group])
-    gallery = {"rest": ~query & ~train, "not-query": ~query, "train": train}[protocol.gallery]
+    groups = _groups(labels, classes, protocol)
+    query, train = _drawn(protocol, config, labels, official, groups, generator)
+    rows, group, _ = groups
+    held_out = _validation(group[train[rows]], config.validation_share, generator)
+    gallery = _gallery(protocol, config, labels, official, query, train)
     _check_counts(config.protocol, protocol, query, train, gallery)
-    held_out = _validation(group[train], config.validation_share, generator)
+    junk = {JUNK: np.flatnonzero(said)} if (said := _says(official, JUNK)).any() else {}
+    training = np.flatnonzero(train)
     return {
-        "train": rows[train][~held_out],
-        "validation": rows[train][held_out],
-        "query": rows[query],
-        "gallery": rows[gallery],
-    }
+        "train": training[~held_out],
+        "validation": training[held_out],
+        "query": np.flatnonzero(query),
+        "gallery": np.flatnonzero(gallery),
+    } | junk
+
+
+def most_frequent(labels: csr_array[Any], count: int) -> Rows:
+    """Return the classes that most rows of labels [n, C] have, as many as asked for, ascending."""
+    rows = np.bincount(labels.indices, minlength=labels.shape[1])
+    return np.sort(np.argsort(-rows, kind="stable")[:count])
+
+
+def check_given(name: str, split: Split, classes: Sequence[str]) -> None:
+    """Refuse a split that was not drawn here and does not come to what its protocol says.
+
+    Raises:
+        SchnRayError: with the counts.
+    """
+    protocol = find_protocol(name)
+    _check_classes(name, protocol, classes)
+    if empty := [role for role in ("train", "query", "gallery") if not len(split[role])]:
+        raise SchnRayError(f"the given split has no {empty[0]} rows; wanted some of each")
+    train = np.concatenate([split["train"], split["validation"]])
+    _check_numbers(name, protocol, (len(split["query"]), len(train), len(split["gallery"])))
 
 
 @dataclass(frozen=True)
@@ -168,9 +222,88 @@ def audit(split: Split, ids: pa.Array, sha256: NDArray[np.void], labels: csr_arr
         query_in_train=int(in_train.sum()),
         query_copied_in_gallery=int(copied_in_gallery.sum()),
         query_copied_in_train=int(copied_in_train.sum()),
-        unlabelled={role: int(empty[rows].sum()) for role, rows in split.items()},
-        rows={role: len(rows) for role, rows in split.items()},
+        unlabelled={r: int(empty[rows].sum()) for r, rows in split.items() if r != JUNK},
+        rows={role: len(rows) for role, rows in split.items() if role != JUNK},
     )
+
+
+def _drawn(
+    protocol: Protocol,
+    config: PrepareConfig,
+    labels: csr_array[Any],
+    official: NDArray[np.object_],
+    groups: tuple[Rows, Rows, list[str]],
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return who is query and who is training: [n] each."""
+    labelled = _labelled(labels)
+    if protocol.draw in ("official", "listed"):
+        return _says(official, "test") & labelled, _says(official, "train") & labelled
+    if protocol.draw == "per-label":
+        return _per_label(config.protocol, protocol, labels, generator)
+    rows, group, names = groups
+    query, train = np.zeros((2, len(labelled)), bool)
+    queries, training = _wanted(protocol, config, group, names)
+    rank = _ranks(group, generator)
+    query[rows] = rank < queries[group]
+    train[rows] = ~query[rows] & (rank < (queries + training)[group])
+    return query, train
+
+
+def _per_label(
+    name: str, protocol: Protocol, labels: csr_array[Any], generator: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Draw queries, and then training rows, for each class among the rows that are not drawn yet.
+
+    The rarest class is first, as others find rows that it cannot do without.
+    """
+    n = labels.shape[0]
+    order, by_class = generator.permutation(n), labels.tocsc()
+    query, train = np.zeros((2, n), bool)
+    rarest_first = np.argsort(np.diff(by_class.indptr), kind="stable")
+    for drawn, wanted in ((query, protocol.query), (train, protocol.train)):
+        for c in rarest_first:
+            has = np.zeros(n, bool)
+            has[by_class.indices[by_class.indptr[c] : by_class.indptr[c + 1]]] = True
+            free = order[(has & ~query & ~train)[order]]
+            if len(free) < wanted:
+                raise SchnRayError(
+                    f"class number {c} has {len(free):,} images that are not drawn yet: {name} "
+                    f"needs {wanted} of each"
+                )
+            drawn[free[:wanted]] = True
+    return query, train
+
+
+def _gallery(
+    protocol: Protocol,
+    config: PrepareConfig,
+    labels: csr_array[Any],
+    official: NDArray[np.object_],
+    query: NDArray[np.bool_],
+    train: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Return who is in the gallery: [n]."""
+    allowed = np.ones(len(query), bool)
+    if not (protocol.unlabelled or config.keep_unlabelled):
+        allowed = _labelled(labels)
+    found = {
+        "rest": ~query & ~train,
+        "not-query": ~query,
+        "train": train,
+        "listed": _says(official, "database"),
+    }[protocol.gallery]
+    return np.asarray(found & allowed & ~_says(official, JUNK), bool)
+
+
+def _labelled(labels: csr_array[Any]) -> NDArray[np.bool_]:
+    return np.asarray(np.diff(labels.indptr) > 0, bool)
+
+
+def _says(official: NDArray[np.object_], word: str) -> NDArray[np.bool_]:
+    """Tell of each row whether the data set names this use: [n]."""
+    named = {said: word in (said or "").split() for said in set(official)}
+    return np.fromiter(map(named.__getitem__, official), bool, len(official))
 
 
 def _named(ids: pa.Array, rows: Rows, among: Rows) -> NDArray[np.bool_]:
@@ -178,11 +311,13 @@ def _named(ids: pa.Array, rows: Rows, among: Rows) -> NDArray[np.bool_]:
     return np.asarray(found.to_numpy(zero_copy_only=False), bool)
 
 
-def _groups(labels: csr_array[Any], classes: Sequence[str]) -> tuple[Rows, Rows, list[str]]:
+def _groups(
+    labels: csr_array[Any], classes: Sequence[str], protocol: Protocol
+) -> tuple[Rows, Rows, list[str]]:
     """Return labelled rows, the group that each is drawn within, and the groups' names."""
     per_row = np.diff(labels.indptr)
     rows = np.flatnonzero(per_row)
-    if per_row.max(initial=0) > 1:
+    if protocol.draw == "counts" or per_row.max(initial=0) > 1:
         return rows, np.zeros(len(rows), np.int64), [ALL_ROWS]
     return rows, labels.indices.astype(np.int64), [f"class '{name}'" for name in classes]
 
@@ -203,8 +338,8 @@ def _wanted(
 ) -> tuple[Rows, Rows]:
     """Return how many queries and training rows to draw from each group."""
     sizes = np.bincount(group, minlength=len(names))
-    if protocol.draw == "per-class":
-        if names == [ALL_ROWS]:
+    if protocol.draw in ("per-class", "counts"):
+        if protocol.draw == "per-class" and names == [ALL_ROWS]:
             raise SchnRayError(f"{config.protocol} draws by class, but some rows have two labels")
         _check_sizes(sizes, names, protocol.query + protocol.train + 1, config)
         return np.full_like(sizes, protocol.query), np.full_like(sizes, protocol.train)
@@ -257,10 +392,22 @@ def _check_sizes(sizes: Rows, names: list[str], wanted: int, config: PrepareConf
 
 
 def _check_counts(name: str, protocol: Protocol, *drawn: NDArray[np.bool_]) -> None:
-    got = tuple(int(mask.sum()) for mask in drawn)
-    if protocol.counts not in (None, got):
-        wanted, had = (
-            f"{query:,} query, {train:,} training and {gallery:,} gallery rows"
-            for query, train, gallery in (protocol.counts, got)
+    query, train, gallery = (int(mask.sum()) for mask in drawn)
+    _check_numbers(name, protocol, (query, train, gallery))
+    if not query or not gallery or not train:
+        words = "train and test" if protocol.draw == "official" else "train, test and database"
+        raise SchnRayError(
+            f"{name}: the data set itself has to say which rows are {words}; these rows give "
+            f"{_counted((query, train, gallery))}"
         )
-        raise SchnRayError(f"{name} wants {wanted}; these rows give {had}")
+
+
+def _check_numbers(name: str, protocol: Protocol, got: tuple[int, int, int]) -> None:
+    wanted = protocol.counts or (None, None, None)
+    if any(want not in (None, number) for want, number in zip(wanted, got, strict=True)):
+        raise SchnRayError(f"{name} wants {_counted(wanted)}; these rows give {_counted(got)}")
+
+
+def _counted(counts: Counts) -> str:
+    query, train, gallery = ("any" if count is None else f"{count:,}" for count in counts)
+    return f"{query} query, {train} training and {gallery} gallery rows"

@@ -238,7 +238,7 @@ def train_here(
         AlreadyDone: ``out`` was finished by the same request.
         SchnRayError: ``out`` holds something else, or the store can't be trained on.
     """
-    store = open_store(store_path)
+    store = open_store(store_path, verify=True)
     with resumable_directory(out, "run", *run_request(config, store)) as draft:
         if tensorboard:
             require_tensorboard()

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import makers
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +16,7 @@ from image_files import encode_image, write_tree
 from schn_ray.check import Report, check, render
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.report.check import write_check_page
 from schn_ray.sources import open_source
 
 
@@ -99,3 +103,74 @@ def test_progress_is_told_every_row(image_tree: Path) -> None:
     config = SourceConfig()
     check(open_source(str(image_tree), config), config, told.append)
     assert sum(told) == 30
+
+
+def test_what_else_is_said(tmp_path: Path) -> None:
+    images = [encode_image(i) for i in (0, 1, 2, 3, 0, 1)]
+    tags = [["cat", "animal"], ["animal"], ["cat", "animal"], ["car"], ["cat", "animal"], ["car"]]
+    split = ["train", "train", "test", "database", "train", "train"]
+    table = {"id": list("abcdef"), "image": images, "label": tags, "split": split}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    report = look(tmp_path / "x.parquet")
+    assert report.overlaps == [("cat", "animal", 3, True)]
+    assert report.copies == [["b", "f"], ["a", "e"]]  # those with different labels first
+    assert report.splits == {"train": 4, "test": 1, "database": 1}
+    text = render(report)
+    assert "cat and animal: every 'cat' is one" in text
+    assert "b = f" in text
+    assert "parquet, guessed from what lies there" in text
+    assert "as said" in render(look(tmp_path / "x.parquet", kind="parquet"))
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [(makers.market, "--protocol market1501"), (makers.coco, "--protocol coco")],
+)
+def test_the_next_command_knows_the_protocol(
+    make: Callable[[Path], Path], wanted: str, tmp_path: Path
+) -> None:
+    report = look(make(tmp_path))
+    assert wanted in report.next_command
+    assert report.cameras == (4 if make is makers.market else 0)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def write_page(tmp_path: Path) -> Path:
+    tree = write_tree(tmp_path / "images", {"cat": 9, "<b>dog": 4})
+    (tree / "cat" / "bad.png").write_bytes(b"<html>")
+    (tree / "cat" / "copy.png").write_bytes((tree / "cat" / "000.png").read_bytes())
+    config = SourceConfig()
+    source = open_source(str(tree), config)
+    write_check_page(check(source, config, samples=True), tmp_path / "check.html")
+    return tmp_path / "check.html"
+
+
+def test_the_page_has_all_of_it(tmp_path: Path) -> None:
+    html = write_page(tmp_path).read_text()
+    assert html.count("<img") == 6 + 4
+    for wanted in ("schn-ray prepare", "&lt;b&gt;dog", "not an image", "cat/copy.png"):
+        assert wanted in html
+    assert "<b>dog" not in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_browser_shows_the_page(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    page_file = write_page(tmp_path)
+    said: list[str] = []
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 420, "height": 900})
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(page_file.as_uri())
+        loaded = "[...document.images].map(i => i.complete && i.naturalWidth > 0)"
+        assert page.evaluate(loaded) == [True] * 10
+        width = page.evaluate("document.documentElement.scrollWidth")
+        bars = page.evaluate("[...document.querySelectorAll('.bar div')].map(b => b.offsetWidth)")
+        browser.close()
+    assert not said
+    assert width <= 420  # nothing to scroll sideways on a telephone
+    assert bars[0] > bars[1] > 0

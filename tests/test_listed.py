@@ -273,6 +273,8 @@ def test_places_that_cannot_be_opened(photos: Path, bucket: str) -> None:
         with pytest.raises(SchnRayError, match=wanted):
             read(place)
     with pytest.raises(SchnRayError, match="has to be local"):
+        read(bucket, kind="cifar10")
+    with pytest.raises(SchnRayError, match="no finished store there"):
         read(bucket, kind="store")
     with pytest.raises(SchnRayError, match="not there any more"):
         fetch(f"{bucket}/gone.png")

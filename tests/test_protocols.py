@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from schn_ray.config import PrepareConfig
 from schn_ray.errors import SchnRayError
-from schn_ray.protocols import ROLES, Split, audit, split
+from schn_ray.protocols import PROTOCOLS, ROLES, Split, audit, most_frequent, split
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -125,7 +125,8 @@ def test_shares_that_leave_a_role_empty(shares: dict[str, float]) -> None:
 def test_an_unknown_protocol() -> None:
     assert refusal(one_hot([0, 1], 2), protocol="cifar10-54") == (
         "no protocol 'cifar10-54'; did you mean 'cifar10-54k'? "
-        "There are: random, cifar10-54k, cifar10-59k, cifar10-full"
+        "There are: random, official, listed, cifar10-54k, cifar10-59k, cifar10-full, nuswide-21, "
+        "mirflickr, imagenet100, coco, market1501, veri776"
     )
 
 
@@ -222,3 +223,102 @@ def test_a_clean_split_has_no_findings() -> None:
     found = audit(draw(labels), ids, digests, labels)
     assert found.findings() == []
     assert sum(found.rows.values()) == 100
+
+
+def several_labels(rows: int, classes: int, seed: int = 0) -> csr_array[Any]:
+    """Draw rows of one to four labels; class c is rarer the larger c is, as in NUS-WIDE."""
+    rng = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, classes + 1)
+    columns = rng.choice(classes, (rows, 4), p=weights / weights.sum())
+    dense = np.zeros((rows, classes), np.uint8)
+    several = rng.integers(1, 5, rows)
+    for place, column in enumerate(columns.T):
+        has = several > place
+        dense[np.flatnonzero(has), column[has]] = 1
+    return csr_array(dense)
+
+
+def test_nuswide_draws_for_each_class_and_ranks_all_others() -> None:
+    labels = several_labels(195_834, 21)
+    roles = draw(labels, protocol="nuswide-21", validation_share=0)
+    train, query, gallery = (roles[role] for role in ("train", "query", "gallery"))
+    assert (len(query), len(train), len(gallery)) == (2_100, 10_500, 193_734)
+    assert not np.intersect1d(query, np.concatenate([train, gallery])).size
+    assert np.isin(train, gallery).all()
+    counts = np.asarray(labels[query].sum(axis=0)).ravel()
+    assert (counts >= 100).all()
+    assert (np.asarray(labels[train].sum(axis=0)).ravel() >= 500).all()
+    short = refusal(several_labels(195_834, 21)[:195_000], protocol="nuswide-21")
+    assert "wants 2,100 query, 10,500 training and 193,734 gallery rows" in short
+    few = csr_array(np.vstack([np.eye(21, dtype=np.uint8)] * 50))
+    assert "needs 100 of each" in refusal(few, protocol="nuswide-21")
+
+
+def test_the_most_frequent_classes() -> None:
+    labels = csr_array(np.array([[1, 0, 1, 1], [1, 0, 1, 0], [0, 0, 1, 1], [0, 1, 0, 1]], np.uint8))
+    assert most_frequent(labels, 2).tolist() == [2, 3]  # of three times each
+    assert most_frequent(labels, 9).tolist() == [0, 1, 2, 3]
+
+
+def test_coco_and_its_unlabelled_rows() -> None:
+    dense = several_labels(122_218, 80).toarray()
+    labels = csr_array(np.vstack([dense, np.zeros((1_069, 80), np.uint8)]))
+    roles = draw(labels, protocol="coco", validation_share=0.1)
+    assert {role: len(rows) for role, rows in roles.items()} == {
+        "train": 9_000,
+        "validation": 1_000,
+        "query": 5_000,
+        "gallery": 117_218,
+    }
+    kept = "coco wants 5,000 query, 10,000 training and 117,218 gallery rows; these rows give 5,000"
+    assert kept in refusal(labels, protocol="coco", keep_unlabelled=True)
+
+
+def test_imagenet100_goes_by_its_lists() -> None:
+    words = ["test"] * 5_000 + ["database train"] * 13_000 + ["database"] * 115_503
+    labels = one_hot(np.arange(len(words)) % 100, 100)
+    roles = draw(labels, words, protocol="imagenet100", validation_share=0)
+    np.testing.assert_array_equal(roles["query"], np.arange(5_000))
+    np.testing.assert_array_equal(roles["train"], np.arange(5_000, 18_000))
+    np.testing.assert_array_equal(roles["gallery"], np.arange(5_000, 133_503))
+    assert "give 4,999 query" in refusal(labels[1:], words[1:], protocol="imagenet100")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "identities", "counts", "junk"),
+    [
+        ("market1501", 1_501, (3_368, 12_936, 15_913), 3_819),
+        ("veri776", 776, (1_678, 37_778, 11_579), 0),
+    ],
+)
+def test_reidentification(
+    protocol: str, identities: int, counts: tuple[int, int, int], junk: int
+) -> None:
+    words = ["test"] * counts[0] + ["train"] * counts[1] + ["database"] * counts[2]
+    labels = one_hot(np.arange(len(words)) % identities, identities).toarray()
+    labels[-2_798:] = 0  # distractors are in the gallery
+    nobody = np.zeros((junk, identities), np.uint8)
+    official = words + ["junk"] * junk
+    roles = draw(csr_array(np.vstack([labels, nobody])), official, protocol=protocol)
+    train = len(roles["train"]) + len(roles["validation"])
+    assert (len(roles["query"]), train, len(roles["gallery"])) == counts
+    assert len(roles.get("junk", ())) == junk
+    everywhere = np.concatenate(list(roles.values()))
+    assert sorted(everywhere) == list(range(len(official)))
+
+
+def test_every_protocol_says_its_metric_and_sums_up() -> None:
+    for name, protocol in PROTOCOLS.items():
+        assert protocol.metric, name
+        if protocol.counts is not None:
+            assert protocol.classes, name
+
+
+def test_a_data_set_that_does_not_say_who_is_who() -> None:
+    labels = one_hot(np.arange(10) % 2, 2)
+    assert "has to say which rows are train, test and database" in refusal(
+        labels, protocol="listed"
+    )
+    assert "has to say which rows are train and test" in refusal(
+        labels, ["train"] * 10, protocol="official"
+    )

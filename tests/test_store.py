@@ -20,7 +20,9 @@ from schn_ray.errors import SchnRayError, TooManyBadRows
 from schn_ray.manifest import AlreadyDone, read_manifest, verify_files
 from schn_ray.protocols import ROLES
 from schn_ray.sources import Shard, open_source
-from schn_ray.store import T, _digests, multi_hot, open_store, prepare, vocabulary
+from schn_ray.store import multi_hot, open_store, prepare, vocabulary
+from schn_ray.store.describing import as_digests
+from schn_ray.store.preparing import T
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -61,6 +63,7 @@ def test_a_store_holds_every_row(image_tree: Path, tmp_path: Path) -> None:
         "validation": 3,
         "query": 3,
         "gallery": 12,
+        "audit": "nothing found",
     }
     store = open_store(tmp_path / "store")
     files = sorted(image_tree.rglob("*.png"))
@@ -130,7 +133,15 @@ def test_too_many_bad_images_stop_the_job(image_tree: Path, tmp_path: Path) -> N
     assert lines[0] == "7 of 37 rows are bad, more than max_bad_share = 0.01 allows:"
     assert lines[1] == f"  cat/bad0.jpg ({image_tree}/cat/bad0.jpg): empty: 0 bytes"
     assert lines[6] == "  and 2 more"
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]  # nothing half-written
+    assert not (tmp_path / "store" / "manifest.json").exists()
+    # what is done stays: with more allowed, nothing is decoded again
+    again = make(image_tree, tmp_path / "store", must_not_work, shard_rows=5, max_bad_share=0.2)
+    assert (again["rows"], again["quarantined"]) == (30, 7)
+
+
+def must_not_work(function: object, shards: list[Shard]) -> Iterable[Any]:
+    assert not shards
+    return []
 
 
 def test_exactly_the_allowed_share_passes(image_tree: Path, tmp_path: Path) -> None:
@@ -196,7 +207,17 @@ def test_rows_that_cannot_be_split(tmp_path: Path, classes: dict[str, int], mess
     tree = write_tree(tmp_path / "images", classes)
     with pytest.raises(SchnRayError, match=message):
         make(tree, tmp_path / "store")
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert not (tmp_path / "store" / "manifest.json").exists()
+    with pytest.raises(SchnRayError, match="is unfinished"):
+        open_store(tmp_path / "store")
+
+
+def test_an_unfinished_store_may_be_split_otherwise(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "images", {"cat": 5, "dog": 3})
+    with pytest.raises(SchnRayError, match="class 'dog' has 3"):
+        make(tree, tmp_path / "store")
+    counts = make(tree, tmp_path / "store", must_not_work, validation_share=0)
+    assert (counts["rows"], counts["validation"]) == (8, 0)
 
 
 def test_an_unknown_protocol_stops_before_any_work(image_tree: Path, tmp_path: Path) -> None:
@@ -229,7 +250,7 @@ def test_the_same_command_again_does_nothing(image_tree: Path, tmp_path: Path) -
     with pytest.raises(SchnRayError, match="seed: 0 there, 1 now"):
         make(image_tree, tmp_path / "store", seed=1)
     (image_tree / "cat" / "new.png").write_bytes(encode_image(99))
-    with pytest.raises(SchnRayError, match=r"made_from\.listing"):
+    with pytest.raises(SchnRayError, match="take in what is new, changed or gone with --update"):
         make(image_tree, tmp_path / "store")
 
 
@@ -272,7 +293,7 @@ def test_multi_hot_over_chunks_and_slices() -> None:
 def test_digests_of_a_slice() -> None:
     digests = [bytes([i]) * 32 for i in range(5)]
     column = pa.chunked_array([pa.array(digests, pa.binary(32)).slice(2)])
-    assert [digest.tobytes() for digest in _digests(column)] == digests[2:]
+    assert [digest.tobytes() for digest in as_digests(column)] == digests[2:]
 
 
 @pytest.mark.skipif(not (SHARED / "data/cifar10.parquet").is_file(), reason="no shared data")

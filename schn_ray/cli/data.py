@@ -10,7 +10,6 @@ import typer
 from schn_ray.cli.options import (
     AsJson,
     ConfigFile,
-    Out,
     Settings,
     Source,
     Verbose,
@@ -23,9 +22,15 @@ from schn_ray.cli.options import (
 
 
 def check(
-    source: Source, settings: Settings = None, as_json: AsJson = False, verbose: Verbose = False
+    source: Source,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with pictures, too.")
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Look at SOURCE: counts, classes and balance, bad files, duplicates."""
+    """Look at SOURCE: its layout, counts, classes and balance, bad files, duplicates."""
     from schn_ray.check import check, render
     from schn_ray.config import CheckConfig, load
     from schn_ray.progress import Progress
@@ -33,36 +38,58 @@ def check(
 
     config = load(CheckConfig, settings=as_settings(settings)).source
     with Progress("checking") as progress:
-        report = check(open_source(source, config), config, progress.advance)
+        report = check(open_source(source, config), config, progress.advance, html is not None)
+    if html is not None:
+        from schn_ray.report.check import write_check_page
+
+        write_check_page(report, html)
     show(report.to_json(), render(report), as_json)
 
 
 def prepare(
     source: Source,
-    out: Out,
+    out: Annotated[str, typer.Option("--out", help="Directory or URI to write.")],
     protocol: Annotated[
         str | None, typer.Option(help="How rows are split; see docs. Default: random.")
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch CIFAR-10 into SOURCE first.")
+        bool, typer.Option("--download", help="Fetch CIFAR-10 (or -100) into SOURCE first.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split. Default: 0.")] = None,
+    split_from: Annotated[
+        Path | None,
+        typer.Option("--split-from", help="Somebody's split: Parquet, CSV or JSON of role and id."),
+    ] = None,
+    largest_side: Annotated[
+        int | None, typer.Option(min=1, help="Store larger images smaller: pixels of a side.")
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=95, help="Of their JPEGs. Default: 90.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Take in what is new, changed or gone in SOURCE.")
+    ] = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read and check SOURCE on Ray Data; write the training store and its split."""
+    """Read and check SOURCE on Ray Data; write the training store and its split.
+
+    Run again after a kill, it does only the rest.
+    """
     from schn_ray.config import PrepareConfig, load
 
-    chosen = as_settings(settings, {"protocol": protocol, "seed": seed})
+    given = {"protocol": protocol, "seed": seed, "largest_side": largest_side, "quality": quality}
+    given["split_from"] = None if split_from is None else str(split_from)
+    chosen = as_settings(settings, given)
     config = load(PrepareConfig, None, config_file, chosen)
 
     if download:
-        from schn_ray.sources.cifar import download as download_cifar10
+        from schn_ray.sources.cifar import download as download_cifar
 
-        download_cifar10(Path(source))
+        download_cifar(Path(source), config.source.kind)
 
     from schn_ray.cluster.shards import RayShards
     from schn_ray.sources import open_source
@@ -70,4 +97,4 @@ def prepare(
 
     shards = RayShards("preparing", as_range(workers))
     opened = open_source(source, config.source)
-    make(out, as_json, lambda: prepare(opened, config, out, shards))
+    make(Path(out), as_json, lambda: prepare(opened, config, out, shards, update))

@@ -38,8 +38,8 @@ Out = Annotated[Path, typer.Option("--out", help="Directory to write.")]
 Source = Annotated[
     str,
     typer.Argument(
-        help="Image folder, list (.txt, .csv), Parquet, cifar-10-batches-py, a store, or 'digits'; "
-        "the first three also at s3://, gs:// ..."
+        help="Image folder, list (.txt, .csv), Parquet, Arrow, tars, a published data "
+        "set's folder, a store, or 'digits'; also at s3://, gs:// ..."
     ),
 ]
 

@@ -61,7 +61,7 @@ def train_on_ray(
         SchnRayError: ``out`` holds something else, the store can't be trained on, or the cluster
             has too few CPUs.
     """
-    store = open_store(store_path)
+    store = open_store(store_path, verify=True)
     with resumable_directory(out, "run", *run_request(config, store)) as draft:
         # every mistake that one process can find is found before workers start
         if tensorboard:
@@ -70,7 +70,7 @@ def train_on_ray(
         build_run(config, store, distributed.Workers(), torch.device("cpu"))
         settings = {
             "config": _with_absolute_paths(config).model_dump(),
-            "store": str(store_path.resolve()),
+            "store": store.location,
             "out": str(out.resolve()),
             "threads": demand.cpus,
             "tensorboard": tensorboard,
@@ -143,7 +143,7 @@ def _cause(failure: BaseException) -> BaseException:
 def _worker(settings: dict[str, Any]) -> str | None:
     """Train on one worker of the group; return why it is no use to try again, if so."""
     config = TrainConfig.model_validate(settings["config"])
-    store = open_store(Path(settings["store"]))
+    store = open_store(settings["store"])
     threads = max(2, settings["threads"])
     run = build_run(config, store, distributed.current_workers(), get_device(), threads)
     try:

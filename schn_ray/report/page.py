@@ -23,7 +23,7 @@ def write_report(data: ReportData, out: Path) -> None:
         SchnRayError: ``out`` is a directory.
     """
     measured = [c for c in [charts.precision_recall(data.metrics)] if c is not None]
-    _write(
+    write_page(
         out,
         "page.html.jinja",
         title=data.title,
@@ -43,10 +43,15 @@ def write_search_page(out: Path, title: str, examples: Sequence[Example]) -> Non
     Raises:
         SchnRayError: ``out`` is a directory.
     """
-    _write(out, "search.html.jinja", title=title, examples=examples)
+    write_page(out, "search.html.jinja", title=title, examples=examples)
 
 
-def _write(out: Path, template: str, **values: Any) -> None:
+def write_page(out: Path, template: str, **values: Any) -> None:
+    """Fill a template and write it whole.
+
+    Raises:
+        SchnRayError: ``out`` is a directory.
+    """
     if out.is_dir():
         raise SchnRayError(f"{out} is a directory; name the HTML file to write")
     environment = Environment(

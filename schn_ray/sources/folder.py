@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from schn_ray.errors import SchnRayError
+from schn_ray.sources.listed import printable
 from schn_ray.sources.places import files_below, is_uri, join, read_file
 from schn_ray.sources.rows import BadRow, Row, Shard, cut, stamp
 
@@ -104,8 +105,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def printable(path: str) -> str:
-    """Return a path with what is not UTF-8 spelled out."""
-    return os.fsencode(path).decode(errors="backslashreplace")

@@ -12,13 +12,19 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyarrow.types as pt
 
 from schn_ray.config import SourceConfig
-from schn_ray.errors import SchnRayError, nearest
-from schn_ray.sources.listed import fetch_listed, root_of
+from schn_ray.errors import SchnRayError
+from schn_ray.sources.columns import (
+    check_columns,
+    check_image,
+    image_bytes,
+    row_of,
+    row_uri,
+    wanted_columns,
+)
+from schn_ray.sources.listed import folder_of, root_of
 from schn_ray.sources.places import (
-    Root,
     files_below,
     is_there,
     is_uri,
@@ -54,10 +60,10 @@ class Parquet:
             SchnRayError: no files or rows, a damaged file, a column missing or of another type.
         """
         shards: list[Shard] = []
-        for name, size, at in parquet_files(self.location):
+        for name, size, at in table_files(self.location):
             place = self._place(name)
             with _opened(place) as file:
-                _check_columns(place, file.schema_arrow, self.config)
+                check_columns(place, file.schema_arrow, self.config)
                 rows = file.metadata.num_rows
             for start, count in cut(rows, self.config.shard_rows):
                 shards.append(Shard(len(shards), count, start, (name,), size, (at,)))
@@ -67,53 +73,27 @@ class Parquet:
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Stream the shard's rows; only the columns that are needed are read."""
+        root = root_of(folder_of(self.location), self.config)
         for unit in units_of(shard):
             place = self._place(unit.file)
             with _opened(place) as file:
-                for row, values in _rows(file, unit.start, unit.rows, self._columns(file)):
-                    yield self._row(unit.file, place, row, values)
-
-    def _columns(self, file: pq.ParquetFile) -> list[str]:
-        c = self.config
-        wanted = (c.id_column, c.image_column, c.label_column, c.split_column)
-        return [name for name in wanted if name in file.schema_arrow.names]
-
-    def _row(self, name: str, place: str, row: int, values: dict[str, Any]) -> Row | BadRow:
-        config, default_id = self.config, f"{name}#{row}"
-        uri = row_uri(place, row, config.image_column)
-        row_id = values.get(config.id_column, default_id)
-        if row_id is None:
-            return BadRow(default_id, uri, "read", f"no id: column '{config.id_column}' is null")
-        row_id = str(row_id)
-        image = values[config.image_column]
-        if isinstance(image, dict):
-            image = image["bytes"]
-        if image is None:
-            return BadRow(row_id, uri, "read", f"no image: '{config.image_column}' is null")
-        if isinstance(image, str):
-            fetched = fetch_listed(self._root(), image, row_id)
-            if isinstance(fetched, BadRow):
-                return fetched
-            uri, image = fetched
-        labels = values.get(config.label_column)
-        several = labels if isinstance(labels, list) else [] if labels is None else [labels]
-        if any(label is None or label == "" for label in several):
-            return BadRow(row_id, uri, "read", f"an empty label in '{config.label_column}'")
-        split = values.get(config.split_column)
-        names = tuple(dict.fromkeys(map(str, several)))
-        return Row(row_id, image, names, uri, None if split is None else str(split))
+                for row, values in _rows(
+                    file,
+                    unit.start,
+                    unit.rows,
+                    wanted_columns(file.schema_arrow.names, self.config),
+                ):
+                    uri = row_uri(place, row, self.config.image_column)
+                    yield row_of(values, f"{unit.file}#{row}", uri, root, self.config)
 
     def _place(self, name: str) -> str:
-        may_be_it = name == posixpath.basename(self.location)  # or a file of that name below it
-        is_it = may_be_it and is_there(self.location) == "file"
-        return self.location if is_it else join(self.location, name)
-
-    def _root(self) -> Root:
-        return root_of(self.location, self.config)
+        return place_of(self.location, name)
 
 
-def parquet_files(location: str) -> list[tuple[str, int, str]]:
-    """List the Parquet files at or below a place, sorted: name, size in bytes, stamp.
+def table_files(
+    location: str, suffixes: tuple[str, ...] = (".parquet",)
+) -> list[tuple[str, int, str]]:
+    """List the files of tables at or below a place, sorted: name, size in bytes, stamp.
 
     Hidden files are passed over.
 
@@ -123,21 +103,23 @@ def parquet_files(location: str) -> list[tuple[str, int, str]]:
     if is_there(location) == "file":
         return [(posixpath.basename(location), *size_and_stamp(location))]
     below = files_below(location) if is_uri(location) else _local_files(Path(location))
-    if not (found := sorted(file for file in below if file[0].endswith(".parquet"))):
-        raise SchnRayError(f"{location}: no .parquet files in there")
+    if not (found := sorted(file for file in below if file[0].endswith(suffixes))):
+        raise SchnRayError(f"{location}: no {' or '.join(suffixes)} files in there")
     return found
 
 
+def place_of(location: str, name: str) -> str:
+    """Return where a listed file is: the location itself, or a file below it."""
+    may_be_it = name == posixpath.basename(location)  # or a file of that name below it
+    is_it = may_be_it and is_there(location) == "file"
+    return location if is_it else join(location, name)
+
+
 def _local_files(folder: Path) -> Iterator[tuple[str, int, str]]:
-    for path in folder.rglob("*.parquet"):
+    for path in folder.rglob("*.*"):
         below = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in below.parts):
             yield below.as_posix(), *size_and_stamp(str(path))
-
-
-def row_uri(path: str, row: int, column: str) -> str:
-    """Name one image: ``path#row``, and ``:column`` where that is not called ``image``."""
-    return f"{path}#{row}" + ("" if column == "image" else f":{column}")
 
 
 def parquet_image(path: str, row: int, column: str) -> bytes:
@@ -148,16 +130,13 @@ def parquet_image(path: str, row: int, column: str) -> bytes:
         SchnRayError: not a Parquet file, no such column, or a null there.
     """
     with _opened(path) as file:
-        _check_image(path, file.schema_arrow, column)
+        check_image(path, file.schema_arrow, column)
         first = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if row < first + rows:
                 image = _row_group(path, group, column)[row - first].as_py()
-                image = image["bytes"] if isinstance(image, dict) else image
-                if image is None:
-                    raise SchnRayError(f"{path}: row {row} has no image")
-                return bytes(image)
+                return image_bytes(image, path, row)
             first += rows
     raise IndexError(row)
 
@@ -200,50 +179,3 @@ def _opened(place: str) -> Iterator[pq.ParquetFile]:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise SchnRayError(f"{place} cannot be read as Parquet: {error}") from error
-
-
-def _check_columns(path: str, schema: pa.Schema, config: SourceConfig) -> None:
-    _check_image(path, schema, config.image_column)
-    wanted = {
-        config.id_column: ("text or whole numbers", _is_name),
-        config.label_column: ("whole numbers, text, or lists of either", _is_label),
-        config.split_column: ("text", _is_text),
-    }
-    for column, (what, is_right) in wanted.items():
-        if column in schema.names and not is_right(schema.field(column).type):
-            raise SchnRayError(
-                f"{path}: column '{column}' holds {schema.field(column).type}; wanted {what}"
-            )
-
-
-def _check_image(path: str, schema: pa.Schema, column: str) -> None:
-    if column not in schema.names:
-        raise SchnRayError(
-            f"{path}: no column '{column}'{nearest(column, schema.names)} There are: "
-            f"{', '.join(schema.names)}; say which holds the images with "
-            "--set source.image_column=NAME"
-        )
-    found = schema.field(column).type
-    if pt.is_struct(found) and found.get_field_index("bytes") >= 0:
-        found = found.field("bytes").type
-    if not (pt.is_binary(found) or pt.is_large_binary(found) or _is_text(found)):
-        raise SchnRayError(
-            f"{path}: column '{column}' holds {found}; wanted the encoded images as binary, or "
-            "their paths as text"
-        )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if isinstance(kind, pa.DictionaryType):
-        kind = kind.value_type
-    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_null(kind)
-
-
-def _is_name(kind: pa.DataType) -> bool:
-    return _is_text(kind) or pt.is_integer(kind)
-
-
-def _is_label(kind: pa.DataType) -> bool:
-    if isinstance(kind, (pa.ListType, pa.LargeListType)):
-        kind = kind.value_type
-    return _is_name(kind)

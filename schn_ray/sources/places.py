@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import stat
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from schn_ray.errors import SchnRayError
 from schn_ray.sources.rows import stamp
 
 _URI = re.compile(r"(?P<root>(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://[^/]*)/*(?P<path>.*)", re.DOTALL)
+_HALF_A_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 _WEB = ("http", "https", "ftp", "ftps")
 
 
@@ -43,6 +45,17 @@ def absolute(location: str) -> str:
     if location.startswith("file://"):
         return os.path.abspath(unquote(location.removeprefix("file://").removeprefix("localhost")))
     return location.rstrip("/") if is_uri(location) else os.path.abspath(location)
+
+
+def as_location(path: Path | str) -> str:
+    """Return where a directory is, absolute; ``Path`` makes s3:/x of s3://x, which is undone.
+
+    >>> as_location(Path("s3://bucket/store/"))
+    's3://bucket/store'
+    """
+    text = str(path)
+    found = _HALF_A_URI.match(text) if isinstance(path, Path) else None
+    return absolute(text.replace(":/", "://", 1) if found else text)
 
 
 def join(root: str, below: str) -> str:
@@ -98,6 +111,47 @@ def files_below(location: str) -> Iterator[tuple[str, int, str]]:
         below = info.path.removeprefix(root).lstrip("/")
         if info.type == fs.FileType.File and not any(p.startswith(".") for p in below.split("/")):
             yield below, info.size or 0, stamp(info.size, info.mtime_ns)
+
+
+def names_in(location: str) -> frozenset[str]:
+    """List the names right in a folder, hidden ones left out; none where there is no folder."""
+    if not is_uri(location):
+        found = os.listdir(location) if os.path.isdir(location) else []
+        return frozenset(name for name in found if not name.startswith("."))
+    filesystem, root = opened(location)
+    infos = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    names = (posixpath.basename(info.path.rstrip("/")) for info in infos)
+    return frozenset(name for name in names if not name.startswith("."))
+
+
+def write_file(place: str, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all; an older one is replaced."""
+    if is_uri(place):
+        filesystem, path = opened(place)
+        with filesystem.open_output_stream(path) as stream:  # it appears when it is closed
+            stream.write(data)
+        return
+    beside = f"{place}.{uuid.uuid4().hex}.partial"  # another writer may be at the same file
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, place)
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def remove_file(place: str) -> None:
+    """Remove a file, if it is there."""
+    if not is_uri(place):
+        return Path(place).unlink(missing_ok=True)
+    filesystem, path = opened(place)
+    if filesystem.get_file_info(path).type == fs.FileType.File:
+        filesystem.delete_file(path)
+    return None
 
 
 def opened(uri: str) -> tuple[fs.FileSystem, str]:

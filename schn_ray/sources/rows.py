@@ -19,7 +19,9 @@ class Row:
         image: encoded bytes.
         labels: class names, without repetition; empty for an unlabelled image.
         uri: where the bytes are; ``fetch`` reads them again.
-        split: ``train`` or ``test`` where the data set says so itself.
+        split: what the data set itself says it is for: ``train``, ``test`` (a query), ``database``
+            (the gallery) or ``junk`` (never ranked), with a space between several.
+        camera: that took it, from 0; -1 where nobody says.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Row:
     labels: tuple[str, ...]
     uri: str
     split: str | None = None
+    camera: int = -1
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,18 @@ class BadRow:
 
 
 class Entry(NamedTuple):
-    """What a list says of one image besides its path; ``problem`` is what is wrong with it."""
+    """What a list says of one image besides its path; ``problem`` is what is wrong with it.
+
+    ``list`` is the file that says so, where a source has several; ``line`` is counted from 1.
+    """
 
     id: str
     labels: tuple[str, ...]
     line: int
     problem: str = ""
+    split: str | None = None
+    camera: int = -1
+    list: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The rows of a training store, to be checked or encoded again; how its Arrow files are opened."""
+"""The rows of a training store, to be checked or encoded again; how its Arrow files are opened.
+
+A store at a URI is copied to this machine once, checked by its hashes, and mapped from there.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,18 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from schn_ray.errors import SchnRayError
 from schn_ray.manifest import MANIFEST, read_manifest
+from schn_ray.sources.copies import local_copy
+from schn_ray.sources.places import is_uri, names_in
 from schn_ray.sources.rows import BadRow, Row, Shard, cut
 
 ROW_FILES = "rows-*.arrow"
+CLASSES = "classes.json"
 
 
 @dataclass(frozen=True)
@@ -30,28 +37,42 @@ class Stored:
         Raises:
             SchnRayError: no finished store there.
         """
-        runs = cut(open_rows(self.location).num_rows, self.shard_rows)
-        stamps = (read_manifest(Path(self.location), "store").fingerprint,)
+        path = local_copy(self.location)
+        runs = cut(open_rows(path).num_rows, self.shard_rows)
+        stamps = (read_manifest(path, "store").fingerprint,)
         return [
             Shard(number, count, start, stamps=stamps) for number, (start, count) in enumerate(runs)
         ]
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Read the shard's rows."""
-        table = open_rows(self.location).slice(shard.start, shard.rows)
-        for i, row in enumerate(batch_row for b in table.to_batches() for batch_row in _rows(b)):
-            row_id, image, labels, split = row
-            yield Row(row_id, image, tuple(labels), f"{self.location}#{shard.start + i}", split)
+        table = open_rows(local_copy(self.location)).slice(shard.start, shard.rows)
+        numbers = iter(range(shard.start, shard.start + shard.rows))
+        for batch in table.to_batches():
+            for row, number in zip(_rows(batch), numbers, strict=False):
+                yield Row(uri=f"{self.location}#{number}", **row)
 
 
-def open_rows(location: str) -> pa.Table:
+def has_store(place: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder is a store, finished or not."""
+    return any(name.startswith("rows-") and name.endswith(".arrow") for name in names) and (
+        MANIFEST in names or CLASSES in names or "receipts" in names
+    )
+
+
+def is_store(place: str) -> bool:
+    """Tell whether there is a store at a place."""
+    return has_store(place, names_in(place))
+
+
+def open_rows(path: Path) -> pa.Table:
     """Map the rows of a finished store into memory; nothing is read until it is used.
 
     Raises:
         SchnRayError: no finished store there, or a damaged file.
     """
-    read_manifest(Path(location), "store")
-    return map_rows(Path(location))
+    read_manifest(path, "store")
+    return map_rows(path)
 
 
 def stored_image(location: str, row: int) -> bytes:
@@ -61,13 +82,14 @@ def stored_image(location: str, row: int) -> bytes:
         IndexError: no such row.
         SchnRayError: no finished store there, or a damaged file.
     """
-    made = Path(location, MANIFEST).stat().st_mtime_ns
-    return bytes(_kept_open(location, made).column("image")[row].as_py())
+    path = local_copy(location) if is_uri(location) else Path(location)
+    made = (path / MANIFEST).stat().st_mtime_ns
+    return bytes(_kept_open(path, made).column("image")[row].as_py())
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_open(location: str, made: int) -> pa.Table:
-    return open_rows(location)
+def _kept_open(path: Path, made: int) -> pa.Table:
+    return open_rows(path)
 
 
 def map_rows(directory: Path) -> pa.Table:
@@ -94,8 +116,11 @@ def map_file(path: Path) -> pa.Table:
         raise SchnRayError(f"{path} is damaged ({error}); make the store again") from error
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[tuple[str, bytes, list[str], str | None]]:
-    columns = [batch.column(name) for name in ("id", "image", "labels", "split")]
+_COLUMNS = ("id", "image", "labels", "split", "camera")
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    columns = {name: batch.column(name) for name in _COLUMNS}
     for i in range(batch.num_rows):  # one image at a time, as all at once may not fit
-        row_id, image, labels, split = (column[i].as_py() for column in columns)
-        yield row_id, image, labels, split
+        values = {name: column[i].as_py() for name, column in columns.items()}
+        yield values | {"labels": tuple(values["labels"])}

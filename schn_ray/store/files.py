@@ -1,0 +1,190 @@
+"""The files of a store that is being written, here or at a URI: rows, and a receipt for each.
+
+A receipt is written after its rows and has their hash: rows without a receipt do not count, so a
+writer may be killed at any moment, and nobody has to read the rows again to know what they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from schn_ray.errors import SchnRayError
+from schn_ray.manifest import sha256_file
+from schn_ray.parts import Done, Receipt, plain, receipt_of
+from schn_ray.sources.places import (
+    is_uri,
+    join,
+    names_in,
+    opened,
+    read_file,
+    remove_file,
+    write_file,
+)
+
+RECEIPTS = "receipts"
+ROWS = pa.schema(
+    {
+        "id": pa.string(),
+        "image": pa.large_binary(),
+        "labels": pa.list_(pa.string()),
+        "sha256": pa.binary(32),
+        "split": pa.string(),
+        "uri": pa.string(),
+        "camera": pa.int32(),
+        "scale": pa.float32(),
+    }
+)
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file of rows: what it answers for, its hash and its size in bytes."""
+
+    receipt: Receipt
+    sha256: str
+    size: int
+
+
+def rows_name(number: int) -> str:
+    """Return the name of a file of rows."""
+    return f"rows-{number:05}.arrow"
+
+
+def receipt_name(number: int) -> str:
+    """Return the name of its receipt, below the store."""
+    return f"{RECEIPTS}/rows-{number:05}.json"
+
+
+def write_rows(
+    store: str, number: int, batches: Iterable[pa.RecordBatch], done: list[Done]
+) -> None:
+    """Write rows as they come, and then their receipt; older ones are replaced.
+
+    Args:
+        store: where.
+        number: of the file.
+        batches: of rows.
+        done: what they answer for; complete when all batches were taken.
+
+    Raises:
+        SchnRayError: the disk is full, or the place may not be written.
+    """
+    name = rows_name(number)
+    try:
+        with _local_file(store, name) as path:
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, ROWS) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+            sha256, size = sha256_file(path), path.stat().st_size
+            # an older receipt must not answer for these rows
+            remove_file(join(store, receipt_name(number)))
+            _put(path, store, name)
+        write_receipt(store, Written(Receipt(number, tuple(done)), sha256, size))
+    except OSError as error:
+        raise SchnRayError(
+            f"cannot write {join(store, name)}: {error.strerror or error}. The rows before it "
+            "stay: make room and run the same command again"
+        ) from error
+
+
+def write_receipt(store: str, written: Written) -> None:
+    """Write the receipt of rows that are there."""
+    values = [written.sha256, written.size, *plain(written.receipt)]
+    write_file(join(store, receipt_name(written.receipt.number)), json.dumps(values).encode())
+
+
+def read_receipts(store: str) -> dict[int, Written]:
+    """Read the receipts of all rows that are there, by number.
+
+    Raises:
+        SchnRayError: a damaged receipt.
+    """
+    there = names_in(store)
+    names = sorted(name for name in names_in(join(store, RECEIPTS)) if name.endswith(".json"))
+    read = [_read_receipt(join(store, f"{RECEIPTS}/{name}")) for name in names]
+    return {w.receipt.number: w for w in read if rows_name(w.receipt.number) in there}
+
+
+def receipt_for(store: str, number: int) -> Receipt:
+    """Read the receipt of one file of rows."""
+    return _read_receipt(join(store, receipt_name(number))).receipt
+
+
+def _read_receipt(place: str) -> Written:
+    try:
+        sha256, size, *values = json.loads(read_file(place))
+        return Written(receipt_of(values), sha256, size)
+    except (ValueError, TypeError) as error:
+        raise SchnRayError(
+            f"{place} is damaged ({error}); remove it and run the same command again: its rows "
+            "are made again"
+        ) from error
+
+
+def remove_rows(store: str, numbers: Iterable[int]) -> None:
+    """Remove rows of which nothing is left, and what killed workers left half-written."""
+    for number in numbers:
+        remove_file(join(store, receipt_name(number)))
+        remove_file(join(store, rows_name(number)))
+    for folder in ("", RECEIPTS):
+        place = join(store, folder) if folder else store
+        for name in names_in(place) | _hidden(place):
+            if name.endswith(".partial"):
+                remove_file(join(place, name))
+
+
+def read_rows(store: str, number: int, columns: list[str] | None = None) -> pa.Table:
+    """Read a file of rows, mapped where it is here; of one at a URI only the columns wanted.
+
+    Raises:
+        SchnRayError: it is not there, or damaged.
+    """
+    place = join(store, rows_name(number))
+    wanted = None if columns is None else [ROWS.get_field_index(name) for name in columns]
+    try:
+        if not is_uri(place):
+            table = pa.ipc.open_file(pa.memory_map(place)).read_all()
+            return table if columns is None else table.select(columns)
+        filesystem, path = opened(place)
+        with filesystem.open_input_file(path) as file:
+            options = pa.ipc.IpcReadOptions(included_fields=wanted)
+            return pa.ipc.open_file(file, options=options).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise SchnRayError(f"{place} is damaged ({error}); remove it and run it again") from error
+
+
+def _hidden(place: str) -> frozenset[str]:
+    found = os.listdir(place) if not is_uri(place) and os.path.isdir(place) else []
+    return frozenset(name for name in found if name.startswith("."))
+
+
+@contextlib.contextmanager
+def _local_file(store: str, name: str) -> Iterator[Path]:
+    """Name a file to write on this machine, beside its place where that is here, too."""
+    folder = tempfile.gettempdir() if is_uri(store) else store
+    # a name of its own: a worker that was given up may still be at work on the same rows
+    path = Path(folder, f"{name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _put(path: Path, store: str, name: str) -> None:
+    if not is_uri(store):
+        path.rename(Path(store, name))
+        return
+    filesystem, there = opened(join(store, name))
+    with path.open("rb") as file, filesystem.open_output_stream(there) as stream:
+        while chunk := file.read(_CHUNK):
+            stream.write(chunk)

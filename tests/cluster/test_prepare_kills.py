@@ -1,0 +1,40 @@
+"""SIGKILL of ``prepare`` on Ray: the same call does only the rest.
+
+benchmarks/prepare.py kills more often.
+"""
+
+from pathlib import Path
+
+import pytest
+import ray
+from image_files import write_tree
+from processes import started, wait_for
+
+from schn_ray.cluster.shards import RayShards
+from schn_ray.config import PrepareConfig, SourceConfig
+from schn_ray.sources import open_source
+from schn_ray.store import open_store, prepare
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def finished(store: Path) -> dict[str, int]:
+    done = {path.stem for path in store.glob("receipts/*.json")}
+    return {p.name: p.stat().st_mtime_ns for p in store.glob("rows-*.arrow") if p.stem in done}
+
+
+def test_a_kill_of_the_driver_changes_no_row(tmp_path: Path) -> None:
+    photos = write_tree(tmp_path / "photos", {"cat": 150, "dog": 150})
+    config = PrepareConfig(source=SourceConfig(shard_rows=2))
+    source, out = open_source(str(photos), config.source), tmp_path / "store"
+    arguments = ["prepare", photos, "--out", out, "--set", "source.shard_rows=2", "--workers", "1"]
+    address = ray.get_runtime_context().gcs_address
+    with started(*arguments, address=address) as process:
+        wait_for(lambda: len(finished(out)) >= 5)
+        process.kill()
+    before = finished(out)
+    assert 5 <= len(before) < 150, "the kill came too late to be a test"
+    prepare(source, config, out, RayShards("preparing", 2))
+    assert before.items() <= finished(out).items()
+    undisturbed = prepare(source, config, tmp_path / "whole")
+    assert open_store(out).manifest.fingerprint == undisturbed.fingerprint

@@ -1,0 +1,94 @@
+"""Several labels an image, and identities: prepared, trained on, solved, measured, reported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import makers
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from image_files import encode_image
+from users import TINY
+
+from schn_ray import protocols
+from schn_ray.config import EvaluateConfig, PrepareConfig, SourceConfig, TrainConfig, load
+from schn_ray.evaluation import evaluate, read_measured
+from schn_ray.manifest import Manifest
+from schn_ray.report.run import report_run
+from schn_ray.sources import open_source
+from schn_ray.store import open_store, prepare
+from schn_ray.training import train_here
+
+SETTINGS = (*TINY, "schedule.iterations=1", "schedule.epochs=1", "schedule.batch_size=8")
+
+
+def prepared(source: Path, out: Path, protocol: str) -> Manifest:
+    config = PrepareConfig(protocol=protocol, validation_share=0)
+    return prepare(open_source(str(source), SourceConfig()), config, out)
+
+
+def through(folder: Path) -> dict[str, float]:
+    """Train, evaluate and report; return the figures."""
+    train_here(load(TrainConfig, "digits", None, SETTINGS), folder / "store", folder / "run")
+    evaluate(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig(ks=(3,)))
+    report_run(folder / "run", folder / "evaluation", folder / "report.html")
+    assert "<img" in (folder / "report.html").read_text()
+    return read_measured(folder / "evaluation")
+
+
+def test_several_labels_and_the_most_frequent_concepts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(
+        protocols.PROTOCOLS["nuswide-21"],
+        query=2,
+        train=5,
+        counts=(6, 15, 33),
+        classes=3,
+        most_frequent=3,
+    )
+    monkeypatch.setitem(protocols.PROTOCOLS, "nuswide-21", small)
+    tags = [[["sky", "sea"], ["sea"], ["dog", "sky"], ["dog"]][i % 4] for i in range(39)]
+    tags += [["rare"]] * 3
+    images = [encode_image(i) for i in range(42)]
+    pq.write_table(pa.table({"image": images, "label": tags}), tmp_path / "x.parquet")
+    counts = prepared(tmp_path / "x.parquet", tmp_path / "store", "nuswide-21").counts
+    store = open_store(tmp_path / "store")
+    assert store.classes == ("dog", "sea", "sky")
+    assert (counts["rows"], counts["unlabelled"], counts["gallery"]) == (42, 3, 33)
+    assert store.labels[[0]].indices.tolist() == [1, 2]
+    assert store.labels[[39, 40, 41]].nnz == 0  # 'rare' is none of the three
+    assert store.labels.indices.min() >= 0
+    measured = through(tmp_path)
+    assert measured["queries"] == 6
+    assert 0 < measured["map"] <= 1
+
+
+def test_identities_with_distractors(tmp_path: Path) -> None:
+    photos, number = tmp_path / "market", 0
+    for folder, cameras in (("bounding_box_train", 4), ("query", 1), ("bounding_box_test", 3)):
+        for identity in range(1, 7) if folder == "bounding_box_train" else range(11, 17):
+            for camera in range(1, cameras + 1):
+                name = f"{folder}/{identity:04}_c{camera}s1_{number:06}_00.jpg"
+                makers.write(photos, {name: makers.jpeg(number)})
+                number += 1
+    for identity, frame in (("0000", 1), ("-1", 2)):
+        name = f"bounding_box_test/{identity}_c1s1_{frame:06}_00.jpg"
+        makers.write(photos, {name: makers.jpeg(1000 + frame)})
+    protocols_now = dict(protocols.PROTOCOLS)
+    protocols_now["market1501"] = replace(
+        protocols_now["market1501"], counts=(6, 24, 19), classes=12
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocols, "PROTOCOLS", protocols_now)
+        counts = prepared(photos, tmp_path / "store", "market1501").counts
+    assert (counts["gallery"], counts["junk"], counts["unlabelled"]) == (19, 1, 2)
+    store = open_store(tmp_path / "store")
+    assert (np.diff(store.labels[store.rows("gallery")].indptr) == 0).sum() == 1
+    assert set(store.cameras) == {1, 2, 3, 4}
+    measured = through(tmp_path)
+    assert (measured["queries"], measured["gallery"]) == (6, 19)
+    assert measured["undefined_queries"] == 0
