@@ -72,13 +72,16 @@ class Index:
             np.empty(len(codes), np.int64),
             self,
         )
-        near, start = _Near(k, self.unique_codes), 0
+        near, start = _Near(k, self.unique_codes, self._scan.spare), 0
         while start < len(codes):
             block = slice(start, start + near.queries_at_once())
-            pairs, found.tied[block] = self._nearest(np.ascontiguousarray(codes[block]), near)
-            ranked = self._postings.rank(pairs, len(found.tied[block]), k)
+            queries = np.ascontiguousarray(codes[block])
+            pairs = self._nearest(queries, near)
+            levels = self._postings.levels(pairs, len(queries), k)
+            ranked = self._postings.rank(_upto(pairs, levels.last), len(queries), k)
             found.rows[block] = ranked.rows.reshape(-1, k)
             found.distances[block] = ranked.distances.reshape(-1, k)
+            found.tied[block] = levels.tied
             start = block.stop
         return found
 
@@ -97,13 +100,15 @@ class Index:
             raise SchnRayError(f"radius {radius}, at most {most}: wanted 0 or more, 1 or more")
         check_codes(codes, self.bits, "the query codes")
         parts, counts = list[Ranked](), list[NDArray[np.int64]]()
-        at_once = min(QUERIES_AT_MOST, max(1, _PAIRS // self.unique_codes))
+        radius = min(radius, self.bits)
+        room = min(_PAIRS // self.unique_codes, _CELLS // (radius + 1))
+        at_once = min(QUERIES_AT_MOST, max(1, room))
         for start in range(0, len(codes), at_once):
             queries = np.ascontiguousarray(codes[start : start + at_once])
-            pairs = self._scan.within(queries, min(radius, 8 * queries.shape[1]))
-            weights = self._postings.counts(pairs.numbers)
-            counts.append(np.bincount(pairs.queries, weights, len(queries)).astype(np.int64))
-            parts.append(self._postings.rank(pairs, len(queries), most))
+            pairs = self._scan.within(queries, np.full(len(queries), radius, np.int32))
+            levels = self._postings.levels(pairs, len(queries), most or len(self))
+            counts.append(levels.found)
+            parts.append(self._postings.rank(_upto(pairs, levels.last), len(queries), most))
         lengths = [np.diff(part.starts) for part in parts]
         return Within(
             np.append(0, np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int64)]))),
@@ -139,6 +144,11 @@ class Index:
         self._codes_file.touch(numbers * self._codes.shape[1], (numbers + 1) * self._codes.shape[1])
         return self._codes[numbers]
 
+    def numbers(self) -> NDArray[np.int64]:
+        """Return which of the distinct codes each row has: int64 [n]."""
+        self._number_file.touch_all()
+        return self._number_of_row.astype(np.int64)
+
     def distinct(self) -> tuple[Bytes, Postings]:
         """Return all distinct codes, uint8 [u, ceil(bits / 8)], and who has them."""
         self._codes_file.touch_all()
@@ -163,43 +173,51 @@ class Index:
             "made_by": self.manifest.versions.get("schn-ray", "?"),
         }
 
-    def _nearest(self, queries: Bytes, near: _Near) -> tuple[Pairs, NDArray[np.int64]]:
-        """Return all codes up to each query's k-th row, and how many rows tie with that."""
-        left, wanted, upto = np.arange(len(queries)), near.codes, None
-        pairs, tied = list[Pairs](), np.zeros(len(queries), np.int64)
-        needed = np.zeros(len(queries), np.int64)
-        while len(left):
-            found = self._scan.nearest(queries[left], wanted, upto)
-            counts = self._postings.counts(found.numbers)
-            kth = kth_distance(found.distances, counts, near.k)
-            done = (kth < found.reach) & (kth < FAR)
-            close = (found.distances <= kth[:, None]) & done[:, None] & (found.numbers >= 0)
-            at_kth = close & (found.distances == kth[:, None])
-            tied[left] = (counts * at_kth).sum(axis=1)
-            query = np.nonzero(close)[0]
-            pairs.append(Pairs(left[query], found.numbers[close], found.distances[close]))
-            needed[left] = close.sum(axis=1)
-            # those left want more codes of the same lists, or other lists, or both
-            left, upto, wanted = left[~done], kth[~done], min(4 * wanted, self.unique_codes)
-        near.learn(needed)
-        return Pairs(*map(np.concatenate, zip(*pairs, strict=True))), tied
+    def _nearest(self, queries: Bytes, near: _Near) -> Pairs:
+        """Return codes with each query's k nearest rows, and all that tie with the last of them."""
+        found = self._scan.nearest(queries, near.codes)
+        counts = self._postings.counts(found.numbers)
+        kth = kth_distance(found.distances, counts, near.k)
+        done = kth < found.reach
+        close = (found.distances <= kth[:, None]) & done[:, None] & (found.numbers >= 0)
+        query = np.nonzero(close)[0]
+        pairs = Pairs(query, found.numbers[close], found.distances[close])
+        if not done.all():
+            rest = np.flatnonzero(~done)
+            more = self._scan.within(queries[rest], kth[rest])
+            more = more._replace(queries=rest[more.queries])
+            pairs = Pairs(*map(np.concatenate, zip(pairs, more, strict=True)))
+        near.learn(np.bincount(pairs.queries, minlength=len(queries)))
+        return pairs
+
+
+def _upto(pairs: Pairs, last: NDArray[np.int32]) -> Pairs:
+    keep = pairs.distances <= last[pairs.queries]
+    return Pairs(*(column[keep] for column in pairs))
 
 
 class _Near:
-    """How many distinct codes hold k rows and what ties with them: guessed, and learned from."""
+    """How many codes to ask for: those of k rows, and with ``spare`` what ties with the last.
 
-    def __init__(self, k: int, there: int) -> None:
-        self.k, self._there = k, there
-        self.codes = min(2 * k + 64, there)
+    How many tie is guessed, and learned from the queries before.
+    """
+
+    def __init__(self, k: int, there: int, spare: bool) -> None:
+        self.k, self._there, self._spare = k, there, spare
+        self.codes = min(2 * k + 64 if spare else k, there)
+        self._learned = not spare
 
     def queries_at_once(self) -> int:
         """Return how many queries fit into memory; few where nothing was learned yet."""
-        return max(16, min(1024, _CELLS // self.codes))
+        room = _CELLS // max(self.codes, 512)
+        return max(16, min(1024, room)) if self._learned else 32
 
     def learn(self, needed: NDArray[np.int64]) -> None:
         """Take note of how many codes the queries of a block had up to the k-th row."""
-        usual = int(np.quantile(needed, 0.98)) + 8
-        self.codes = min(max(usual, 16), self._there)
+        self._learned = True
+        if self._spare:
+            usual = int(np.quantile(needed, 0.98)) + 8
+            self.codes = min(max(usual, 16), self._there)
 
 
 def open_index(path: str | Path) -> Index:

@@ -29,6 +29,20 @@ class Ranked(NamedTuple):
     distances: NDArray[np.int32]
 
 
+class Levels(NamedTuple):
+    """What was found for q queries, by distance.
+
+    Attributes:
+        last: int32 [q], the distance of the last row that is wanted, or of the farthest one found.
+        tied: int64 [q], rows at that distance.
+        found: int64 [q], all rows.
+    """
+
+    last: NDArray[np.int32]
+    tied: NDArray[np.int64]
+    found: NDArray[np.int64]
+
+
 class Postings:
     """The lists of rows of u distinct codes.
 
@@ -52,15 +66,27 @@ class Postings:
         self._starts_file.touch_all()
         return np.diff(self._starts)
 
+    def levels(self, pairs: Pairs, queries: int, most: int) -> Levels:
+        """Find the distance of each query's ``most``-th row among these codes, and count rows."""
+        farthest = int(pairs.distances.max(initial=0))
+        cells = pairs.queries * (farthest + 1) + pairs.distances
+        weights = self.counts(pairs.numbers)
+        rows = np.bincount(cells, weights, queries * (farthest + 1)).astype(np.int64)
+        rows = rows.reshape(queries, farthest + 1)
+        covered = np.cumsum(rows, axis=1)
+        enough = covered[:, -1] >= most
+        last = np.where(enough, np.argmax(covered >= most, axis=1), farthest)
+        return Levels(last.astype(np.int32), rows[np.arange(queries), last], covered[:, -1])
+
     def rank(self, pairs: Pairs, queries: int, most: int | None) -> Ranked:
         """Turn codes into rows.
 
         Args:
-            pairs: all codes that may matter, at most QUERIES_AT_MOST queries.
+            pairs: no code that is farther than a query's ``most``-th row; at most
+                QUERIES_AT_MOST queries.
             queries: how many.
             most: rows of each query, None for all.
         """
-        pairs = pairs if most is None else self._near_enough(pairs, queries, most)
         counts = self.counts(pairs.numbers)
         # a list ascends: what follows its first ``most`` rows is never wanted
         taken = counts if most is None else np.minimum(counts, most)
@@ -75,19 +101,6 @@ class Postings:
             starts = np.append(0, np.cumsum(np.minimum(np.diff(starts), most)))
         distances = (keys >> _ROW_BITS) & ((1 << _DISTANCE_BITS) - 1)
         return Ranked(starts, keys & ((1 << _ROW_BITS) - 1), distances.astype(np.int32))
-
-    def _near_enough(self, pairs: Pairs, queries: int, most: int) -> Pairs:
-        """Leave out what is farther than a query's ``most``-th row."""
-        keys = pairs.queries << np.int64(_DISTANCE_BITS) | pairs.distances
-        order = np.argsort(keys)
-        keys, counts = keys[order], self.counts(pairs.numbers[order])
-        starts = np.searchsorted(keys >> _DISTANCE_BITS, np.arange(queries + 1))
-        covered = np.append(0, np.cumsum(counts))
-        query = keys >> _DISTANCE_BITS
-        # a whole distance stays or goes: the rows before its first code decide
-        first = np.searchsorted(keys, keys)
-        keep = order[covered[first] - covered[starts[query]] < most]
-        return Pairs(pairs.queries[keep], pairs.numbers[keep], pairs.distances[keep])
 
     def _expanded(
         self, starts: NDArray[np.int64], counts: NDArray[np.int64]

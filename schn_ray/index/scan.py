@@ -10,7 +10,7 @@ the rest of the queries, exactly the lists that may hold more are scanned, or al
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import faiss
@@ -52,32 +52,34 @@ class Pairs(NamedTuple):
 class Scan(Protocol):
     """How codes are looked through."""
 
-    def nearest(self, queries: Bytes, k: int, upto: NDArray[np.int32] | None = None) -> Found:
-        """Return the k nearest of those that were looked at.
+    spare: bool
+
+    def nearest(self, queries: Bytes, k: int) -> Found:
+        """Return the k nearest of those codes that were looked at.
 
         Args:
             queries: uint8 [q, w].
             k: codes of each query.
-            upto: int32 [q], look wherever there may be codes at most so far; None: where it is
-                most likely that the nearest are.
         """
 
-    def within(self, queries: Bytes, radius: int) -> Pairs:
-        """Return all codes at most ``radius`` bits away."""
+    def within(self, queries: Bytes, radii: NDArray[np.int32]) -> Pairs:
+        """Return all codes at most so many bits from each query; radii int32 [q]."""
 
 
 class Flat:
-    """Every code is looked at.
+    """Every code is looked at, so that one scan had better return ties as well: ``spare``.
 
     Args:
         codes: uint8 [u, w], perhaps mapped.
         file: what holds them, to be checked before the first scan.
     """
 
+    spare = True
+
     def __init__(self, codes: Bytes, file: Checked | None = None) -> None:
         self.codes, self._file = codes, file
 
-    def nearest(self, queries: Bytes, k: int, upto: NDArray[np.int32] | None = None) -> Found:
+    def nearest(self, queries: Bytes, k: int) -> Found:
         """See ``Scan``."""
         codes = self._checked()
         k = min(k, len(codes))
@@ -86,20 +88,23 @@ class Flat:
         reach = np.full(len(queries), FAR) if all_seen else distances[:, -1]
         return Found(distances, numbers, reach)
 
-    def within(self, queries: Bytes, radius: int) -> Pairs:
+    def within(self, queries: Bytes, radii: NDArray[np.int32]) -> Pairs:
         """See ``Scan``."""
         codes = self._checked()
-        result = faiss.RangeSearchResult(len(queries))
-        pointers = (faiss.swig_ptr(queries), faiss.swig_ptr(codes))
-        # faiss leaves out what lies exactly at the radius of a binary range search
-        faiss.hamming_range_search(
-            *pointers, len(queries), len(codes), radius + 1, codes.shape[1], result
-        )
-        limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).copy()
-        size = int(limits[-1])
-        numbers = faiss.rev_swig_ptr(result.labels, size).copy()
-        distances = faiss.rev_swig_ptr(result.distances, size).copy()
-        return _as_pairs(limits, numbers, distances)
+
+        def scanned(some: NDArray[np.int64], radius: int) -> Pairs:
+            asked, result = queries[some], faiss.RangeSearchResult(len(some))
+            pointers = (faiss.swig_ptr(asked), faiss.swig_ptr(codes))
+            # faiss leaves out what lies exactly at the radius of a binary range search
+            faiss.hamming_range_search(
+                *pointers, len(some), len(codes), radius + 1, codes.shape[1], result
+            )
+            limits = faiss.rev_swig_ptr(result.lims, len(some) + 1).copy()
+            size = int(limits[-1])
+            numbers = faiss.rev_swig_ptr(result.labels, size).copy()
+            return _as_pairs(some, limits, numbers, faiss.rev_swig_ptr(result.distances, size))
+
+        return _by_radius(radii, scanned)
 
     def _checked(self) -> Bytes:
         if self._file is not None:
@@ -118,6 +123,8 @@ class Lists:
         file: that faiss has mapped, to be checked list by list; None for an index in memory.
     """
 
+    spare = False
+
     def __init__(
         self,
         ivf: Any,
@@ -135,60 +142,53 @@ class Lists:
         self._places = ends, ends + self._widths()
         self._using = threading.Lock()  # how many lists to probe is a state of faiss's index
 
-    def nearest(self, queries: Bytes, k: int, upto: NDArray[np.int32] | None = None) -> Found:
-        """See ``Scan``."""
-        bounds = hamming(queries, self.centroids) - self.radii
-        if upto is None:
-            return self._probe(queries, k, self.first_lists(queries), bounds)
-        wanted = bounds <= upto[:, None]
-        by_lists = (wanted @ self.sizes) <= _WORTH_LISTS * len(self._flat.codes)
-        found = Found(
-            np.full((len(queries), k), FAR, np.int32),
-            np.full((len(queries), k), -1, np.int64),
-            np.full(len(queries), FAR, np.int32),
-        )
-        for chosen, scan in (
-            (by_lists, lambda q: self._probe(queries[q], k, _keys(wanted[q]), bounds[q])),
-            (~by_lists, lambda q: self._flat.nearest(queries[q], k)),
-        ):
-            if chosen.any():
-                distances, numbers, reach = scan(chosen)
-                found.distances[chosen, : distances.shape[1]] = distances
-                found.numbers[chosen, : numbers.shape[1]] = numbers
-                found.reach[chosen] = reach
-        return found
-
-    def within(self, queries: Bytes, radius: int) -> Pairs:
-        """See ``Scan``."""
-        wanted = hamming(queries, self.centroids) - self.radii <= radius
-        if (wanted @ self.sizes).mean() > _WORTH_LISTS * len(self._flat.codes):
-            return self._flat.within(queries, radius)
-        keys = _keys(wanted)
-        self._touch(keys)
+    def nearest(self, queries: Bytes, k: int) -> Found:
+        """See ``Scan``; a query for which too few codes were near goes through all of them."""
+        probed = faiss.knn_hamming(queries, self.centroids, min(self.probes, len(self.radii)))[1]
+        bounds = self.bounds(queries)
+        np.put_along_axis(bounds, probed, FAR, axis=1)
+        self._touch(probed)
         with self._using:
-            self.ivf.nprobe = keys.shape[1]
-            limits, distances, numbers = self.ivf.range_search_preassigned(
-                queries, radius + 1, keys, None
-            )
-        return _as_pairs(limits, numbers, distances)
-
-    def first_lists(self, queries: Bytes) -> NDArray[np.int64]:
-        """Return the lists to look at first: int64 [q, probes]."""
-        probes = min(self.probes, len(self.radii))
-        lists: NDArray[np.int64] = faiss.knn_hamming(queries, self.centroids, probes)[1]
-        return lists
-
-    def _probe(
-        self, queries: Bytes, k: int, keys: NDArray[np.int64], bounds: NDArray[np.int32]
-    ) -> Found:
-        self._touch(keys)
-        with self._using:
-            self.ivf.nprobe = keys.shape[1]
-            distances, numbers = self.ivf.search_preassigned(queries, k, keys, None)
+            self.ivf.nprobe = probed.shape[1]
+            distances, numbers = self.ivf.search_preassigned(queries, k, probed, None)
         distances[numbers < 0] = FAR
-        rest = np.concatenate([bounds, np.full((len(queries), 1), FAR)], axis=1)
-        np.put_along_axis(rest, keys, FAR, axis=1)  # -1, no list, is the column at the end
-        return Found(distances, numbers, np.minimum(distances[:, -1], rest.min(axis=1)))
+        reach = np.minimum(distances[:, -1], bounds.min(axis=1))
+        if (few := distances[:, -1] == FAR).any():
+            found = self._flat.nearest(queries[few], k)
+            distances[few, : found.numbers.shape[1]] = found.distances
+            numbers[few, : found.numbers.shape[1]] = found.numbers
+            reach[few] = found.reach
+        return Found(distances, numbers, reach)
+
+    def within(self, queries: Bytes, radii: NDArray[np.int32]) -> Pairs:
+        """See ``Scan``."""
+        wanted = self.bounds(queries) <= radii[:, None]
+        helped = self.helped(wanted)
+
+        def scanned(some: NDArray[np.int64], radius: int) -> Pairs:
+            keys = _keys(wanted[some])
+            self._touch(keys)
+            with self._using:
+                self.ivf.nprobe = keys.shape[1]
+                limits, distances, numbers = self.ivf.range_search_preassigned(
+                    queries[some], radius + 1, keys, None
+                )
+            return _as_pairs(some, limits, numbers, distances)
+
+        by_lists = _by_radius(np.where(helped, radii, -1), scanned)
+        if helped.all():
+            return by_lists
+        rest = np.flatnonzero(~helped)
+        by_scan = self._flat.within(queries[rest], radii[rest])
+        return _joined([by_lists, by_scan._replace(queries=rest[by_scan.queries])])
+
+    def bounds(self, queries: Bytes) -> NDArray[np.int32]:
+        """Return the least distance that a member of each list may have: int32 [q, l]."""
+        return hamming(queries, self.centroids) - self.radii
+
+    def helped(self, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Tell for which queries a scan of their wanted lists [q, l] is worth it: bool [q]."""
+        return (wanted @ self.sizes) <= _WORTH_LISTS * len(self._flat.codes)
 
     def _touch(self, keys: NDArray[np.int64]) -> None:
         if self._file is not None:
@@ -243,8 +243,24 @@ def _keys(wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
     return keys
 
 
-def _as_pairs(
-    limits: NDArray[Any], numbers: NDArray[np.int64], distances: NDArray[Any]
+def _by_radius(
+    radii: NDArray[np.int32], scan: Callable[[NDArray[np.int64], int], Pairs]
 ) -> Pairs:
-    queries = np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64)))
-    return Pairs(queries, numbers, distances.astype(np.int32))
+    """Scan queries of the same radius together; those of a negative one not at all."""
+    several = [scan(np.flatnonzero(radii == r), int(r)) for r in np.unique(radii[radii >= 0])]
+    return _joined(several)
+
+
+def _joined(several: list[Pairs]) -> Pairs:
+    empty = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))
+    return Pairs(*map(np.concatenate, zip(empty, *several, strict=True)))
+
+
+def _as_pairs(
+    queries: NDArray[np.int64],
+    limits: NDArray[Any],
+    numbers: NDArray[np.int64],
+    distances: NDArray[Any],
+) -> Pairs:
+    repeated = np.repeat(queries, np.diff(limits.astype(np.int64)))
+    return Pairs(repeated, numbers, distances.astype(np.int32))

@@ -25,7 +25,7 @@ class Trial:
 
     Attributes:
         probes: lists to look at first.
-        certified: share of the queries that these lists alone answered, proven.
+        certified: share of the queries whose answers lists proved complete, without a full scan.
         looked_at: share of the codes that an answer looks at, on average.
     """
 
@@ -79,17 +79,19 @@ def try_lists(lists: Lists, codes: Bytes, counts: NDArray[np.int64]) -> Trial:
     The queries are codes of the gallery's own rows, one bit in 32 flipped.
     """
     queries = _queries(codes, counts)
-    bounds = hamming(queries, lists.centroids) - lists.radii
+    bounds = lists.bounds(queries)
     trials = []
     for probes in _PROBES:
         lists.probes = probes
-        found = lists.nearest(queries, 4 * _MATCHES)
+        found = lists.nearest(queries, _MATCHES)
         kth = kth_distance(found.distances, np.where(found.numbers < 0, 0, counts[found.numbers]))
-        proven = kth < found.reach
-        sizes = (bounds <= kth[:, None]) @ lists.sizes
-        first = lists.sizes[lists.first_lists(queries)].sum(axis=1)
-        looked_at = float((first + np.where(proven, 0, sizes)).mean()) / len(codes)
-        trials.append(Trial(probes, float(proven.mean()), looked_at))
+        wanted = bounds <= kth[:, None]
+        first = np.sort(hamming(queries, lists.centroids), axis=1)[:, probes - 1 : probes]
+        first = (hamming(queries, lists.centroids) <= first) @ lists.sizes
+        certified = lists.helped(wanted)
+        then = np.where(certified, wanted @ lists.sizes, len(codes))
+        looked_at = float((first + then).mean()) / len(codes)
+        trials.append(Trial(probes, float(certified.mean()), looked_at))
     best = min(trials, key=lambda trial: trial.looked_at)
     lists.probes = best.probes
     return best
