@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.errors import SchnRayError
+from schn_ray.index.index import check_codes
 from schn_ray.index.together import Searchable, open_together
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
@@ -154,6 +155,7 @@ def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:
                 f"wanted {2 * width} hexadecimal digits"
             )
     table = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, width)
+    check_codes(table, index.bits, "the codes")
     return Queries(codes, [""] * len(codes), table, np.full(len(codes), -1))
 
 
