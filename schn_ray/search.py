@@ -193,7 +193,7 @@ def _answers(
     for place, query in enumerate(asked.tolist()):
         rows, distances = matches.rows[place], matches.distances[place]
         rows, distances = _others(rows, distances, int(queries.rows[query]), wanted.k)
-        itself = extra and len(distances) > 0 and distances[-1] == 0
+        itself = bool(extra and len(distances) and distances[-1] == 0)
         tied = int(matches.tied[place]) - itself if len(distances) else 0
         results.append(_result(index, queries, query, rows, distances, tied, None))
     return results

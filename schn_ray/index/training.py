@@ -86,7 +86,7 @@ def try_lists(lists: Lists, codes: Bytes, counts: NDArray[np.int64]) -> Trial:
         found = lists.nearest(queries, _MATCHES)
         kth = kth_distance(found.distances, np.where(found.numbers < 0, 0, counts[found.numbers]))
         wanted = bounds <= kth[:, None]
-        first = np.sort(hamming(queries, lists.centroids), axis=1)[:, probes - 1 : probes]
+        first = np.sort(hamming(queries, lists.centroids), axis=1)[:, :probes][:, -1:]
         first = (hamming(queries, lists.centroids) <= first) @ lists.sizes
         certified = lists.helped(wanted)
         then = np.where(certified, wanted @ lists.sizes, len(codes))
