@@ -141,7 +141,7 @@ def _lists(starts: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
 def _shard(path: Path) -> Shard:
     number = int(path.stem.removeprefix("part-"))
     rows = pq.read_metadata(path).num_rows
-    return Shard(number, rows, files=(path.name,), size=path.stat().st_size)
+    return Shard(number, rows, files=(path.name,), bytes=path.stat().st_size)
 
 
 def _part(out: Path, shard: Shard) -> Path:

@@ -13,6 +13,7 @@ from schn_ray.errors import SchnRayError
 from schn_ray.index import Index, build_index, open_index
 from schn_ray.manifest import AlreadyDone, new_directory, read_manifest
 
+
 def brute_force(
     ids: list[str], codes: Codes, query: Codes, k: int
 ) -> tuple[list[tuple[int, str]], int]:

@@ -51,9 +51,7 @@ def test_added_and_removed_as_if_built_so(tmp_path: Path, drawn: tuple[list[str]
     assert sorted(p.name for p in (tmp_path / "index").iterdir()) == ["2", MANIFEST]
 
 
-def test_the_same_change_again_does_nothing(
-    tmp_path: Path, drawn: tuple[list[str], Codes]
-) -> None:
+def test_the_same_change_again_does_nothing(tmp_path: Path, drawn: tuple[list[str], Codes]) -> None:
     ids, codes = drawn
     make_index(tmp_path, ids[:200], codes[:200], 20)
     more = write_codes(tmp_path / "more", ids[200:], codes[200:], 20)

@@ -189,4 +189,3 @@ def test_damaged_codes_are_not_indexed(tmp_path: Path) -> None:
     part.write_bytes(content)
     with pytest.raises(SchnRayError, match="differs from its manifest"):
         build_index(codes, tmp_path / "index")
-

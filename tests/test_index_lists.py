@@ -12,7 +12,7 @@ from schn_ray.errors import SchnRayError
 from schn_ray.index import Index, scan, training
 from schn_ray.index.together import Searchable, Together, open_together
 
-ROWS = 1500
+ROWS = 4000
 
 
 @pytest.fixture(autouse=True)

@@ -159,9 +159,7 @@ def test_an_image_that_went_away(ask: Client, gallery: Path) -> None:
     ],
     ids=lambda value: None if isinstance(value, bytes) else str(value),
 )
-def test_bad_images_and_numbers(
-    ask: Client, path: str, body: bytes, status: int, why: str
-) -> None:
+def test_bad_images_and_numbers(ask: Client, path: str, body: bytes, status: int, why: str) -> None:
     found, answer, _ = ask("POST", path, body)
     assert (found, why in json.loads(answer)["error"]) == (status, True), answer
 

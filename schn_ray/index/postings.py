@@ -102,9 +102,7 @@ class Postings:
         distances = (keys >> _ROW_BITS) & ((1 << _DISTANCE_BITS) - 1)
         return Ranked(starts, keys & ((1 << _ROW_BITS) - 1), distances.astype(np.int32))
 
-    def _expanded(
-        self, starts: NDArray[np.int64], counts: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def _expanded(self, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
         ends = np.cumsum(counts)
         self._rows_file.touch(4 * starts, 4 * (starts + counts))
         total = int(ends[-1]) if len(ends) else 0

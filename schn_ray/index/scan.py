@@ -243,9 +243,7 @@ def _keys(wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
     return keys
 
 
-def _by_radius(
-    radii: NDArray[np.int32], scan: Callable[[NDArray[np.int64], int], Pairs]
-) -> Pairs:
+def _by_radius(radii: NDArray[np.int32], scan: Callable[[NDArray[np.int64], int], Pairs]) -> Pairs:
     """Scan queries of the same radius together; those of a negative one not at all."""
     several = [scan(np.flatnonzero(radii == r), int(r)) for r in np.unique(radii[radii >= 0])]
     return _joined(several)
