@@ -141,7 +141,7 @@ def test_a_file_of_another_index_is_found(index: Path, name: str, tmp_path: Path
     expected = ask(open_index(index))
     (index / "1" / name).write_bytes((other_index(tmp_path) / "1" / name).read_bytes())
     assert answer_or_error(index) in (None, expected)
-    with pytest.raises(SchnRayError, match="damaged|differs"):
+    with pytest.raises(SchnRayError, match=r"damaged|differs"):
         verify_index(index)
 
 

@@ -1,5 +1,6 @@
 """Searches through lists, radii, several indexes at once: all against sorting everything."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def split(tmp_path: Path, ids: list[str], codes: Codes, bits: int, shares: list[
     cuts = np.cumsum([0, *shares])
     order = np.random.default_rng(0).permutation(cuts[-1])
     indexes: list[Index] = []
-    for number, (low, high) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for number, (low, high) in enumerate(itertools.pairwise(cuts)):
         rows = order[low:high]
         folder = tmp_path / str(number)
         indexes.append(make_index(folder, [ids[r] for r in rows], codes[rows], bits))
