@@ -9,6 +9,7 @@ distinct codes and a bounded number of pairs at a time.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -134,7 +135,7 @@ def _neighbours(codes: Bytes, bits: int, radius: int) -> Iterator[Pairs]:
 def _pieces(codes: Bytes, bits: int, count: int) -> Iterator[NDArray[Any]]:
     """Yield the codes cut into so many pieces of whole bits, each as a value a code."""
     cuts = np.linspace(0, bits, count + 1).astype(int).tolist()
-    for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+    for low, high in itertools.pairwise(cuts):
         first, last = low // 8, -(-high // 8)
         some = codes[:, first:last].copy()
         some[:, 0] &= 0xFF << low % 8 & 0xFF

@@ -56,9 +56,8 @@ def ask(index: Index) -> list[object]:
 def answer_or_error(path: Path) -> list[object] | None:
     try:
         return ask(open_index(path))
-    except SchnRayError as error:
-        assert "damaged" in str(error) or "wanted" in str(error)
-        return None
+    except SchnRayError as error:  # any other error is a failure of the test
+        return None if "damaged" in str(error) else [str(error)]
 
 
 def test_all_files_are_known(sound: Path) -> None:

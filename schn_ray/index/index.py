@@ -14,7 +14,7 @@ from schn_ray.errors import SchnRayError
 from schn_ray.index.checked import DIGESTS, Checked, open_checked
 from schn_ray.index.matches import Matches, Within
 from schn_ray.index.postings import QUERIES_AT_MOST, Postings, Ranked
-from schn_ray.index.scan import FAR, Bytes, Flat, Pairs, Scan, open_lists
+from schn_ray.index.scan import Bytes, Flat, Pairs, Scan, open_lists
 from schn_ray.index.texts import Texts
 from schn_ray.index.training import kth_distance
 
