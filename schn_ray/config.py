@@ -123,6 +123,18 @@ class EvaluateConfig(Section):
     batch_size: Count = 64
 
 
+class ServeConfig(Section):
+    """Where the search page listens, and what a request may be; ``hosts`` are further names."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8000
+    hosts: tuple[str, ...] = ()
+    max_bytes: Count = 16_000_000
+    max_pixels: Count = 50_000_000
+    max_results: Count = 200
+    replicas: Count = 1
+
+
 class NetworkConfig(Section):
     """Sizes and variants of the networks; defaults as published."""
 

@@ -173,6 +173,35 @@ def resumable_directory(
             (path / REQUEST).unlink()
 
 
+@contextmanager
+def new_version(
+    path: Path, kind: str, config: dict[str, Any], made_from: dict[str, Any]
+) -> Iterator[Draft]:
+    """Write the files of a finished directory anew, in a folder of their own: 1, 2, 3 ...
+
+    Readers see the old version until the manifest is replaced, at once, by one that lists the new
+    folder's files only; then what is old goes. If the block fails, the old version stays.
+
+    Raises:
+        SchnRayError: ``path`` is not finished, or another process writes it now.
+    """
+    with locked(path / LOCK, path):
+        read_manifest(path, kind)
+        folders = [entry for entry in path.iterdir() if entry.is_dir()]
+        number = 1 + max((int(f.name) for f in folders if f.name.isdecimal()), default=0)
+        draft = Draft(path / str(number))
+        draft.path.mkdir()
+        try:
+            yield draft
+            request = _request(kind, config, made_from)
+            _write_manifest(path, request, draft, draft.path)
+        except BaseException:
+            shutil.rmtree(draft.path)
+            raise
+        for folder in folders:
+            shutil.rmtree(folder)
+
+
 def is_finished(path: Path) -> bool:
     """Tell whether a directory has its manifest."""
     return (path / MANIFEST).is_file()
@@ -209,6 +238,14 @@ def read_manifest(path: Path, kind: str) -> Manifest:
         raise SchnRayError(f"{path / MANIFEST} is damaged; make the {kind} again") from error
 
 
+def kind_of(path: Path) -> str:
+    """Return the kind of a finished directory, or "" where nothing says it."""
+    try:
+        return str(json.loads((path / MANIFEST).read_text())["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def verify_files(path: Path, manifest: Manifest) -> None:
     """Check every file against its SHA-256.
 
@@ -221,6 +258,17 @@ def verify_files(path: Path, manifest: Manifest) -> None:
             raise SchnRayError(f"{file} is missing; make the {manifest.kind} again")
         if sha256_file(file) != expected:
             raise SchnRayError(f"{file} differs from its manifest; make the {manifest.kind} again")
+
+
+def check_fingerprint(path: Path, manifest: Manifest) -> None:
+    """Check that request and list of files are those that were written.
+
+    Raises:
+        SchnRayError: the manifest was changed by somebody else.
+    """
+    request = {key: getattr(manifest, key) for key in ("kind", "config", "made_from")}
+    if _fingerprint(request, manifest.files) != manifest.fingerprint:
+        raise SchnRayError(f"{path / MANIFEST} is damaged; make the {manifest.kind} again")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -355,10 +403,12 @@ def _refuse_other_request(
         )
 
 
-def _write_manifest(path: Path, request: dict[str, Any], draft: Draft) -> None:
+def _write_manifest(
+    path: Path, request: dict[str, Any], draft: Draft, only: Path | None = None
+) -> None:
     written = {
         p.relative_to(path).as_posix(): p
-        for p in path.rglob("*")
+        for p in (only or path).rglob("*")
         if p.is_file() and p.name not in (MANIFEST, REQUEST, LOCK)
     }
     found = {
@@ -367,8 +417,7 @@ def _write_manifest(path: Path, request: dict[str, Any], draft: Draft) -> None:
         if name not in draft.known
     } | draft.known
     files = {name: found[name][0] for name in sorted(found)}
-    content = json.dumps([request, files], sort_keys=True)
-    fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    fingerprint = _fingerprint(request, files)
     manifest = Manifest(
         **request,
         counts=draft.counts,
@@ -378,6 +427,10 @@ def _write_manifest(path: Path, request: dict[str, Any], draft: Draft) -> None:
         sizes={name: found[name][1] for name in files},
     )
     write_json(path / MANIFEST, asdict(manifest))
+
+
+def _fingerprint(request: dict[str, Any], files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps([request, files], sort_keys=True).encode()).hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -52,6 +52,8 @@ for _verb in (
     codes.encode,
     codes.index,
     codes.search,
+    codes.duplicates,
+    codes.serve,
     measuring.evaluate,
     measuring.report,
     models.export,

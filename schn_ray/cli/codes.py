@@ -1,9 +1,9 @@
-"""Verbs on codes: encode, index, search."""
+"""Verbs on codes: encode, index, search, duplicates, serve."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from schn_ray.cli.options import (
     Source,
     Verbose,
     Workers,
+    as_lines,
     as_range,
     as_settings,
     make,
@@ -59,32 +60,149 @@ def encode(
 
 
 def index(
-    codes: Annotated[Path, typer.Argument(help="Codes that encode wrote.")],
-    out: Out,
+    path: Annotated[
+        Path, typer.Argument(metavar="CODES|INDEX", help="Codes to index, or an index.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory to write the index of CODES to.")
+    ] = None,
+    add: Annotated[
+        Path | None, typer.Option(help="Add these codes to INDEX.", metavar="CODES")
+    ] = None,
+    remove: Annotated[
+        Path | None,
+        typer.Option(help="Remove the ids of a file, one a line, from INDEX.", metavar="IDS"),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check all of INDEX against its SHA-256.")
+    ] = False,
+    info: Annotated[bool, typer.Option("--info", help="Describe INDEX.")] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Build an exact search index over CODES."""
-    from schn_ray.index import build_index
+    """Build an exact search index over CODES; or change, check or describe an INDEX."""
+    from schn_ray import index as indexes
+    from schn_ray.errors import SchnRayError
 
-    make(out, as_json, lambda: build_index(codes, out))
+    if out is not None:
+        if add or remove or verify or info:
+            raise SchnRayError("--out builds an index; --add, --remove ... take an index instead")
+        make(out, as_json, lambda: indexes.build_index(path, out))
+        return
+    if add or remove:
+        ids = () if remove is None else as_lines(remove)
+        make(path, as_json, lambda: indexes.change_index(path, add, ids))
+    if verify:
+        size = indexes.verify_index(path)
+        show({"path": str(path), "verified": size}, f"{path}: {size:,} bytes are sound", as_json)
+    if info:
+        found = indexes.open_index(path).info()
+        lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in found.items()]
+        show({"path": str(path)} | found, "\n".join([f"{path}: index", *lines]), as_json)
+    if not (add or remove or verify or info):
+        raise SchnRayError(
+            "say what to do: --out INDEX to index codes; --add, --remove, --verify or --info for "
+            "an index"
+        )
 
 
 def search(
     index: Annotated[Path, typer.Argument(help="An index that index wrote.")],
-    images: Annotated[list[Path], typer.Argument(help="Images to look for.")],
-    model: Annotated[Path, typer.Option(help="The run or model that coded the index.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many results an image.")] = 10,
+    images: Annotated[list[Path] | None, typer.Argument(help="Images to look for.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="The run or model that coded the index; for IMAGES.")
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option("--id", help="An id of the index: more like this one.")
+    ] = None,
+    code: Annotated[list[str] | None, typer.Option(help="A code, in hexadecimal.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="Codes to look for, all of them; on Ray.", metavar="CODES")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory to write; for --queries.")] = None,
+    also: Annotated[
+        list[Path] | None, typer.Option(help="Another index; searched as one with INDEX.")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="How many results. Default: 10, or all within.")
+    ] = None,
+    radius: Annotated[
+        int | None, typer.Option("-r", "--radius", min=0, help="At most so many bits away.")
+    ] = None,
+    paths: Annotated[
+        bool, typer.Option("-f", "--paths", help="Print where the found images are, no more.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures.")] = None,
+    workers: Workers = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find the gallery images nearest to IMAGES, exactly, ties in the order of ids."""
-    from schn_ray.search import as_text, search_images
+    """Find what is nearest to IMAGES, ids or codes, exactly, ties in the order of ids."""
+    from schn_ray.errors import SchnRayError
+    from schn_ray.search import Wanted, as_paths, as_text, found
 
-    results = search_images(index, model, images, k)
+    wanted = Wanted(10 if k is None and radius is None else k, radius)
+    indexes = [index, *(also or ())]
+    if (queries is None) != (out is None):
+        raise SchnRayError("--queries CODES and --out DIR go together")
+    if queries is not None and out is not None:
+        _search_gallery(indexes, queries, out, wanted, workers, as_json)
+        return
+    results = found(indexes, wanted, images or (), model, like or (), code or ())
     if html is not None:
         from schn_ray.report.run import write_results_page
 
         write_results_page(results, html)
-    show([result.to_json() for result in results], as_text(results), as_json)
+    text = as_paths(results) if paths else as_text(results)
+    show([result.to_json() for result in results], text, as_json)
+
+
+def _search_gallery(
+    indexes: list[Path],
+    queries: Path,
+    out: Path,
+    wanted: Any,
+    workers: str | None,
+    as_json: bool,
+) -> None:
+    from schn_ray.cluster.shards import RayShards
+    from schn_ray.galleries import search_gallery
+
+    shards = RayShards("searching", as_range(workers))
+    make(out, as_json, lambda: search_gallery(indexes, queries, out, wanted, shards))
+
+
+def duplicates(
+    path: Annotated[Path, typer.Argument(metavar="CODES|INDEX", help="Codes, or an index.")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
+    radius: Annotated[
+        int, typer.Option("-r", "--radius", min=0, max=4, help="Bits that may differ.")
+    ] = 0,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Group near-duplicates: images that a chain of codes at most so far apart connects."""
+    from dataclasses import asdict
+
+    from schn_ray.duplicates import find_duplicates
+
+    counted = find_duplicates(path, radius, out)
+    show({"path": str(out)} | asdict(counted), f"{out}: {counted}", as_json)
+
+
+def serve(
+    index: Annotated[Path, typer.Argument(help="An index that index wrote.")],
+    model: Annotated[Path, typer.Option(help="The run or model that coded the index.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    settings: Settings = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve a search page and its JSON API on Ray Serve, until Ctrl-C."""
+    from schn_ray.config import ServeConfig, load
+
+    config = load(ServeConfig, settings=as_settings(settings, {"host": host, "port": port}))
+
+    from schn_ray.cluster.serve import serve
+
+    serve(index, model, config)

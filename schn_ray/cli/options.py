@@ -59,6 +59,16 @@ def as_range(workers: str | None) -> tuple[int, int] | None:
     return None if workers is None else parse_workers(workers)
 
 
+def as_lines(path: Path) -> tuple[str, ...]:
+    """Return the lines of a file that are not empty."""
+    from schn_ray.errors import SchnRayError
+
+    try:
+        return tuple(line for line in path.read_text().splitlines() if line)
+    except UnicodeDecodeError as error:
+        raise SchnRayError(f"{path} is not text: {error}") from error
+
+
 def made(work: Callable[[], Manifest]) -> Manifest:
     """Return the manifest of what ``work`` wrote, or of what was there already and is the same."""
     from schn_ray.manifest import AlreadyDone, read_manifest

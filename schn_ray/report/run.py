@@ -48,7 +48,7 @@ def write_results_page(results: Sequence[Result], out: Path) -> None:
     """Write what ``search`` found as an HTML page with the pictures."""
     examples = [
         Example(
-            Picture(result.query, Path(result.query).read_bytes()),
+            _picture(result.uri, result.query),
             [Neighbour(_picture(hit.uri, hit.id), hit.distance) for hit in result.hits],
         )
         for result in results

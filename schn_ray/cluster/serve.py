@@ -1,0 +1,63 @@
+"""The search page on Ray Serve."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ray import serve as ray_serve
+
+from schn_ray.cluster.session import ray_session
+from schn_ray.config import ServeConfig
+from schn_ray.errors import SchnRayError
+from schn_ray.serve import application, open_service
+
+_LOOK_AGAIN_S = 0.5
+
+
+def serve(index: Path, model: Path, config: ServeConfig) -> None:
+    """Serve until the process is interrupted.
+
+    Raises:
+        SchnRayError: index and model do not belong together, or the port is taken.
+    """
+    index, model = index.resolve(), model.resolve()
+    open_service(index, model, config)  # what is wrong with them is said here, not by a replica
+    with ray_session():
+        start(index, model, config)
+        print(f"schn-ray: search page at http://{_shown(config.host)}:{config.port}", flush=True)
+        try:
+            while True:
+                time.sleep(_LOOK_AGAIN_S)
+        finally:
+            ray_serve.shutdown()
+
+
+def start(index: Path, model: Path, config: ServeConfig) -> None:
+    """Start the service in the Ray session that there is, and return when it answers.
+
+    Raises:
+        SchnRayError: it cannot be started.
+    """
+
+    def build() -> object:
+        return application(open_service(index, model, config))
+
+    deployment = ray_serve.deployment(
+        num_replicas=config.replicas,
+        max_ongoing_requests=256,
+        ray_actor_options={"num_cpus": 1},
+        name="search",
+    )(ray_serve.ingress(build)())
+    try:
+        ray_serve.start(http_options={"host": config.host, "port": config.port})
+        ray_serve.run(deployment.bind(), name="schn-ray", route_prefix="/")
+    except RuntimeError as error:
+        raise SchnRayError(
+            f"cannot serve at {config.host}:{config.port}: {str(error).splitlines()[0]}. Is the "
+            "port taken? Choose another with --port"
+        ) from error
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

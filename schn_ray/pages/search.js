@@ -1,0 +1,164 @@
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const shown = 60;
+let looked = null; // what is looked for: {file} or {id} or {code}
+let asked = 0; // of several answers under way, only the last one counts
+let waiting = null;
+let preview = null;
+
+async function start() {
+  const about = await (await fetch("/healthz")).json();
+  $("about").textContent =
+    `${about.index_rows.toLocaleString()} images, ${about.bits}-bit codes`;
+  $("radius").max = about.bits;
+  $("radius").value = about.bits;
+  showRadius();
+}
+
+function showRadius() {
+  const radius = Number($("radius").value);
+  const any = radius >= Number($("radius").max);
+  $("bits").value = any ? "any distance" : bits(radius);
+}
+
+function bits(n) {
+  return n === 1 ? "1 bit" : `${n} bits`;
+}
+
+function request() {
+  const radius = Number($("radius").value);
+  const within = radius < Number($("radius").max) ? { radius } : {};
+  if (looked.file) {
+    const wanted = new URLSearchParams({ k: shown, ...within });
+    return fetch(`/search?${wanted}`, { method: "POST", body: looked.file });
+  }
+  return fetch("/search", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ ...looked, k: shown, ...within }),
+  });
+}
+
+async function look() {
+  if (!looked) return;
+  const mine = ++asked;
+  $("results").classList.add("old");
+  let answer;
+  try {
+    const response = await request();
+    answer = await response.json().catch(() => ({}));
+    if (!response.ok) throw new Error(answer.error || `the server answered ${response.status}`);
+  } catch (error) {
+    if (mine === asked) fail(error.message);
+    return;
+  }
+  if (mine !== asked) return;
+  if (looked.file) looked = { code: answer.code }; // the slider need not send the image again
+  showResults(answer);
+}
+
+function fail(message) {
+  $("status").className = "wrong";
+  $("status").textContent = message;
+  $("results").replaceChildren();
+  $("results").classList.remove("old");
+}
+
+function showResults(answer) {
+  $("status").className = "";
+  $("status").textContent = summary(answer);
+  $("results").replaceChildren(...answer.hits.map(result));
+  $("results").classList.remove("old");
+}
+
+function summary({ found, hits, rows }) {
+  if (found === 0) return "Nothing within this distance: move the slider to the right.";
+  if (found === undefined) return `The nearest ${hits.length} of ${rows.toLocaleString()}`;
+  const all = hits.length === found;
+  return `${found.toLocaleString()} found, ${all ? "nearest first" : `the nearest ${hits.length} shown`}`;
+}
+
+function result(hit) {
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.title = `More like ${hit.id}`;
+  const picture = document.createElement("img");
+  picture.className = "picture";
+  picture.alt = hit.id;
+  picture.loading = "lazy";
+  picture.addEventListener("load", () => sharpen(picture));
+  picture.addEventListener("error", () => {
+    const gone = document.createElement("span");
+    gone.className = "picture gone";
+    gone.textContent = "image is gone";
+    picture.replaceWith(gone);
+  });
+  picture.src = address(hit.id);
+  const distance = document.createElement("span");
+  distance.className = "distance";
+  distance.textContent = hit.distance === 0 ? "same code" : bits(hit.distance);
+  const id = document.createElement("span");
+  id.className = "id";
+  id.textContent = hit.id.split("/").pop();
+  button.append(picture, distance, id);
+  button.addEventListener("click", () => lookForId(hit.id));
+  item.append(button);
+  return item;
+}
+
+function address(id) {
+  return `/image/${id.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+function sharpen(picture) {
+  picture.classList.toggle("pixelated", Math.max(picture.naturalWidth, picture.naturalHeight) <= 64);
+}
+
+function lookForId(id) {
+  looked = { id };
+  showQuery(address(id), `More like ${id}`);
+  look();
+  window.scrollTo({ top: 0, behavior: "smooth" });
+}
+
+function lookForFile(file) {
+  if (!file) return;
+  looked = { file };
+  if (preview) URL.revokeObjectURL(preview);
+  preview = URL.createObjectURL(file);
+  showQuery(preview, `Images like ${file.name || "the pasted one"}`);
+  look();
+}
+
+function showQuery(source, text) {
+  $("query").src = source;
+  $("query").hidden = false;
+  $("invite").hidden = true;
+  $("looking").textContent = text;
+}
+
+$("query").addEventListener("load", () => sharpen($("query")));
+$("file").addEventListener("change", () => lookForFile($("file").files[0]));
+$("radius").addEventListener("input", () => {
+  showRadius();
+  clearTimeout(waiting);
+  waiting = setTimeout(look, 120);
+});
+for (const name of ["dragenter", "dragover"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.add("over");
+  });
+}
+for (const name of ["dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.remove("over");
+  });
+}
+document.addEventListener("drop", (event) => lookForFile(event.dataTransfer.files[0]));
+document.addEventListener("paste", (event) => lookForFile(event.clipboardData.files[0]));
+$("ask").addEventListener("submit", (event) => event.preventDefault());
+start().catch(() => fail("The server does not answer."));

@@ -1,0 +1,63 @@
+"""A gallery searched by Ray workers, and the search page behind Ray Serve."""
+
+import http.client
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from gallery_codes import draw_clustered, draw_ids, make_index, write_codes
+from ray import serve
+from service import write_gallery
+from users import Run
+
+from schn_ray.cluster.serve import start
+from schn_ray.config import ServeConfig
+from schn_ray.galleries import search_gallery
+from schn_ray.search import Wanted
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def test_workers_find_what_one_process_finds(schn_ray: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    codes, ids = draw_clustered(rng, 400, 24, 6), draw_ids(rng, 400)
+    make_index(tmp_path, ids[:300], codes[:300], 24)
+    make_index(tmp_path / "more", ids[300:], codes[300:], 24)
+    queries = write_codes(tmp_path / "queries", ids[:90], codes[:90], 24, parts=5)
+    indexes = [tmp_path / "index", tmp_path / "more" / "index"]
+    asked = ("search", indexes[0], "--also", indexes[1], "--queries", queries)
+    answer = schn_ray(*asked, "--out", tmp_path / "ray", "-k", 6, "--workers", 2, "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["counts"]["queries"] == 90
+    search_gallery(indexes, queries, tmp_path / "here", Wanted(6))
+    parts = sorted(path.name for path in (tmp_path / "here").glob("*.parquet"))
+    assert len(parts) == 5
+    for name in parts:
+        ours, theirs = (pq.read_table(tmp_path / folder / name) for folder in ("ray", "here"))
+        assert ours.equals(theirs)
+    assert "nothing to do" in schn_ray(*asked, "--out", tmp_path / "ray", "-k", 6).err
+
+
+def test_ray_serve_answers(tmp_path: Path) -> None:
+    gallery = write_gallery(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    try:
+        start(gallery / "index", gallery / "model", ServeConfig(port=port))
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        photo = gallery / "photos" / "cat" / "003.png"
+        connection.request("POST", "/search?k=5", photo.read_bytes())
+        found = connection.getresponse()
+        assert found.status == 200
+        hits = json.loads(found.read())["hits"]
+        assert (hits[0]["distance"], len(hits)) == (0, 5)
+        for path, status in (("/image/cat/003.png", 200), ("/image/..%2fmodel", 404), ("/", 200)):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+    finally:
+        serve.shutdown()
