@@ -95,7 +95,7 @@ class Domain(Section):
 class Pruning(Section):
     """Asynchronous successive halving: after ``grace``, ``grace * factor`` ... iterations a trial
     goes on if it is among the best 1 / ``factor`` of those that came so far.
-    """  # noqa: D205
+    """
 
     grace: Count = 1
     factor: Annotated[int, Field(ge=2)] = 3
@@ -111,7 +111,7 @@ class Space(Section):
         start: the first trials; what one leaves out keeps its value without the search.
         objectives: names of ``objectives.OBJECTIVES``.
         pruning: whether hopeless trials are stopped early; with one objective only.
-        sampler: ``auto``: TPE, or NSGA-II where there are several objectives.
+        sampler: of Optuna: TPE knows several objectives too, NSGA-II wants hundreds of trials.
         close: trials whose validation mAP is so near to the best are candidates to be confirmed.
     """
 
@@ -121,7 +121,7 @@ class Space(Section):
     start: tuple[dict[str, Any], ...] = ({},)
     objectives: tuple[str, ...] = (VALIDATION_MAP,)
     pruning: Pruning | None = None
-    sampler: Literal["auto", "tpe", "nsga2", "random"] = "auto"
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     close: Annotated[float, Field(ge=0)] = 0.01
 
     @property
