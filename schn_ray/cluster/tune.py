@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from schn_ray.errors import SchnRayError
 from schn_ray.evaluation import evaluate, read_measured
 from schn_ray.manifest import AlreadyDone, Manifest, read_manifest, resumable_directory
 from schn_ray.progress import Progress
+from schn_ray.report.tuning import report_search
 from schn_ray.store import Store, in_this_process, open_store
 from schn_ray.training import build_run, read_metrics, require_shareable
 from schn_ray.tuning import confirm
@@ -113,6 +115,7 @@ def tune(
         try:
             confirmed = work.do()
             write_results(out, work.search, confirmed)
+            report_search(out, work.search, confirmed)
             draft.counts |= count_search(work.search, confirmed, effort.repeats)
         finally:
             work.search.close()
@@ -267,10 +270,8 @@ class _Work:
         (job,) = confirm.jobs(self.out, self.base, [row], range(seed, seed + 1))
         place = job.place.run.with_name(f"{job.place.run.name}-queries")
         shards = in_this_process if len(self.store) <= _ROWS_HERE else RayShards("encoding")
-        try:
+        with suppress(AlreadyDone):
             evaluate(job.place.run, self.store.path, place, EvaluateConfig(examples=0), shards)
-        except AlreadyDone:
-            pass
         return float(read_measured(place)["map"])
 
 

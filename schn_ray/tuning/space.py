@@ -50,7 +50,7 @@ class Domain(Section):
     integer: tuple[int, int] | None = None
     choices: tuple[Any, ...] | None = None
     step: Count = 1
-    when: dict[str, Any] = {}
+    when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Domain:
@@ -116,7 +116,7 @@ class Space(Section):
     """
 
     preset: str | None = None
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] = Field(default_factory=dict)
     parameters: dict[str, Domain]
     start: tuple[dict[str, Any], ...] = ({},)
     objectives: tuple[str, ...] = (VALIDATION_MAP,)

@@ -290,7 +290,8 @@ def _create(path: Path, space: Space, base: TrainConfig) -> None:
         storage=storage,
         directions=[OBJECTIVES[name].direction for name in space.objectives],
     )
-    study.set_metric_names([OBJECTIVES[name].title for name in space.objectives])
+    with _quiet():
+        study.set_metric_names([OBJECTIVES[name].title for name in space.objectives])
     for number in range(len(space.start)):
         point = starting_point(space, base, number)
         study.enqueue_trial({key: _stored(value) for key, value in point.items()})

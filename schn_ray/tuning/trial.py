@@ -1,4 +1,4 @@
-"""One trial: the same run as ``training.train_here``, in a directory of its own, told as it goes."""
+"""One trial: a run as ``training.train_here`` has it, told as it goes, stopped when asked."""
 
 from __future__ import annotations
 
