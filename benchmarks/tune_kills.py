@@ -95,6 +95,7 @@ class Job:
         wanted = self.iterations() + self.random.randrange(1, 5)
         with started(self.command) as (process, mark):
             self._wait(process, wanted)
+            assert process.poll() in (None, 0), f"the command failed with {process.returncode}"
             time.sleep(self.random.random())
             if what == "trial":
                 trials = marked(mark, lambda line: "ray::" in line and "ImplicitFunc" in line)

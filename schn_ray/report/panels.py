@@ -42,6 +42,7 @@ class Scatter:
     log_x: bool = False
     whole_x: bool = False
     names: tuple[str, ...] = ()
+    x_range: Point | None = None
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,11 @@ def _scatter(axes: Axes, panel: Scatter, theme: Theme) -> None:
         axes.set_xlim(-0.5, len(panel.names) - 0.5)
     elif panel.log_x:
         axes.set_xscale("log")
+        axes.minorticks_off()
     elif panel.whole_x:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    if panel.x_range:
+        axes.set_xlim(*panel.x_range)
     if any(dots.label and dots.points for dots in panel.dots):
         _legend(axes, theme)
 
@@ -175,7 +179,9 @@ def _legend(axes: Axes, theme: Theme) -> None:
         ncols=3,
         frameon=False,
         labelcolor=theme.text,
-        columnspacing=1.2,
+        fontsize=10,
+        columnspacing=0.9,
+        handlelength=1.4,
         handletextpad=0.4,
         borderpad=0,
     )

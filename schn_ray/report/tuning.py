@@ -72,7 +72,7 @@ def _history(search: Search, rows: Sequence[Row]) -> Scatter:
         (
             Dots("complete", complete),
             Dots("stopped early", _points(rows, "pruned", lambda row: row.number), "hollow"),
-            Dots("best so far", best, "line"),
+            Dots("best", best, "line"),
         ),
         whole_x=True,
     )
@@ -154,6 +154,7 @@ def _slice(search: Search, key: str, rows: Sequence[Row]) -> Scatter:
         ),
         log_x=domain.log is not None,
         names=tuple(_shown(c) for c in domain.choices or ()),
+        x_range=_wider(domain),
     )
 
 
@@ -262,6 +263,17 @@ def _place(domain: Domain, value: Any) -> float:
         shown = [json.dumps(choice) for choice in domain.choices]
         return float(shown.index(json.dumps(value)))
     return float(value)
+
+
+def _wider(domain: Domain) -> Point | None:
+    """Return the range of a setting's axis: all of its domain, so that gaps are seen."""
+    if domain.choices is not None:
+        return None
+    low, high = (float(end) for end in domain.ends)
+    if domain.log is not None:
+        edge = (high / low) ** 0.03
+        return low / edge, high * edge
+    return low - 0.03 * (high - low), high + 0.03 * (high - low)
 
 
 def _height(domain: Domain, value: Any) -> float:

@@ -156,9 +156,9 @@ class Search:
         if last is not None and iteration <= last:
             return False
         trial.report(score, iteration)
-        if number == 0 or iteration >= self._iterations(number):
-            return False
-        return trial.should_prune()
+        # asked of every trial, as it also enters the trial's score at its rung
+        hopeless = trial.should_prune()
+        return hopeless and number != 0 and iteration < self._iterations(number)
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """Record how a trial ended; the first time counts.
@@ -166,6 +166,8 @@ class Search:
         A complete one with a figure that is not a number is recorded as failed.
         """
         trial = self._trials[number]
+        if self.study.get_trials(deepcopy=False)[number].state.is_finished():
+            return
         if outcome.state == "complete":
             outcome = _with_finite_figures(outcome, self.space.objectives)
         attributes: dict[str, Any] = {
@@ -321,7 +323,7 @@ def _sampler(space: Space, seed: int, number: int) -> BaseSampler:
         if space.sampler == "nsga2":
             return NSGAIISampler(seed=own)
         # conditional settings are drawn together with those they depend on
-        return TPESampler(seed=own, group=True)
+        return TPESampler(seed=own, multivariate=True, group=True)
 
 
 @contextmanager
