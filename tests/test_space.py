@@ -117,7 +117,10 @@ def test_conditions_name_choices_that_exist() -> None:
     alpha = {"linear": [0, 4], "when": {"codes.init": "ones"}}
     parameters = {"codes.init": {"choices": ["zeros", "random"]}, "codes.alpha": alpha}
     assert "wants codes.init = 'ones'" in complaint(space(parameters=parameters))
-    parameters = {"codes.beta": {"linear": [0, 1]}, "codes.alpha": alpha | {"when": {"codes.beta": 1}}}
+    parameters = {
+        "codes.beta": {"linear": [0, 1]},
+        "codes.alpha": alpha | {"when": {"codes.beta": 1}},
+    }
     assert "codes.beta, which has no choices" in complaint(space(parameters=parameters))
 
 

@@ -1,4 +1,4 @@
-"""A search remembers everything in its study: proposals, rungs, ends; whoever kills it, whenever."""
+"""A search remembers all in its study: proposals, rungs, ends; whenever it is killed."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,9 @@ def as_text(search: Search) -> str:
 def test_the_first_trials_are_the_starting_points(tmp_path: Path) -> None:
     search = opened(tmp_path)
     first, second, third = (search.propose() for _ in range(3))
-    assert first and second and third
+    assert first
+    assert second
+    assert third
     published = {
         "loss.quantization": 10.0,
         "codes.init": "zeros",
@@ -113,7 +115,8 @@ def test_trials_that_began_come_first_with_their_settings(tmp_path: Path) -> Non
     assert agenda.next() is None
     assert [job.number for job in jobs if job] == [2, 3, 4]
     for job, proposal in zip(jobs, began, strict=False):
-        assert job and proposal
+        assert job
+        assert proposal
         assert job.config.loss.quantization == proposal.values["loss.quantization"]
 
 
@@ -186,7 +189,8 @@ def test_rungs_outlive_the_process(tmp_path: Path) -> None:
 def test_the_first_trial_is_never_stopped(tmp_path: Path) -> None:
     search = opened(tmp_path)
     first, second = search.propose(), search.propose()
-    assert first and second
+    assert first
+    assert second
     assert not search.heard(second.number, 1, 0.9)
     assert not search.heard(first.number, 1, 0.1)
     third = search.propose()

@@ -110,15 +110,17 @@ def tune(
     made_from = {"store": store.manifest.fingerprint}
     with resumable_directory(out, "search", request, made_from, update=True) as draft:
         _refuse_if_done(out, effort)
-        draft.begin()
-        work = _Work(space, base, store, out.resolve(), effort, seed)
-        try:
-            confirmed = work.do()
-            write_results(out, work.search, confirmed)
-            report_search(out, work.search, confirmed)
-            draft.counts |= count_search(work.search, confirmed, effort.repeats)
-        finally:
-            work.search.close()
+        with ray_session():
+            at_once = trials_at_once(effort)
+            draft.begin()
+            work = _Work(Search(out, space, base, seed), store, out.resolve(), effort, at_once)
+            try:
+                confirmed = work.do()
+                write_results(out, work.search, confirmed)
+                report_search(out, work.search, confirmed)
+                draft.counts |= count_search(work.search, confirmed, effort.repeats)
+            finally:
+                work.search.close()
     return read_manifest(out, "search")
 
 
@@ -158,50 +160,47 @@ class _Work:
     """A search while it runs: the study, and what the cluster is asked for."""
 
     def __init__(
-        self, space: Space, base: TrainConfig, store: Store, out: Path, effort: Effort, seed: int
+        self, search: Search, store: Store, out: Path, effort: Effort, at_once: int
     ) -> None:
-        self.space, self.base, self.store, self.out = space, base, store, out
-        self.effort = effort
-        self.search = Search(out, space, base, seed)
+        self.search, self.store, self.out = search, store, out
+        self.effort, self.at_once = effort, at_once
+        self.space, self.base = search.space, search.base
 
     def do(self) -> Confirmation | None:
         """Run the trials that are left, then confirm the winner."""
-        with ray_session():
-            at_once = trials_at_once(self.effort)
-            trials = Trials(self.search, self.out, self.effort.trials)
-            if trials.left():
-                self._timed(trials, at_once)
-            if self.search.exhausted:
-                print(
-                    f"schn-ray: the space has no settings left to try after "
-                    f"{self.search.begun()} trials",
-                    file=sys.stderr,
-                )
-            if not confirm.needs_confirming(self.space, self.search.rows(), self.effort.repeats):
-                return None
-            return self._confirmed(at_once)
+        trials = Trials(self.search, self.out, self.effort.trials)
+        if trials.left():
+            self._timed(trials)
+        if self.search.exhausted:
+            print(
+                "schn-ray: the space has no settings left to try after "
+                f"{self.search.begun()} trials",
+                file=sys.stderr,
+            )
+        if not confirm.needs_confirming(self.space, self.search.rows(), self.effort.repeats):
+            return None
+        return self._confirmed()
 
-    def _timed(self, trials: Trials, at_once: int) -> None:
-        began, sitting = time.monotonic(), self.search.sat(None, 0.0, at_once)
+    def _timed(self, trials: Trials) -> None:
+        began, sitting = time.monotonic(), self.search.sat(None, 0.0, self.at_once)
 
         def ended() -> None:
-            self.search.sat(sitting, time.monotonic() - began, at_once)
+            self.search.sat(sitting, time.monotonic() - began, self.at_once)
 
-        self._run("searching", trials, at_once, self.search.ended(), ended)
+        done = self.search.ended()
+        self._run("searching", trials, max(self.effort.trials, done), done, ended)
 
     def _run(
         self,
         what: str,
         agenda: Agenda,
-        at_once: int,
+        total: int,
         done: int = 0,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
-        unfinished = agenda.left()
-        total = max(self.effort.trials, done) if done or isinstance(agenda, Trials) else unfinished
         with Progress(what, total, "trials", done) as shown:
             asker = _Asker(agenda, shown, ended)
-            _fit(asker, unfinished, at_once, self._settings(), self.out / _TUNES_OWN)
+            _fit(asker, agenda.left(), self.at_once, self._settings(), self.out / _TUNES_OWN)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -212,25 +211,23 @@ class _Work:
             "objectives": list(self.space.objectives),
         }
 
-    def _confirmed(self, at_once: int) -> Confirmation:
+    def _confirmed(self) -> Confirmation:
         rows = {row.number: row for row in self.search.rows()}
         near = confirm.candidates(list(rows.values()), self.space.close)
         means: dict[int, float] = {}
         if len(near) > 1:
             seeds = confirm.deciding_seeds(self.base, self.effort.repeats)
-            scored = self._scored("deciding", near, seeds, at_once)
+            scored = self._scored("deciding", near, seeds)
             complete = [row.number for row in near if len(scored[row.number]) == len(seeds)]
             means = {n: sum(scored[n].values()) / len(seeds) for n in complete}
         winner = confirm.winner_of(means) if means else near[0].number
         if winner == BASELINE or rows[BASELINE].state != "complete":
             return Confirmation(winner, means)
-        return self._judged(rows[BASELINE], rows[winner], means, at_once)
+        return self._judged(rows[BASELINE], rows[winner], means)
 
-    def _judged(
-        self, baseline: Row, winner: Row, means: dict[int, float], at_once: int
-    ) -> Confirmation:
+    def _judged(self, baseline: Row, winner: Row, means: dict[int, float]) -> Confirmation:
         seeds = confirm.judging_seeds(self.base, self.effort.repeats)
-        scored = self._scored("confirming", [baseline, winner], seeds, at_once)
+        scored = self._scored("confirming", [baseline, winner], seeds)
         both = sorted(scored[baseline.number].keys() & scored[winner.number].keys())
         validation = self._gain(scored, baseline, winner, both)
         queries = None
@@ -249,13 +246,11 @@ class _Work:
         pairs = ([scored[row.number][seed] for seed in seeds] for row in (baseline, winner))
         return confirm.gain(*pairs)
 
-    def _scored(
-        self, what: str, rows: list[Row], seeds: range, at_once: int
-    ) -> dict[int, dict[int, float]]:
+    def _scored(self, what: str, rows: list[Row], seeds: range) -> dict[int, dict[int, float]]:
         """Train rows with seeds; return number -> seed -> validation mAP, of those that ended."""
         jobs = confirm.jobs(self.out, self.base, rows, seeds)
         runs = Runs(jobs)
-        self._run(what, runs, at_once)
+        self._run(what, runs, len(jobs))
         scored: dict[int, dict[int, float]] = {row.number: {} for row in rows}
         for job in jobs:
             outcome = runs.outcomes[job.number]
