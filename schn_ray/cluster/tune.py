@@ -44,7 +44,15 @@ from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import count_search, write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
 from schn_ray.tuning.study import Outcome, Row, Search
-from schn_ray.tuning.trial import Place, Tell, Train, run_trial, scores, train_in_this_process
+from schn_ray.tuning.trial import (
+    TRIALS,
+    Place,
+    Tell,
+    Train,
+    run_trial,
+    scores,
+    train_in_this_process,
+)
 
 _TUNES_OWN = ".ray-tune"
 _MOST_DEATHS = 3  # of a trial's process, before the trial counts as failed
@@ -116,12 +124,21 @@ def tune(
             work = _Work(Search(out, space, base, seed), store, out.resolve(), effort, at_once)
             try:
                 confirmed = work.do()
+                _tidy(out)
                 write_results(out, work.search, confirmed)
                 report_search(out, work.search, confirmed)
                 draft.counts |= count_search(work.search, confirmed, effort.repeats)
             finally:
                 work.search.close()
     return read_manifest(out, "search")
+
+
+def _tidy(out: Path) -> None:
+    """Remove what processes that were killed left behind."""
+    shutil.rmtree(out / _TUNES_OWN, ignore_errors=True)
+    for folder in (TRIALS, confirm.CONFIRM):
+        for left in (out / folder).glob(".*"):
+            left.unlink()
 
 
 def _refuse_if_done(out: Path, effort: Effort) -> None:

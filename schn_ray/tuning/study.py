@@ -37,7 +37,7 @@ State = Literal["running", "complete", "pruned", "failed"]
 
 _SETTINGS, _FIGURES, _REASON = "settings", "figures", "reason"
 _SECONDS, _ITERATIONS, _REPEATED, _SITTINGS = "seconds", "iterations", "repeats", "sittings"
-_TRIES = 50  # proposals that are all known before a space counts as exhausted
+_TRIES = 20  # proposals that are all known before a space counts as exhausted
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "complete",
