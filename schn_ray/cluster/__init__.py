@@ -20,5 +20,6 @@ _SETTINGS = {
 }
 if VERBOSE not in os.environ:
     _SETTINGS["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    _SETTINGS["RAY_AIR_NEW_OUTPUT"] = "0"  # else Tune prints boxes to standard output, always
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)

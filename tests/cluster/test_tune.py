@@ -65,7 +65,8 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
     schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "search"
-    command = ["tune", store, "--space", space_file, "--out", out]
+    # one at once: a second process would import torch for seconds, to train for tenths
+    command = ["tune", store, "--space", space_file, "--out", out, "--at-once", 1]
     answer = schn_ray(*command, "--trials", 3)
     assert answer.code == 0, answer.err
     before = rows_of(out, SPACE)
@@ -107,7 +108,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_p
     }
     # with this learning rate the first trial is not finite from its first step on
     space = validated(Space, values)
-    tune(space, base_config(space, None, None, ()), store, tmp_path / "s", Effort(2))
+    tune(space, base_config(space, None, None, ()), store, tmp_path / "s", Effort(2, at_once=1))
     first, second = rows_of(tmp_path / "s", values)
     assert first.state == "failed"
     assert "is not finite" in first.reason
@@ -131,7 +132,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
     values["start"] = [{"bits": 8, "network.base_channels": 4}]
     space = validated(Space, values)
     out = tmp_path / "s"
-    tune(space, base_config(space, None, None, ()), store, out, Effort(9))
+    tune(space, base_config(space, None, None, ()), store, out, Effort(9, at_once=1))
     rows = rows_of(out, values)
     assert len(rows) == 4  # of nine asked for: there are no others
     cost = {row.values["network.base_channels"]: row.figures["encoding_cost"] for row in rows}
