@@ -238,7 +238,7 @@ def load(
     if preset is not None:
         _merge(values, _preset(preset))
     if file is not None:
-        _merge(values, _read_yaml(file))
+        _merge(values, read_yaml(file))
     for setting in settings:
         _merge(values, _parse_setting(setting))
     return validated(model, values)
@@ -310,16 +310,21 @@ def _preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
         hint = nearest(name, preset_names())
         raise SchnRayError(f"no preset '{name}'{hint} There are: {', '.join(preset_names())}")
-    values = _read_yaml(PRESETS / f"{name}.yaml")
+    values = read_yaml(PRESETS / f"{name}.yaml")
     base = values.pop("extends", None)
     return _merge(_preset(base), values) if base else values
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file of ``key: value`` lines; numbers such as ``1e-3`` are numbers.
+
+    Raises:
+        SchnRayError: no such file, or not such lines.
+    """
     if not path.is_file():
         raise SchnRayError(f"no config file {path}")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), Loader=_FloatLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SchnRayError(f"{path} is not YAML: {error}") from error
     if values is None:

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "schn_ray"
 
 # each may import those before it, and its own line
 LAYERS = [
-    {"__init__", "errors", "presets"},
+    {"__init__", "errors", "presets", "search_spaces"},
     {"config", "progress", "code_files"},
     {"manifest", "labels", "distributed", "images", "precision", "board"},
     {"centres", "losses", "networks", "histograms", "batches"},
@@ -23,6 +23,7 @@ LAYERS = [
     {"encode"},
     {"training"},
     {"evaluation"},
+    {"tuning"},
     {"report", "export"},
     {"cluster"},
     {"cli", "__main__"},

@@ -49,6 +49,7 @@ for _verb in (
     data.check,
     data.prepare,
     models.train,
+    models.tune,
     codes.encode,
     codes.index,
     codes.search,

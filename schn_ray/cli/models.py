@@ -14,6 +14,7 @@ from schn_ray.cli.options import (
     Settings,
     Verbose,
     as_settings,
+    made,
     make,
     show,
 )
@@ -54,6 +55,48 @@ def train(
 
     demand = Demand(least, most, cpus, None if gpu is None else int(gpu))
     make(out, as_json, lambda: train_on_ray(config, store, out, demand, tensorboard))
+
+
+def tune(
+    store: Annotated[Path, typer.Argument(help="A store that prepare wrote.")],
+    space: Annotated[str, typer.Option(help="quick, loss_weights, code_length, full, or a file.")],
+    trials: Annotated[int, typer.Option(min=1, help="In all, with those of earlier calls.")],
+    out: Out,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Trials side by side. Default: as many as fit.")
+    ] = None,
+    workers_per_trial: Annotated[
+        int, typer.Option(min=1, help="Processes that share each batch of a trial.")
+    ] = 1,
+    repeats: Annotated[
+        int, typer.Option(min=0, help="Confirm the winner on so many other seeds, twice.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is tried; --set seed=... of runs.")] = 0,
+    preset: Annotated[str | None, typer.Option(help="In place of the space's.")] = None,
+    config_file: ConfigFile = None,
+    settings: Settings = None,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each worker.")] = 1,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--no-gpu", help="Default: if there are enough.")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Search for settings with Ray Tune and Optuna; run again, it goes on."""
+    from schn_ray.tuning.space import base_config, check_space, read_space
+
+    searched = read_space(space)
+    base = base_config(searched, preset, config_file, as_settings(settings))
+    check_space(searched, base)
+
+    from schn_ray.cluster.tune import Effort, tune
+    from schn_ray.tuning.results import as_text
+
+    gpus = None if gpu is None else int(gpu)
+    effort = Effort(trials, at_once, workers_per_trial, cpus, gpus, repeats)
+    manifest = made(lambda: tune(searched, base, store, out, effort, seed))
+    result = {"path": str(out), "kind": manifest.kind, "counts": manifest.counts}
+    show(result | {"fingerprint": manifest.fingerprint}, as_text(out), as_json)
 
 
 def export(

@@ -13,9 +13,13 @@ _SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every print comes twice
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C ends a search as if it were finished
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # a search remembers in its study, not in Tune's files
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin steal the cores of other workers
 }
 if VERBOSE not in os.environ:
     _SETTINGS["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    _SETTINGS["RAY_AIR_NEW_OUTPUT"] = "0"  # else Tune prints boxes to standard output, always
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)

@@ -33,10 +33,12 @@ from schn_ray.training import (
     require_shareable,
     run_request,
 )
+from schn_ray.tuning.trial import Stopped
 
 ONE_WORKER = Demand()
 _LOOK_FOR_NODES_S = 30.0
 _SHOW_EVERY_S = 0.3
+_STOPPED = "stopped"  # what a worker returns in place of a failure
 
 
 def train_on_ray(
@@ -45,6 +47,7 @@ def train_on_ray(
     out: Path,
     demand: Demand = ONE_WORKER,
     tensorboard: bool = False,
+    stop: Path | None = None,
 ) -> Manifest:
     """Train with Ray Train; interrupted, the same call goes on from the last checkpoint.
 
@@ -55,11 +58,13 @@ def train_on_ray(
         demand: how many workers share each batch. With bounds, a run that loses a node goes on
             with fewer, and takes more when there are; their CPUs decode images.
         tensorboard: write ``RUN/tensorboard`` too.
+        stop: a file that, once it is there, ends the run after the iteration it is in.
 
     Raises:
         AlreadyDone: ``out`` was finished by the same request.
         SchnRayError: ``out`` holds something else, the store can't be trained on, or the cluster
             has too few CPUs.
+        Stopped: by ``stop``.
     """
     store = open_store(store_path, verify=True)
     with resumable_directory(out, "run", *run_request(config, store)) as draft:
@@ -69,11 +74,12 @@ def train_on_ray(
         require_shareable(config, store, demand.most)
         build_run(config, store, distributed.Workers(), torch.device("cpu"))
         settings = {
-            "config": _with_absolute_paths(config).model_dump(),
+            "config": with_absolute_paths(config).model_dump(),
             "store": store.location,
             "out": str(out.resolve()),
             "threads": demand.cpus,
             "tensorboard": tensorboard,
+            "stop": None if stop is None else str(stop.resolve()),
         }
         with ray_session():
             demand.require()
@@ -83,7 +89,8 @@ def train_on_ray(
     return read_manifest(out, "run")
 
 
-def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Return a config that means the same in another working directory."""
     weights = config.network.weights
     if weights is None or not Path(weights).is_file():
         return config
@@ -127,6 +134,8 @@ def _fit(settings: dict[str, Any], out: Path, demand: Demand) -> None:
         failure = trainer.fit().return_value
     except SystemExit as error:  # what Ray Train makes of Ctrl-C
         raise KeyboardInterrupt from error
+    if failure == _STOPPED:
+        raise Stopped
     if failure is not None:
         raise SchnRayError(failure)
 
@@ -146,15 +155,24 @@ def _worker(settings: dict[str, Any]) -> str | None:
     store = open_store(settings["store"])
     threads = max(2, settings["threads"])
     run = build_run(config, store, distributed.current_workers(), get_device(), threads)
+
+    def reported(measured: Iteration) -> None:
+        ray.train.report(asdict(measured))
+        if settings["stop"] and _anyone_sees(Path(settings["stop"]), run.workers):
+            raise Stopped
+
     try:
-        finish_run(run, store, Path(settings["out"]), _report, settings["tensorboard"])
+        finish_run(run, store, Path(settings["out"]), reported, settings["tensorboard"])
     except Diverged as error:
         return str(error)
+    except Stopped:
+        return _STOPPED
     return None
 
 
-def _report(measured: Iteration) -> None:
-    ray.train.report(asdict(measured))
+def _anyone_sees(file: Path, workers: distributed.Workers) -> bool:
+    # all of them must stop after the same iteration, whenever the file came to their machine
+    return bool(workers.sum(torch.tensor([float(file.exists())])).item())
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from schn_ray.manifest import write_atomically
 from schn_ray.report import charts, figures, measures, pictures
 from schn_ray.report.charts import Chart
 from schn_ray.report.data import Example, ReportData
+from schn_ray.report.panels import Panel, Parallel, draw_panel
 
 
 def write_report(data: ReportData, out: Path) -> None:
@@ -46,6 +47,29 @@ def write_search_page(out: Path, title: str, examples: Sequence[Example]) -> Non
     write_page(out, "search.html.jinja", title=title, examples=examples)
 
 
+def write_tuning_page(
+    out: Path,
+    title: str,
+    panels: Sequence[Panel],
+    charts: Sequence[Chart],
+    provenance: Mapping[str, Any],
+    **values: Any,
+) -> None:
+    """Write the page of a search for settings as one HTML file; ``values`` are its template's.
+
+    Raises:
+        SchnRayError: ``out`` is a directory.
+    """
+    write_page(
+        out,
+        "tuning.html.jinja",
+        title=title,
+        figures=[_panel(panel) for panel in panels] + [_figure(chart) for chart in charts],
+        provenance=_flat(provenance),
+        **values,
+    )
+
+
 def write_page(out: Path, template: str, **values: Any) -> None:
     """Fill a template and write it whole.
 
@@ -72,8 +96,18 @@ def write_page(out: Path, template: str, **values: Any) -> None:
 def _figure(chart: Chart) -> dict[str, Any]:
     return {
         "chart": chart,
+        "wide": False,
         "light": pictures.data_uri(figures.draw(chart, figures.LIGHT), "image/svg+xml"),
         "dark": pictures.data_uri(figures.draw(chart, figures.DARK), "image/svg+xml"),
+    }
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    return {
+        "chart": panel,
+        "wide": isinstance(panel, Parallel),
+        "light": pictures.data_uri(draw_panel(panel, figures.LIGHT), "image/svg+xml"),
+        "dark": pictures.data_uri(draw_panel(panel, figures.DARK), "image/svg+xml"),
     }
 
 

@@ -1,0 +1,99 @@
+"""A search on digits: what it finds, how long it takes, what pruning saves, what trials cost.
+
+    python benchmarks/tune_digits.py DIR --trials 30 --repeats 5
+    python benchmarks/tune_digits.py DIR --trials 30 --unpruned
+
+The first searches ``quick`` and confirms the winner. The second trains the very same settings again
+without pruning, in a search whose starting points they are, and compares: the epochs that were run,
+and the best value. Either may be killed and run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from schn_ray.cluster.tune import Effort, tune
+from schn_ray.config import PrepareConfig, SourceConfig
+from schn_ray.manifest import AlreadyDone
+from schn_ray.sources import open_source
+from schn_ray.store import prepare
+from schn_ray.tuning.objectives import VALIDATION_MAP
+from schn_ray.tuning.results import as_text, planned_iterations, seconds_beside_training
+from schn_ray.tuning.space import Space, base_config, read_space
+from schn_ray.tuning.study import Search, ranked
+
+
+def main() -> None:
+    arguments = parsed()
+    folder: Path = arguments.folder
+    store = folder / "store"
+    with suppress(AlreadyDone):
+        prepare(open_source("digits", SourceConfig()), PrepareConfig(), store)
+    space = read_space(arguments.space)
+    settings = tuple(arguments.set or ())
+    effort = Effort(arguments.trials, at_once=2, repeats=arguments.repeats)
+    searched(space, settings, store, folder / "search", effort)
+    if arguments.unpruned:
+        base = base_config(space, None, None, settings)
+        search = Search(folder / "search", space, base)
+        rows = search.rows()
+        search.close()
+        whole = space.model_copy(
+            update={"start": tuple(row.values for row in rows), "pruning": None}
+        )
+        searched(whole, settings, store, folder / "unpruned", Effort(len(rows), at_once=2))
+        compare(space, whole, settings, folder)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--space", default="quick")
+    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=0)
+    parser.add_argument("--unpruned", action="store_true")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE")
+    return parser.parse_args()
+
+
+def searched(
+    space: Space, settings: tuple[str, ...], store: Path, out: Path, effort: Effort
+) -> None:
+    began = time.monotonic()
+    base = base_config(space, None, None, settings)
+    with suppress(AlreadyDone):
+        tune(space, base, store, out, effort)
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes, start of Ray and confirmation included")
+    search = Search(out, space, base)
+    minutes = sum(sitting["seconds"] for sitting in search.sittings()) / 60
+    beside = seconds_beside_training(search)
+    search.close()
+    print(
+        f"{minutes:.1f} minutes for the trials alone; beside its training a trial took {beside} s"
+    )
+    print(as_text(out), flush=True)
+
+
+def compare(space: Space, whole: Space, settings: tuple[str, ...], folder: Path) -> None:
+    base = base_config(space, None, None, settings)
+    pruned, full = (
+        Search(folder / name, s, base) for name, s in (("search", space), ("unpruned", whole))
+    )
+    ran = sum(row.iterations for row in pruned.rows())
+    planned = sum(planned_iterations(full, row) for row in full.rows())
+    best, best_of_all = (ranked(s.rows())[0] for s in (pruned, full))
+    scores = [row.figures[VALIDATION_MAP] for row in (best, best_of_all)]
+    print(f"iterations: {ran} of {planned} run, {1 - ran / planned:.0%} saved")
+    print(
+        f"best with pruning: {scores[0]:.4f} (trial {best.number}); without: {scores[1]:.4f} "
+        f"(trial {best_of_all.number})"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,443 @@
+"""Search on Ray Tune: it runs the trials, and the Optuna study on disk says which.
+
+Ray Tune's own OptunaSearch is not used. It tells the study that a trial which was stopped early is
+complete with its early figure, leaves interrupted trials running in the study for ever, proposes
+the same again after a restart with the same seed, and remembers in a file that lags behind the
+study. ``_Asker`` is the same interface to Ray Tune, with ``tuning.study.Search`` behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.tune
+import torch
+from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
+from ray.tune.search import Searcher
+
+from schn_ray.cluster.session import Demand, cluster_cpus, cluster_gpus, ray_session
+from schn_ray.cluster.shards import RayShards
+from schn_ray.cluster.train import train_on_ray, with_absolute_paths
+from schn_ray.config import EvaluateConfig, TrainConfig
+from schn_ray.distributed import Workers
+from schn_ray.errors import SchnRayError
+from schn_ray.evaluation import evaluate, read_measured
+from schn_ray.manifest import AlreadyDone, Manifest, read_manifest, resumable_directory
+from schn_ray.progress import Progress
+from schn_ray.report.tuning import report_search
+from schn_ray.store import Store, in_this_process, open_store
+from schn_ray.training import build_run, read_metrics, require_shareable
+from schn_ray.tuning import confirm
+from schn_ray.tuning.agenda import Agenda, Job, Runs, Trials
+from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
+from schn_ray.tuning.objectives import VALIDATION_MAP
+from schn_ray.tuning.results import count_search, write_results
+from schn_ray.tuning.space import Space, check_space, starting_point, with_values
+from schn_ray.tuning.study import Outcome, Row, Search
+from schn_ray.tuning.trial import (
+    TRIALS,
+    Place,
+    Tell,
+    Train,
+    run_trial,
+    scores,
+    train_in_this_process,
+)
+
+_TUNES_OWN = ".ray-tune"
+_MOST_DEATHS = 3  # of a trial's process, before the trial counts as failed
+_LOOK_EVERY_S = 0.2
+_ROWS_HERE = 20_000  # stores up to this size are coded in this process, sooner than actors start
+_DRIVER = {"memory": 2**20}  # Ray wants a resource; a share of a CPU could be missing to a worker
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to search, and with what; none of it changes what a trial computes.
+
+    Attributes:
+        trials: in all, those of earlier calls included.
+        at_once: trials side by side; None: as many as the cluster has room for.
+        workers: that share each batch of a trial.
+        cpus: of each worker.
+        gpus: of each worker; None: one if the cluster has enough.
+        repeats: seeds for each step of the confirmation; 0: none.
+    """
+
+    trials: int
+    at_once: int | None = None
+    workers: int = 1
+    cpus: int = 1
+    gpus: int | None = None
+    repeats: int = 0
+
+
+def tune(
+    space: Space,
+    base: TrainConfig,
+    store_path: Path,
+    out: Path,
+    effort: Effort,
+    seed: int = 0,
+) -> Manifest:
+    """Search for settings; interrupted, or with more trials, the same call goes on.
+
+    Args:
+        space: what varies.
+        base: everything else; its seed is that of every trial.
+        store_path: rows to train on and rows to validate on.
+        out: the search's directory.
+        effort: may differ from call to call.
+        seed: of the sampler.
+
+    Raises:
+        AlreadyDone: as many trials as asked for are there, and confirmed.
+        SchnRayError: a space that does not fit the config, a store without validation rows, or
+            more than the cluster has.
+    """
+    check_space(space, base)
+    store = open_store(store_path)
+    _check_effort(space, effort)
+    base = with_absolute_paths(base)
+    _check_trial(space, base, store, effort)
+    request = {
+        "space": space.model_dump(mode="json"),
+        "base": base.model_dump(mode="json"),
+        "seed": seed,
+    }
+    made_from = {"store": store.manifest.fingerprint}
+    with resumable_directory(out, "search", request, made_from, update=True) as draft:
+        _refuse_if_done(out, effort)
+        with ray_session():
+            at_once = trials_at_once(effort)
+            draft.begin()
+            work = _Work(Search(out, space, base, seed), store, out.resolve(), effort, at_once)
+            try:
+                confirmed = work.do()
+                _tidy(out)
+                write_results(out, work.search, confirmed)
+                report_search(out, work.search, confirmed)
+                draft.counts |= count_search(work.search, confirmed, effort.repeats)
+            finally:
+                work.search.close()
+    return read_manifest(out, "search")
+
+
+def _tidy(out: Path) -> None:
+    """Remove what processes that were killed left behind."""
+    shutil.rmtree(out / _TUNES_OWN, ignore_errors=True)
+    for folder in (TRIALS, confirm.CONFIRM):
+        for left in (out / folder).glob(".*"):
+            left.unlink()
+
+
+def _refuse_if_done(out: Path, effort: Effort) -> None:
+    try:
+        counts = read_manifest(out, "search").counts
+    except SchnRayError:
+        return  # unfinished
+    enough = counts["trials"] >= effort.trials or counts["exhausted"]
+    if enough and effort.repeats in (0, counts["repeats"]):
+        raise AlreadyDone(out, "search")
+
+
+def _check_effort(space: Space, effort: Effort) -> None:
+    if effort.repeats == 1:
+        raise SchnRayError("--repeats 1: one seed has no interval; wanted 0, or 2 and more")
+    if effort.repeats and space.several:
+        raise SchnRayError(
+            "--repeats confirms a winner, and with several objectives there is none: train the "
+            "points of pareto/ that you would use with other seeds"
+        )
+
+
+def _check_trial(space: Space, base: TrainConfig, store: Store, effort: Effort) -> None:
+    """Find in this process, before any other starts, what would fail in every trial."""
+    if not len(store.rows("validation")):
+        raise SchnRayError(
+            f"objective {VALIDATION_MAP} is not measured: the store has no validation rows. "
+            "Prepare it with --set validation_share=0.1"
+        )
+    first = with_values(base, starting_point(space, base, BASELINE))
+    require_shareable(first, store, effort.workers)
+    build_run(first, store, Workers(), torch.device("cpu"))
+
+
+class _Work:
+    """A search while it runs: the study, and what the cluster is asked for."""
+
+    def __init__(
+        self, search: Search, store: Store, out: Path, effort: Effort, at_once: int
+    ) -> None:
+        self.search, self.store, self.out = search, store, out
+        self.effort, self.at_once = effort, at_once
+        self.space, self.base = search.space, search.base
+
+    def do(self) -> Confirmation | None:
+        """Run the trials that are left, then confirm the winner."""
+        trials = Trials(self.search, self.out, self.effort.trials)
+        if trials.left():
+            self._timed(trials)
+        if self.search.exhausted:
+            print(
+                "schn-ray: the space has no settings left to try after "
+                f"{self.search.begun()} trials",
+                file=sys.stderr,
+            )
+        if not confirm.needs_confirming(self.space, self.search.rows(), self.effort.repeats):
+            return None
+        return self._confirmed()
+
+    def _timed(self, trials: Trials) -> None:
+        began, sitting = time.monotonic(), self.search.sat(None, 0.0, self.at_once)
+
+        def ended() -> None:
+            self.search.sat(sitting, time.monotonic() - began, self.at_once)
+
+        done = self.search.ended()
+        self._run("searching", trials, max(self.effort.trials, done), done, ended)
+
+    def _run(
+        self,
+        what: str,
+        agenda: Agenda,
+        total: int,
+        done: int = 0,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        with Progress(what, total, "trials", done) as shown:
+            asker = _Asker(agenda, shown, ended)
+            _fit(asker, agenda.left(), self.at_once, self._settings(), self.out / _TUNES_OWN)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "store": str(self.store.path),
+            "workers": self.effort.workers,
+            "cpus": self.effort.cpus,
+            "gpus": self.effort.gpus,
+            "objectives": list(self.space.objectives),
+        }
+
+    def _confirmed(self) -> Confirmation:
+        rows = {row.number: row for row in self.search.rows()}
+        near = confirm.candidates(list(rows.values()), self.space.close)
+        means: dict[int, float] = {}
+        if len(near) > 1:
+            seeds = confirm.deciding_seeds(self.base, self.effort.repeats)
+            scored = self._scored("deciding", near, seeds)
+            complete = [row.number for row in near if len(scored[row.number]) == len(seeds)]
+            means = {n: sum(scored[n].values()) / len(seeds) for n in complete}
+        winner = confirm.winner_of(means) if means else near[0].number
+        if winner == BASELINE or rows[BASELINE].state != "complete":
+            return Confirmation(winner, means)
+        return self._judged(rows[BASELINE], rows[winner], means)
+
+    def _judged(self, baseline: Row, winner: Row, means: dict[int, float]) -> Confirmation:
+        seeds = confirm.judging_seeds(self.base, self.effort.repeats)
+        scored = self._scored("confirming", [baseline, winner], seeds)
+        both = sorted(scored[baseline.number].keys() & scored[winner.number].keys())
+        validation = self._gain(scored, baseline, winner, both)
+        queries = None
+        if validation and len(self.store.rows("query")) and len(self.store.rows("gallery")):
+            measured = {
+                row.number: {seed: self._on_queries(row, seed) for seed in both}
+                for row in (baseline, winner)
+            }
+            queries = self._gain(measured, baseline, winner, both)
+        return Confirmation(winner.number, means, validation, queries)
+
+    @staticmethod
+    def _gain(
+        scored: dict[int, dict[int, float]], baseline: Row, winner: Row, seeds: list[int]
+    ) -> Gain | None:
+        pairs = ([scored[row.number][seed] for seed in seeds] for row in (baseline, winner))
+        return confirm.gain(*pairs)
+
+    def _scored(self, what: str, rows: list[Row], seeds: range) -> dict[int, dict[int, float]]:
+        """Train rows with seeds; return number -> seed -> validation mAP, of those that ended."""
+        jobs = confirm.jobs(self.out, self.base, rows, seeds)
+        runs = Runs(jobs)
+        self._run(what, runs, len(jobs))
+        scored: dict[int, dict[int, float]] = {row.number: {} for row in rows}
+        for job in jobs:
+            outcome = runs.outcomes[job.number]
+            number = rows[job.number % len(rows)].number
+            if outcome.state == "complete":
+                scored[number][job.config.seed] = outcome.figures[VALIDATION_MAP]
+            else:
+                print(f"schn-ray: {job.place.run.name}: {outcome.reason}", file=sys.stderr)
+        return scored
+
+    def _on_queries(self, row: Row, seed: int) -> float:
+        (job,) = confirm.jobs(self.out, self.base, [row], range(seed, seed + 1))
+        place = job.place.run.with_name(f"{job.place.run.name}-queries")
+        shards = in_this_process if len(self.store) <= _ROWS_HERE else RayShards("encoding")
+        with suppress(AlreadyDone):
+            evaluate(job.place.run, self.store.path, place, EvaluateConfig(examples=0), shards)
+        return float(read_measured(place)["map"])
+
+
+def trials_at_once(effort: Effort) -> int:
+    """Return how many trials run side by side; all their workers have room at the same time.
+
+    Raises:
+        SchnRayError: more than the cluster has, with the numbers.
+    """
+    each = effort.workers * effort.cpus
+    cpus, gpus = cluster_cpus(), int(cluster_gpus())
+    room = cpus // each
+    wanted_gpus = effort.workers * (effort.gpus or 0)
+    if wanted_gpus:
+        room = min(room, gpus // wanted_gpus)
+    elif effort.gpus is None and gpus >= effort.workers:
+        room = min(room, gpus // effort.workers)
+    if max(1, effort.at_once or 0) > (cpus // each if effort.gpus is None else room):
+        asked = f"{effort.at_once or 1} trials at once of {effort.workers} workers with "
+        asked += f"{effort.cpus} CPUs" + (f" and {effort.gpus} GPUs" if wanted_gpus else "")
+        raise SchnRayError(
+            f"{asked} each want {(effort.at_once or 1) * each} CPUs"
+            + (f" and {(effort.at_once or 1) * wanted_gpus} GPUs" if wanted_gpus else "")
+            + f", the cluster has {cpus}"
+            + (f" and {gpus}" if wanted_gpus else "")
+            + ": use a smaller --at-once or --workers-per-trial, or add nodes"
+        )
+    return effort.at_once or room
+
+
+class _Asker(Searcher):
+    """Ray Tune asks it for trials and tells it of results; it passes both on to an agenda."""
+
+    def __init__(self, agenda: Agenda, shown: Progress, ended: Callable[[], None]) -> None:
+        super().__init__()  # naming a metric, Tune would insist on it in every result
+        self._agenda, self._shown, self._ended = agenda, shown, ended
+        self._jobs: dict[str, Job] = {}
+
+    def set_search_properties(self, *_: object, **__: object) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        job = self._agenda.next()
+        if job is None:
+            return str(Searcher.FINISHED)
+        self._jobs[trial_id] = job
+        # as text: Tune takes dictionaries apart
+        return {"config": job.config.model_dump_json(), "run": str(job.place.run)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        job = self._jobs.get(trial_id)
+        if job is None:
+            return
+        if "outcome" in result:
+            self._finish(trial_id, Outcome(**json.loads(result["outcome"])))
+        elif self._agenda.heard(job.number, result["iteration"], result["score"]):
+            job.place.stop.touch()  # the trial looks for it as soon as this returns
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if trial_id in self._jobs:
+            if result and "outcome" in result:
+                self.on_trial_result(trial_id, result)
+            else:
+                reason = f"its process died {_MOST_DEATHS + 1} times; out of memory, perhaps"
+                self._finish(trial_id, Outcome("failed", reason=reason))
+
+    def _finish(self, trial_id: str, outcome: Outcome) -> None:
+        job = self._jobs.pop(trial_id)
+        self._agenda.finished(job.number, outcome)
+        job.place.stop.unlink(missing_ok=True)
+        self._ended()
+        self._shown.advance(1, self._agenda.note())
+
+    # nothing here is Tune's to keep: the study is on disk
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_bytes(b"")
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _fit(asker: _Asker, jobs: int, at_once: int, settings: dict[str, Any], tunes_own: Path) -> None:
+    shutil.rmtree(tunes_own, ignore_errors=True)
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(
+            ray.tune.with_parameters(_trial, settings=settings), _resources(settings, at_once)
+        ),
+        tune_config=TuneConfig(
+            search_alg=asker,
+            num_samples=jobs,
+            max_concurrent_trials=at_once,
+            reuse_actors=settings["workers"] == 1,  # a process has imported torch already
+        ),
+        run_config=RunConfig(
+            name="tune",
+            storage_path=str(tunes_own),
+            failure_config=FailureConfig(max_failures=_MOST_DEATHS),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(tunes_own, ignore_errors=True)
+
+
+def _resources(settings: dict[str, Any], at_once: int) -> PlacementGroupFactory:
+    if settings["workers"] > 1:
+        return PlacementGroupFactory([_DRIVER])  # its workers ask for themselves
+    demand = Demand(at_once, at_once, settings["cpus"], settings["gpus"])
+    return PlacementGroupFactory([demand.resources()])
+
+
+def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Run one trial in a process of Ray Tune's."""
+
+    def tell(iteration: int, score: float) -> None:
+        ray.tune.report({"iteration": iteration, "score": score})
+
+    trained = TrainConfig.model_validate_json(config["config"])
+    train = train_in_this_process if settings["workers"] == 1 else _on_workers(settings)
+    place, store = Place(Path(config["run"])), Path(settings["store"])
+    outcome = run_trial(trained, store, place, tell, train, settings["objectives"])
+    ray.tune.report({"outcome": json.dumps(asdict(outcome))})
+
+
+def _on_workers(settings: dict[str, Any]) -> Train:
+    """Return a training by a nested Ray Train run, whose workers are beside this process."""
+    demand = Demand(settings["workers"], settings["workers"], settings["cpus"], settings["gpus"])
+
+    def train(config: TrainConfig, store: Path, place: Place, tell: Tell) -> None:
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                train_on_ray(config, store, place.run, demand, stop=place.stop)
+            except AlreadyDone:
+                pass
+            except BaseException as error:
+                failures.append(error)
+
+        told = len(scores(read_metrics(place.run)))
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(_LOOK_EVERY_S)
+            # only a thread of Tune's may report: this one
+            for iteration, score in scores(read_metrics(place.run))[told:]:
+                tell(iteration, score)
+                told += 1
+        if failures:
+            raise failures[0]
+
+    return train

@@ -1,0 +1,55 @@
+"""What a search may look for: figures that training has without the test queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+VALIDATION_MAP, BITS, ENCODING_COST = "validation_map", "bits", "encoding_cost"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One figure of a trial.
+
+    Attributes:
+        direction: which way is better.
+        title: for tables and axes.
+        decided_by: prefixes of the settings without which it is the same in every trial.
+    """
+
+    direction: Literal["maximize", "minimize"]
+    title: str
+    decided_by: tuple[str, ...] = ()
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return 1 if self.direction == "maximize" else -1
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    VALIDATION_MAP: Objective("maximize", "validation mAP"),
+    BITS: Objective("minimize", "bits of a code", ("bits",)),
+    ENCODING_COST: Objective("minimize", "MFLOP an image", ("network.",)),
+}
+
+
+def encoding_cost(network: Any, size: int) -> float:
+    """Count the floating point operations that encoding one image takes, in millions.
+
+    Counted and not timed, so that it is the same on every machine and in every trial. As torch
+    counts, a multiplication and an addition are two; element-wise operations are not counted.
+
+    Args:
+        network: the image network; it is left in evaluation mode.
+        size: pixels of a side.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(network.parameters()).device
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 3, size, size, device=device))
+    return float(counter.get_total_flops() / 1e6)

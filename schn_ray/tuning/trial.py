@@ -1,0 +1,165 @@
+"""One trial: a run as ``training.train_here`` has it, told as it goes, stopped when asked."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schn_ray.config import TrainConfig
+from schn_ray.distributed import Workers
+from schn_ray.errors import SchnRayError
+from schn_ray.hasher import MODEL, best_device, load
+from schn_ray.loop import Iteration
+from schn_ray.manifest import AlreadyDone, is_finished, locked, resumable_directory
+from schn_ray.store import open_store
+from schn_ray.training import (
+    CHECKPOINTS,
+    build_run,
+    count_run,
+    finish_run,
+    read_metrics,
+    run_request,
+)
+from schn_ray.tuning.objectives import BITS, ENCODING_COST, VALIDATION_MAP, encoding_cost
+from schn_ray.tuning.study import Outcome
+
+TRIALS = "trials"
+_DYING_S = 300.0  # what the process of a trial may take to die after its search was killed
+
+
+class Stopped(Exception):
+    """The search has no more use for this trial."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial is on disk, for the search and for the process that runs it.
+
+    Attributes:
+        run: its run directory, such as ``trials/0007``.
+    """
+
+    run: Path
+
+    @property
+    def stop(self) -> Path:
+        """A file that the search writes to have the trial stopped."""
+        return self.run.with_name(f".{self.run.name}.stop")
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the trial."""
+        return self.run.with_name(f".{self.run.name}.lock")
+
+
+def place_of(out: Path, number: int) -> Place:
+    """Return where trial ``number`` of a search is."""
+    return Place(out / TRIALS / f"{number:04}")
+
+
+Tell = Callable[[int, float], None]
+"""Called with an iteration and the best validation mAP until then."""
+
+Train = Callable[[TrainConfig, Path, Place, Tell], None]
+"""Trains a trial to its end, or raises ``Stopped``."""
+
+
+def run_trial(
+    config: TrainConfig,
+    store: Path,
+    place: Place,
+    tell: Tell,
+    train: Train,
+    objectives: Iterable[str],
+) -> Outcome:
+    """Run a trial, or go on with it, and say how it ended; of a finished one only that.
+
+    Args:
+        config: of the trial.
+        store: the training store's directory.
+        place: of the trial.
+        tell: hears of every iteration, of earlier lives too.
+        train: ``train_in_this_process``, or the same on several workers.
+        objectives: which figures are wanted.
+
+    Returns:
+        An error that is the settings' fault is an outcome, not raised: the search goes on.
+    """
+    began = time.monotonic()
+    try:
+        place.run.parent.mkdir(parents=True, exist_ok=True)
+        with locked(place.lock, place.run, _DYING_S):
+            for iteration, score in scores(read_metrics(place.run)):
+                tell(iteration, score)
+            train(config, store, place, tell)
+        state, reason, figures = "complete", "", measured(place.run, config, objectives)
+    except Stopped:
+        state, reason, figures = "pruned", "", {}
+        forget_state(place.run)
+    except SchnRayError as error:
+        state, reason, figures = "failed", str(error), {}
+    except Exception as error:  # of a library, about settings that nobody tried before
+        state, reason, figures = "failed", f"{type(error).__name__}: {error}", {}
+    iterations = len(read_metrics(place.run))
+    return Outcome(state, figures, reason, iterations, time.monotonic() - began)
+
+
+def train_in_this_process(config: TrainConfig, store_path: Path, place: Place, tell: Tell) -> None:
+    """Train alone, on what this process was given of the machine.
+
+    Raises:
+        Stopped: the search said so, after an iteration.
+        SchnRayError: these settings cannot be trained.
+    """
+    store = open_store(store_path)
+    best = [score for _, score in scores(read_metrics(place.run))]
+
+    def reported(iteration: Iteration) -> None:
+        if iteration.validation_map is not None:
+            best.append(max([iteration.validation_map, *best[-1:]]))
+            tell(iteration.iteration, best[-1])
+        if place.stop.exists():
+            raise Stopped
+
+    try:
+        with resumable_directory(place.run, "run", *run_request(config, store)) as draft:
+            run = build_run(config, store, Workers(), best_device())
+            finish_run(run, store, place.run, reported)
+            shutil.rmtree(place.run / CHECKPOINTS)  # a search has many, and needs none any more
+            draft.counts |= count_run(place.run, store)
+    except AlreadyDone:
+        return
+
+
+def scores(lines: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    """Return iteration and best validation mAP until then, of a run's metrics.
+
+    >>> scores([{"iteration": i, "validation_map": v} for i, v in [(1, .5), (2, None), (3, .4)]])
+    [(1, 0.5), (3, 0.5)]
+    """
+    found: list[tuple[int, float]] = []
+    for line in lines:
+        score = line["validation_map"]
+        if score is not None:
+            found.append((line["iteration"], max([score, *(best for _, best in found[-1:])])))
+    return found
+
+
+def measured(run: Path, config: TrainConfig, objectives: Iterable[str]) -> dict[str, float]:
+    """Return the figures of a finished run."""
+    figures = {VALIDATION_MAP: scores(read_metrics(run))[-1][1], BITS: float(config.bits)}
+    if ENCODING_COST in objectives:
+        hasher = load(run)
+        figures[ENCODING_COST] = encoding_cost(hasher.network, hasher.spec.preprocessing.crop)
+    return figures
+
+
+def forget_state(run: Path) -> None:
+    """Remove what only going on would need; the metrics stay."""
+    if not is_finished(run):
+        for name in (CHECKPOINTS, MODEL):
+            shutil.rmtree(run / name, ignore_errors=True)

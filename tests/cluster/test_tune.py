@@ -1,0 +1,173 @@
+"""The verb tune as a user types it, on Ray Tune, over handwritten shapes: tiny trials."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from image_files import write_tree
+from users import TINY, Run
+
+from schn_ray.cluster.session import Demand
+from schn_ray.cluster.tune import Effort, trials_at_once, tune
+from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig, load, validated
+from schn_ray.errors import SchnRayError
+from schn_ray.manifest import read_manifest
+from schn_ray.sources import open_source
+from schn_ray.store import open_store, prepare
+from schn_ray.training import read_metrics, train_here
+from schn_ray.tuning.space import Space, base_config
+from schn_ray.tuning.study import Row, Search
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+FIXED = dict(setting.split("=") for setting in TINY)
+SPACE: dict[str, Any] = {
+    "preset": "digits",
+    "fixed": {key: int(value) for key, value in FIXED.items()}
+    | {"schedule.iterations": 3, "schedule.epochs": 1, "schedule.batch_size": 8},
+    "parameters": {
+        "schedule.learning_rate": {"log": [1e-4, 1e-2]},
+        "codes.init": {"choices": ["zeros", "random"]},
+    },
+    "start": [{"codes.init": "zeros"}],
+    "pruning": {"grace": 1, "factor": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tune")
+    tree = write_tree(folder / "photos", {"cat": 16, "dog": 16, "owl": 16})
+    prepare(open_source(str(tree), SourceConfig()), PrepareConfig(), folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def space_file(store: Path) -> Path:
+    file = store.parent / "space.yaml"
+    file.write_text(yaml.safe_dump(SPACE))
+    return file
+
+
+def rows_of(out: Path, values: dict[str, Any]) -> list[Row]:
+    space = validated(Space, values)
+    search = Search(out, space, base_config(space, None, None, ()))
+    try:
+        return search.rows()
+    finally:
+        search.close()
+
+
+def test_a_search_then_more_of_it_then_its_settings_retrained(
+    schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "search"
+    # one at once: a second process would import torch for seconds, to train for tenths
+    command = ["tune", store, "--space", space_file, "--out", out, "--at-once", 1]
+    answer = schn_ray(*command, "--trials", 3)
+    assert answer.code == 0, answer.err
+    before = rows_of(out, SPACE)
+    assert [row.number for row in before] == [0, 1, 2]
+    assert before[0].values == {"schedule.learning_rate": 1e-3, "codes.init": "zeros"}
+    assert "is finished already" in schn_ray(*command, "--trials", 2).err
+
+    answer = schn_ray(*command, "--trials", 5, "--repeats", 2, "--json")
+    assert answer.code == 0, answer.err
+    rows = rows_of(out, SPACE)
+    assert rows[:3] == before
+    assert len(rows) == 5
+    counts = json.loads(answer.out)["counts"]
+    assert counts["trials"] == counts["complete"] + counts["pruned"] == 5
+    for row in rows:
+        run = out / "trials" / f"{row.number:04}"
+        assert (row.state == "complete") == (run / "manifest.json").is_file()
+        assert len(read_metrics(run)) == row.iterations
+    assert "<h2>All trials</h2>" in (out / "report.html").read_text()
+    assert len((out / "trials.csv").read_text().splitlines()) == 6
+    assert json.loads((out / "confirmed.json").read_text())["winner"] == counts["best_trial"]
+
+    best = load(TrainConfig, "schn-plus", out / "best.yaml")
+    train_here(best, store, tmp_path / "again")
+    measured = read_manifest(tmp_path / "again", "run").counts["best_validation_map"]
+    winner = rows[counts["best_trial"]]
+    assert measured == pytest.approx(winner.figures["validation_map"], abs=1e-6)
+    other = schn_ray(*command, "--trials", 5, "--set", "codes.beta=1")
+    assert other.code == 2
+    assert "config.base.codes.beta: 0.1 there, 1.0 now" in other.err
+
+
+def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_path: Path) -> None:
+    values = SPACE | {
+        "parameters": {"loss.hash_latent": {"choices": [1.0, 1e38]}},
+        "start": [{"loss.hash_latent": 1e38}, {}],
+        "fixed": SPACE["fixed"] | {"schedule.learning_rate": 1e30, "schedule.iterations": 1},
+        "pruning": None,
+    }
+    # with this learning rate the first trial is not finite from its first step on
+    space = validated(Space, values)
+    tune(space, base_config(space, None, None, ()), store, tmp_path / "s", Effort(2, at_once=1))
+    first, second = rows_of(tmp_path / "s", values)
+    assert first.state == "failed"
+    assert "is not finite" in first.reason
+    assert second.number == 1
+    assert "is not finite" in (tmp_path / "s" / "trials.csv").read_text()
+
+
+def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -> None:
+    values = SPACE | {
+        "parameters": {
+            "bits": {"choices": [8, 12]},
+            "network.base_channels": {"integer": [4, 6], "step": 2},
+        },
+        "start": [{}],
+        "fixed": SPACE["fixed"] | {"schedule.iterations": 1},
+        "objectives": ["validation_map", "encoding_cost"],
+        "pruning": None,
+    }
+    for key in values["parameters"]:
+        values["fixed"].pop(key)
+    values["start"] = [{"bits": 8, "network.base_channels": 4}]
+    space = validated(Space, values)
+    out = tmp_path / "s"
+    tune(space, base_config(space, None, None, ()), store, out, Effort(9, at_once=1))
+    rows = rows_of(out, values)
+    assert len(rows) == 4  # of nine asked for: there are no others
+    cost = {row.values["network.base_channels"]: row.figures["encoding_cost"] for row in rows}
+    assert 0 < cost[4] < cost[6]
+    on_front = read_manifest(out, "search").counts["pareto_front"]
+    files = sorted((out / "pareto").iterdir())
+    assert [file.stem for file in files] == [f"trial-{number:04}" for number in on_front]
+    for file, number in zip(files, on_front, strict=True):
+        assert load(TrainConfig, None, file).bits == rows[number].values["bits"]
+
+
+def test_more_than_the_cluster_has_is_refused_at_once(
+    schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
+) -> None:
+    cpus = int(ray.cluster_resources()["CPU"])
+    command = ["tune", store, "--space", space_file, "--out", tmp_path / "s", "--trials", 3]
+    answer = schn_ray(*command, "--at-once", cpus + 1)
+    assert answer.code == 2
+    assert f"want {cpus + 1} CPUs, the cluster has {cpus}" in answer.err
+    answer = schn_ray(*command, "--at-once", cpus, "--workers-per-trial", 2)
+    assert f"want {2 * cpus} CPUs, the cluster has {cpus}" in answer.err
+    with pytest.raises(SchnRayError, match="1 trials at once of 1 workers with 99 CPUs"):
+        trials_at_once(Effort(3, cpus=99))
+    assert trials_at_once(Effort(3)) == cpus
+    assert Demand(cpus, cpus).resources()["CPU"] == 1
+    assert not (tmp_path / "s" / "trials").exists()
+
+
+def test_a_store_without_validation_rows_is_refused(
+    schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
+) -> None:
+    photos, bare = store.parent / "photos", tmp_path / "bare"
+    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0), bare)
+    assert not len(open_store(bare).rows("validation"))
+    answer = schn_ray("tune", bare, "--space", space_file, "--trials", 3, "--out", tmp_path / "s")
+    assert answer.code == 2
+    assert "the store has no validation rows" in answer.err
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,123 @@
+"""One trial without Ray: stopped by a note, killed and gone on, failed with its reason."""
+
+from pathlib import Path
+
+import pytest
+from image_files import write_tree
+from users import TINY
+
+from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig, load
+from schn_ray.hasher import fingerprint
+from schn_ray.manifest import is_finished, read_manifest
+from schn_ray.sources import open_source
+from schn_ray.store import prepare
+from schn_ray.training import read_metrics
+from schn_ray.tuning.objectives import encoding_cost
+from schn_ray.tuning.study import Outcome
+from schn_ray.tuning.trial import Place, place_of, run_trial, train_in_this_process
+
+Told = list[tuple[int, float]]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trial")
+    tree = write_tree(folder / "images", {"cat": 12, "dog": 12, "owl": 12})
+    prepare(open_source(str(tree), SourceConfig()), PrepareConfig(), folder / "store")
+    return folder / "store"
+
+
+def config(*settings: str) -> TrainConfig:
+    small = ("schedule.batch_size=8", "schedule.iterations=3", "schedule.epochs=1")
+    return load(TrainConfig, "digits", None, (*TINY, *small, *settings))
+
+
+def trial(store: Path, place: Place, told: Told, *settings: str) -> Outcome:
+    def tell(iteration: int, score: float) -> None:
+        told.append((iteration, score))
+
+    objectives = ("validation_map", "encoding_cost")
+    return run_trial(config(*settings), store, place, tell, train_in_this_process, objectives)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store: Path) -> tuple[Place, Outcome, Told]:
+    place, told = place_of(store.parent / "undisturbed", 0), Told()
+    return place, trial(store, place, told), told
+
+
+def test_a_trial_tells_its_best_so_far(undisturbed: tuple[Place, Outcome, Told]) -> None:
+    place, outcome, told = undisturbed
+    lines = read_metrics(place.run)
+    maps = [line["validation_map"] for line in lines]
+    assert told == [(t, max(maps[:t])) for t in (1, 2, 3)]
+    assert (outcome.state, outcome.iterations) == ("complete", 3)
+    assert outcome.figures["validation_map"] == max(maps)
+    assert outcome.figures["bits"] == 12
+    assert read_manifest(place.run, "run").counts["best_validation_map"] == max(maps)
+    assert not (place.run / "checkpoints").exists()
+
+
+def test_a_finished_trial_is_told_again_and_not_trained(
+    store: Path, undisturbed: tuple[Place, Outcome, Told]
+) -> None:
+    place, outcome, told = undisturbed
+    again = Told()
+    written = (place.run / "manifest.json").stat().st_mtime_ns
+    assert trial(store, place, again).figures == outcome.figures
+    assert again == told
+    assert (place.run / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_killed_after_any_iteration_it_goes_on_to_the_same_end(
+    store: Path, undisturbed: tuple[Place, Outcome, Told], tmp_path: Path
+) -> None:
+    place = place_of(tmp_path, 7)
+
+    def killed(iteration: int, score: float) -> None:
+        if iteration == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(config(), store, place, killed, train_in_this_process, ())
+    assert not is_finished(place.run)
+    checkpoint = (place.run / "checkpoints" / "last.pt").stat().st_mtime_ns
+    told = Told()
+    outcome = trial(store, place, told)
+    assert told == undisturbed[2]
+    assert outcome.figures == undisturbed[1].figures
+    assert fingerprint(place.run) == fingerprint(undisturbed[0].run)
+    assert checkpoint
+
+
+def test_a_note_stops_it_after_the_iteration(store: Path, tmp_path: Path) -> None:
+    place, told = place_of(tmp_path, 3), Told()
+
+    def tell(iteration: int, score: float) -> None:
+        told.append((iteration, score))
+        if iteration == 2:
+            place.stop.touch()
+
+    outcome = run_trial(config(), store, place, tell, train_in_this_process, ())
+    assert (outcome.state, outcome.figures, outcome.iterations) == ("pruned", {}, 2)
+    assert [iteration for iteration, _ in told] == [1, 2]
+    assert sorted(p.name for p in place.run.iterdir()) == ["metrics.jsonl", "request.json"]
+
+
+def test_settings_that_cannot_be_trained_are_an_outcome(store: Path, tmp_path: Path) -> None:
+    broken = ("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
+    outcome = trial(store, place_of(tmp_path, 0), Told(), *broken)
+    assert outcome.state == "failed"
+    assert "is not finite" in outcome.reason
+    outcome = trial(store, place_of(tmp_path, 1), Told(), "network.backbone=no_such_net")
+    assert (outcome.state, "no_such_net" in outcome.reason) == ("failed", True)
+
+
+def test_the_cost_of_a_network_is_that_of_its_layers() -> None:
+    import torch
+    from torch import nn
+
+    # by hand: 8x8 places x 5 outputs x 3x3x3 products and sums; then 5*64 x 7 of them
+    network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Flatten(), nn.Linear(320, 7))
+    assert encoding_cost(network, 8) == (2 * 64 * 5 * 27 + 2 * 320 * 7) / 1e6
+    assert torch.is_grad_enabled()
