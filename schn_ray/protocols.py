@@ -1,4 +1,4 @@
-"""Who is query, gallery and training: the published protocols as data, their draw, their audit.
+"""Who is query, gallery and training: the published protocols as data, and their draw.
 
 Roles are ``query``, ``train``, ``validation`` (carved out of the training rows) and ``gallery``,
 which holds training rows in some protocols. Unlabelled rows are in no role.
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from schn_ray.config import PrepareConfig
 from schn_ray.errors import SchnRayError, nearest
+from schn_ray.unseen import of_unseen_classes, unseen_queries
 
 ROLES = ("train", "validation", "query", "gallery")
 ALL_ROWS = "the data set"
@@ -32,7 +31,8 @@ class Protocol:
 
     Attributes:
         draw: ``shares`` of the rows by the config, ``per-class`` counts, or the data set's
-            ``official`` split.
+            ``official`` split; ``unseen``: a share of the classes is held out of training, and
+            their rows are queries and gallery.
         gallery: ``rest``: neither query nor training; ``not-query``: all but the queries;
             ``train``: the training rows.
         query: queries a class, for ``per-class``.
@@ -41,7 +41,7 @@ class Protocol:
         classes: how many classes it must have.
     """
 
-    draw: Literal["shares", "per-class", "official"]
+    draw: Literal["shares", "per-class", "official", "unseen"]
     gallery: Literal["rest", "not-query", "train"]
     query: int = 0
     train: int = 0
@@ -51,6 +51,7 @@ class Protocol:
 
 PROTOCOLS = {
     "random": Protocol("shares", "rest"),
+    "unseen-classes": Protocol("unseen", "rest"),
     "cifar10-54k": Protocol("per-class", "rest", 100, 500, (1_000, 5_000, 54_000), 10),
     "cifar10-59k": Protocol("per-class", "not-query", 100, 500, (1_000, 5_000, 59_000), 10),
     "cifar10-full": Protocol("official", "train", counts=(10_000, 50_000, 50_000), classes=10),
@@ -99,7 +100,12 @@ def split(
     _check_shares(protocol, config)
     rows, group, names = _groups(labels, classes)
     generator = np.random.default_rng([config.seed, 0])
-    if protocol.draw == "official":
+    if protocol.draw == "unseen":
+        train = ~of_unseen_classes(labels[rows], config.unseen_share, generator)
+        queries = unseen_queries(group[~train], len(names), config.query_share)
+        # each group's seen rows are a group of their own
+        query = ~train & (_ranks(2 * group + train, generator) < queries[group])
+    elif protocol.draw == "official":
         query, train = official[rows] == "test", official[rows] == "train"
     else:
         queries, training = _wanted(protocol, config, group, names)
@@ -115,67 +121,6 @@ def split(
         "query": rows[query],
         "gallery": rows[gallery],
     }
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What could make a figure from this split wrong; counts of rows.
-
-    Attributes:
-        query_in_gallery: queries whose id is in the gallery.
-        query_in_train: queries whose id is in training or validation.
-        query_copied_in_gallery: queries with another id but the same bytes in the gallery.
-        query_copied_in_train: the same, in training or validation.
-        unlabelled: role -> rows without a label.
-        rows: role -> rows.
-    """
-
-    query_in_gallery: int
-    query_in_train: int
-    query_copied_in_gallery: int
-    query_copied_in_train: int
-    unlabelled: dict[str, int]
-    rows: dict[str, int]
-
-    def findings(self) -> list[str]:
-        """Say what is wrong, a line each; nothing where all is well."""
-        said = {
-            "queries are in the gallery": self.query_in_gallery,
-            "queries are in training": self.query_in_train,
-            "queries have an identical image in the gallery": self.query_copied_in_gallery,
-            "queries have an identical image in training": self.query_copied_in_train,
-        } | {f"{role} rows have no label": count for role, count in self.unlabelled.items()}
-        return [f"{count:,} {what}" for what, count in said.items() if count]
-
-
-def audit(split: Split, ids: pa.Array, sha256: NDArray[np.void], labels: csr_array[Any]) -> Audit:
-    """Look for queries that training or the gallery has seen, by id and by content.
-
-    Args:
-        split: role -> rows.
-        ids: [n] of every row.
-        sha256: [n] of every row's encoded bytes.
-        labels: [n, C].
-    """
-    query, gallery = split["query"], split["gallery"]
-    train = np.concatenate([split["train"], split["validation"]])
-    in_gallery, in_train = _named(ids, query, gallery), _named(ids, query, train)
-    copied_in_gallery = np.isin(sha256[query], sha256[gallery]) & ~in_gallery
-    copied_in_train = np.isin(sha256[query], sha256[train]) & ~in_train
-    empty = np.diff(labels.indptr) == 0
-    return Audit(
-        query_in_gallery=int(in_gallery.sum()),
-        query_in_train=int(in_train.sum()),
-        query_copied_in_gallery=int(copied_in_gallery.sum()),
-        query_copied_in_train=int(copied_in_train.sum()),
-        unlabelled={role: int(empty[rows].sum()) for role, rows in split.items()},
-        rows={role: len(rows) for role, rows in split.items()},
-    )
-
-
-def _named(ids: pa.Array, rows: Rows, among: Rows) -> NDArray[np.bool_]:
-    found = pc.is_in(ids.take(pa.array(rows)), value_set=ids.take(pa.array(among)))
-    return np.asarray(found.to_numpy(zero_copy_only=False), bool)
 
 
 def _groups(labels: csr_array[Any], classes: Sequence[str]) -> tuple[Rows, Rows, list[str]]:

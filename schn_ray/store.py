@@ -47,18 +47,33 @@ _BAD_ROWS = pa.schema(dict.fromkeys(("id", "uri", "stage", "reason"), pa.string(
 _SPLIT = pa.schema({"role": pa.string(), "row": pa.int64(), "id": pa.string()})
 
 
+class Numbered(Protocol):
+    """A piece of work: a shard of a source, a part of a gallery ..."""
+
+    @property
+    def number(self) -> int:
+        """Its place among the others."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        ...
+
+
 T = TypeVar("T")
+Piece = TypeVar("Piece", bound=Numbered)
 
 
 class MapShards(Protocol):
     """Applies a picklable function to every shard, here or elsewhere; results in any order."""
 
-    def __call__(self, function: Callable[[Shard], T], shards: list[Shard], /) -> Iterable[T]:
+    def __call__(self, function: Callable[[Piece], T], shards: list[Piece], /) -> Iterable[T]:
         """Return the function's result for every shard."""
         ...
 
 
-def in_this_process(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
+def in_this_process(function: Callable[[Piece], T], shards: list[Piece]) -> Iterable[T]:
     """Do one shard after the other: the simplest ``MapShards``."""
     return map(function, shards)
 

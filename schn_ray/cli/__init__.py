@@ -53,6 +53,7 @@ for _verb in (
     codes.index,
     codes.search,
     measuring.evaluate,
+    measuring.compare,
     measuring.report,
     models.export,
     demo.demo,

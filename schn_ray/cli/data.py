@@ -47,6 +47,9 @@ def prepare(
         bool, typer.Option("--download", help="Fetch CIFAR-10 into SOURCE first.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split. Default: 0.")] = None,
+    unseen_classes: Annotated[
+        float | None, typer.Option(help="Share of the classes to hold out of training, as 0.25.")
+    ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -56,7 +59,10 @@ def prepare(
     """Read and check SOURCE on Ray Data; write the training store and its split."""
     from schn_ray.config import PrepareConfig, load
 
-    chosen = as_settings(settings, {"protocol": protocol, "seed": seed})
+    if unseen_classes is not None:
+        protocol = protocol or "unseen-classes"
+    options = {"protocol": protocol, "seed": seed, "unseen_share": unseen_classes}
+    chosen = as_settings(settings, options)
     config = load(PrepareConfig, None, config_file, chosen)
 
     if download:
