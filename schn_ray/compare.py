@@ -202,8 +202,9 @@ def _method(name: str, runs: Sequence[_Evaluated]) -> Method:
     values = [_figures(each) for each in measured]
     controls = [each["controls"] or {} for each in measured]
     known = ("classifier", "cosine", "random")
-    shared = {key: [value for each in values if (value := each.get(key)) is not None]
-              for key in values[0]}
+    shared = {
+        key: [value for each in values if (value := each.get(key)) is not None] for key in values[0]
+    }
     return Method(
         name=name,
         bits=measured[0]["bits"],

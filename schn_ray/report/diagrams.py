@@ -103,7 +103,8 @@ def _distances(found: Found | None) -> Chart | None:
             curves.append(Curve(name, points))
     caption = (
         "How far the codes of similar pairs (a query and an image that share a label) and of "
-        "dissimilar pairs lie apart: the less the two overlap, the better distances tell them apart."
+        "dissimilar pairs lie apart: the less the two overlap, the better distances tell which is "
+        "which."
     )
     title = "Distances of similar and dissimilar pairs"
     return Chart(title, caption, "Hamming distance", "share of pairs", tuple(curves))
@@ -143,7 +144,9 @@ def _map(found: Found | None) -> Scatter | None:
         f"{len(found['x'])} gallery codes, placed by t-SNE so that near codes lie near. Islands "
         "are groups of codes; their sizes and the gaps between them mean little."
     )
-    return Scatter("Map of the codes", caption, (*drawn, *([(_OTHERS, tuple(rest))] if rest else [])))
+    return Scatter(
+        "Map of the codes", caption, (*drawn, *([(_OTHERS, tuple(rest))] if rest else []))
+    )
 
 
 def _balance(found: Found | None) -> Chart | None:
