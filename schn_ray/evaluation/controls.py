@@ -27,10 +27,10 @@ from schn_ray.histograms import Histograms, distance_histograms
 from schn_ray.images import evaluation_view
 from schn_ray.labels import label_sets, share_a_label
 from schn_ray.metrics import average_precision
-from schn_ray.store import MapShards, Store
+from schn_ray.store import MapShards, Store, in_this_process
 
 Floats = NDArray[np.float32]
-_PART_ROWS = 2_048
+_PART_ROWS, _PARTS_HERE = 2_048, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +177,8 @@ def features_of(run: Path, store: Store, rows: NDArray[np.int64], map_shards: Ma
     starts = range(0, len(rows), _PART_ROWS)
     parts = [RowsPart(n, rows[start : start + _PART_ROWS]) for n, start in enumerate(starts)]
     function = functools.partial(part_features, store=store, run=run.resolve())
-    found = dict(map_shards(function, parts))
+    # a pool of workers takes longer to start than a few thousand images to run through
+    found = dict((in_this_process if len(parts) <= _PARTS_HERE else map_shards)(function, parts))
     return np.concatenate([found[number] for number in range(len(parts))]).astype(np.float32)
 
 

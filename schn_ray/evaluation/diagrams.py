@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from schn_ray.codes import unpack
 from schn_ray.evaluation.counting import Ranked
@@ -16,7 +17,7 @@ _NEIGHBOURS = 10
 _CONFUSED_QUERIES = 500
 _CONFUSED_CLASSES = 30
 _CORRELATED_BITS = 128
-_CORRELATED_ROWS = 100_000
+_CORRELATED_CELLS = 10_000_000  # of (row, bit); 80 MB as numbers
 _MAPPED_ROWS = 800
 _PERPLEXITY = 30.0
 
@@ -62,8 +63,10 @@ def bit_statistics(codes: NDArray[np.uint8], bits: int) -> dict[str, Any]:
     """Return each bit's share of ones [K], and the correlation of any two [K, K].
 
     A bit that is the same everywhere has no correlation: null. Of more than 128 bits, the first.
+    Of many rows, every so many-th.
     """
-    signs = unpack(codes[:_CORRELATED_ROWS], bits).astype(np.float64)
+    step = -(-len(codes) * bits // _CORRELATED_CELLS)
+    signs = unpack(np.ascontiguousarray(codes[:: max(1, step)]), bits).astype(np.float64)
     some = signs[:, :_CORRELATED_BITS]
     deviation = some.std(axis=0)
     centred = some - some.mean(axis=0)
@@ -93,21 +96,20 @@ def confusion(
     """
     frequent = _frequent(queries, len(classes))
     asked = np.unique(np.linspace(0, len(queries) - 1, _CONFUSED_QUERIES).round().astype(np.int64))
-    shares = gallery.labels.astype(np.float64)
-    shares = shares.multiply(1 / np.maximum(np.diff(gallery.labels.indptr), 1)[:, None]).tocsr()
-    total, counted = np.zeros((len(classes), len(classes))), np.zeros(len(classes))
+    shares = _shared_among_labels(gallery)[:, frequent]
+    total, counted = np.zeros((len(frequent), len(frequent))), np.zeros(len(frequent))
     for place in asked.tolist():
         chance = _chances(h.all_rows[place], min(_NEIGHBOURS, len(gallery)))
         distance = _distances(queries.codes[place], gallery.codes)
         near = np.flatnonzero(distance < len(chance))
-        found = shares[near].T @ chance[distance[near]]
-        mine = queries.labels[[place]].indices
-        total[mine] += found / found.sum() if found.sum() else 0
+        weight = chance[distance[near]]
+        mine = np.isin(frequent, queries.labels[[place]].indices)
+        total[mine] += (shares[near].T @ weight) / weight.sum()
         counted[mine] += 1
     share = total / np.maximum(counted, 1)[:, None]
     return {
         "classes": [classes[c] for c in frequent],
-        "share": share[np.ix_(frequent, frequent)].tolist(),
+        "share": share.tolist(),
         "neighbours": _NEIGHBOURS,
     }
 
@@ -134,6 +136,14 @@ def code_map(gallery: Ranked, bits: int, classes: tuple[str, ...]) -> dict[str, 
         "y": np.round(points[:, 1].astype(np.float64), 3).tolist(),
         "class": [classes[c] for c in rarest],
     }
+
+
+def _shared_among_labels(gallery: Ranked) -> csc_array:
+    """Return each row's weight for each of its classes [G, C]; a labelled row's come to 1."""
+    labels = gallery.labels.astype(np.float64)
+    per_row = np.diff(labels.indptr)
+    labels.data = 1 / np.repeat(per_row, per_row)
+    return csc_array(labels)
 
 
 def _rows(ranked: Ranked) -> list[Any]:

@@ -13,6 +13,7 @@ from schn_ray.store import Store
 
 BEST, WORST, BETWEEN = "best", "worst", "in between"
 _NEIGHBOURS = 10
+_LOOKED_THROUGH = 500  # equals among which other classes are looked for
 
 
 def examples(
@@ -52,7 +53,7 @@ def _of_many_classes(
     chosen: list[int] = []
     left = [int(place) for place in ordered]
     while left and len(chosen) < count:
-        equal = [place for place in left if ap[place] == ap[left[0]]]
+        equal = [place for place in left[:_LOOKED_THROUGH] if ap[place] == ap[left[0]]]
         there = {c for place in chosen for c in queries.labels[[place]].indices.tolist()}
         fresh = [p for p in equal if not there & set(queries.labels[[p]].indices.tolist())]
         chosen.append((fresh or equal)[0])

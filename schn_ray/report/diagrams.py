@@ -141,8 +141,8 @@ def _map(found: Found | None) -> Scatter | None:
     rest = [point for name in names if name not in shown for point in groups[name]]
     drawn = [(name, tuple(groups[name])) for name in shown]
     caption = (
-        f"{len(found['x'])} gallery codes, placed by t-SNE so that near codes lie near. Islands "
-        "are groups of codes; their sizes and the gaps between them mean little."
+        f"{len(found['x'])} gallery codes, placed by t-SNE so that near codes lie near; images "
+        "of one code share a point. The sizes of islands and the gaps between them mean little."
     )
     return Scatter(
         "Map of the codes", caption, (*drawn, *([(_OTHERS, tuple(rest))] if rest else []))
