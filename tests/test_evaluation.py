@@ -339,8 +339,15 @@ def test_a_map_needs_codes_that_differ() -> None:
     names = tuple("abcde")
     placed = diagrams.code_map(gallery, 12, names)
     assert placed is not None
-    labelled = int(np.sum(np.diff(gallery.labels.indptr) > 0))
-    assert len(placed["x"]) == len(placed["y"]) == len(placed["class"]) == labelled
+    kept = gallery[np.flatnonzero(np.diff(gallery.labels.indptr))]
+    assert sum(placed["rows"]) == len(kept)
+    where = set(zip(placed["x"], placed["y"], strict=True))
+    assert len(where) == len(np.unique(kept.codes, axis=0))
+    often = gallery.labels.sum(axis=0)
+    rarest = [min(kept.labels[[i]].indices, key=lambda c: often[c]) for i in range(len(kept))]
+    for c, name in enumerate(names):
+        rows = [n for n, of in zip(placed["rows"], placed["class"], strict=True) if of == name]
+        assert sum(rows) == rarest.count(c)
     same = replace(gallery, codes=np.zeros_like(gallery.codes))
     assert diagrams.code_map(same, 12, names) is None
     assert diagrams.code_map(gallery[:5], 12, names) is None

@@ -45,6 +45,7 @@ def found(classes: int = 3) -> dict[str, Any]:
             "x": [float(i) for i in range(3 * classes)],
             "y": [0.0] * 3 * classes,
             "class": [name for name in names for _ in range(3)],
+            "rows": [1, 4, 9] * classes,
         },
     }
 

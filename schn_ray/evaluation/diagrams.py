@@ -18,7 +18,7 @@ _CONFUSED_QUERIES = 500
 _CONFUSED_CLASSES = 30
 _CORRELATED_BITS = 128
 _CORRELATED_CELLS = 10_000_000  # of (row, bit); 80 MB as numbers
-_MAPPED_ROWS = 800
+_MAPPED_ROWS, _MAPPED_CODES = 800, 8
 _PERPLEXITY = 30.0
 
 
@@ -115,26 +115,30 @@ def confusion(
 
 
 def code_map(gallery: Ranked, bits: int, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    """Place up to 800 gallery codes in a plane by t-SNE; None where there are fewer than 8.
+    """Place the codes of up to 800 gallery rows in a plane by t-SNE; None of fewer than 8 codes.
 
-    An image with several labels has the colour of its rarest.
+    A point is a code and a class, ``rows`` how many of the rows have both. An image with several
+    labels has the rarest of them.
     """
     labelled = np.flatnonzero(np.diff(gallery.labels.indptr))
-    chosen = np.unique(np.linspace(0, len(labelled) - 1, _MAPPED_ROWS).round().astype(np.int64))
-    some = gallery[labelled[chosen]] if len(labelled) else gallery[labelled]
-    if len(some) < 8 or len(np.unique(some.codes, axis=0)) < 3:
+    chosen = np.linspace(0, len(labelled) - 1, min(_MAPPED_ROWS, len(labelled))).round()
+    some = gallery[labelled[chosen.astype(np.int64)]]
+    codes, code = np.unique(some.codes, axis=0, return_inverse=True)
+    if len(codes) < _MAPPED_CODES:
         return None
     from sklearn.manifold import TSNE
 
-    perplexity = min(_PERPLEXITY, (len(some) - 1) / 3)
+    perplexity = min(_PERPLEXITY, (len(codes) - 1) / 3)
     mapper = TSNE(perplexity=perplexity, init="pca", random_state=0)
-    points = mapper.fit_transform(unpack(some.codes, bits))
+    plane = mapper.fit_transform(unpack(codes, bits)).astype(np.float64).round(3)
     often = np.bincount(gallery.labels.indices, minlength=len(classes))
-    rarest = [int(min(row.indices, key=lambda c: often[c])) for row in _rows(some)]
+    rarest = [min(some.labels[[row]].indices, key=lambda c: often[c]) for row in range(len(some))]
+    points, rows = np.unique([code.reshape(-1), rarest], axis=1, return_counts=True)
     return {
-        "x": np.round(points[:, 0].astype(np.float64), 3).tolist(),
-        "y": np.round(points[:, 1].astype(np.float64), 3).tolist(),
-        "class": [classes[c] for c in rarest],
+        "x": plane[points[0], 0].tolist(),
+        "y": plane[points[0], 1].tolist(),
+        "class": [classes[c] for c in points[1]],
+        "rows": rows.tolist(),
     }
 
 
@@ -144,10 +148,6 @@ def _shared_among_labels(gallery: Ranked) -> csc_array:
     per_row = np.diff(labels.indptr)
     labels.data = 1 / np.repeat(per_row, per_row)
     return csc_array(labels)
-
-
-def _rows(ranked: Ranked) -> list[Any]:
-    return [ranked.labels[[row]] for row in range(len(ranked))]
 
 
 def _chances(counts: NDArray[np.int64], k: int) -> NDArray[np.float64]:

@@ -74,7 +74,8 @@ def evaluate(
         figures = _context(run, store, config, audited, gallery, dropped)
         figures |= measure.figures(h, len(gallery)) | {"by_class": _by_class(store, queries, h)}
         figures["legacy"] = measure.legacy(gallery)
-        figures["side_by_side"] = _side_by_side(run, store, encoded, measure, gallery)
+        both = config.gallery == "both"
+        figures["side_by_side"] = _side_by_side(run, store, encoded, measure) if both else []
         # beside the network's own codes, whichever codes the figures above are for
         own = _ranked(store, gallery.rows, encoded)
         figures["controls"] = _controls(run, store, queries, own, hasher.bits, config, map_shards)
@@ -193,14 +194,12 @@ def _gallery(
 
 
 def _side_by_side(
-    run: Path, store: Store, encoded: NDArray[np.uint8], measure: _Measure, gallery: Ranked
+    run: Path, store: Store, encoded: NDArray[np.uint8], measure: _Measure
 ) -> list[dict[str, Any]]:
-    """Measure learned codes, and encoded ones of the very same rows, where ``both`` was asked."""
-    if measure._config.gallery != "both":
-        return []
-    learned, _ = _gallery(run, store, encoded, learned=True)
+    """Measure learned codes, and encoded ones of the very same rows where others have none."""
+    learned, without_code = _gallery(run, store, encoded, learned=True)
     sides = {"learned": learned}
-    if len(learned) < len(gallery):  # else the difference would be that of two galleries
+    if without_code:  # else the difference would be that of two galleries
         sides["encoded"] = _ranked(store, learned.rows, encoded)
     return [
         {"gallery_codes": codes, "said": f"gallery codes {codes}, rows with a learned code"}

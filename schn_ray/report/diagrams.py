@@ -29,11 +29,11 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points of a plane, by group; the axes mean nothing."""
+    """Points of a plane (x, y, how much lies there), by group; the axes mean nothing."""
 
     title: str
     caption: str
-    groups: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+    groups: tuple[tuple[str, tuple[tuple[float, float, float], ...]], ...]
     x_label: str = ""
     y_label: str = "places of codes"
 
@@ -132,21 +132,22 @@ def _confusion(found: Found | None) -> Heatmap | None:
 def _map(found: Found | None) -> Scatter | None:
     if not found:
         return None
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for x, y, name in zip(found["x"], found["y"], found["class"], strict=True):
-        groups.setdefault(name, []).append((x, y))
-    # the largest groups first, the rest of them together
-    names = sorted(groups, key=lambda name: -len(groups[name]))
+    groups: dict[str, list[tuple[float, float, float]]] = {}
+    points = zip(found["x"], found["y"], found["rows"], found["class"], strict=True)
+    for x, y, rows, name in points:
+        groups.setdefault(name, []).append((x, y, rows))
+    # the largest groups, the rest of them together
+    names = sorted(groups, key=lambda name: -sum(rows for _, _, rows in groups[name]))
     shown = sorted(names[: _GROUPS - 1] if len(names) > _GROUPS else names)
     rest = [point for name in names if name not in shown for point in groups[name]]
     drawn = [(name, tuple(groups[name])) for name in shown]
+    others = [(_OTHERS, tuple(rest))] if rest else []
     caption = (
-        f"{len(found['x'])} gallery codes, placed by t-SNE so that near codes lie near; images "
-        "of one code share a point. The sizes of islands and the gaps between them mean little."
+        f"The codes of {sum(found['rows']):,} gallery images, placed by t-SNE so that near codes "
+        "lie near; a larger point is a code that more of them share. The gaps between islands mean "
+        "little."
     )
-    return Scatter(
-        "Map of the codes", caption, (*drawn, *([(_OTHERS, tuple(rest))] if rest else []))
-    )
+    return Scatter("Map of the codes", caption, (*drawn, *others))
 
 
 def _balance(found: Found | None) -> Chart | None:

@@ -39,6 +39,7 @@ _MARKERS = ("o", "s", "^", "D")
 _WRITTEN_CELLS = 12  # rows of a heatmap up to which each cell has its number
 _DRAWN_CELLS = 64  # and up to which cells are shapes; more would be megabytes
 _PNG_DPI = 200
+_DOT = 12.0  # a point's area
 
 
 def draw(chart: Diagram, theme: Theme) -> bytes:
@@ -141,9 +142,9 @@ def _plot_scatter(axes: Axes, chart: Scatter, theme: Theme) -> None:
     for i, (label, points) in enumerate(chart.groups):
         # after each round of colours the next marker, so that all groups look different
         axes.scatter(
-            [x for x, _ in points],
-            [y for _, y in points],
-            s=14,
+            [x for x, _, _ in points],
+            [y for _, y, _ in points],
+            s=[_DOT * rows**0.5 for _, _, rows in points],
             label=label,
             color=theme.curves[i % len(theme.curves)],
             marker=_MARKERS[i // len(theme.curves) % len(_MARKERS)],
@@ -154,7 +155,7 @@ def _plot_scatter(axes: Axes, chart: Scatter, theme: Theme) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color(theme.grid)
-    axes.legend(
+    legend = axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, -0.02),
         ncols=5 if max(len(label) for label, _ in chart.groups) < 9 else 3,
@@ -163,8 +164,9 @@ def _plot_scatter(axes: Axes, chart: Scatter, theme: Theme) -> None:
         fontsize=9,
         handletextpad=0.1,
         columnspacing=0.9,
-        markerscale=1.4,
     )
+    for handle in legend.legend_handles:
+        handle.set_sizes([2 * _DOT])
 
 
 def _plot(axes: Axes, chart: Chart, theme: Theme) -> None:
