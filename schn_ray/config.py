@@ -85,7 +85,8 @@ class PrepareConfig(Section):
 
     ``split_from`` is a file with the ids of a split that is there already. ``keep_unlabelled`` has
     rows without a label in the gallery. Images with a side above ``largest_side`` are stored
-    smaller, as JPEGs of ``quality``.
+    smaller, as JPEGs of ``quality``. The protocol ``unseen-classes`` holds ``unseen_share`` of the
+    classes out.
     """
 
     source: SourceConfig = SourceConfig()
@@ -95,6 +96,7 @@ class PrepareConfig(Section):
     query_share: Share = 0.1
     train_share: Share = 0.5
     validation_share: Share = 0.1
+    unseen_share: Share = 0.25
     keep_unlabelled: bool = False
     largest_side: Count | None = None
     quality: Annotated[int, Field(ge=1, le=95)] = 90
@@ -113,14 +115,36 @@ class EncodeConfig(Section):
     precision: Literal["float32", "bf16"] = "float32"
 
 
-class EvaluateConfig(Section):
-    """What ``evaluate`` ranks, and at which ranks it measures."""
+class ControlsConfig(Section):
+    """The controls of an evaluation; 0 training rows leave them out.
 
-    gallery: Literal["encoded", "learned"] = "encoded"
+    ``gallery_rows``: at most so many gallery rows, drawn at random, are ranked for the controls and
+    for the model beside them, since unquantised features cost a thousand times what codes do.
+    """
+
+    train_rows: Annotated[int, Field(ge=0)] = 5_000
+    gallery_rows: Count = 20_000
+    queries: Count = 2_000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class EvaluateConfig(Section):
+    """What ``evaluate`` ranks, and at which ranks it measures.
+
+    ``audit``: whether a split that would spoil the figures is refused, or only reported.
+    ``legacy``: tie rules of others, measured beside the exact figures. ``part_rows``: gallery rows
+    that are counted at once, on one worker.
+    """
+
+    gallery: Literal["encoded", "learned", "both"] = "encoded"
     ks: tuple[Count, ...] = (10, 100, 1000, 5000)
     radius: Annotated[int, Field(ge=0)] = 2
     examples: Annotated[int, Field(ge=0)] = 12
     batch_size: Count = 64
+    audit: Literal["refuse", "report"] = "refuse"
+    legacy: tuple[Literal["stable", "reversed", "unstable"], ...] = ()
+    part_rows: Count = 250_000
+    controls: ControlsConfig = ControlsConfig()
 
 
 class ServeConfig(Section):

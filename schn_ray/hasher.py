@@ -97,10 +97,13 @@ class Hasher:
 
     def relaxed(self, views: NDArray[np.uint8]) -> Tensor:
         """Return the relaxed codes U_v [b, K] of evaluation views [b, 3, S, S]."""
-        batch = torch.from_numpy(views).to(self.device, non_blocking=True)
-        with torch.inference_mode(), self.precision.for_networks():
-            _, U_v = self.network(normalise(batch, self.spec.preprocessing))
+        _, U_v = self._forward(views)
         return U_v.float().cpu()
+
+    def features(self, views: NDArray[np.uint8]) -> Tensor:
+        """Return the visual features F_v [b, d_v] of evaluation views [b, 3, S, S]."""
+        F_v, _ = self._forward(views)
+        return F_v.float().cpu()
 
     def save(self, path: Path, card: str) -> None:
         """Write the artifact: weights, spec and model card."""
@@ -111,6 +114,12 @@ class Hasher:
         spec = yaml.safe_dump(self.spec.model_dump(mode="json"), sort_keys=False)
         write_atomically(path / SPEC, spec.encode())
         write_atomically(path / CARD, card.encode())
+
+    def _forward(self, views: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        batch = torch.from_numpy(views).to(self.device, non_blocking=True)
+        with torch.inference_mode(), self.precision.for_networks():
+            F_v, U_v = self.network(normalise(batch, self.spec.preprocessing))
+        return F_v, U_v
 
     def _view(self, place: int, image: bytes | str | Path) -> NDArray[np.uint8]:
         name = f"image {place}" if isinstance(image, bytes) else str(image)

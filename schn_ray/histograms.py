@@ -1,8 +1,9 @@
 """Histograms of Hamming distances: all that the exact metrics need to know of a ranking.
 
 For every query, the gallery rows at each distance 0..K are counted, and the relevant ones among
-them; a gallery row is relevant iff it shares a label with the query. Counts add up, so a gallery
-may be spread over machines: ``reduce(operator.add, parts)`` is exact.
+them; a gallery row is relevant iff it shares a label with the query, and its grade is how many it
+shares. Counts add up, so a gallery may be spread over machines: ``reduce(operator.add, parts)`` is
+exact.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from schn_ray.errors import SchnRayError
-from schn_ray.labels import label_sets, share_a_label
+from schn_ray.labels import label_sets, shared_labels
 
 Counts = NDArray[np.int64]
 
-_PAIRS_AT_ONCE = 65_536  # distinct gallery (code, label set) pairs: half a MB an array, in cache
+_PAIRS_AT_ONCE = 32_768  # distinct gallery (code, label set) pairs: the arrays stay in cache
 _RELEVANCE_AT_ONCE = 4_194_304  # cells of (query label set, gallery label set)
 
 
@@ -81,6 +82,49 @@ class Histograms:
         return int(np.sum(self.relevant_rows == 0))
 
 
+@dataclass(frozen=True, eq=False)
+class GradedHistograms:
+    """How many gallery rows of each grade lie at each Hamming distance from each of Q queries.
+
+    Attributes:
+        counts: int64 [Q, G+1, K+1]; a row's grade is how many labels it shares with the query, at
+            most G: as many as any of the queries has.
+
+    Raises:
+        SchnRayError: the shape is another one.
+    """
+
+    counts: Counts
+
+    def __post_init__(self) -> None:
+        if self.counts.ndim != 3:
+            raise SchnRayError(
+                f"graded histograms of shape {self.counts.shape}; wanted [Q, G+1, K+1]"
+            )
+
+    def __add__(self, other: GradedHistograms) -> GradedHistograms:
+        """Return the histograms of two disjoint parts of the gallery, for the same queries."""
+        if self.counts.shape != other.counts.shape:
+            raise SchnRayError(
+                f"histograms of shapes {self.counts.shape} and {other.counts.shape} do not add up; "
+                "wanted two parts of the gallery with the same queries and bits"
+            )
+        return GradedHistograms(self.counts + other.counts)
+
+    def __len__(self) -> int:
+        """Return the number of queries Q."""
+        return len(self.counts)
+
+    def __getitem__(self, queries: NDArray[np.integer | np.bool_]) -> GradedHistograms:
+        """Return the histograms of some queries."""
+        return GradedHistograms(self.counts[queries])
+
+    @property
+    def plain(self) -> Histograms:
+        """All rows, and the relevant ones: those of grade 1 or more."""
+        return Histograms(self.counts.sum(axis=1), self.counts[:, 1:].sum(axis=1))
+
+
 def concatenate(parts: Sequence[Histograms]) -> Histograms:
     """Return the histograms of several sets of queries, one after the other.
 
@@ -108,7 +152,7 @@ def distance_histograms(
 
     Exact. Rows with the same code and the same label set are counted once, with their number as
     weight. Beside the arguments and the result, memory is some copies of the codes and arrays of
-    65,536 distances.
+    32,768 distances.
 
     Args:
         query_codes: packed codes [Q, ceil(bits/8)], bit b is bit b % 8 of byte b // 8.
@@ -120,14 +164,25 @@ def distance_histograms(
     Raises:
         SchnRayError: codes of another length, bits set in the padding, or labels of another shape.
     """
-    queries = _collapse(query_codes, query_labels, bits)
-    gallery = _collapse(gallery_codes, gallery_labels, bits)
-    if query_labels.shape[1] != gallery_labels.shape[1]:
-        raise SchnRayError(
-            f"queries have {query_labels.shape[1]} classes, the gallery {gallery_labels.shape[1]}; "
-            "wanted label matrices of one vocabulary"
-        )
-    return _histograms(queries, gallery, bits)
+    counts = _counts((query_codes, query_labels), (gallery_codes, gallery_labels), bits, grades=1)
+    return Histograms(counts[:, 0] + counts[:, 1], counts[:, 1])
+
+
+def graded_histograms(
+    query_codes: NDArray[np.uint8],
+    query_labels: csr_array,
+    gallery_codes: NDArray[np.uint8],
+    gallery_labels: csr_array,
+    bits: int,
+) -> GradedHistograms:
+    """Count the gallery rows of each grade at each distance; see ``distance_histograms``.
+
+    Raises:
+        SchnRayError: as there.
+    """
+    grades = int(np.diff(query_labels.indptr).max(initial=1))
+    sides = (query_codes, query_labels), (gallery_codes, gallery_labels)
+    return GradedHistograms(_counts(*sides, bits, grades))
 
 
 def without_themselves(histograms: Histograms, labels: csr_array) -> Histograms:
@@ -146,7 +201,7 @@ class _Pairs:
     words: NDArray[np.uint64]  # [W, pairs]; codes as columns of 64-bit words
     label_set: Counts  # [pairs]
     sets: csr_array  # [L, C]
-    rows: NDArray[np.float64]  # [pairs], rows that have it; a float, as bincount wants weights so
+    rows: Counts  # [pairs], rows that have it
     pair_of_row: Counts  # [n]
 
 
@@ -165,7 +220,7 @@ def _collapse(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> _Pairs:
         words=words[:, first],
         label_set=found.set_of_row[first],
         sets=found.sets,
-        rows=np.bincount(number).astype(np.float64),
+        rows=np.bincount(number),
         pair_of_row=pair_of_row,
     )
 
@@ -191,38 +246,74 @@ def _words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(padded.view(np.uint64).T)
 
 
-def _histograms(queries: _Pairs, gallery: _Pairs, bits: int) -> Histograms:
-    counts = np.zeros((queries.words.shape[1], 2, bits + 1), np.int64)
-    starts = range(0, gallery.words.shape[1], _PAIRS_AT_ONCE)
-    for mine, relevant in _query_groups(queries, gallery):
-        for start in starts:
-            some = slice(start, start + _PAIRS_AT_ONCE)
-            words, rows = gallery.words[:, some], gallery.rows[some]
-            # relevant rows are counted behind the others: one bincount does both
-            shift = relevant[gallery.label_set[some]] * np.int64(bits + 1)
+def _counts(queries: _Side, gallery: _Side, bits: int, grades: int) -> Counts:
+    """Return the gallery rows of each grade, at most ``grades``, at each distance [Q, G+1, K+1]."""
+    asked, ranked = _collapse(*queries, bits), _collapse(*gallery, bits)
+    if queries[1].shape[1] != gallery[1].shape[1]:
+        raise SchnRayError(
+            f"queries have {queries[1].shape[1]} classes, the gallery {gallery[1].shape[1]}; "
+            "wanted label matrices of one vocabulary"
+        )
+    counts = np.zeros((asked.words.shape[1], grades + 1, bits + 1), np.int64)
+    chunks = [_Chunk.of(ranked, start) for start in range(0, len(ranked.rows), _PAIRS_AT_ONCE)]
+    place = np.min_scalar_type(counts[0].size)  # a byte, where it can be: memory is the bottleneck
+    for mine, grade in _query_groups(asked, ranked, grades):
+        # a grade's rows are counted behind those of the grade before: one bincount does them all
+        shifts = (grade * (bits + 1)).astype(place)
+        for chunk in chunks:
+            shift = shifts[chunk.label_set]
             for query in range(mine.start, mine.stop):
-                place = shift + _distances(words, queries.words[:, query])
-                found = np.bincount(place, rows, minlength=2 * (bits + 1))
-                counts[query] += found.reshape(2, -1).astype(np.int64)
-    counts[:, 0] += counts[:, 1]
-    of_rows = counts[queries.pair_of_row]
-    return Histograms(of_rows[:, 0], of_rows[:, 1])
+                found = _distances(chunk.words, asked.words[:, query], shift)
+                counts[query] += _counted(found, chunk.rows, counts[query].size).reshape(
+                    counts[query].shape
+                )
+    return counts[asked.pair_of_row]
 
 
-def _query_groups(queries: _Pairs, gallery: _Pairs) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
-    """Yield the query pairs of each label set, and which gallery label sets are relevant [L]."""
+_Side = tuple[NDArray[np.uint8], csr_array]
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """As many gallery pairs as stay in the processor's cache."""
+
+    words: NDArray[np.uint64]
+    label_set: Counts
+    rows: NDArray[np.float64] | None  # weights for bincount; None where each pair is one row
+
+    @staticmethod
+    def of(pairs: _Pairs, start: int) -> _Chunk:
+        some = slice(start, start + _PAIRS_AT_ONCE)
+        rows = pairs.rows[some]
+        weights = None if rows.max(initial=1) == 1 else rows.astype(np.float64)
+        return _Chunk(np.ascontiguousarray(pairs.words[:, some]), pairs.label_set[some], weights)
+
+
+def _counted(
+    place: NDArray[np.unsignedinteger], rows: NDArray[np.float64] | None, places: int
+) -> Counts:
+    found = np.bincount(place.astype(np.int64), rows, minlength=places)
+    return found.astype(np.int64, copy=False)
+
+
+def _query_groups(
+    queries: _Pairs, gallery: _Pairs, grades: int
+) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+    """Yield the query pairs of each label set, and the grade of each gallery label set [L]."""
     sets = queries.sets.shape[0]
     bounds = np.searchsorted(queries.label_set, np.arange(sets + 1))
     at_once = max(1, _RELEVANCE_AT_ONCE // max(1, gallery.sets.shape[0]))
     for start in range(0, sets, at_once):
-        shared = share_a_label(queries.sets[start : start + at_once], gallery.sets)
-        for number, relevant in enumerate(shared, start):
-            yield slice(int(bounds[number]), int(bounds[number + 1])), relevant
+        shared = shared_labels(queries.sets[start : start + at_once], gallery.sets)
+        for number, grade in enumerate(np.minimum(shared, grades), start):
+            yield slice(int(bounds[number]), int(bounds[number + 1])), grade
 
 
-def _distances(words: NDArray[np.uint64], query: NDArray[np.uint64]) -> Counts:
-    """Return the Hamming distances [pairs] of codes [W, pairs] to one code [W]."""
-    total = np.bitwise_count(words[0] ^ query[0]).astype(np.int64)
+def _distances(
+    words: NDArray[np.uint64], query: NDArray[np.uint64], shift: NDArray[np.unsignedinteger]
+) -> NDArray[np.unsignedinteger]:
+    """Return the Hamming distances [pairs] of codes [W, pairs] to one code [W], and a shift."""
+    total = shift + np.bitwise_count(words[0] ^ query[0])
     for column, word in zip(words[1:], query[1:], strict=True):
         total += np.bitwise_count(column ^ word)
     return total

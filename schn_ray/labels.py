@@ -109,8 +109,17 @@ def share_a_label(left: csr_array, right: csr_array) -> NDArray[np.bool_]:
     >>> share_a_label(label_matrix([[0], []], 2), label_matrix([[0, 1], [1], []], 2)).tolist()
     [[True, False, False], [False, False, False]]
     """
+    return shared_labels(left, right) > 0
+
+
+def shared_labels(left: csr_array, right: csr_array) -> NDArray[np.int32]:
+    """Count the labels that rows of left [L1, C] and right [L2, C] share: [L1, L2].
+
+    >>> shared_labels(label_matrix([[0, 1]], 2), label_matrix([[0, 1], [1], []], 2)).tolist()
+    [[2, 1, 0]]
+    """
     # int32, as uint8 counts wrap at 256 shared labels
-    return (left.astype(np.int32) @ right.T.astype(np.int32)).toarray() > 0
+    return np.asarray((left.astype(np.int32) @ right.T.astype(np.int32)).toarray())
 
 
 def _fingerprints(matrix: csr_array) -> NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""Who is query, gallery and training: the published protocols as data, their draw, their audit.
+"""Who is query, gallery and training: the published protocols as data, and their draw.
 
 Roles are ``query``, ``train``, ``validation`` (carved out of the training rows) and ``gallery``,
 which holds training rows in some protocols. Unlabelled rows are in no role.
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from schn_ray.config import PrepareConfig
 from schn_ray.errors import SchnRayError, nearest
+from schn_ray.unseen import of_unseen_classes, unseen_queries
 
 ROLES = ("train", "validation", "query", "gallery")
 JUNK = "junk"  # ranked for nobody, as re-identification has it
@@ -36,7 +35,8 @@ class Protocol:
     Attributes:
         draw: ``shares`` of the rows by the config, ``per-class`` counts, ``per-label`` counts where
             rows have several, ``counts`` of all rows, or what the data set itself says: its
-            ``official`` training and test rows, or what it ``listed``.
+            ``official`` training and test rows, or what it ``listed``; ``unseen``: a share of the
+            classes is held out of training, and their rows are queries and gallery.
         gallery: ``rest``: neither query nor training; ``not-query``: all but the queries;
             ``train``: the training rows; ``listed``: what the data set says.
         query: queries, of each class or in all.
@@ -49,7 +49,7 @@ class Protocol:
         metric: what published tables measure.
     """
 
-    draw: Literal["shares", "per-class", "per-label", "counts", "official", "listed"]
+    draw: Literal["shares", "unseen", "per-class", "per-label", "counts", "official", "listed"]
     gallery: Literal["rest", "not-query", "train", "listed"]
     query: int = 0
     train: int = 0
@@ -63,6 +63,7 @@ class Protocol:
 _REID = "re-identification mAP, CMC"
 PROTOCOLS = {
     RANDOM: Protocol("shares", "rest"),
+    "unseen-classes": Protocol("unseen", "rest"),
     "official": Protocol("official", "train"),
     "listed": Protocol("listed", "listed"),
     "cifar10-54k": Protocol("per-class", "rest", 100, 500, (1_000, 5_000, 54_000), 10),
@@ -171,62 +172,6 @@ def check_given(name: str, split: Split, classes: Sequence[str]) -> None:
     _check_numbers(name, protocol, (len(split["query"]), len(train), len(split["gallery"])))
 
 
-@dataclass(frozen=True)
-class Audit:
-    """What could make a figure from this split wrong; counts of rows.
-
-    Attributes:
-        query_in_gallery: queries whose id is in the gallery.
-        query_in_train: queries whose id is in training or validation.
-        query_copied_in_gallery: queries with another id but the same bytes in the gallery.
-        query_copied_in_train: the same, in training or validation.
-        unlabelled: role -> rows without a label.
-        rows: role -> rows.
-    """
-
-    query_in_gallery: int
-    query_in_train: int
-    query_copied_in_gallery: int
-    query_copied_in_train: int
-    unlabelled: dict[str, int]
-    rows: dict[str, int]
-
-    def findings(self) -> list[str]:
-        """Say what is wrong, a line each; nothing where all is well."""
-        said = {
-            "queries are in the gallery": self.query_in_gallery,
-            "queries are in training": self.query_in_train,
-            "queries have an identical image in the gallery": self.query_copied_in_gallery,
-            "queries have an identical image in training": self.query_copied_in_train,
-        } | {f"{role} rows have no label": count for role, count in self.unlabelled.items()}
-        return [f"{count:,} {what}" for what, count in said.items() if count]
-
-
-def audit(split: Split, ids: pa.Array, sha256: NDArray[np.void], labels: csr_array[Any]) -> Audit:
-    """Look for queries that training or the gallery has seen, by id and by content.
-
-    Args:
-        split: role -> rows.
-        ids: [n] of every row.
-        sha256: [n] of every row's encoded bytes.
-        labels: [n, C].
-    """
-    query, gallery = split["query"], split["gallery"]
-    train = np.concatenate([split["train"], split["validation"]])
-    in_gallery, in_train = _named(ids, query, gallery), _named(ids, query, train)
-    copied_in_gallery = np.isin(sha256[query], sha256[gallery]) & ~in_gallery
-    copied_in_train = np.isin(sha256[query], sha256[train]) & ~in_train
-    empty = np.diff(labels.indptr) == 0
-    return Audit(
-        query_in_gallery=int(in_gallery.sum()),
-        query_in_train=int(in_train.sum()),
-        query_copied_in_gallery=int(copied_in_gallery.sum()),
-        query_copied_in_train=int(copied_in_train.sum()),
-        unlabelled={r: int(empty[rows].sum()) for r, rows in split.items() if r != JUNK},
-        rows={role: len(rows) for role, rows in split.items() if role != JUNK},
-    )
-
-
 def _drawn(
     protocol: Protocol,
     config: PrepareConfig,
@@ -243,6 +188,13 @@ def _drawn(
         return _per_label(config.protocol, protocol, labels, generator)
     rows, group, names = groups
     query, train = np.zeros((2, len(labelled)), bool)
+    if protocol.draw == "unseen":
+        train[rows] = ~of_unseen_classes(labels[rows], config.unseen_share, generator)
+        queries = unseen_queries(group[~train[rows]], len(names), config.query_share)
+        # each group's seen rows are a group of their own
+        rank = _ranks(2 * group + train[rows], generator)
+        query[rows] = ~train[rows] & (rank < queries[group])
+        return query, train
     queries, training = _wanted(protocol, config, group, names)
     rank = _ranks(group, generator)
     query[rows] = rank < queries[group]
@@ -304,11 +256,6 @@ def _says(official: NDArray[np.object_], word: str) -> NDArray[np.bool_]:
     """Tell of each row whether the data set names this use: [n]."""
     named = {said: word in (said or "").split() for said in set(official)}
     return np.fromiter(map(named.__getitem__, official), bool, len(official))
-
-
-def _named(ids: pa.Array, rows: Rows, among: Rows) -> NDArray[np.bool_]:
-    found = pc.is_in(ids.take(pa.array(rows)), value_set=ids.take(pa.array(among)))
-    return np.asarray(found.to_numpy(zero_copy_only=False), bool)
 
 
 def _groups(

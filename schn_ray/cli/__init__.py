@@ -56,6 +56,7 @@ for _verb in (
     codes.duplicates,
     codes.serve,
     measuring.evaluate,
+    measuring.compare,
     measuring.report,
     models.export,
     demo.demo,

@@ -69,6 +69,9 @@ def prepare(
     update: Annotated[
         bool, typer.Option("--update", help="Take in what is new, changed or gone in SOURCE.")
     ] = False,
+    unseen_classes: Annotated[
+        float | None, typer.Option(help="Share of the classes to hold out of training, as 0.25.")
+    ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -81,7 +84,10 @@ def prepare(
     """
     from schn_ray.config import PrepareConfig, load
 
+    if unseen_classes is not None:
+        protocol = protocol or "unseen-classes"
     given = {"protocol": protocol, "seed": seed, "largest_side": largest_side, "quality": quality}
+    given["unseen_share"] = unseen_classes
     given["split_from"] = None if split_from is None else str(split_from)
     chosen = as_settings(settings, given)
     config = load(PrepareConfig, None, config_file, chosen)

@@ -10,7 +10,7 @@ import typer
 
 from schn_ray.cli.options import (
     AsJson,
-    Out,
+    ConfigFile,
     Settings,
     Verbose,
     Workers,
@@ -26,13 +26,22 @@ class Gallery(StrEnum):
 
     encoded = "encoded"
     learned = "learned"
+    both = "both"
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
     store: Annotated[Path, typer.Option(help="The store with the split.")],
-    out: Out,
-    gallery: Annotated[Gallery, typer.Option(help="The gallery's codes.")] = Gallery.encoded,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory to write. Default: RUN-evaluation.")
+    ] = None,
+    gallery: Annotated[
+        Gallery | None, typer.Option(help="The gallery's codes. Default: encoded.")
+    ] = None,
+    both: Annotated[
+        bool, typer.Option("--both", help="Learned codes beside the encoded ones.")
+    ] = False,
+    config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
     as_json: AsJson = False,
@@ -41,25 +50,50 @@ def evaluate(
     """Code the split's queries and gallery with RUN's network; measure, exact under ties."""
     from schn_ray.config import EvaluateConfig, load
 
-    config = load(EvaluateConfig, None, None, as_settings(settings, {"gallery": gallery}))
+    chosen = Gallery.both if both else gallery
+    config = load(EvaluateConfig, None, config_file, as_settings(settings, {"gallery": chosen}))
 
     from schn_ray.cluster.shards import RayShards
     from schn_ray.evaluation import as_text, evaluate, read_measured
+    from schn_ray.evaluation.files import default_evaluation
 
-    shards = RayShards("encoding the store", as_range(workers), gpus=True)
-    made(lambda: evaluate(run, store, out, config, shards))
-    measured = read_measured(out)
-    show(measured, as_text(measured), as_json)
+    target = out or default_evaluation(run)
+    shards = RayShards("evaluating", as_range(workers), gpus=True)
+    made(lambda: evaluate(run, store, target, config, shards))
+    measured = read_measured(target)
+    show(measured | {"path": str(target)}, f"{target}\n{as_text(measured)}", as_json)
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Evaluated runs, or evaluations.")
+    ],
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare runs on the same queries: mean and deviation over seeds, and what is chance."""
+    from dataclasses import asdict
+
+    from schn_ray.compare import as_table, compare
+
+    found = compare(runs)
+    show(asdict(found), as_table(found), as_json)
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run, finished or not.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs, finished or not.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
-    evaluation: Annotated[Path | None, typer.Option(help="What evaluate wrote.")] = None,
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(help="What evaluate wrote, of any RUN. Default: RUN-evaluation, if there."),
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Directory for each figure as PNG and JSON.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw a run and its evaluation as one HTML file that works offline."""
-    from schn_ray.report.run import report_run
+    """Draw runs and their evaluations as one HTML file that works offline."""
+    from schn_ray.report.run import report_runs
 
-    report_run(run, evaluation, out)
+    report_runs(runs, evaluation or [], out, figures)
     typer.echo(f"{out}: open it in a browser")

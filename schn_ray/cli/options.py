@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +45,7 @@ Source = Annotated[
 
 
 def as_settings(
-    settings: list[str] | None, options: dict[str, str | int | None] | None = None
+    settings: list[str] | None, options: Mapping[str, str | float | None] | None = None
 ) -> tuple[str, ...]:
     """Return the options that were given, as settings, and then those of ``--set``."""
     given = [f"{key}={json.dumps(v)}" for key, v in (options or {}).items() if v is not None]

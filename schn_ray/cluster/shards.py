@@ -12,15 +12,16 @@ import ray.data
 from schn_ray.cluster.session import Demand, cluster_cpus, cluster_gpus, ray_session
 from schn_ray.errors import SchnRayError
 from schn_ray.progress import Progress
-from schn_ray.sources import Shard
+from schn_ray.store import Numbered
 
 Receipt = TypeVar("Receipt")
+Piece = TypeVar("Piece", bound=Numbered)
 
 
 class _OnShard:
     """An actor: it lives as long as the job, so what the function caches is loaded once."""
 
-    def __init__(self, function: Callable[[Shard], Any]) -> None:
+    def __init__(self, function: Callable[[Any], Any]) -> None:
         self._function = function
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ class RayShards:
         self._workers = (workers, workers) if isinstance(workers, int) else workers
 
     def __call__(
-        self, function: Callable[[Shard], Receipt], shards: list[Shard]
+        self, function: Callable[[Piece], Receipt], shards: list[Piece]
     ) -> Iterable[Receipt]:
         """Yield a result a shard, in any order; a shard whose actor dies is done again.
 
@@ -75,7 +76,7 @@ class RayShards:
                     yield result
 
     def _results(
-        self, function: Callable[[Shard], Receipt], shards: list[Shard]
+        self, function: Callable[[Piece], Receipt], shards: list[Piece]
     ) -> Iterator[tuple[int, Receipt]]:
         fewest, most = (min(n, len(shards)) for n in self._workers or (cluster_cpus(),) * 2)
         # a block a shard: a shard is the unit that is retried, and that is shown as progress

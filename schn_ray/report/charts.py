@@ -51,15 +51,19 @@ _PLAIN = (  # title, name in the history, y axis, whether from 0 to 1, caption
 
 @dataclass(frozen=True)
 class Curve:
-    """Points joined by a line; ``label`` is for the legend."""
+    """Points joined by a line; ``label`` is for the legend, ``errors`` half a bar's length each."""
 
     label: str
     points: tuple[tuple[float, float], ...]
+    errors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One pair of axes. ``shares``: both ends of the y axis are fixed at 0 and 1."""
+    """One pair of axes. ``shares``: both ends of the y axis are fixed at 0 and 1.
+
+    ``whole_x``: x counts something; otherwise it goes from 0 to 1. ``log_x``: it counts far.
+    """
 
     title: str
     caption: str
@@ -68,6 +72,7 @@ class Chart:
     curves: tuple[Curve, ...]
     shares: bool = False
     whole_x: bool = True
+    log_x: bool = False
 
 
 def training_charts(history: Rows) -> list[Chart]:
@@ -91,17 +96,24 @@ def loss_charts(history: Rows) -> list[Chart]:
     return charts
 
 
-def precision_recall(metrics: Mapping[str, Any]) -> Chart | None:
-    """Return precision over recall, one point a distance threshold."""
-    curve = _curve(metrics.get("pr_curve") or (), "precision", "", x="recall")
-    if curve is None:
+def precision_recall(
+    metrics: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]] | None = None
+) -> Chart | None:
+    """Return precision over recall, a point a distance threshold; of several runs by name."""
+    runs = named or {"": metrics}
+    curves = [
+        _curve(each.get("pr_curve") or (), "precision", name, x="recall")
+        for name, each in runs.items()
+    ]
+    known = tuple(curve for curve in curves if curve is not None)
+    if not known:
         return None
     caption = (
         "A point a distance threshold, from 0 bits on: of all gallery images within it, the share "
         "that is right, over the share of all right ones that it finds."
     )
     title = "Precision and recall"
-    return Chart(title, caption, "recall", "precision", (curve,), shares=True, whole_x=False)
+    return Chart(title, caption, "recall", "precision", known, shares=True, whole_x=False)
 
 
 def _validation(history: Rows) -> Chart | None:

@@ -33,10 +33,11 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Example:
-    """A query and what was found for it, nearest first."""
+    """A query and what was found for it, nearest first; ``kind``: why it is shown."""
 
     query: Picture
     neighbours: Sequence[Neighbour]
+    kind: str = ""
 
     @property
     def verdict(self) -> str:
@@ -54,6 +55,7 @@ class ReportData:
         command: the command line that made the result.
         summary_rows: (label, value, note), the few figures to see first.
         metrics: what ``evaluate`` wrote: ``gallery_codes``, ``map``, ``pr_curve`` ...
+        diagrams: what it wrote for pictures: ``distances``, ``bits``, ``confusion`` ...
         history: one mapping an outer iteration: ``iteration``, ``loss``, ``validation_map`` ...
         examples: queries with their nearest gallery images.
         provenance: name -> value of what made the result; may be nested.
@@ -63,6 +65,7 @@ class ReportData:
     command: str | None = None
     summary_rows: Sequence[tuple[str, str, str]] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    diagrams: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Example] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)

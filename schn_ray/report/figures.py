@@ -1,4 +1,4 @@
-"""Charts drawn by matplotlib as SVG, once for light pages and once for dark ones."""
+"""Figures drawn by matplotlib, as SVG for light pages and for dark ones, and as PNG."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schn_ray.report.charts import Chart
+from schn_ray.report.charts import Chart, Curve
+from schn_ray.report.diagrams import Diagram, Heatmap, Scatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,37 +23,156 @@ class Theme:
     text: str
     grid: str
     curves: tuple[str, ...]
+    page: str = "#ffffff"
+    diverging: str = "PuOr"  # both read with any colour vision, and fade into the page at 0
+    sequential: str = "cividis"
 
 
 # curves: Okabe and Ito's palette, told apart with any colour vision; its blue is too dim on black
-LIGHT = Theme("#33373d", "#dfe2e6", ("#0072B2", "#D55E00", "#009E73", "#CC79A7"))
-DARK = Theme("#c9ced6", "#3a3f47", ("#56B4E9", "#E69F00", "#009E73", "#CC79A7"))
+_LIGHT_CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_DARK_CURVES = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
+LIGHT = Theme("#33373d", "#dfe2e6", _LIGHT_CURVES)
+DARK = Theme("#c9ced6", "#3a3f47", _DARK_CURVES, page="#15171b", diverging="berlin")
 
 _STYLES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), "-.")
 _MARKERS = ("o", "s", "^", "D")
+_WRITTEN_CELLS = 12  # rows of a heatmap up to which each cell has its number
+_DRAWN_CELLS = 64  # and up to which cells are shapes; more would be megabytes
+_PNG_DPI = 200
+_DOT = 12.0  # a point's area
 
 
-def draw(chart: Chart, theme: Theme) -> bytes:
+def draw(chart: Diagram, theme: Theme) -> bytes:
     """Return the chart as an SVG file with a transparent background; equal input, equal bytes."""
+    return _drawn(chart, theme, "svg")
+
+
+def draw_png(chart: Diagram, theme: Theme) -> bytes:
+    """Return the chart as a PNG file on the page's colour, wide enough for print."""
+    return _drawn(chart, theme, "png")
+
+
+def _drawn(chart: Diagram, theme: Theme, kind: str) -> bytes:
     import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "schn-ray", "font.size": 11}):
-        figure = Figure(figsize=(4.4, 2.9), layout="constrained", facecolor="none")
+        figure = Figure(figsize=_size(chart), layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
-        _plot(axes, chart, theme)
-        _dress(axes, chart, theme)
+        if isinstance(chart, Heatmap):
+            _plot_heatmap(axes, chart, theme)
+        elif isinstance(chart, Scatter):
+            _plot_scatter(axes, chart, theme)
+        else:
+            _plot(axes, chart, theme)
+            _dress(axes, chart, theme)
         out = io.BytesIO()
-        FigureCanvasSVG(figure).print_svg(
-            out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        if kind == "svg":
+            blank = {"Date": None, "Creator": None, "Format": None, "Type": None}
+            FigureCanvasSVG(figure).print_svg(out, metadata=blank)
+        else:
+            figure.set_facecolor(theme.page)
+            figure.set_dpi(_PNG_DPI)
+            FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
     return out.getvalue()
+
+
+def _size(chart: Diagram) -> tuple[float, float]:
+    if isinstance(chart, Heatmap):
+        return (5.2, 4.7) if chart.row_labels else (4.4, 3.7)
+    return (4.4, 3.9) if isinstance(chart, Scatter) else (4.4, 2.9)
+
+
+def _plot_heatmap(axes: Axes, chart: Heatmap, theme: Theme) -> None:
+    import numpy as np
+
+    values = np.array(chart.values, dtype=np.float64)  # None becomes NaN, and no colour
+    colours = theme.diverging if chart.low < 0 else theme.sequential
+    rows, columns = values.shape
+    look = {"cmap": colours, "vmin": chart.low, "vmax": chart.high}
+    if max(rows, columns) <= _DRAWN_CELLS:
+        mesh = axes.pcolormesh(values, edgecolors="face", linewidth=0.2, **look)
+        middles = 0.5
+    else:
+        mesh = axes.imshow(values, aspect="auto", interpolation="nearest", **look)
+        middles = 0.0
+    axes.set_aspect("equal")
+    if not axes.yaxis_inverted():
+        axes.invert_yaxis()
+    bar = axes.figure.colorbar(mesh, ax=axes, shrink=0.8, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=theme.text, length=0)
+    axes.set_xlabel(chart.x_label, color=theme.text)
+    axes.set_ylabel(chart.y_label, color=theme.text)
+    axes.tick_params(colors=theme.text, length=0)
+    axes.spines[:].set_visible(False)
+    if chart.row_labels:
+        places = np.arange(rows) + middles
+        long = max(map(len, chart.row_labels)) > 2
+        axes.set_xticks(places, chart.row_labels, rotation=90 if long else 0)
+        axes.set_yticks(places, chart.row_labels)
+    if chart.row_labels and rows <= _WRITTEN_CELLS:
+        _write_cells(axes, chart, theme)
+
+
+def _write_cells(axes: Axes, chart: Heatmap, theme: Theme) -> None:
+    import matplotlib as mpl
+
+    colours = mpl.colormaps[theme.sequential]
+    for row, values in enumerate(chart.values):
+        for column, value in enumerate(values):
+            if value is None or round(100 * value) == 0:
+                continue
+            red, green, blue, _ = colours((value - chart.low) / (chart.high - chart.low))
+            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                f"{100 * value:.0f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else "black",
+            )
+
+
+def _plot_scatter(axes: Axes, chart: Scatter, theme: Theme) -> None:
+    for i, (label, points) in enumerate(chart.groups):
+        # after each round of colours the next marker, so that all groups look different
+        axes.scatter(
+            [x for x, _, _ in points],
+            [y for _, y, _ in points],
+            s=[_DOT * rows**0.5 for _, _, rows in points],
+            label=label,
+            color=theme.curves[i % len(theme.curves)],
+            marker=_MARKERS[i // len(theme.curves) % len(_MARKERS)],
+            linewidths=0,
+            alpha=0.85,
+        )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(theme.grid)
+    legend = axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.02),
+        ncols=5 if max(len(label) for label, _ in chart.groups) < 9 else 3,
+        frameon=False,
+        labelcolor=theme.text,
+        fontsize=9,
+        handletextpad=0.1,
+        columnspacing=0.9,
+    )
+    for handle in legend.legend_handles:
+        handle.set_sizes([2 * _DOT])
 
 
 def _plot(axes: Axes, chart: Chart, theme: Theme) -> None:
     for i, curve in enumerate(chart.curves):
         few = len(curve.points) <= _MARKED_POINTS
+        _plot_errors(axes, curve, theme.curves[i % len(theme.curves)])
         axes.plot(
             [x for x, _ in curve.points],
             [y for _, y in curve.points],
@@ -66,6 +186,12 @@ def _plot(axes: Axes, chart: Chart, theme: Theme) -> None:
         )
 
 
+def _plot_errors(axes: Axes, curve: Curve, colour: str) -> None:
+    if curve.errors:
+        x, y = zip(*curve.points, strict=True)
+        axes.errorbar(x, y, curve.errors, fmt="none", ecolor=colour, capsize=3, zorder=1)
+
+
 def _dress(axes: Axes, chart: Chart, theme: Theme) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -75,7 +201,11 @@ def _dress(axes: Axes, chart: Chart, theme: Theme) -> None:
     axes.grid(color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    if chart.whole_x:
+    if chart.log_x:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    elif chart.whole_x:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     else:
         axes.set_xlim(0, 1)
@@ -86,15 +216,15 @@ def _dress(axes: Axes, chart: Chart, theme: Theme) -> None:
         axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:g}")
     if any(curve.label for curve in chart.curves):
-        _legend(axes, theme)
+        _legend(axes, chart, theme)
 
 
-def _legend(axes: Axes, theme: Theme) -> None:
+def _legend(axes: Axes, chart: Chart, theme: Theme) -> None:
     # above the axes, where it covers no curve
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
-        ncols=4,
+        ncols=4 if max(len(curve.label) for curve in chart.curves) < 12 else 2,
         frameon=False,
         labelcolor=theme.text,
         columnspacing=1.2,

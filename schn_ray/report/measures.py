@@ -14,6 +14,15 @@ _GALLERY_CODES = {
     "encoded": "computed by the network from each image alone, as for any new image",
     "learned": "solved from the gallery's labels in training; compare with published tables only",
 }
+_CONTROLS = {
+    "model": ("This model", "codes of the network, on the same rows as the controls"),
+    "classifier": (
+        "Classifier's codeword",
+        "a linear classifier on the network's features; a code is that of the predicted class",
+    ),
+    "cosine": ("Features by cosine", "the network's features themselves, before they become codes"),
+    "random": ("Random codes", "coin tosses of the same length: the floor"),
+}
 _DENOMINATORS = {
     "relevant": "over the first {} places, divided by all right images in the gallery",
     "min": "the same, divided by the right images that {} places can hold",
@@ -52,15 +61,85 @@ def gallery_codes(metrics: Metrics) -> str:
 
 def table(metrics: Metrics) -> list[Row]:
     """Return (label, value, note) of every measure that is there."""
-    rows = [_map(metrics), *_map_at(metrics)]
+    rows = [_map(metrics), _mrr(metrics), *_map_at(metrics)]
+    rows += _at(metrics, "ndcg_at", "NDCG@{}", "by how many labels are shared; 1 is the best order")
     rows += _at(metrics, "precision_at", "Precision@{}", "right among the {} nearest")
     rows += _at(
         metrics, "recall_at", "Recall@{}", "of all right images, found among the {} nearest"
     )
     rows.append(_precision_within_radius(metrics))
     rows.append(_share(metrics, "unique_share", "Distinct codes", "of all gallery codes"))
+    rows += _legacy(metrics)
     rows.append(_dropped_queries(metrics))
     return [row for row in rows if row is not None]
+
+
+def galleries(metrics: Metrics) -> list[Row]:
+    """Return (gallery codes, mAP, note) of an evaluation of both kinds; empty without."""
+    beside = metrics.get("side_by_side") or ()
+    if not beside:
+        return []
+    rows = [_row("encoded, whole gallery", metrics.get("map"), f"{metrics['gallery']:,} images")]
+    rows += [
+        _row(
+            f"{side['gallery_codes']}, rows with a learned code",
+            side.get("map"),
+            f"{side['gallery']:,} images; {_GALLERY_CODES[side['gallery_codes']]}",
+        )
+        for side in beside
+    ]
+    return [row for row in rows if row is not None]
+
+
+def controls(metrics: Metrics) -> list[Row]:
+    """Return (what, mAP with its interval, note) of the model and its controls; empty without."""
+    found = metrics.get("controls") or {}
+    rows = []
+    for name, (label, note) in _CONTROLS.items():
+        known = found.get(name)
+        if known:
+            score = f"{known['mean']:.3f} [{known['low']:.3f}, {known['high']:.3f}]"
+            rows.append((label, score, note))
+    return rows
+
+
+def verdict(metrics: Metrics) -> str:
+    """Say whether the model beats the classifier's codeword; empty where that is not known."""
+    found = metrics.get("controls") or {}
+    gap = (found.get("model_less_classifier") or {}).get("interval")
+    if not gap:
+        return ""
+    size = f"{gap['mean']:+.3f} mAP, between {gap['low']:+.3f} and {gap['high']:+.3f}"
+    ground = f"on {found['queries']:,} queries and {found['gallery']:,} gallery images"
+    if gap["low"] > 0:
+        return f"The model beats the classifier's codeword {ground} ({size})."
+    if gap["high"] < 0:
+        return (
+            f"The classifier's codeword beats the model {ground} ({size}): these codes are worth "
+            "less than knowing the class."
+        )
+    return (
+        f"The model is not told apart from the classifier's codeword {ground} ({size}): as far as "
+        "this shows, it has learned classes, not similarity."
+    )
+
+
+def by_class(metrics: Metrics) -> list[tuple[str, str, str]]:
+    """Return (class, mAP with its interval, queries), the worst first; empty without."""
+    known = [each for each in metrics.get("by_class") or () if each.get("map") is not None]
+    return [
+        (
+            each["class"],
+            f"{each['map']:.3f} [{each['low']:.3f}, {each['high']:.3f}]",
+            f"{each['queries']:,} queries",
+        )
+        for each in sorted(known, key=lambda each: float(each["map"]))
+    ]
+
+
+def audit(metrics: Metrics) -> list[str]:
+    """Return what the split audit found, a line each."""
+    return list((metrics.get("audit") or {}).get("findings") or ())
 
 
 def _map(metrics: Metrics) -> Row | None:
@@ -68,7 +147,26 @@ def _map(metrics: Metrics) -> Row | None:
     note = "equally distant images count as the average over all their orders"
     if worst is not None and best is not None:
         note += f"; the worst order gives {worst:.3f}, the best {best:.3f}"
+    known = metrics.get("map_interval")
+    if known:
+        note += (
+            f". With other queries of the same kind it would lie between {known['low']:.3f} and "
+            f"{known['high']:.3f} in {known['level']:.0%} of cases (bootstrap)"
+        )
     return _row("mAP", metrics.get("map"), note)
+
+
+def _mrr(metrics: Metrics) -> Row | None:
+    note = "mean of 1 / rank of the first right image; 1 if it is always the first"
+    return _row("MRR", metrics.get("mrr"), note)
+
+
+def _legacy(metrics: Metrics) -> list[Row | None]:
+    note = "for comparison with others only: it depends on the order of the gallery's rows"
+    return [
+        _row(f"mAP, tie rule '{rule}'", value, note)
+        for rule, value in (metrics.get("legacy") or {}).items()
+    ]
 
 
 def _map_at(metrics: Metrics) -> list[Row | None]:

@@ -14,6 +14,8 @@ from schn_ray.manifest import write_atomically
 from schn_ray.report import charts, figures, measures, pictures
 from schn_ray.report.charts import Chart
 from schn_ray.report.data import Example, ReportData
+from schn_ray.report.diagrams import Diagram, Heatmap, evaluation_diagrams
+from schn_ray.report.overview import Overview
 from schn_ray.report.panels import Panel, Parallel, draw_panel
 
 
@@ -23,19 +25,56 @@ def write_report(data: ReportData, out: Path) -> None:
     Raises:
         SchnRayError: ``out`` is a directory.
     """
-    measured = [c for c in [charts.precision_recall(data.metrics)] if c is not None]
+    write_reports(data.title, [data], None, out)
+
+
+def write_reports(
+    title: str, reports: Sequence[ReportData], opening: Overview | None, out: Path
+) -> None:
+    """Write the report of one run, or of several with what they come to together.
+
+    Raises:
+        SchnRayError: ``out`` is a directory.
+    """
     write_page(
         out,
         "page.html.jinja",
-        title=data.title,
-        data=data,
-        headline=measures.headline(data.metrics),
-        gallery_codes=measures.gallery_codes(data.metrics),
-        measures=measures.table(data.metrics),
-        charts=[_figure(c) for c in measured + charts.training_charts(data.history)],
-        examples=data.examples,
-        provenance=_flat(data.provenance),
+        title=title,
+        opening=opening,
+        overlays=[_figure(chart) for chart in opening.diagrams] if opening else [],
+        runs=[_run(data) for data in reports],
     )
+
+
+def diagrams_of(data: ReportData) -> list[Diagram]:
+    """Return every figure of a run, in the order of the page."""
+    measured = charts.precision_recall(data.metrics)
+    first: list[Diagram] = [] if measured is None else [measured]
+    return [*first, *evaluation_diagrams(data.diagrams), *charts.training_charts(data.history)]
+
+
+def _run(data: ReportData) -> dict[str, Any]:
+    return {
+        "data": data,
+        "headline": measures.headline(data.metrics),
+        "gallery_codes": measures.gallery_codes(data.metrics),
+        "measures": measures.table(data.metrics),
+        "controls": measures.controls(data.metrics),
+        "verdict": measures.verdict(data.metrics),
+        "galleries": measures.galleries(data.metrics),
+        "by_class": measures.by_class(data.metrics),
+        "audit": measures.audit(data.metrics),
+        "charts": [_figure(chart) for chart in diagrams_of(data)],
+        "examples": _by_kind(data.examples),
+        "provenance": _flat(data.provenance),
+    }
+
+
+def _by_kind(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.kind, []).append(example)
+    return list(groups.items())
 
 
 def write_search_page(out: Path, title: str, examples: Sequence[Example]) -> None:
@@ -93,10 +132,10 @@ def write_page(out: Path, template: str, **values: Any) -> None:
     write_atomically(out, html.encode("utf-8", "replace"))
 
 
-def _figure(chart: Chart) -> dict[str, Any]:
+def _figure(chart: Diagram) -> dict[str, Any]:
     return {
+        "wide": isinstance(chart, Heatmap) and bool(chart.row_labels),
         "chart": chart,
-        "wide": False,
         "light": pictures.data_uri(figures.draw(chart, figures.LIGHT), "image/svg+xml"),
         "dark": pictures.data_uri(figures.draw(chart, figures.DARK), "image/svg+xml"),
     }

@@ -7,12 +7,13 @@ reason) and the manifest. A row's number is its place over all Arrow files in tu
 """
 
 from schn_ray.store.describing import multi_hot, vocabulary
-from schn_ray.store.preparing import MapShards, in_this_process, prepare
+from schn_ray.store.preparing import MapShards, Numbered, in_this_process, prepare
 from schn_ray.store.quarantine import refuse_too_many, write_quarantine
 from schn_ray.store.reading import Store, open_store
 
 __all__ = [
     "MapShards",
+    "Numbered",
     "Store",
     "in_this_process",
     "multi_hot",

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from schn_ray.audit import audit
 from schn_ray.config import PrepareConfig
 from schn_ray.manifest import write_json
 from schn_ray.parts import Done
-from schn_ray.protocols import Split, audit, check_given, find_protocol, most_frequent, split
+from schn_ray.protocols import Split, check_given, find_protocol, most_frequent, split
 from schn_ray.sources import BadRow
 from schn_ray.sources.stored import CLASSES
 from schn_ray.store.files import read_rows, receipt_for, write_rows

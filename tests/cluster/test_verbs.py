@@ -162,6 +162,7 @@ def test_evaluate_says_which_codes(
     assert measured["gallery_codes"] == "encoded"
     assert measured["map_worst"] <= measured["map"] <= measured["map_best"]
     assert measured["model"] == fingerprint(runs[1])
+    assert measured["controls"]["classifier"]["queries"] == measured["queries"]
     learned = schn_ray(
         "evaluate", runs[1], "--store", store, "--out", tmp_path / "l", "--gallery", "learned"
     )

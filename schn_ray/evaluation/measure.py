@@ -1,0 +1,302 @@
+"""Measure a model on a store's split: the store coded, queries against gallery, controls."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schn_ray.audit import Audit, audit
+from schn_ray.bootstrap import LEVEL, by_class, interval
+from schn_ray.code_files import packed_codes
+from schn_ray.config import EvaluateConfig, SourceConfig
+from schn_ray.encode import Coding, encode_shards
+from schn_ray.errors import SchnRayError
+from schn_ray.evaluation.controls import measure_controls
+from schn_ray.evaluation.counting import Ranked, count
+from schn_ray.evaluation.diagrams import diagrams
+from schn_ray.evaluation.examples import examples
+from schn_ray.evaluation.files import AUDIT, CODES, DIAGRAMS, EXAMPLES, KIND, METRICS, write_queries
+from schn_ray.first_hit import reciprocal_rank
+from schn_ray.graded import ndcg_at
+from schn_ray.hasher import load
+from schn_ray.histograms import GradedHistograms
+from schn_ray.legacy import legacy_average_precision
+from schn_ray.manifest import Manifest, new_directory, read_manifest, write_json
+from schn_ray.metrics import average_precision, mean_or_none, precision_at
+from schn_ray.parts import read_codes
+from schn_ray.protocols import PROTOCOLS
+from schn_ray.sources import open_source
+from schn_ray.store import MapShards, Store, in_this_process, open_store
+from schn_ray.summary import Summary, summary
+from schn_ray.training import LEARNED
+
+Floats = NDArray[np.float64]
+
+
+def evaluate(
+    run: Path,
+    store_path: Path,
+    out: Path,
+    config: EvaluateConfig,
+    map_shards: MapShards = in_this_process,
+) -> Manifest:
+    """Code the store with a run's network and measure its queries against its gallery.
+
+    Args:
+        run: a finished run.
+        store_path: a store with a split.
+        out: directory to write; see ``files``.
+        config: what is measured.
+        map_shards: codes images and counts parts of the gallery, on whatever machines.
+
+    Raises:
+        AlreadyDone: ``out`` was finished by the same request.
+        SchnRayError: the split is empty or would spoil the figures, or a learned gallery has no
+            codes.
+    """
+    store, hasher = open_store(store_path), load(run)
+    audited = _audited(store, config)
+    made_from = {"model": hasher.fingerprint, "store": store.manifest.fingerprint}
+    with new_directory(out, KIND, config.model_dump(mode="json"), made_from) as draft:
+        encoded = _encode_store(run, store, draft.path, config, map_shards)
+        queries = _ranked(store, store.rows("query"), encoded)
+        measure = _Measure(queries, hasher.bits, config, map_shards)
+        gallery, dropped = _gallery(run, store, encoded, config.gallery == "learned")
+        h = measure.counted(gallery)
+        figures = _context(run, store, config, audited, gallery, dropped)
+        figures |= measure.figures(h, len(gallery)) | {"by_class": _by_class(store, queries, h)}
+        figures["legacy"] = measure.legacy(gallery)
+        both = config.gallery == "both"
+        figures["side_by_side"] = _side_by_side(run, store, encoded, measure) if both else []
+        # beside the network's own codes, whichever codes the figures above are for
+        own = _ranked(store, gallery.rows, encoded)
+        figures["controls"] = _controls(run, store, queries, own, hasher.bits, config, map_shards)
+        write_json(draft.path / METRICS, figures | made_from)
+        write_json(draft.path / AUDIT, asdict(audited))
+        write_json(draft.path / DIAGRAMS, diagrams(queries, gallery, h, store.classes))
+        ap = average_precision(h.plain)
+        write_json(draft.path / EXAMPLES, examples(store, queries, gallery, ap, config.examples))
+        write_queries(draft.path, store.ids.take(pa.array(queries.rows)), measure.each(h))
+        draft.counts |= {"queries": len(queries), "gallery": len(gallery)}
+    return read_manifest(out, KIND)
+
+
+class _Measure:
+    """Measures the same queries, in the same way, against one gallery or another."""
+
+    def __init__(
+        self, queries: Ranked, bits: int, config: EvaluateConfig, map_shards: MapShards
+    ) -> None:
+        self._queries, self._bits, self._config = queries, bits, config
+        self._map_shards = map_shards
+
+    def counted(self, gallery: Ranked) -> GradedHistograms:
+        """Count a gallery."""
+        part_rows = self._config.part_rows
+        return count(self._queries, gallery, self._bits, part_rows, self._map_shards)
+
+    def figures(self, h: GradedHistograms, gallery_rows: int) -> dict[str, Any]:
+        """Return every figure of the whole gallery, as plain values."""
+        ks = [k for k in self._config.ks if k <= gallery_rows]
+        known = interval(average_precision(h.plain))
+        return _figures(summary(h.plain, ks, self._config.radius)) | {
+            "map_interval": None if known is None else asdict(known) | {"level": LEVEL},
+            "mrr": mean_or_none(reciprocal_rank(h.plain)),
+            "ndcg_gain": "linear",
+            "ndcg_at": {str(k): mean_or_none(ndcg_at(h, k)) for k in ks},
+        }
+
+    def each(self, h: GradedHistograms) -> dict[str, Floats]:
+        """Return what is kept of each query [Q]: what a comparison needs."""
+        found = {
+            "average_precision": average_precision(h.plain),
+            "reciprocal_rank": reciprocal_rank(h.plain),
+            "ndcg": ndcg_at(h),
+        }
+        rows = int(h.plain.gallery.max(initial=0))
+        ks = [k for k in self._config.ks if k <= rows]
+        return found | {f"precision_at_{k}": precision_at(h.plain, k) for k in ks}
+
+    def legacy(self, gallery: Ranked) -> dict[str, float | None]:
+        """Return mAP by each tie rule that was asked for."""
+        codes = self._queries.codes, self._queries.labels, gallery.codes, gallery.labels
+        return {
+            rule: mean_or_none(legacy_average_precision(*codes, rule))
+            for rule in self._config.legacy
+        }
+
+
+def _audited(store: Store, config: EvaluateConfig) -> Audit:
+    for role in ("query", "gallery"):
+        if not len(store.rows(role)):
+            raise SchnRayError(f"the store's split has no {role} rows: nothing to measure")
+    made = store.manifest.config
+    protocol = PROTOCOLS.get(made["protocol"])
+    if protocol is not None and made["keep_unlabelled"]:
+        protocol = replace(protocol, unlabelled=True)
+    digests = store.sha256(np.arange(len(store)))
+    found = audit(store.split, store.ids, digests, store.labels, protocol)
+    if found.spoiling() and config.audit == "refuse":
+        raise SchnRayError(
+            "this split would spoil the figures:\n  "
+            + "\n  ".join(found.spoiling())
+            + "\nPrepare the store again with a split in which nobody has seen the queries, or "
+            "measure all the same with --set audit=report, which lists every row in audit.json"
+        )
+    return found
+
+
+def _encode_store(
+    run: Path,
+    store: Store,
+    out: Path,
+    config: EvaluateConfig,
+    map_shards: MapShards,
+) -> NDArray[np.uint8]:
+    source = open_source(store.location, SourceConfig(kind="store"))
+    codes = out / CODES
+    coding = Coding(run.resolve(), config.batch_size)
+    encode_shards(source, source.shards(), coding, codes, map_shards)
+    table, packed = read_codes(codes)
+    if not table["id"].combine_chunks().equals(store.ids.cast(pa.string())):
+        raise SchnRayError("rows of the store could not be coded; verify it with schn-ray check")
+    return packed
+
+
+def _ranked(store: Store, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> Ranked:
+    return Ranked(rows, codes[rows], store.labels[rows])
+
+
+def _gallery(
+    run: Path, store: Store, encoded: NDArray[np.uint8], learned: bool
+) -> tuple[Ranked, int]:
+    """Return the gallery with the codes asked for, and how many of its rows have none."""
+    rows = store.rows("gallery")
+    if not learned:
+        return _ranked(store, rows, encoded), 0
+    table = pq.read_table(run / LEARNED)
+    places = pc.index_in(store.ids.take(pa.array(rows)), value_set=table["id"].combine_chunks())
+    found = places.is_valid().to_numpy(zero_copy_only=False)
+    if not found.any():
+        raise SchnRayError(
+            "no gallery row has a learned code: in this split the gallery is not part of training. "
+            "Use --gallery encoded, or a protocol such as cifar10-59k"
+        )
+    codes = packed_codes(table)[places.drop_null().to_numpy()]
+    kept = rows[found]
+    return Ranked(kept, codes, store.labels[kept]), int((~found).sum())
+
+
+def _side_by_side(
+    run: Path, store: Store, encoded: NDArray[np.uint8], measure: _Measure
+) -> list[dict[str, Any]]:
+    """Measure learned codes, and encoded ones of the very same rows where others have none."""
+    learned, without_code = _gallery(run, store, encoded, learned=True)
+    sides = {"learned": learned}
+    if without_code:  # else the difference would be that of two galleries
+        sides["encoded"] = _ranked(store, learned.rows, encoded)
+    return [
+        {"gallery_codes": codes, "said": f"gallery codes {codes}, rows with a learned code"}
+        | measure.figures(measure.counted(side), len(side))
+        for codes, side in sides.items()
+    ]
+
+
+def _controls(
+    run: Path,
+    store: Store,
+    queries: Ranked,
+    gallery: Ranked,
+    bits: int,
+    config: EvaluateConfig,
+    map_shards: MapShards,
+) -> dict[str, Any] | None:
+    if not config.controls.train_rows or not len(store.rows("train")):
+        return None
+    return measure_controls(run, store, queries, gallery, bits, config.controls, map_shards)
+
+
+def _by_class(store: Store, queries: Ranked, h: GradedHistograms) -> list[dict[str, Any]]:
+    columns = queries.labels.tocsc()
+    present = np.flatnonzero(np.diff(columns.indptr))
+    places = [columns[:, [c]].indices.astype(np.int64) for c in present]
+    found = by_class(average_precision(h.plain), places)
+    return [
+        {"class": store.classes[c], "queries": len(asked), "map": known and known.mean}
+        | {"low": known and known.low, "high": known and known.high}
+        for c, asked, known in zip(present, places, found, strict=True)
+    ]
+
+
+def _context(
+    run: Path,
+    store: Store,
+    config: EvaluateConfig,
+    audited: Audit,
+    gallery: Ranked,
+    dropped: int,
+) -> dict[str, Any]:
+    codes = "learned" if config.gallery == "learned" else "encoded"
+    trained = read_manifest(run, "run").config if (run / LEARNED).is_file() else {}
+    return {
+        "run": run.absolute().name,
+        "trained": trained,
+        "gallery_codes": codes,
+        "gallery_without_code": dropped,
+        "protocol": store.manifest.config["protocol"],
+        "split_seed": store.manifest.config["seed"],
+        "audit": {
+            "findings": audited.findings(),
+            "spoiling": audited.spoiling(),
+            "rows": audited.rows,
+        },
+        "queries_sha256": _identity(store, store.rows("query")),
+        "gallery_sha256": _identity(store, gallery.rows),
+        "unique_share": len(np.unique(gallery.codes, axis=0)) / len(gallery),
+    }
+
+
+def _identity(store: Store, rows: NDArray[np.int64]) -> str:
+    """Hash ids and contents of rows: equal only for the same images under the same names."""
+    digest = hashlib.sha256()
+    for id in store.ids.take(pa.array(rows)).to_pylist():
+        digest.update(f"{id}\n".encode("utf-8", "surrogatepass"))
+    digest.update(store.sha256(rows).tobytes())
+    return digest.hexdigest()
+
+
+def _figures(measured: Summary) -> dict[str, Any]:
+    curve = measured.pr_curve
+    return {
+        "bits": measured.bits,
+        "queries": measured.queries,
+        "undefined_queries": measured.undefined_queries,
+        "gallery": measured.gallery,
+        "ties": measured.ties,
+        "map": measured.map,
+        "map_best": measured.map_best,
+        "map_worst": measured.map_worst,
+        "map_at": {
+            str(at.k): {"relevant": at.map_relevant, "min": at.map_min, "hits": at.map_hits}
+            for at in measured.at
+        },
+        "precision_at": {str(at.k): at.precision for at in measured.at},
+        "recall_at": {str(at.k): at.recall for at in measured.at},
+        "radius": measured.radius,
+        "precision_within_radius": measured.precision_within_radius,
+        "empty_balls": measured.empty_balls,
+        "pr_curve": [
+            {"threshold": d, "precision": precision, "recall": recall, "empty": empty}
+            for d, (precision, recall, empty) in enumerate(
+                zip(curve.precision, curve.recall, curve.empty, strict=True)
+            )
+        ],
+    }
