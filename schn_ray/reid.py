@@ -48,6 +48,20 @@ class Sightings:
             )
 
 
+def sightings(codes: NDArray[np.uint8], labels: csr_array, cameras: NDArray[np.int32]) -> Sightings:
+    """Return images [n] whose one label is who they show; those without a label are distractors.
+
+    Raises:
+        SchnRayError: an image with several labels; see also ``Sightings``.
+    """
+    each = np.diff(labels.indptr)
+    if (each > 1).any():
+        raise SchnRayError("an image of re-identification shows one identity, some have several")
+    identities = np.full(len(each), DISTRACTOR, np.int64)
+    identities[each == 1] = DISTRACTOR + 1 + labels.indices
+    return Sightings(codes, identities, cameras.astype(np.int64))
+
+
 def reid_histograms(queries: Sightings, gallery: Sightings, bits: int) -> Histograms:
     """Count what each query ranks: no junk, and nothing of its own identity and camera.
 

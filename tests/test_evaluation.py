@@ -40,7 +40,8 @@ from schn_ray.metrics import average_precision, mean
 from schn_ray.parts import read_codes
 from schn_ray.protocols import Protocol
 from schn_ray.sources import open_source
-from schn_ray.store import SPLIT, open_store, prepare
+from schn_ray.store import open_store, prepare
+from schn_ray.store.describing import SPLIT
 from schn_ray.training import LEARNED, train_here
 
 

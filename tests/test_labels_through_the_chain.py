@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import makers
@@ -17,6 +17,8 @@ from schn_ray import protocols
 from schn_ray.config import EvaluateConfig, PrepareConfig, SourceConfig, TrainConfig, load
 from schn_ray.evaluation import evaluate, read_measured
 from schn_ray.manifest import Manifest
+from schn_ray.parts import read_codes
+from schn_ray.reid import Sightings, reid_histograms, reidentified
 from schn_ray.report.run import report_run
 from schn_ray.sources import open_source
 from schn_ray.store import open_store, prepare
@@ -67,7 +69,9 @@ def test_several_labels_and_the_most_frequent_concepts(
     assert 0 < measured["map"] <= 1
 
 
-def test_identities_with_distractors(tmp_path: Path) -> None:
+def test_identities_with_distractors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos, number = tmp_path / "market", 0
     for folder, cameras in (("bounding_box_train", 4), ("query", 1), ("bounding_box_test", 3)):
         for identity in range(1, 7) if folder == "bounding_box_train" else range(11, 17):
@@ -78,13 +82,9 @@ def test_identities_with_distractors(tmp_path: Path) -> None:
     for identity, frame in (("0000", 1), ("-1", 2)):
         name = f"bounding_box_test/{identity}_c1s1_{frame:06}_00.jpg"
         makers.write(photos, {name: makers.jpeg(1000 + frame)})
-    protocols_now = dict(protocols.PROTOCOLS)
-    protocols_now["market1501"] = replace(
-        protocols_now["market1501"], counts=(6, 24, 19), classes=12
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocols, "PROTOCOLS", protocols_now)
-        counts = prepared(photos, tmp_path / "store", "market1501").counts
+    small = replace(protocols.PROTOCOLS["market1501"], counts=(6, 24, 19), classes=12)
+    monkeypatch.setitem(protocols.PROTOCOLS, "market1501", small)
+    counts = prepared(photos, tmp_path / "store", "market1501").counts
     assert (counts["gallery"], counts["junk"], counts["unlabelled"]) == (19, 1, 2)
     store = open_store(tmp_path / "store")
     assert (np.diff(store.labels[store.rows("gallery")].indptr) == 0).sum() == 1
@@ -92,3 +92,20 @@ def test_identities_with_distractors(tmp_path: Path) -> None:
     measured = through(tmp_path)
     assert (measured["queries"], measured["gallery"]) == (6, 19)
     assert measured["undefined_queries"] == 0
+    assert measured["reidentification"] == by_the_files_names(tmp_path / "evaluation" / "codes")
+
+
+def by_the_files_names(codes: Path) -> dict[str, object]:
+    """Measure re-identification by identity and camera as Market-1501's names have them."""
+    table, packed = read_codes(codes)
+    ids = np.array(table["id"].to_pylist())
+    asked = np.char.startswith(ids, "query")
+    junk = np.char.find(ids, "/-1_") >= 0
+    held = np.char.startswith(ids, "bounding_box_test") & ~junk
+    names = [id.rpartition("/")[2].split("_") for id in ids]
+    identities = np.array([int(name[0]) for name in names])
+    cameras = np.array([int(name[1][1]) for name in names])
+    sides = (Sightings(packed[m], identities[m], cameras[m]) for m in (asked, held))
+    found = asdict(reidentified(reid_histograms(*sides, bits=12)))
+    assert found["undefined_queries"] == 0
+    return found | {"cmc": {str(rank): value for rank, value in found["cmc"].items()}}

@@ -33,6 +33,7 @@ from schn_ray.manifest import Manifest, new_directory, read_manifest, write_json
 from schn_ray.metrics import average_precision, mean_or_none, precision_at
 from schn_ray.parts import read_codes
 from schn_ray.protocols import PROTOCOLS
+from schn_ray.reid import reid_histograms, reidentified, sightings
 from schn_ray.sources import open_source
 from schn_ray.store import MapShards, Store, in_this_process, open_store
 from schn_ray.summary import Summary, summary
@@ -74,6 +75,7 @@ def evaluate(
         figures = _context(run, store, config, audited, gallery, dropped)
         figures |= measure.figures(h, len(gallery)) | {"by_class": _by_class(store, queries, h)}
         figures["legacy"] = measure.legacy(gallery)
+        figures["reidentification"] = _reidentified(store, queries, gallery, hasher.bits)
         both = config.gallery == "both"
         figures["side_by_side"] = _side_by_side(run, store, encoded, measure) if both else []
         # beside the network's own codes, whichever codes the figures above are for
@@ -193,6 +195,20 @@ def _gallery(
     codes = packed_codes(table)[places.drop_null().to_numpy()]
     kept = rows[found]
     return Ranked(kept, codes, store.labels[kept]), int((~found).sum())
+
+
+def _reidentified(
+    store: Store, queries: Ranked, gallery: Ranked, bits: int
+) -> dict[str, Any] | None:
+    """Measure who is found on another camera; None where nobody says who took the queries."""
+    if (store.cameras[queries.rows] < 0).any():
+        return None
+    asked, held = (
+        sightings(ranked.codes, ranked.labels, store.cameras[ranked.rows])
+        for ranked in (queries, gallery)
+    )
+    found = asdict(reidentified(reid_histograms(asked, held, bits)))
+    return found | {"cmc": {str(k): value for k, value in found["cmc"].items()}}
 
 
 def _side_by_side(

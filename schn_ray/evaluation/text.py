@@ -27,6 +27,9 @@ def as_text(measured: Measured) -> str:
         f"  tie rule '{rule}' of others: mAP {_shown(value)}, by the order of the rows"
         for rule, value in measured["legacy"].items()
     ]
+    if (found := measured["reidentification"]) is not None:
+        ranks = ", ".join(f"rank {k} {_shown(value)}" for k, value in found["cmc"].items())
+        lines.append(f"  re-identification: mAP {_shown(found['map'])}, CMC {ranks}")
     lines += [f"  audit: {finding}" for finding in measured["audit"]["findings"]]
     if measured["undefined_queries"]:
         lines.append(f"  left out: {measured['undefined_queries']} queries with nothing relevant")

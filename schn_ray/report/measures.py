@@ -69,6 +69,7 @@ def table(metrics: Metrics) -> list[Row]:
     )
     rows.append(_precision_within_radius(metrics))
     rows.append(_share(metrics, "unique_share", "Distinct codes", "of all gallery codes"))
+    rows += _reidentification(metrics)
     rows += _legacy(metrics)
     rows.append(_dropped_queries(metrics))
     return [row for row in rows if row is not None]
@@ -159,6 +160,16 @@ def _map(metrics: Metrics) -> Row | None:
 def _mrr(metrics: Metrics) -> Row | None:
     note = "mean of 1 / rank of the first right image; 1 if it is always the first"
     return _row("MRR", metrics.get("mrr"), note)
+
+
+def _reidentification(metrics: Metrics) -> list[Row | None]:
+    found = metrics.get("reidentification")
+    if not found:
+        return []
+    note = "the same identity on another camera; its own camera's images are left out"
+    rows = [_row("Re-identification mAP", found["map"], note)]
+    told = "found among the first {}"
+    return rows + [_row(f"CMC, rank {k}", v, told.format(k)) for k, v in found["cmc"].items()]
 
 
 def _legacy(metrics: Metrics) -> list[Row | None]:
