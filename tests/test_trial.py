@@ -22,8 +22,9 @@ Told = list[tuple[int, float]]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trial")
-    tree = write_tree(folder / "images", {"cat": 12, "dog": 12, "owl": 12})
-    prepare(open_source(str(tree), SourceConfig()), PrepareConfig(), folder / "store")
+    tree = write_tree(folder / "images", {"cat": 16, "dog": 16, "owl": 16})
+    some_validated = PrepareConfig(validation_share=0.3)
+    prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
     return folder / "store"
 
 

@@ -163,10 +163,13 @@ def _check_effort(space: Space, effort: Effort) -> None:
 
 def _check_trial(space: Space, base: TrainConfig, store: Store, effort: Effort) -> None:
     """Find in this process, before any other starts, what would fail in every trial."""
-    if not len(store.rows("validation")):
+    labels = store.labels[store.rows("validation")]
+    if not labels.shape[0] or labels.sum(axis=0).max() < 2:
+        rows = f"no two of its {labels.shape[0]} validation rows share a label"
         raise SchnRayError(
-            f"objective {VALIDATION_MAP} is not measured: the store has no validation rows. "
-            "Prepare it with --set validation_share=0.1"
+            f"objective {VALIDATION_MAP} is not measured: "
+            + (rows if labels.shape[0] else "the store has no validation rows")
+            + ". Prepare it with a larger share, such as --set validation_share=0.2"
         )
     first = with_values(base, starting_point(space, base, BASELINE))
     require_shareable(first, store, effort.workers)

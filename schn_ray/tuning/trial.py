@@ -150,8 +150,15 @@ def scores(lines: list[dict[str, Any]]) -> list[tuple[int, float]]:
 
 
 def measured(run: Path, config: TrainConfig, objectives: Iterable[str]) -> dict[str, float]:
-    """Return the figures of a finished run."""
-    figures = {VALIDATION_MAP: scores(read_metrics(run))[-1][1], BITS: float(config.bits)}
+    """Return the figures of a finished run.
+
+    Raises:
+        SchnRayError: no iteration was validated, or no validation row has a relevant other one.
+    """
+    found = scores(read_metrics(run))
+    if not found:
+        raise SchnRayError("validation mAP is undefined after every iteration")
+    figures = {VALIDATION_MAP: found[-1][1], BITS: float(config.bits)}
     if ENCODING_COST in objectives:
         hasher = load(run)
         figures[ENCODING_COST] = encoding_cost(hasher.network, hasher.spec.preprocessing.crop)
