@@ -1,12 +1,15 @@
 """One trial without Ray: stopped by a note, killed and gone on, failed with its reason."""
 
+import errno
 from pathlib import Path
 
 import pytest
 from image_files import write_tree
 from users import TINY
 
+from schn_ray import loop
 from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig, load
+from schn_ray.errors import SchnRayError
 from schn_ray.hasher import fingerprint
 from schn_ray.manifest import is_finished, read_manifest
 from schn_ray.sources import open_source
@@ -22,8 +25,9 @@ Told = list[tuple[int, float]]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trial")
-    tree = write_tree(folder / "images", {"cat": 12, "dog": 12, "owl": 12})
-    prepare(open_source(str(tree), SourceConfig()), PrepareConfig(), folder / "store")
+    tree = write_tree(folder / "images", {"cat": 16, "dog": 16, "owl": 16})
+    some_validated = PrepareConfig(validation_share=0.3)
+    prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
     return folder / "store"
 
 
@@ -111,6 +115,20 @@ def test_settings_that_cannot_be_trained_are_an_outcome(store: Path, tmp_path: P
     assert "is not finite" in outcome.reason
     outcome = trial(store, place_of(tmp_path, 1), Told(), "network.backbone=no_such_net")
     assert (outcome.state, "no_such_net" in outcome.reason) == ("failed", True)
+
+
+def test_a_full_disk_is_not_the_settings_fault(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = place_of(tmp_path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Run, "save", full)
+        with pytest.raises(SchnRayError, match="No space left on device"):
+            trial(store, place, Told())
+    assert trial(store, place, Told()).state == "complete"
 
 
 def test_the_cost_of_a_network_is_that_of_its_layers() -> None:

@@ -163,10 +163,13 @@ def _check_effort(space: Space, effort: Effort) -> None:
 
 def _check_trial(space: Space, base: TrainConfig, store: Store, effort: Effort) -> None:
     """Find in this process, before any other starts, what would fail in every trial."""
-    if not len(store.rows("validation")):
+    labels = store.labels[store.rows("validation")]
+    if not labels.shape[0] or labels.sum(axis=0).max() < 2:
+        rows = f"no two of its {labels.shape[0]} validation rows share a label"
         raise SchnRayError(
-            f"objective {VALIDATION_MAP} is not measured: the store has no validation rows. "
-            "Prepare it with --set validation_share=0.1"
+            f"objective {VALIDATION_MAP} is not measured: "
+            + (rows if labels.shape[0] else "the store has no validation rows")
+            + ". Prepare it with a larger share, such as --set validation_share=0.2"
         )
     first = with_values(base, starting_point(space, base, BASELINE))
     require_shareable(first, store, effort.workers)
@@ -218,6 +221,8 @@ class _Work:
         with Progress(what, total, "trials", done) as shown:
             asker = _Asker(agenda, shown, ended)
             _fit(asker, agenda.left(), self.at_once, self._settings(), self.out / _TUNES_OWN)
+        if asker.stuck:
+            raise SchnRayError(f"{asker.stuck}. Mend that and run the same command again")
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -321,12 +326,13 @@ class _Asker(Searcher):
         super().__init__()  # naming a metric, Tune would insist on it in every result
         self._agenda, self._shown, self._ended = agenda, shown, ended
         self._jobs: dict[str, Job] = {}
+        self.stuck = ""  # why no trial can go on: the machine's fault, not the settings'
 
     def set_search_properties(self, *_: object, **__: object) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        job = self._agenda.next()
+        job = None if self.stuck else self._agenda.next()
         if job is None:
             return str(Searcher.FINISHED)
         self._jobs[trial_id] = job
@@ -337,7 +343,10 @@ class _Asker(Searcher):
         job = self._jobs.get(trial_id)
         if job is None:
             return
-        if "outcome" in result:
+        if "stuck" in result:  # it stays unfinished in the study, and is run again
+            self.stuck = f"{job.place.run.name}: {result['stuck']}"
+            del self._jobs[trial_id]
+        elif "outcome" in result:
             self._finish(trial_id, Outcome(**json.loads(result["outcome"])))
         elif self._agenda.heard(job.number, result["iteration"], result["score"]):
             job.place.stop.touch()  # the trial looks for it as soon as this returns
@@ -346,7 +355,7 @@ class _Asker(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if trial_id in self._jobs:
-            if result and "outcome" in result:
+            if result and ("outcome" in result or "stuck" in result):
                 self.on_trial_result(trial_id, result)
             else:
                 reason = f"its process died {_MOST_DEATHS + 1} times; out of memory, perhaps"
@@ -409,8 +418,12 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
     trained = TrainConfig.model_validate_json(config["config"])
     train = train_in_this_process if settings["workers"] == 1 else _on_workers(settings)
     place, store = Place(Path(config["run"])), Path(settings["store"])
-    outcome = run_trial(trained, store, place, tell, train, settings["objectives"])
-    ray.tune.report({"outcome": json.dumps(asdict(outcome))})
+    try:
+        outcome = run_trial(trained, store, place, tell, train, settings["objectives"])
+    except (SchnRayError, OSError) as error:
+        ray.tune.report({"stuck": str(error)})
+    else:
+        ray.tune.report({"outcome": json.dumps(asdict(outcome))})
 
 
 def _on_workers(settings: dict[str, Any]) -> Train:

@@ -176,7 +176,7 @@ def _rungs(search: Search, rows: Sequence[Row]) -> Chart | None:
 def _tiles(
     search: Search, rows: Sequence[Row], confirmed: Confirmation | None
 ) -> list[tuple[str, str, str]]:
-    states = [row.state for row in rows]
+    states: list[str] = [row.state for row in rows]
     counts = ", ".join(
         f"{states.count(state)} {name}"
         for state, name in (

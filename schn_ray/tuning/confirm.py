@@ -121,7 +121,7 @@ def judging_seeds(base: TrainConfig, repeats: int) -> range:
 
 def jobs(out: Path, base: TrainConfig, rows: Sequence[Row], seeds: range) -> list[Job]:
     """Return a job a trial and seed; its place says which, so that it is done once."""
-    found = []
+    found: list[Job] = []
     for seed in seeds:
         for row in rows:
             config = with_values(base, row.values).model_copy(update={"seed": seed})

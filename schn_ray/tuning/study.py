@@ -109,9 +109,10 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if not (path / STUDY).is_file():
             _create(path, space, base)
+        self._storage = _storage(path / STUDY)
         self.study = optuna.load_study(
             study_name=STUDY_NAME,
-            storage=_storage(path / STUDY),
+            storage=self._storage,
             sampler=RandomSampler(),
             pruner=_pruner(space),
         )
@@ -207,10 +208,8 @@ class Search:
 
     def close(self) -> None:
         """Let go of the file."""
-        storage = self.study._storage
-        inner = getattr(storage, "_backend", storage)
-        inner.remove_session()
-        inner.engine.dispose()
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def _resumed(self, frozen: FrozenTrial) -> Trial:
         # what was drawn comes back as it was; only what was not yet drawn depends on the sampler

@@ -25,7 +25,7 @@ from schn_ray.training import (
     run_request,
 )
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, VALIDATION_MAP, encoding_cost
-from schn_ray.tuning.study import Outcome
+from schn_ray.tuning.study import Outcome, State
 
 TRIALS = "trials"
 _DYING_S = 300.0  # what the process of a trial may take to die after its search was killed
@@ -88,22 +88,32 @@ def run_trial(
 
     Returns:
         An error that is the settings' fault is an outcome, not raised: the search goes on.
+
+    Raises:
+        SchnRayError: a file could not be read or written, which is no setting's fault.
+        OSError: the same.
     """
     began = time.monotonic()
+    state: State = "failed"
+    reason, figures = "", dict[str, float]()
     try:
         place.run.parent.mkdir(parents=True, exist_ok=True)
         with locked(place.lock, place.run, _DYING_S):
             for iteration, score in scores(read_metrics(place.run)):
                 tell(iteration, score)
             train(config, store, place, tell)
-        state, reason, figures = "complete", "", measured(place.run, config, objectives)
+        state, figures = "complete", measured(place.run, config, objectives)
     except Stopped:
-        state, reason, figures = "pruned", "", {}
+        state = "pruned"
         forget_state(place.run)
+    except OSError:
+        raise
     except SchnRayError as error:
-        state, reason, figures = "failed", str(error), {}
+        if isinstance(error.__cause__, OSError):
+            raise  # such as a full disk: any other trial would fail too
+        reason = str(error)
     except Exception as error:  # of a library, about settings that nobody tried before
-        state, reason, figures = "failed", f"{type(error).__name__}: {error}", {}
+        reason = f"{type(error).__name__}: {error}"
     iterations = len(read_metrics(place.run))
     return Outcome(state, figures, reason, iterations, time.monotonic() - began)
 
@@ -150,8 +160,15 @@ def scores(lines: list[dict[str, Any]]) -> list[tuple[int, float]]:
 
 
 def measured(run: Path, config: TrainConfig, objectives: Iterable[str]) -> dict[str, float]:
-    """Return the figures of a finished run."""
-    figures = {VALIDATION_MAP: scores(read_metrics(run))[-1][1], BITS: float(config.bits)}
+    """Return the figures of a finished run.
+
+    Raises:
+        SchnRayError: no iteration was validated, or no validation row has a relevant other one.
+    """
+    found = scores(read_metrics(run))
+    if not found:
+        raise SchnRayError("validation mAP is undefined after every iteration")
+    figures = {VALIDATION_MAP: found[-1][1], BITS: float(config.bits)}
     if ENCODING_COST in objectives:
         hasher = load(run)
         figures[ENCODING_COST] = encoding_cost(hasher.network, hasher.spec.preprocessing.crop)

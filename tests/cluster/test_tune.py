@@ -41,7 +41,8 @@ SPACE: dict[str, Any] = {
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tune")
     tree = write_tree(folder / "photos", {"cat": 16, "dog": 16, "owl": 16})
-    prepare(open_source(str(tree), SourceConfig()), PrepareConfig(), folder / "store")
+    some_validated = PrepareConfig(validation_share=0.3)
+    prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
     return folder / "store"
 
 
@@ -170,4 +171,9 @@ def test_a_store_without_validation_rows_is_refused(
     answer = schn_ray("tune", bare, "--space", space_file, "--trials", 3, "--out", tmp_path / "s")
     assert answer.code == 2
     assert "the store has no validation rows" in answer.err
+    few = tmp_path / "few"
+    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0.1), few)
+    answer = schn_ray("tune", few, "--space", space_file, "--trials", 3, "--out", tmp_path / "s")
+    assert answer.code == 2
+    assert "no two of its 3 validation rows share a label" in answer.err
     assert not (tmp_path / "s").exists()
