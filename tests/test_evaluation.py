@@ -25,6 +25,7 @@ from schn_ray.evaluation import (
     controls,
     diagrams,
     evaluate,
+    examples,
     find_evaluation,
     read_diagrams,
     read_examples,
@@ -369,3 +370,13 @@ def test_examples_are_the_worst_the_best_and_others(folder: Path) -> None:
         distances = [near["distance"] for near in example["neighbours"]]
         assert distances == sorted(distances)
         assert len(distances) == 10
+
+
+def test_neighbours_at_one_distance_are_in_no_order_of_the_store(folder: Path) -> None:
+    store, (queries, gallery) = open_store(folder / "store"), sides(folder)
+    same = replace(gallery, codes=np.repeat(queries.codes[:1], len(gallery), axis=0))
+    ap = np.zeros(len(queries))
+    first, again = (examples.examples(store, queries, same, ap, 3) for _ in range(2))
+    assert first == again
+    labels = [near["labels"][0] for e in first for near in e["neighbours"]]
+    assert set(labels) == {"cat", "dog", "owl"}  # the store begins with twenty cats

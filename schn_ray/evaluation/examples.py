@@ -21,7 +21,8 @@ def examples(
 ) -> list[dict[str, Any]]:
     """Describe so many queries: a third the worst, a third the best, the rest over the whole row.
 
-    Among equals, as many classes as there are. ``ap``: average precision [Q], NaN where undefined,
+    Among equally good ones, as many classes as there are; images at one distance from a query are
+    in random order, always the same. ``ap``: average precision [Q], NaN where undefined,
     and those are not shown as best or worst.
     """
     chosen = _chosen(queries, ap, count)
@@ -63,7 +64,9 @@ def _of_many_classes(
 
 def _example(store: Store, queries: Ranked, query: int, gallery: Ranked) -> dict[str, Any]:
     distances = np.bitwise_count(queries.codes[query] ^ gallery.codes).sum(axis=1, dtype=np.int64)
-    nearest = np.argsort(distances, kind="stable")[:_NEIGHBOURS]
+    # hundreds share a distance: the first rows of the store would show its order, not the ranking
+    drawn = np.random.default_rng([0, query]).random(len(distances))
+    nearest = np.lexsort((drawn, distances))[:_NEIGHBOURS]
     relevant = (gallery.labels[nearest] @ queries.labels[[query]].T).toarray()[:, 0] > 0
     neighbours = [
         _described(store, int(gallery.rows[place]))

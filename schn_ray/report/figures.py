@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schn_ray.report.charts import Chart, Curve
 from schn_ray.report.diagrams import Diagram, Heatmap, Scatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
 
 _MARKED_POINTS = 30  # more markers than this run into each other
 _LOG_FROM = 50.0  # largest over smallest value above which small ones vanish on a linear axis
@@ -91,9 +92,9 @@ def _plot_heatmap(axes: Axes, chart: Heatmap, theme: Theme) -> None:
     values = np.array(chart.values, dtype=np.float64)  # None becomes NaN, and no colour
     colours = theme.diverging if chart.low < 0 else theme.sequential
     rows, columns = values.shape
-    look = {"cmap": colours, "vmin": chart.low, "vmax": chart.high}
+    look: dict[str, Any] = {"cmap": colours, "vmin": chart.low, "vmax": chart.high}
     if max(rows, columns) <= _DRAWN_CELLS:
-        mesh = axes.pcolormesh(values, edgecolors="face", linewidth=0.2, **look)
+        mesh: ScalarMappable = axes.pcolormesh(values, edgecolors="face", linewidth=0.2, **look)
         middles = 0.5
     else:
         mesh = axes.imshow(values, aspect="auto", interpolation="nearest", **look)
@@ -139,6 +140,8 @@ def _write_cells(axes: Axes, chart: Heatmap, theme: Theme) -> None:
 
 
 def _plot_scatter(axes: Axes, chart: Scatter, theme: Theme) -> None:
+    from matplotlib.collections import PathCollection
+
     for i, (label, points) in enumerate(chart.groups):
         # after each round of colours the next marker, so that all groups look different
         axes.scatter(
@@ -166,7 +169,8 @@ def _plot_scatter(axes: Axes, chart: Scatter, theme: Theme) -> None:
         columnspacing=0.9,
     )
     for handle in legend.legend_handles:
-        handle.set_sizes([2 * _DOT])
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([2 * _DOT])
 
 
 def _plot(axes: Axes, chart: Chart, theme: Theme) -> None:
