@@ -12,7 +12,7 @@ LAYERS = [
     {"__init__", "errors", "presets"},
     {"config", "progress", "code_files"},
     {"manifest", "labels", "distributed", "images", "precision", "board"},
-    {"centres", "losses", "networks", "histograms", "batches"},
+    {"centres", "losses", "networks", "histograms", "batches", "versions"},
     {"codes", "metrics"},
     {"summary"},
     {"sources"},

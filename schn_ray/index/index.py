@@ -134,7 +134,8 @@ class Index:
         """
         row = self._ids.find(id)
         if row is None:
-            raise SchnRayError(f"{id!r} is not an id of {self.path}")
+            (first,) = self._ids.take(np.zeros(1, np.int64))
+            raise SchnRayError(f"{id!r} is not an id of {self.path}; they look like {first!r}")
         return row
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:

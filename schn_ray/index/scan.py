@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from schn_ray.errors import SchnRayError
 from schn_ray.index.checked import Checked
 
+_FAISS: Any = faiss  # its types leave some of it out
 FAR = np.int32(1 << 30)  # farther than any code
 _WORTH_LISTS = 0.5  # of the codes: to scan more of them by lists is slower than to scan all
 _HEADER = 1 << 16  # more than faiss's header of a file of lists, without its centroids
@@ -96,7 +97,7 @@ class Flat:
             asked, result = queries[some], faiss.RangeSearchResult(len(some))
             pointers = (faiss.swig_ptr(asked), faiss.swig_ptr(codes))
             # faiss leaves out what lies exactly at the radius of a binary range search
-            faiss.hamming_range_search(
+            _FAISS.hamming_range_search(
                 *pointers, len(some), len(codes), radius + 1, codes.shape[1], result
             )
             limits = faiss.rev_swig_ptr(result.lims, len(some) + 1).copy()
@@ -134,7 +135,7 @@ class Lists:
         file: Checked | None = None,
     ) -> None:
         self.ivf, self.radii, self.probes, self._flat = ivf, radii, probes, flat
-        quantizer = faiss.downcast_IndexBinary(ivf.quantizer)
+        quantizer: Any = faiss.downcast_IndexBinary(ivf.quantizer)
         self.centroids = faiss.vector_to_array(quantizer.xb).reshape(len(radii), -1)
         self.sizes = np.array([ivf.invlists.list_size(i) for i in range(ivf.nlist)], np.int64)
         self._file = file
@@ -209,7 +210,7 @@ def open_lists(files: Mapping[str, Checked], probes: int, flat: Flat) -> Lists:
     radii_file.touch_all()
     radii = radii_file.array(np.int32)
     file.touch(0, min(len(file.data), _HEADER + len(radii) * (flat.codes.shape[1] + 16)))
-    ivf = faiss.read_index_binary(str(file.path), faiss.IO_FLAG_MMAP)
+    ivf: Any = faiss.read_index_binary(str(file.path), faiss.IO_FLAG_MMAP)
     shape = (ivf.d, ivf.nlist, ivf.ntotal)
     if shape != (8 * flat.codes.shape[1], len(radii), len(flat.codes)):
         raise SchnRayError(f"{file.path} is damaged: it is of other codes; make the index again")
@@ -260,5 +261,6 @@ def _as_pairs(
     numbers: NDArray[np.int64],
     distances: NDArray[Any],
 ) -> Pairs:
-    repeated = np.repeat(queries, np.diff(limits.astype(np.int64)))
+    lengths: NDArray[np.int64] = np.diff(limits.astype(np.int64))
+    repeated = np.repeat(queries, lengths)
     return Pairs(repeated, numbers, distances.astype(np.int32))
