@@ -155,7 +155,7 @@ def _gathered(
             check_codes(piece.codes, bits, f"the codes in {what}")
             ids.append(piece.ids)
             uris.append(piece.uris)
-            file.write(np.ascontiguousarray(piece.codes))
+            file.write(piece.codes.tobytes())
             rows += len(piece.codes)
     ids.close()
     uris.close()

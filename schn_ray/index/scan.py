@@ -49,6 +49,11 @@ class Pairs(NamedTuple):
     numbers: NDArray[np.int64]
     distances: NDArray[np.int32]
 
+    def upto(self, last: NDArray[np.int32]) -> Pairs:
+        """Leave out what is farther from its query than ``last``, int32 [q]."""
+        keep = self.distances <= last[self.queries]
+        return Pairs(self.queries[keep], self.numbers[keep], self.distances[keep])
+
 
 class Scan(Protocol):
     """How codes are looked through."""
@@ -181,7 +186,7 @@ class Lists:
             return by_lists
         rest = np.flatnonzero(~helped)
         by_scan = self._flat.within(queries[rest], radii[rest])
-        return _joined([by_lists, by_scan._replace(queries=rest[by_scan.queries])])
+        return joined([by_lists, by_scan._replace(queries=rest[by_scan.queries])])
 
     def bounds(self, queries: Bytes) -> NDArray[np.int32]:
         """Return the least distance that a member of each list may have: int32 [q, l]."""
@@ -247,10 +252,11 @@ def _keys(wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _by_radius(radii: NDArray[np.int32], scan: Callable[[NDArray[np.int64], int], Pairs]) -> Pairs:
     """Scan queries of the same radius together; those of a negative one not at all."""
     several = [scan(np.flatnonzero(radii == r), int(r)) for r in np.unique(radii[radii >= 0])]
-    return _joined(several)
+    return joined(several)
 
 
-def _joined(several: list[Pairs]) -> Pairs:
+def joined(several: list[Pairs]) -> Pairs:
+    """Put pairs after each other."""
     empty = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))
     return Pairs(*map(np.concatenate, zip(empty, *several, strict=True)))
 
@@ -261,6 +267,7 @@ def _as_pairs(
     numbers: NDArray[np.int64],
     distances: NDArray[Any],
 ) -> Pairs:
-    lengths: NDArray[np.int64] = np.diff(limits.astype(np.int64))
+    ends = limits.astype(np.int64)
+    lengths = ends[1:] - ends[:-1]
     repeated = np.repeat(queries, lengths)
     return Pairs(repeated, numbers, distances.astype(np.int32))
