@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/search_engines.py [--rows 1e6] [--bits 64] [--codes c5]
 
-usearch (hamming, b1), faiss's IndexBinaryHNSW and IndexBinaryIVF, all over every row as users build
-them, and HNSW over distinct codes too. Each engine's search width is raised until recall@10 is
-0.99, or to its last setting. Recall by distance: the share of the true 10 nearest distances that
-the answer has, so that rows that tie count as each other. One core, k 10, CPU seconds.
+usearch (hamming, b1), IndexBinaryHNSW and IndexBinaryIVF, all over every row as users build them,
+and HNSW over distinct codes too. The search width of an engine is raised until recall@10 is 0.99,
+or to its last setting. Recall by distance: the share of the true 10 nearest distances that the
+answer has, so that rows that tie count as each other. One core, k 10, CPU seconds.
 """
 
 from __future__ import annotations

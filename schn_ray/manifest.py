@@ -106,7 +106,7 @@ def new_directory(
         AlreadyDone: ``path`` was finished by the same request.
         SchnRayError: ``path`` holds something else, or another process writes it now.
     """
-    request = _request(kind, config, made_from)
+    request = request_of(kind, config, made_from)
     _refuse_other_content(path, request)
     beside = path.with_name(f".{path.name}.partial")
     with locked(path.with_name(f".{path.name}.lock"), path):
@@ -116,7 +116,7 @@ def new_directory(
         try:
             draft = Draft(beside)
             yield draft
-            _write_manifest(beside, request, draft)
+            write_manifest(beside, request, draft)
             if path.exists():
                 path.rmdir()  # it was empty
             beside.rename(path)
@@ -153,7 +153,7 @@ def resumable_directory(
         SchnRayError: ``path`` holds something else, another process writes it now, or it cannot
             be written.
     """
-    request = _request(kind, config, made_from)
+    request = request_of(kind, config, made_from)
     _refuse_other_content(path, request, listing, update, free)
     with _named_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -169,37 +169,8 @@ def resumable_directory(
                 if all(p.name in (REQUEST, LOCK) for p in path.iterdir()):
                     shutil.rmtree(path)
                 raise
-            _write_manifest(path, request, draft)
+            write_manifest(path, request, draft)
             (path / REQUEST).unlink()
-
-
-@contextmanager
-def new_version(
-    path: Path, kind: str, config: dict[str, Any], made_from: dict[str, Any]
-) -> Iterator[Draft]:
-    """Write the files of a finished directory anew, in a folder of their own: 1, 2, 3 ...
-
-    Readers see the old version until the manifest is replaced, at once, by one that lists the new
-    folder's files only; then what is old goes. If the block fails, the old version stays.
-
-    Raises:
-        SchnRayError: ``path`` is not finished, or another process writes it now.
-    """
-    with locked(path / LOCK, path):
-        read_manifest(path, kind)
-        folders = [entry for entry in path.iterdir() if entry.is_dir()]
-        number = 1 + max((int(f.name) for f in folders if f.name.isdecimal()), default=0)
-        draft = Draft(path / str(number))
-        draft.path.mkdir()
-        try:
-            yield draft
-            request = _request(kind, config, made_from)
-            _write_manifest(path, request, draft, draft.path)
-        except BaseException:
-            shutil.rmtree(draft.path)
-            raise
-        for folder in folders:
-            shutil.rmtree(folder)
 
 
 def is_finished(path: Path) -> bool:
@@ -329,8 +300,8 @@ def _acquired(lock: Path) -> IO[str] | None:
     return None
 
 
-def _request(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> dict[str, Any]:
-    # through JSON, so that it compares equal to what is read back: tuples become lists
+def request_of(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> dict[str, Any]:
+    """Return what a directory is asked to be, as it is read back: tuples become lists."""
     request = {"kind": kind, "config": config, "made_from": made_from}
     return dict(json.loads(json.dumps(request)))
 
@@ -403,9 +374,10 @@ def _refuse_other_request(
         )
 
 
-def _write_manifest(
+def write_manifest(
     path: Path, request: dict[str, Any], draft: Draft, only: Path | None = None
 ) -> None:
+    """Finish a directory: list its files, or those below one folder of it ``only``."""
     written = {
         p.relative_to(path).as_posix(): p
         for p in (only or path).rglob("*")

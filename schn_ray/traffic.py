@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 
@@ -31,7 +32,7 @@ class Traffic:
             self._places[route, bisect_left(_BOUNDS, seconds)] += 1
             self._seconds[route] += seconds  # type: ignore[assignment]
 
-    def text(self, gauges: dict[str, float]) -> str:
+    def text(self, gauges: Mapping[str, float]) -> str:
         """Return all counts, and these figures as gauges."""
         with self._lock:
             lines = ["# TYPE schn_ray_requests_total counter"]

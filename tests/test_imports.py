@@ -12,7 +12,7 @@ LAYERS = [
     {"__init__", "errors", "presets", "search_spaces"},
     {"config", "progress", "code_files"},
     {"manifest", "labels", "distributed", "images", "precision", "board", "unseen"},
-    {"centres", "losses", "networks", "histograms", "batches"},
+    {"centres", "losses", "networks", "histograms", "batches", "versions"},
     {"codes", "metrics", "graded", "first_hit", "bootstrap"},
     {"summary", "legacy", "reid"},
     {"sources"},

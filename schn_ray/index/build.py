@@ -28,6 +28,7 @@ from schn_ray.index.postings import group_equal
 from schn_ray.index.scan import Bytes
 from schn_ray.index.texts import TextWriter, in_order, map_texts, write_texts
 from schn_ray.index.training import write_lists
+from schn_ray.versions import new_version
 
 _ROWS_AT_ONCE = 1 << 17
 _COLUMNS = ("id", "uri", CODE)
@@ -96,9 +97,7 @@ def change_index(
         _require_same_model(source, config, add)
         manifest.verify_files(add, source)
     rows = np.delete(rows, [before.find(id) for id in remove])
-    with manifest.new_version(
-        path, "index", config, made_from | {"changes": [*changes, change]}
-    ) as draft:
+    with new_version(path, "index", config, made_from | {"changes": [*changes, change]}) as draft:
         pieces = _pieces_of_index(before, rows)
         if add is not None:
             pieces = _chained(pieces, _pieces_of_codes(add, before.bits))
@@ -156,7 +155,7 @@ def _gathered(
             check_codes(piece.codes, bits, f"the codes in {what}")
             ids.append(piece.ids)
             uris.append(piece.uris)
-            file.write(np.ascontiguousarray(piece.codes))
+            file.write(piece.codes.tobytes())
             rows += len(piece.codes)
     ids.close()
     uris.close()

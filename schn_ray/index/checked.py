@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class Checked:
             raise _damaged(path, "it is missing") from error
         self._good = np.zeros(len(digests), np.bool_)
 
-    def array(self, dtype: type[np.generic]) -> NDArray[np.generic]:
+    def array(self, dtype: type[np.generic]) -> NDArray[Any]:
         """Return the whole file as an array; nothing is read or checked yet."""
         return np.frombuffer(self.data, dtype)
 

@@ -14,7 +14,7 @@ from schn_ray.errors import SchnRayError
 from schn_ray.index.checked import DIGESTS, Checked, open_checked
 from schn_ray.index.matches import Matches, Within
 from schn_ray.index.postings import QUERIES_AT_MOST, Postings, Ranked
-from schn_ray.index.scan import Bytes, Flat, Pairs, Scan, open_lists
+from schn_ray.index.scan import Bytes, Flat, Pairs, Scan, joined, open_lists
 from schn_ray.index.texts import Texts
 from schn_ray.index.training import kth_distance
 
@@ -78,7 +78,7 @@ class Index:
             queries = np.ascontiguousarray(codes[block])
             pairs = self._nearest(queries, near)
             levels = self._postings.levels(pairs, len(queries), k)
-            ranked = self._postings.rank(_upto(pairs, levels.last), len(queries), k)
+            ranked = self._postings.rank(pairs.upto(levels.last), len(queries), k)
             found.rows[block] = ranked.rows.reshape(-1, k)
             found.distances[block] = ranked.distances.reshape(-1, k)
             found.tied[block] = levels.tied
@@ -108,7 +108,7 @@ class Index:
             pairs = self._scan.within(queries, np.full(len(queries), radius, np.int32))
             levels = self._postings.levels(pairs, len(queries), most or len(self))
             counts.append(levels.found)
-            parts.append(self._postings.rank(_upto(pairs, levels.last), len(queries), most))
+            parts.append(self._postings.rank(pairs.upto(levels.last), len(queries), most))
         lengths = [np.diff(part.starts) for part in parts]
         return Within(
             np.append(0, np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int64)]))),
@@ -134,7 +134,8 @@ class Index:
         """
         row = self._ids.find(id)
         if row is None:
-            raise SchnRayError(f"{id!r} is not an id of {self.path}")
+            (first,) = self._ids.take(np.zeros(1, np.int64))
+            raise SchnRayError(f"{id!r} is not an id of {self.path}; they look like {first!r}")
         return row
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
@@ -186,14 +187,9 @@ class Index:
             rest = np.flatnonzero(~done)
             more = self._scan.within(queries[rest], kth[rest])
             more = more._replace(queries=rest[more.queries])
-            pairs = Pairs(*map(np.concatenate, zip(pairs, more, strict=True)))
+            pairs = joined([pairs, more])
         near.learn(np.bincount(pairs.queries, minlength=len(queries)))
         return pairs
-
-
-def _upto(pairs: Pairs, last: NDArray[np.int32]) -> Pairs:
-    keep = pairs.distances <= last[pairs.queries]
-    return Pairs(*(column[keep] for column in pairs))
 
 
 class _Near:

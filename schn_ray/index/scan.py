@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from schn_ray.errors import SchnRayError
 from schn_ray.index.checked import Checked
 
+_FAISS: Any = faiss  # its types leave some of it out
 FAR = np.int32(1 << 30)  # farther than any code
 _WORTH_LISTS = 0.5  # of the codes: to scan more of them by lists is slower than to scan all
 _HEADER = 1 << 16  # more than faiss's header of a file of lists, without its centroids
@@ -47,6 +48,11 @@ class Pairs(NamedTuple):
     queries: NDArray[np.int64]
     numbers: NDArray[np.int64]
     distances: NDArray[np.int32]
+
+    def upto(self, last: NDArray[np.int32]) -> Pairs:
+        """Leave out what is farther from its query than ``last``, int32 [q]."""
+        keep = self.distances <= last[self.queries]
+        return Pairs(self.queries[keep], self.numbers[keep], self.distances[keep])
 
 
 class Scan(Protocol):
@@ -96,7 +102,7 @@ class Flat:
             asked, result = queries[some], faiss.RangeSearchResult(len(some))
             pointers = (faiss.swig_ptr(asked), faiss.swig_ptr(codes))
             # faiss leaves out what lies exactly at the radius of a binary range search
-            faiss.hamming_range_search(
+            _FAISS.hamming_range_search(
                 *pointers, len(some), len(codes), radius + 1, codes.shape[1], result
             )
             limits = faiss.rev_swig_ptr(result.lims, len(some) + 1).copy()
@@ -134,7 +140,7 @@ class Lists:
         file: Checked | None = None,
     ) -> None:
         self.ivf, self.radii, self.probes, self._flat = ivf, radii, probes, flat
-        quantizer = faiss.downcast_IndexBinary(ivf.quantizer)
+        quantizer: Any = faiss.downcast_IndexBinary(ivf.quantizer)
         self.centroids = faiss.vector_to_array(quantizer.xb).reshape(len(radii), -1)
         self.sizes = np.array([ivf.invlists.list_size(i) for i in range(ivf.nlist)], np.int64)
         self._file = file
@@ -180,7 +186,7 @@ class Lists:
             return by_lists
         rest = np.flatnonzero(~helped)
         by_scan = self._flat.within(queries[rest], radii[rest])
-        return _joined([by_lists, by_scan._replace(queries=rest[by_scan.queries])])
+        return joined([by_lists, by_scan._replace(queries=rest[by_scan.queries])])
 
     def bounds(self, queries: Bytes) -> NDArray[np.int32]:
         """Return the least distance that a member of each list may have: int32 [q, l]."""
@@ -209,7 +215,7 @@ def open_lists(files: Mapping[str, Checked], probes: int, flat: Flat) -> Lists:
     radii_file.touch_all()
     radii = radii_file.array(np.int32)
     file.touch(0, min(len(file.data), _HEADER + len(radii) * (flat.codes.shape[1] + 16)))
-    ivf = faiss.read_index_binary(str(file.path), faiss.IO_FLAG_MMAP)
+    ivf: Any = faiss.read_index_binary(str(file.path), faiss.IO_FLAG_MMAP)
     shape = (ivf.d, ivf.nlist, ivf.ntotal)
     if shape != (8 * flat.codes.shape[1], len(radii), len(flat.codes)):
         raise SchnRayError(f"{file.path} is damaged: it is of other codes; make the index again")
@@ -246,10 +252,11 @@ def _keys(wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _by_radius(radii: NDArray[np.int32], scan: Callable[[NDArray[np.int64], int], Pairs]) -> Pairs:
     """Scan queries of the same radius together; those of a negative one not at all."""
     several = [scan(np.flatnonzero(radii == r), int(r)) for r in np.unique(radii[radii >= 0])]
-    return _joined(several)
+    return joined(several)
 
 
-def _joined(several: list[Pairs]) -> Pairs:
+def joined(several: list[Pairs]) -> Pairs:
+    """Put pairs after each other."""
     empty = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))
     return Pairs(*map(np.concatenate, zip(empty, *several, strict=True)))
 
@@ -260,5 +267,7 @@ def _as_pairs(
     numbers: NDArray[np.int64],
     distances: NDArray[Any],
 ) -> Pairs:
-    repeated = np.repeat(queries, np.diff(limits.astype(np.int64)))
+    ends = limits.astype(np.int64)
+    lengths = ends[1:] - ends[:-1]
+    repeated = np.repeat(queries, lengths)
     return Pairs(repeated, numbers, distances.astype(np.int32))

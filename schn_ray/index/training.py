@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -59,7 +60,7 @@ def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial 
 def _cluster(codes: Bytes) -> Lists:
     bits = 8 * codes.shape[1]
     count = 1 << round(np.log2(len(codes) ** 0.5 / 2))
-    ivf = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, count)
+    ivf: Any = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, count)
     ivf.cp.niter, ivf.cp.max_points_per_centroid, ivf.cp.seed = 8, 64, 0
     ivf.train(codes)
     radii = np.zeros(count, np.int32)
@@ -69,7 +70,7 @@ def _cluster(codes: Bytes) -> Lists:
         np.maximum.at(radii, lists[:, 0], distances[:, 0])
         numbers = np.arange(start, start + len(part))
         keys = np.ascontiguousarray(lists[:, 0], np.int64)
-        ivf.add_core(len(part), *map(faiss.swig_ptr, (part, numbers, keys)))
+        ivf.add_core(len(part), *(faiss.swig_ptr(array) for array in (part, numbers, keys)))
     return Lists(ivf, radii, _PROBES[0], Flat(codes))
 
 
