@@ -16,7 +16,7 @@ LAYERS = [
     {"codes", "metrics"},
     {"summary"},
     {"sources"},
-    {"protocols", "method", "hasher", "index"},
+    {"protocols", "split_checks", "method", "hasher", "index"},
     {"schn", "search", "check", "parts"},
     {"loop", "plan"},
     {"store"},
