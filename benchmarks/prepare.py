@@ -2,10 +2,11 @@
 
     python benchmarks/prepare.py cifar10.parquet --rows 1000000 --kills 10
 
-CIFAR-10 is repeated under other ids, in files of its 60,000. SIGKILL hits the driver; its Ray goes
-with it. After each, no row that was finished before may be written again. In the end, fingerprint
-and counts must be those of an undisturbed run, and peak memory (anonymous, of the driver and of
-the largest worker) is compared with that of a tenth of the rows.
+``--here`` does without Ray, shard by shard in one process. CIFAR-10 is repeated under other ids,
+in files of its 60,000. SIGKILL hits the driver; its Ray goes with it. After each, no row that was
+finished before may be written again. In the end, fingerprint and counts must be those of an
+undisturbed run, and peak memory (anonymous, of the driver and of the largest worker) is compared
+with that of a tenth of the rows.
 """
 
 from __future__ import annotations
@@ -19,14 +20,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from encode_memory import write_source
+import pyarrow as pa
+import pyarrow.parquet as pq
 from processes import marked, started
+
+from schn_ray.config import PrepareConfig, SourceConfig
+from schn_ray.sources import open_source
+from schn_ray.store import prepare
 
 SHARD_ROWS = 5_000
 
 
 def main() -> None:
     arguments = parsed()
+    if arguments.only:
+        return prepare_here(*arguments.only)
     if not arguments.cifar10.is_file():
         sys.exit(f"{arguments.cifar10} is not there: name CIFAR-10 as a Parquet file")
     with tempfile.TemporaryDirectory() as name:
@@ -34,13 +42,32 @@ def main() -> None:
         few, many = arguments.rows // 10, arguments.rows
         for rows in (few, many):
             write_source(folder / f"source-{rows}", arguments.cifar10, rows)
-        small = whole(folder, few, "few")
-        large = whole(folder, many, "whole")
+        small = whole(folder, few, "few", arguments.here)
+        large = whole(folder, many, "whole", arguments.here)
         for what in ("driver", "worker"):
+            if not small[what]:
+                continue  # without Ray, there are no workers
             ratio = large[what] / small[what]
             print(f"{what}: {small[what]:,} MiB, then {large[what]:,} MiB: {ratio:.2f} times")
         if arguments.kills:
-            disturbed(folder, many, arguments.kills, random.Random(arguments.seed))
+            moments = random.Random(arguments.seed)
+            disturbed(folder, many, arguments.kills, moments, arguments.here)
+    return None
+
+
+def write_source(source: Path, cifar10: Path, rows: int) -> None:
+    source.mkdir()
+    table = pq.read_table(cifar10, columns=["image", "label"])
+    for number, start in enumerate(range(0, rows, len(table))):
+        part = table.slice(0, min(len(table), rows - start))
+        ids = pa.array([f"{number:03}-{row:05}" for row in range(len(part))])
+        path = source / f"{number:03}.parquet"
+        pq.write_table(part.append_column("id", ids), path, row_group_size=2048)
+
+
+def prepare_here(source: str, out: str) -> None:
+    config = PrepareConfig(source=SourceConfig(shard_rows=SHARD_ROWS))
+    prepare(open_source(source, config.source), config, out)
 
 
 def parsed() -> argparse.Namespace:
@@ -52,19 +79,23 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--here", action="store_true", help="without Ray")
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def command(folder: Path, rows: int, name: str) -> list[str]:
+def command(folder: Path, rows: int, name: str, here: bool) -> list[str]:
     source, out = str(folder / f"source-{rows}"), str(folder / name)
+    if here:
+        return [sys.executable, __file__, "--only", source, out]
     settings = ["--set", f"source.shard_rows={SHARD_ROWS}", "--workers", "2"]
     return [sys.executable, "-m", "schn_ray", "prepare", source, "--out", out, *settings]
 
 
-def whole(folder: Path, rows: int, name: str) -> dict[str, int]:
+def whole(folder: Path, rows: int, name: str, here: bool) -> dict[str, int]:
     """Prepare undisturbed; return the peaks in MiB."""
     found, begun = {"driver": 0, "worker": 0}, time.monotonic()
-    with started(command(folder, rows, name)) as (process, mark):
+    with started(command(folder, rows, name, here)) as (process, mark):
         while process.poll() is None:
             found["driver"] = max(found["driver"], anonymous(process.pid))
             workers = marked(mark, lambda line: line.startswith("ray::"))
@@ -78,12 +109,12 @@ def whole(folder: Path, rows: int, name: str) -> dict[str, int]:
     return found
 
 
-def disturbed(folder: Path, rows: int, kills: int, moments: random.Random) -> None:
+def disturbed(folder: Path, rows: int, kills: int, moments: random.Random, here: bool) -> None:
     shards = -(-rows // SHARD_ROWS)
     wanted = sorted(moments.sample(range(shards), kills))
     before: dict[str, int] = {}
     for at in wanted:
-        with started(command(folder, rows, "killed")) as (process, _):
+        with started(command(folder, rows, "killed", here)) as (process, _):
             wait_for(folder / "killed", at, process)
             time.sleep(moments.random() / 2)
             process.kill()
@@ -92,7 +123,7 @@ def disturbed(folder: Path, rows: int, kills: int, moments: random.Random) -> No
         assert before.items() <= now.items(), "rows that were finished were written again"
         before = now
         print(f"killed after {len(now)} of {shards} files", flush=True)
-    with started(command(folder, rows, "killed")) as (process, _):
+    with started(command(folder, rows, "killed", here)) as (process, _):
         assert process.wait(900) == 0, process.returncode
     assert before.items() <= states(folder / "killed").items(), "finished rows written again"
     one, other = manifest(folder / "whole"), manifest(folder / "killed")

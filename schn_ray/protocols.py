@@ -16,6 +16,13 @@ from scipy.sparse import csr_array
 
 from schn_ray.config import PrepareConfig
 from schn_ray.errors import SchnRayError, nearest
+from schn_ray.split_checks import (
+    check_classes,
+    check_counts,
+    check_numbers,
+    check_shares,
+    check_sizes,
+)
 from schn_ray.unseen import of_unseen_classes, unseen_queries
 
 ROLES = ("train", "validation", "query", "gallery")
@@ -133,15 +140,15 @@ def split(
         SchnRayError: an unknown protocol, shares that leave a role empty, or too few images.
     """
     protocol = find_protocol(config.protocol)
-    _check_classes(config.protocol, protocol, classes)
-    _check_shares(protocol, config)
+    check_classes(config.protocol, protocol, classes)
+    check_shares(protocol, config)
     generator = np.random.default_rng([config.seed, 0])
     groups = _groups(labels, classes, protocol)
     query, train = _drawn(protocol, config, labels, official, groups, generator)
     rows, group, _ = groups
     held_out = _validation(group[train[rows]], config.validation_share, generator)
     gallery = _gallery(protocol, config, labels, official, query, train)
-    _check_counts(config.protocol, protocol, query, train, gallery)
+    check_counts(config.protocol, protocol, query, train, gallery)
     junk = {JUNK: np.flatnonzero(said)} if (said := _says(official, JUNK)).any() else {}
     training = np.flatnonzero(train)
     return {
@@ -165,11 +172,11 @@ def check_given(name: str, split: Split, classes: Sequence[str]) -> None:
         SchnRayError: with the counts.
     """
     protocol = find_protocol(name)
-    _check_classes(name, protocol, classes)
+    check_classes(name, protocol, classes)
     if empty := [role for role in ("train", "query", "gallery") if not len(split[role])]:
         raise SchnRayError(f"the given split has no {empty[0]} rows; wanted some of each")
     train = np.concatenate([split["train"], split["validation"]])
-    _check_numbers(name, protocol, (len(split["query"]), len(train), len(split["gallery"])))
+    check_numbers(name, protocol, (len(split["query"]), len(train), len(split["gallery"])))
 
 
 def _drawn(
@@ -288,9 +295,9 @@ def _wanted(
     if protocol.draw in ("per-class", "counts"):
         if protocol.draw == "per-class" and names == [ALL_ROWS]:
             raise SchnRayError(f"{config.protocol} draws by class, but some rows have two labels")
-        _check_sizes(sizes, names, protocol.query + protocol.train + 1, config)
+        check_sizes(sizes, names, protocol.query + protocol.train + 1, config)
         return np.full_like(sizes, protocol.query), np.full_like(sizes, protocol.train)
-    _check_sizes(sizes, names, 4 if config.validation_share else 3, config)
+    check_sizes(sizes, names, 4 if config.validation_share else 3, config)
     at_least = 2 if config.validation_share else 1
     queries = np.clip(np.rint(sizes * config.query_share), 1, sizes - at_least - 1)
     training = np.clip(np.rint(sizes * config.train_share), at_least, sizes - queries - 1)
@@ -304,57 +311,3 @@ def _validation(group: Rows, share: float, generator: np.random.Generator) -> ND
     sizes = np.bincount(group)
     held_out = np.minimum(np.maximum(np.rint(sizes * share), 1), sizes - 1)
     return _ranks(group, generator) < held_out[group]
-
-
-def _check_classes(name: str, protocol: Protocol, classes: Sequence[str]) -> None:
-    if len(classes) < 2:
-        raise SchnRayError(
-            f"wanted at least two classes, got {len(classes)} ({', '.join(classes) or 'none'}): "
-            "hashing learns from which images differ"
-        )
-    if protocol.classes not in (None, len(classes)):
-        raise SchnRayError(f"{name} wants {protocol.classes} classes, got {len(classes)}")
-
-
-def _check_shares(protocol: Protocol, config: PrepareConfig) -> None:
-    query, train = config.query_share, config.train_share
-    if protocol.draw == "shares" and not (query > 0 and train > 0 and query + train < 1):
-        raise SchnRayError(
-            f"query_share {query:g} and train_share {train:g}: both must be above 0, and together "
-            "below 1, as the gallery is what they leave"
-        )
-    if config.validation_share >= 1:
-        raise SchnRayError("validation_share 1 leaves no rows to train on; 0.1 is usual")
-
-
-def _check_sizes(sizes: Rows, names: list[str], wanted: int, config: PrepareConfig) -> None:
-    small = np.flatnonzero(sizes < wanted)
-    if len(small):
-        shown = ", ".join(f"{names[i]} has {sizes[i]}" for i in small[:5])
-        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
-        raise SchnRayError(
-            f"{shown}{more}: {config.protocol} needs at least {wanted} images of each, so that "
-            "each can be in every role; add images, or leave these out"
-        )
-
-
-def _check_counts(name: str, protocol: Protocol, *drawn: NDArray[np.bool_]) -> None:
-    query, train, gallery = (int(mask.sum()) for mask in drawn)
-    _check_numbers(name, protocol, (query, train, gallery))
-    if not query or not gallery or not train:
-        words = "train and test" if protocol.draw == "official" else "train, test and database"
-        raise SchnRayError(
-            f"{name}: the data set itself has to say which rows are {words}; these rows give "
-            f"{_counted((query, train, gallery))}"
-        )
-
-
-def _check_numbers(name: str, protocol: Protocol, got: tuple[int, int, int]) -> None:
-    wanted = protocol.counts or (None, None, None)
-    if any(want not in (None, number) for want, number in zip(wanted, got, strict=True)):
-        raise SchnRayError(f"{name} wants {_counted(wanted)}; these rows give {_counted(got)}")
-
-
-def _counted(counts: Counts) -> str:
-    query, train, gallery = ("any" if count is None else f"{count:,}" for count in counts)
-    return f"{query} query, {train} training and {gallery} gallery rows"

@@ -11,6 +11,14 @@ from users import Answer, Run
 from schn_ray import cli
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered between runs is not written into the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCHN_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def image_tree(tmp_path: Path) -> Path:
     """Three classes of ten small PNGs: ``cat``, ``dog``, ``owl``."""

@@ -16,7 +16,7 @@ LAYERS = [
     {"codes", "metrics", "graded", "first_hit", "bootstrap"},
     {"summary", "legacy", "reid"},
     {"sources"},
-    {"protocols", "method", "hasher", "index"},
+    {"protocols", "split_checks", "method", "hasher", "index"},
     {"schn", "search", "check", "parts", "audit", "traffic", "duplicates"},
     {"loop", "plan", "serve"},
     {"store"},

@@ -69,9 +69,7 @@ def test_several_labels_and_the_most_frequent_concepts(
     assert 0 < measured["map"] <= 1
 
 
-def test_identities_with_distractors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identities_with_distractors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos, number = tmp_path / "market", 0
     for folder, cameras in (("bounding_box_train", 4), ("query", 1), ("bounding_box_test", 3)):
         for identity in range(1, 7) if folder == "bounding_box_train" else range(11, 17):
