@@ -9,29 +9,27 @@ without ``manifest.json`` is unfinished, and no verb reads it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from schn_ray import __version__
 from schn_ray.config import difference
 from schn_ray.errors import SchnRayError
+from schn_ray.locks import locked
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 LOCK = ".lock"
-_LOOK_AGAIN_S = 0.2
 _CANNOT_WRITE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -265,39 +263,6 @@ def sha256_file(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def locked(lock: Path, path: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Be the only process that writes ``path``, by a lock file that its death unlocks too.
-
-    Raises:
-        SchnRayError: after ``wait_s`` another process still writes it.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_s
-    while (file := _acquired(lock)) is None:
-        if time.monotonic() >= deadline:
-            raise SchnRayError(f"another process is writing {path}; wait for it")
-        time.sleep(_LOOK_AGAIN_S)
-    with file:
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _acquired(lock: Path) -> IO[str] | None:
-    file = lock.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # whoever had it may have removed the file since we opened it: then ours locks nothing
-        if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-            return file
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    file.close()
-    return None
 
 
 def request_of(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> dict[str, Any]:

@@ -31,11 +31,11 @@ from schn_ray.distributed import Workers
 from schn_ray.errors import SchnRayError
 from schn_ray.hasher import MODEL, HasherSpec, best_device, preprocessing_for
 from schn_ray.labels import label_sets
+from schn_ray.locks import locked
 from schn_ray.loop import Iteration, Run, ValidationImages, train
 from schn_ray.manifest import (
     LOCK,
     Manifest,
-    locked,
     read_manifest,
     resumable_directory,
     write_atomically,

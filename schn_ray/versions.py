@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from schn_ray.manifest import LOCK, Draft, locked, read_manifest, request_of, write_manifest
+from schn_ray.locks import locked
+from schn_ray.manifest import LOCK, Draft, read_manifest, request_of, write_manifest
 
 
 @contextmanager

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "schn_ray"
 # each may import those before it, and its own line
 LAYERS = [
     {"__init__", "errors", "presets", "search_spaces"},
-    {"config", "progress", "code_files"},
+    {"config", "progress", "code_files", "locks"},
     {"manifest", "labels", "distributed", "images", "precision", "board", "unseen"},
     {"centres", "losses", "networks", "histograms", "batches", "versions"},
     {"codes", "metrics", "graded", "first_hit", "bootstrap"},

@@ -86,9 +86,14 @@ def prepare(
 
     if unseen_classes is not None:
         protocol = protocol or "unseen-classes"
-    given = {"protocol": protocol, "seed": seed, "largest_side": largest_side, "quality": quality}
-    given["unseen_share"] = unseen_classes
-    given["split_from"] = None if split_from is None else str(split_from)
+    given = {
+        "protocol": protocol,
+        "seed": seed,
+        "unseen_share": unseen_classes,
+        "split_from": None if split_from is None else str(split_from),
+        "largest_side": largest_side,
+        "quality": quality,
+    }
     chosen = as_settings(settings, given)
     config = load(PrepareConfig, None, config_file, chosen)
 

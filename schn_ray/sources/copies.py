@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from schn_ray.errors import SchnRayError
-from schn_ray.manifest import MANIFEST, locked, write_atomically
+from schn_ray.locks import locked
+from schn_ray.manifest import MANIFEST, write_atomically
 from schn_ray.sources.places import is_uri, join, opened, read_file
 
 CACHE = "SCHN_RAY_CACHE"

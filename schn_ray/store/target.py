@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from schn_ray.locks import locked
 from schn_ray.manifest import (
     LOCK,
     MANIFEST,
@@ -16,7 +17,6 @@ from schn_ray.manifest import (
     AlreadyDone,
     Draft,
     Manifest,
-    locked,
     read_manifest,
     resumable_directory,
 )

@@ -13,8 +13,9 @@ from schn_ray.config import TrainConfig
 from schn_ray.distributed import Workers
 from schn_ray.errors import SchnRayError
 from schn_ray.hasher import MODEL, best_device, load
+from schn_ray.locks import locked
 from schn_ray.loop import Iteration
-from schn_ray.manifest import AlreadyDone, is_finished, locked, resumable_directory
+from schn_ray.manifest import AlreadyDone, is_finished, resumable_directory
 from schn_ray.store import open_store
 from schn_ray.training import (
     CHECKPOINTS,
