@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from processes import marked, started
@@ -58,6 +59,8 @@ def main() -> None:
 def write_source(source: Path, cifar10: Path, rows: int) -> None:
     source.mkdir()
     table = pq.read_table(cifar10, columns=["image", "label"])
+    order = np.random.default_rng(0).permutation(len(table))  # it is sorted by class
+    table = table.take(pa.array(order))
     for number, start in enumerate(range(0, rows, len(table))):
         part = table.slice(0, min(len(table), rows - start))
         ids = pa.array([f"{number:03}-{row:05}" for row in range(len(part))])

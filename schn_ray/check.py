@@ -99,7 +99,7 @@ def check(
             tally.add(row)
             advance(1)
     tally.finish()
-    report.next_command = _next_command(source, config, bool(report.classes))
+    report.next_command = _next_command(source, config, report)
     return report
 
 
@@ -235,11 +235,12 @@ _PROTOCOL_OF = {
 }
 
 
-def _next_command(source: Source, config: SourceConfig, labelled: bool) -> str:
+def _next_command(source: Source, config: SourceConfig, report: Report) -> str:
     changed = config.model_dump(exclude_defaults=True)
     settings = "".join(f" --set {shlex.quote(f'source.{k}={v}')}" for k, v in changed.items())
-    if labelled:
-        known = _PROTOCOL_OF.get(source.kind)
+    if report.classes:
+        says_all = {"train", "test", "database"} <= set(report.splits)
+        known = _PROTOCOL_OF.get(source.kind, "listed" if says_all else None)
         protocol = f" --protocol {known}" if known else ""
         place = shlex.quote(source.location)
         return f"schn-ray prepare {place} --out store{protocol}{settings}"

@@ -124,7 +124,11 @@ def test_what_else_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make", "wanted"),
-    [(makers.market, "--protocol market1501"), (makers.coco, "--protocol coco")],
+    [
+        (makers.market, "--protocol market1501"),
+        (makers.coco, "--protocol coco"),
+        (makers.hashnet, "--protocol listed"),
+    ],
 )
 def test_the_next_command_knows_the_protocol(
     make: Callable[[Path], Path], wanted: str, tmp_path: Path

@@ -1,6 +1,7 @@
 """What a user reads after a mistake: what came, what was wanted, what to do."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,10 +107,7 @@ def test_directories_that_are_something_else(schn_ray: Run, made: Path, tmp_path
 
 
 def test_a_store_of_another_version(schn_ray: Run, made: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    store.mkdir()
-    for file in (made / "store").iterdir():
-        (store / file.name).write_bytes(file.read_bytes())
+    store = shutil.copytree(made / "store", tmp_path / "store")
     manifest = json.loads((store / "manifest.json").read_text())
     manifest["format"], manifest["versions"]["schn-ray"] = 7, "9.9"
     (store / "manifest.json").write_text(json.dumps(manifest))
