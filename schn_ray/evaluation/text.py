@@ -11,10 +11,10 @@ Measured = Mapping[str, Any]
 def as_text(measured: Measured) -> str:
     """Return the figures as lines to read."""
     lines = [
-        f"mAP {_shown(measured['map'])}{_interval(measured['map_interval'])}, "
-        f"gallery codes: {measured['gallery_codes']}",
+        f"mAP {_shown(measured['map'])}, gallery codes: {measured['gallery_codes']}",
         f"  {measured['queries']:,} queries, {measured['gallery']:,} gallery images, "
         f"{measured['bits']} bits, protocol {measured['protocol']}",
+        f"  95 % interval over queries:{_interval(measured['map_interval']) or ' undefined'}",
         f"  ties: expected over their orders; worst order {_shown(measured['map_worst'])}, "
         f"best {_shown(measured['map_best'])}",
         f"  precision within radius {measured['radius']}: "

@@ -228,7 +228,7 @@ def _legend(axes: Axes, chart: Chart, theme: Theme) -> None:
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
-        ncols=4 if max(len(curve.label) for curve in chart.curves) < 12 else 2,
+        ncols=max(1, min(4, 44 // (5 + max(len(curve.label) for curve in chart.curves)))),
         frameon=False,
         labelcolor=theme.text,
         columnspacing=1.2,
