@@ -1,33 +1,22 @@
-"""Search on Ray Tune: it runs the trials, and the Optuna study on disk says which.
-
-Ray Tune's own OptunaSearch is not used. It tells the study that a trial which was stopped early is
-complete with its early figure, leaves interrupted trials running in the study for ever, proposes
-the same again after a restart with the same seed, and remembers in a file that lags behind the
-study. ``_Asker`` is the same interface to Ray Tune, with ``tuning.study.Search`` behind it.
-"""
+"""Search for settings, confirm the winner, write what came out; ``trials`` runs the trainings."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.tune
 import torch
-from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
-from ray.tune.search import Searcher
 
-from schn_ray.cluster.session import Demand, cluster_cpus, cluster_gpus, ray_session
+from schn_ray.cluster.session import cluster_cpus, cluster_gpus, ray_session
 from schn_ray.cluster.shards import RayShards
-from schn_ray.cluster.train import train_on_ray, with_absolute_paths
+from schn_ray.cluster.train import with_absolute_paths
+from schn_ray.cluster.trials import Asker, fit
 from schn_ray.config import EvaluateConfig, TrainConfig
 from schn_ray.distributed import Workers
 from schn_ray.errors import SchnRayError
@@ -36,29 +25,18 @@ from schn_ray.manifest import AlreadyDone, Manifest, read_manifest, resumable_di
 from schn_ray.progress import Progress
 from schn_ray.report.tuning import report_search
 from schn_ray.store import Store, in_this_process, open_store
-from schn_ray.training import build_run, read_metrics, require_shareable
+from schn_ray.training import build_run, require_shareable
 from schn_ray.tuning import confirm
-from schn_ray.tuning.agenda import Agenda, Job, Runs, Trials
+from schn_ray.tuning.agenda import Agenda, Runs, Trials
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import count_search, write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
-from schn_ray.tuning.study import Outcome, Row, Search
-from schn_ray.tuning.trial import (
-    TRIALS,
-    Place,
-    Tell,
-    Train,
-    run_trial,
-    scores,
-    train_in_this_process,
-)
+from schn_ray.tuning.study import Row, Search
+from schn_ray.tuning.trial import TRIALS
 
 _TUNES_OWN = ".ray-tune"
-_MOST_DEATHS = 3  # of a trial's process, before the trial counts as failed
-_LOOK_EVERY_S = 0.2
 _ROWS_HERE = 20_000  # stores up to this size are coded in this process, sooner than actors start
-_DRIVER = {"memory": 2**20}  # Ray wants a resource; a share of a CPU could be missing to a worker
 
 
 @dataclass(frozen=True)
@@ -219,8 +197,8 @@ class _Work:
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         with Progress(what, total, "trials", done) as shown:
-            asker = _Asker(agenda, shown, ended)
-            _fit(asker, agenda.left(), self.at_once, self._settings(), self.out / _TUNES_OWN)
+            asker = Asker(agenda, shown, ended)
+            fit(asker, agenda.left(), self.at_once, self._settings(), self.out / _TUNES_OWN)
         if asker.stuck:
             raise SchnRayError(f"{asker.stuck}. Mend that and run the same command again")
 
@@ -317,140 +295,3 @@ def trials_at_once(effort: Effort) -> int:
             + ": use a smaller --at-once or --workers-per-trial, or add nodes"
         )
     return effort.at_once or room
-
-
-class _Asker(Searcher):
-    """Ray Tune asks it for trials and tells it of results; it passes both on to an agenda."""
-
-    def __init__(self, agenda: Agenda, shown: Progress, ended: Callable[[], None]) -> None:
-        super().__init__()  # naming a metric, Tune would insist on it in every result
-        self._agenda, self._shown, self._ended = agenda, shown, ended
-        self._jobs: dict[str, Job] = {}
-        self.stuck = ""  # why no trial can go on: the machine's fault, not the settings'
-
-    def set_search_properties(self, *_: object, **__: object) -> bool:
-        return True
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        job = None if self.stuck else self._agenda.next()
-        if job is None:
-            return str(Searcher.FINISHED)
-        self._jobs[trial_id] = job
-        # as text: Tune takes dictionaries apart
-        return {"config": job.config.model_dump_json(), "run": str(job.place.run)}
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        job = self._jobs.get(trial_id)
-        if job is None:
-            return
-        if "stuck" in result:  # it stays unfinished in the study, and is run again
-            self.stuck = f"{job.place.run.name}: {result['stuck']}"
-            del self._jobs[trial_id]
-        elif "outcome" in result:
-            self._finish(trial_id, Outcome(**json.loads(result["outcome"])))
-        elif self._agenda.heard(job.number, result["iteration"], result["score"]):
-            job.place.stop.touch()  # the trial looks for it as soon as this returns
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        if trial_id in self._jobs:
-            if result and ("outcome" in result or "stuck" in result):
-                self.on_trial_result(trial_id, result)
-            else:
-                reason = f"its process died {_MOST_DEATHS + 1} times; out of memory, perhaps"
-                self._finish(trial_id, Outcome("failed", reason=reason))
-
-    def _finish(self, trial_id: str, outcome: Outcome) -> None:
-        job = self._jobs.pop(trial_id)
-        self._agenda.finished(job.number, outcome)
-        job.place.stop.unlink(missing_ok=True)
-        self._ended()
-        self._shown.advance(1, self._agenda.note())
-
-    # nothing here is Tune's to keep: the study is on disk
-    def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_bytes(b"")
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-def _fit(asker: _Asker, jobs: int, at_once: int, settings: dict[str, Any], tunes_own: Path) -> None:
-    shutil.rmtree(tunes_own, ignore_errors=True)
-    tuner = ray.tune.Tuner(
-        ray.tune.with_resources(
-            ray.tune.with_parameters(_trial, settings=settings), _resources(settings, at_once)
-        ),
-        tune_config=TuneConfig(
-            search_alg=asker,
-            num_samples=jobs,
-            max_concurrent_trials=at_once,
-            reuse_actors=settings["workers"] == 1,  # a process has imported torch already
-        ),
-        run_config=RunConfig(
-            name="tune",
-            storage_path=str(tunes_own),
-            failure_config=FailureConfig(max_failures=_MOST_DEATHS),
-            verbose=0,
-        ),
-    )
-    tuner.fit()
-    shutil.rmtree(tunes_own, ignore_errors=True)
-
-
-def _resources(settings: dict[str, Any], at_once: int) -> PlacementGroupFactory:
-    if settings["workers"] > 1:
-        return PlacementGroupFactory([_DRIVER])  # its workers ask for themselves
-    demand = Demand(at_once, at_once, settings["cpus"], settings["gpus"])
-    return PlacementGroupFactory([demand.resources()])
-
-
-def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Run one trial in a process of Ray Tune's."""
-
-    def tell(iteration: int, score: float) -> None:
-        ray.tune.report({"iteration": iteration, "score": score})
-
-    trained = TrainConfig.model_validate_json(config["config"])
-    train = train_in_this_process if settings["workers"] == 1 else _on_workers(settings)
-    place, store = Place(Path(config["run"])), Path(settings["store"])
-    try:
-        outcome = run_trial(trained, store, place, tell, train, settings["objectives"])
-    except (SchnRayError, OSError) as error:
-        ray.tune.report({"stuck": str(error)})
-    else:
-        ray.tune.report({"outcome": json.dumps(asdict(outcome))})
-
-
-def _on_workers(settings: dict[str, Any]) -> Train:
-    """Return a training by a nested Ray Train run, whose workers are beside this process."""
-    demand = Demand(settings["workers"], settings["workers"], settings["cpus"], settings["gpus"])
-
-    def train(config: TrainConfig, store: Path, place: Place, tell: Tell) -> None:
-        failures: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                train_on_ray(config, store, place.run, demand, stop=place.stop)
-            except AlreadyDone:
-                pass
-            except BaseException as error:
-                failures.append(error)
-
-        told = len(scores(read_metrics(place.run)))
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(_LOOK_EVERY_S)
-            # only a thread of Tune's may report: this one
-            for iteration, score in scores(read_metrics(place.run))[told:]:
-                tell(iteration, score)
-                told += 1
-        if failures:
-            raise failures[0]
-
-    return train

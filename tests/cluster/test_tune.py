@@ -1,6 +1,11 @@
-"""The verb tune as a user types it, on Ray Tune, over handwritten shapes: tiny trials."""
+"""The verb tune as a user types it, on Ray Tune, with tiny trials.
+
+Each start of Ray Tune imports torch for seconds; what tests without Ray say too, of failures and of
+several objectives, is tried here with SCHN_RAY_TRIALS=1.
+"""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from schn_ray.tuning.study import Row, Search
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
+some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes a minute")
 FIXED = dict(setting.split("=") for setting in TINY)
 SPACE: dict[str, Any] = {
     "preset": "digits",
@@ -100,6 +106,7 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
     assert "config.base.codes.beta: 0.1 there, 1.0 now" in other.err
 
 
+@some_days
 def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_path: Path) -> None:
     values = SPACE | {
         "parameters": {"loss.hash_latent": {"choices": [1.0, 1e38]}},
@@ -117,6 +124,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_p
     assert "is not finite" in (tmp_path / "s" / "trials.csv").read_text()
 
 
+@some_days
 def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -> None:
     values = SPACE | {
         "parameters": {
