@@ -8,9 +8,11 @@ import pytest
 from gallery_codes import Codes, draw_codes, draw_ids, make_index, write_codes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from schn_ray.errors import SchnRayError
 from schn_ray.index import Index, build_index, open_index
+from schn_ray.index.scan import Flat, Pairs
 from schn_ray.manifest import AlreadyDone, new_directory, read_manifest
 
 
@@ -74,6 +76,27 @@ def test_more_queries_than_fit_at_once(tmp_path: Path) -> None:
     ids, codes = draw_ids(rng, 50), draw_codes(rng, 50, 32, 8)
     index = make_index(tmp_path, ids, codes, 32)
     check_against_brute_force(index, ids, codes, draw_codes(rng, 600, 32, 600), 7)
+
+
+def test_codes_without_clusters_are_scanned_by_radius(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    ids = draw_ids(rng, 4000)
+    codes, queries = (rng.integers(0, 256, (n, 3)).astype(np.uint8) for n in (4000, 80))
+    codes[:, 2] = queries[:, 2] = 0
+    queries[-3:, 2] = 255  # 8 bits away from all: too few are within the radius of the others
+    index = make_index(tmp_path, ids, codes, 24)
+    asked: list[int] = []
+    within = Flat.within
+
+    def counted(self: Flat, some: Codes, radii: NDArray[np.int32]) -> Pairs:
+        asked.append(len(some))
+        return within(self, some, radii)
+
+    monkeypatch.setattr(Flat, "within", counted)
+    check_against_brute_force(index, ids, codes, queries, 300)
+    assert sum(asked) >= 48  # all but the first block, from which the radius was learned
 
 
 def test_the_order_of_rows_and_parts_changes_nothing(tmp_path: Path) -> None:

@@ -176,6 +176,18 @@ class Index:
 
     def _nearest(self, queries: Bytes, near: _Near) -> Pairs:
         """Return codes with each query's k nearest rows, and all that tie with the last of them."""
+        if near.radius is None:
+            return self._by_rank(queries, near)
+        pairs = self._scan.within(queries, np.full(len(queries), near.radius, np.int32))
+        short = self._postings.levels(pairs, len(queries), near.k).found < near.k
+        if not short.any():
+            return pairs
+        rest = np.flatnonzero(short)
+        more = self._by_rank(queries[rest], near)
+        kept = Pairs(*(column[~short[pairs.queries]] for column in pairs))
+        return joined([kept, more._replace(queries=rest[more.queries])])
+
+    def _by_rank(self, queries: Bytes, near: _Near) -> Pairs:
         found = self._scan.nearest(queries, near.codes)
         counts = self._postings.counts(found.numbers)
         kth = kth_distance(found.distances, counts, near.k)
@@ -188,32 +200,39 @@ class Index:
             more = self._scan.within(queries[rest], kth[rest])
             more = more._replace(queries=rest[more.queries])
             pairs = joined([pairs, more])
-        near.learn(np.bincount(pairs.queries, minlength=len(queries)))
+        near.learn(np.bincount(pairs.queries, minlength=len(queries)), kth)
         return pairs
 
 
 class _Near:
-    """How many codes to ask for: those of k rows, and with ``spare`` what ties with the last.
+    """How codes are asked for: those of k rows, and with ``spare`` what ties with the last.
 
-    How many tie is guessed, and learned from the queries before.
+    How many tie is guessed, and learned from the queries before. Where the k-th row is equally far
+    from all of them, as in codes without clusters, it is quicker to scan for what is within that
+    ``radius``, with its ties, than to keep a heap of candidates.
     """
 
     def __init__(self, k: int, there: int, spare: bool) -> None:
         self.k, self._there, self._spare = k, there, spare
         self.codes = min(2 * k + 64 if spare else k, there)
+        self.radius: int | None = None
         self._learned = not spare
 
     def queries_at_once(self) -> int:
         """Return how many queries fit into memory; few where nothing was learned yet."""
+        if self.radius is not None:  # a query may have every code within it
+            return max(1, min(1024, _PAIRS // self._there))
         room = _CELLS // max(self.codes, 512)
         return max(16, min(1024, room)) if self._learned else 32
 
-    def learn(self, needed: NDArray[np.int64]) -> None:
-        """Take note of how many codes the queries of a block had up to the k-th row."""
-        self._learned = True
+    def learn(self, needed: NDArray[np.int64], kth: NDArray[np.int32]) -> None:
+        """Take note of how many codes a block's queries had up to the k-th row, and how far."""
         if self._spare:
+            if not self._learned and int(kth.max()) - int(kth.min()) <= 1:
+                self.radius = int(kth.max())
             usual = int(np.quantile(needed, 0.98)) + 8
             self.codes = min(max(usual, 16), self._there)
+        self._learned = True
 
 
 def open_index(path: str | Path) -> Index:
