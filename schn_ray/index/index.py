@@ -184,7 +184,7 @@ class Index:
             return pairs
         rest = np.flatnonzero(short)
         more = self._by_rank(queries[rest], near)
-        kept = Pairs(*(column[~short[pairs.queries]] for column in pairs))
+        kept = pairs.upto(np.where(short, -1, near.radius).astype(np.int32))
         return joined([kept, more._replace(queries=rest[more.queries])])
 
     def _by_rank(self, queries: Bytes, near: _Near) -> Pairs:
