@@ -19,6 +19,7 @@ from schn_ray.index.texts import Texts
 from schn_ray.index.training import kth_distance
 
 _CELLS = 1 << 21  # queries x codes that are held at once
+_QUICK_WIDTH = 8  # bytes; wider codes are scanned as fast for the nearest as for a radius
 _PAIRS = 1 << 24  # pairs within a radius that are held at once, in the worst case
 
 
@@ -72,7 +73,7 @@ class Index:
             np.empty(len(codes), np.int64),
             self,
         )
-        near, start = _Near(k, self.unique_codes, self._scan.spare), 0
+        near, start = _Near(k, self._codes, self._scan.spare), 0
         while start < len(codes):
             block = slice(start, start + near.queries_at_once())
             queries = np.ascontiguousarray(codes[block])
@@ -212,9 +213,10 @@ class _Near:
     ``radius``, with its ties, than to keep a heap of candidates.
     """
 
-    def __init__(self, k: int, there: int, spare: bool) -> None:
-        self.k, self._there, self._spare = k, there, spare
-        self.codes = min(2 * k + 64 if spare else k, there)
+    def __init__(self, k: int, codes: Bytes, spare: bool) -> None:
+        self.k, self._there, self._spare = k, len(codes), spare
+        self._quick = spare and codes.shape[1] <= _QUICK_WIDTH
+        self.codes = min(2 * k + 64 if spare else k, len(codes))
         self.radius: int | None = None
         self._learned = not spare
 
@@ -228,7 +230,7 @@ class _Near:
     def learn(self, needed: NDArray[np.int64], kth: NDArray[np.int32]) -> None:
         """Take note of how many codes a block's queries had up to the k-th row, and how far."""
         if self._spare:
-            if not self._learned and int(kth.max()) - int(kth.min()) <= 1:
+            if self._quick and not self._learned and int(kth.max()) - int(kth.min()) <= 1:
                 self.radius = int(kth.max())
             usual = int(np.quantile(needed, 0.98)) + 8
             self.codes = min(max(usual, 16), self._there)
