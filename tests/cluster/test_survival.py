@@ -134,8 +134,9 @@ def test_the_driver_is_killed(store: Path, undisturbed: Path, tmp_path: Path, tr
 @pytest.mark.parametrize("trial", TRIALS)
 def test_workers_come_and_go(store: Path, undisturbed: Path, tmp_path: Path, trial: int) -> None:
     out = tmp_path / "run"
-    train_until_killed(store, out, 2, 1, 0)
-    train_until_killed(store, out, 1, 2, 0)
+    # a moment later, as a checkpoint is written after the line of its iteration
+    train_until_killed(store, out, 2, 1, 0.5)
+    train_until_killed(store, out, 1, 2, 0.5)
     train(store, out)
     workers = [line["workers"] for line in read_metrics(out)]
     assert workers[0] == workers[-1] == 2
