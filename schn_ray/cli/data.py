@@ -46,6 +46,16 @@ def check(
     show(report.to_json(), render(report), as_json)
 
 
+SplitFrom = Annotated[
+    Path | None,
+    typer.Option("--split-from", help="Somebody's split: Parquet, CSV or JSON of role and id."),
+]
+LargestSide = Annotated[
+    int | None, typer.Option(min=1, help="Store larger images smaller: pixels of a side.")
+]
+Quality = Annotated[int | None, typer.Option(min=1, max=95, help="Of their JPEGs. Default: 90.")]
+
+
 def prepare(
     source: Source,
     out: Annotated[str, typer.Option("--out", help="Directory or URI to write.")],
@@ -56,16 +66,9 @@ def prepare(
         bool, typer.Option("--download", help="Fetch CIFAR-10 (or -100) into SOURCE first.")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split. Default: 0.")] = None,
-    split_from: Annotated[
-        Path | None,
-        typer.Option("--split-from", help="Somebody's split: Parquet, CSV or JSON of role and id."),
-    ] = None,
-    largest_side: Annotated[
-        int | None, typer.Option(min=1, help="Store larger images smaller: pixels of a side.")
-    ] = None,
-    quality: Annotated[
-        int | None, typer.Option(min=1, max=95, help="Of their JPEGs. Default: 90.")
-    ] = None,
+    split_from: SplitFrom = None,
+    largest_side: LargestSide = None,
+    quality: Quality = None,
     update: Annotated[
         bool, typer.Option("--update", help="Take in what is new, changed or gone in SOURCE.")
     ] = False,
