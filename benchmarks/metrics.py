@@ -121,7 +121,7 @@ class Peak(threading.Thread):
 def large(labels_file: Path, workers: int, bits: int, part_rows: int) -> dict[str, object]:
     from schn_ray.cluster.session import ray_session
     from schn_ray.cluster.shards import RayShards
-    from schn_ray.evaluation.counting import Ranked, count
+    from schn_ray.counting import Ranked, count
 
     rows = csr_array(np.loadtxt(labels_file, dtype=np.uint8))
     rng = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from users import TINY
 from schn_ray import protocols
 from schn_ray.config import ControlsConfig, EvaluateConfig, PrepareConfig, SourceConfig, TrainConfig
 from schn_ray.config import load as load_config
+from schn_ray.counting import Ranked, count
 from schn_ray.errors import SchnRayError
 from schn_ray.evaluation import (
     as_text,
@@ -32,7 +33,6 @@ from schn_ray.evaluation import (
     read_measured,
     read_queries,
 )
-from schn_ray.evaluation.counting import Ranked, count
 from schn_ray.histograms import distance_histograms, graded_histograms
 from schn_ray.labels import label_matrix
 from schn_ray.legacy import legacy_average_precision

@@ -20,7 +20,7 @@ LAYERS = [
     {"schn", "search", "check", "parts", "audit", "traffic", "duplicates"},
     {"loop", "plan", "serve"},
     {"store"},
-    {"galleries"},
+    {"galleries", "counting"},
     {"encode"},
     {"training"},
     {"evaluation"},
@@ -102,3 +102,7 @@ def test_the_core_runs_without_ray() -> None:
     modules = [f.stem for f in PACKAGE.glob("*.py") if f.stem not in ("cli", "__main__")]
     code = "; ".join(f"import schn_ray.{m}" for m in modules if m != "__init__")
     assert "ray" not in modules_after(code + "; import schn_ray.report.run")
+
+
+def test_workers_that_count_need_no_torch() -> None:
+    assert not modules_after("import schn_ray.counting") & {"torch", "torchvision", "sklearn"}

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array, vstack
 from schn_ray.bootstrap import interval, paired_difference
 from schn_ray.codes import initial_codes, pack
 from schn_ray.config import ControlsConfig
-from schn_ray.evaluation.counting import Ranked
+from schn_ray.counting import Ranked
 from schn_ray.hasher import Hasher, load
 from schn_ray.histograms import Histograms, distance_histograms
 from schn_ray.images import evaluation_view

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from schn_ray.codes import unpack
-from schn_ray.evaluation.counting import Ranked
+from schn_ray.counting import Ranked
 from schn_ray.histograms import GradedHistograms, Histograms
 from schn_ray.metrics import mean_or_none, precision_at, recall_at
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schn_ray.evaluation.counting import Ranked
+from schn_ray.counting import Ranked
 from schn_ray.store import Store
 
 BEST, WORST, BETWEEN = "best", "worst", "in between"

@@ -17,10 +17,10 @@ from schn_ray.audit import Audit, audit
 from schn_ray.bootstrap import LEVEL, by_class, interval
 from schn_ray.code_files import packed_codes
 from schn_ray.config import EvaluateConfig, SourceConfig
+from schn_ray.counting import Ranked, count
 from schn_ray.encode import Coding, encode_shards
 from schn_ray.errors import SchnRayError
 from schn_ray.evaluation.controls import measure_controls
-from schn_ray.evaluation.counting import Ranked, count
 from schn_ray.evaluation.diagrams import diagrams
 from schn_ray.evaluation.examples import examples
 from schn_ray.evaluation.files import AUDIT, CODES, DIAGRAMS, EXAMPLES, KIND, METRICS, write_queries

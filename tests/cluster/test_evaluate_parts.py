@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schn_ray.cluster.shards import RayShards
-from schn_ray.evaluation.counting import Ranked, count
+from schn_ray.counting import Ranked, count
 from schn_ray.graded import ndcg_at
 from schn_ray.histograms import GradedHistograms, graded_histograms
 from schn_ray.labels import label_matrix

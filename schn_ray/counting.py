@@ -1,4 +1,8 @@
-"""Histograms of a gallery in parts, counted wherever ``MapShards`` works, and summed: exact."""
+"""Histograms of a gallery in parts, counted wherever ``MapShards`` works, and summed: exact.
+
+Workers import this module and what it imports, so there is no torch in it: that is most of what a
+worker would hold.
+"""
 
 from __future__ import annotations
 
@@ -72,12 +76,15 @@ def count(
     parts = list(gallery_parts(gallery, part_rows))
     function = functools.partial(count_part, queries=queries, bits=bits)
     counted = (in_this_process if len(parts) == 1 else map_shards)(function, parts)
-    total: GradedHistograms | None = None
+    total: NDArray[np.int64] | None = None
     for part in counted:
-        total = part if total is None else total + part
+        if total is None:
+            total = part.astype(np.int64)
+        else:
+            total += part
     if total is None:
         raise SchnRayError("an empty gallery; wanted at least one row to rank")
-    return total
+    return GradedHistograms(total)
 
 
 def gallery_parts(gallery: Ranked, part_rows: int) -> Iterator[GalleryPart]:
@@ -87,6 +94,10 @@ def gallery_parts(gallery: Ranked, part_rows: int) -> Iterator[GalleryPart]:
         yield GalleryPart(number, gallery.codes[some], gallery.labels[some])
 
 
-def count_part(part: GalleryPart, queries: Ranked, bits: int) -> GradedHistograms:
-    """Count one part; run by whoever ``map_shards`` chooses."""
-    return graded_histograms(queries.codes, queries.labels, part.codes, part.labels, bits)
+def count_part(part: GalleryPart, queries: Ranked, bits: int) -> NDArray[np.unsignedinteger]:
+    """Count one part, as ``GradedHistograms`` have it, in numbers as narrow as its rows allow.
+
+    Run by whoever ``map_shards`` chooses; the counts travel.
+    """
+    h = graded_histograms(queries.codes, queries.labels, part.codes, part.labels, bits)
+    return h.counts.astype(np.min_scalar_type(part.rows))
