@@ -1,18 +1,9 @@
-"""Search for settings on a cluster: the verb ``tune``, as the entry point of a Ray job.
+r"""``schn-ray tune`` as a job: the same arguments, on the cluster that the job runs on.
 
-    ray job submit --working-dir jobs -- python tune.py STORE --space loss_weights --trials 100 \
-        --out SEARCH
-
-STORE and SEARCH lie where every node sees them. The options are those of ``schn-ray tune``; submit
-the same job again, and it goes on.
+ray job submit --working-dir . -- python jobs/tune.py \
+    /mnt/shared/store --space loss_weights --trials 100 --out /mnt/shared/search
 """
-
-import os
-import sys
 
 from schn_ray.cli import main
 
-if __name__ == "__main__":
-    os.environ.setdefault("RAY_ADDRESS", "auto")  # the cluster that the job runs on
-    sys.argv = ["schn-ray", "tune", *sys.argv[1:]]
-    main()
+main("tune")

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from schn_ray.cli import codes, data, demo, measuring, models
+from schn_ray.cli import cluster, codes, data, demo, measuring, models
 from schn_ray.cli.options import VERBOSE
 
 INTERRUPTED = 130
@@ -59,18 +59,22 @@ for _verb in (
     measuring.compare,
     measuring.report,
     models.export,
+    cluster.doctor,
     demo.demo,
 ):
     app.command()(_verb)
 
 
-def main() -> NoReturn:
-    """Run the command line; a user's error is a message and an exit code, not a traceback."""
+def main(*verb: str) -> NoReturn:
+    """Run the command line, or one verb with its arguments.
+
+    A user's error is a message and an exit code, not a traceback.
+    """
     from schn_ray.errors import SchnRayError
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app()
+        app([*verb, *sys.argv[1:]])
         sys.exit(0)
     except SchnRayError as error:
         _fail(str(error), error.exit_code)

@@ -1,0 +1,46 @@
+"""The doctor, and the files that describe clusters."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from users import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_doctor_finds_what_a_node_cannot_write(schn_ray: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = schn_ray("doctor", tmp_path, tmp_path / "file" / "below", "--json")
+    found = {f["what"]: f for f in json.loads(answer.out) if f["node"] != "cluster"}
+    assert answer.code == 1
+    assert found[str(tmp_path)]["level"] == "ok"
+    assert not list(tmp_path.glob("doctor*"))
+    assert found[str(tmp_path / "file" / "below")]["level"] == "error"
+    assert "NotADirectory" in found[str(tmp_path / "file" / "below")]["said"]
+    answer = schn_ray("doctor", tmp_path)
+    assert answer.code == 0, answer.out
+    assert re.search(r"^ok +cluster +torch", answer.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "deploy/machines.yaml"])
+def test_a_launcher_s_file_passes_ray_s_schema(name: str) -> None:
+    config = yaml.safe_load((ROOT / name).read_text())
+    validate_config(prepare_config(copy.deepcopy(config)))
+    config["surprise"] = 1
+    with pytest.raises(Exception, match="surprise"):
+        validate_config(prepare_config(config))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda p: p.stem)
+def test_a_job_is_its_verb(path: Path, schn_ray: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("schn_ray.cli.main", lambda *verb: asked.extend(verb))
+    exec(compile(path.read_text(), str(path), "exec"), {})
+    assert asked == [path.stem]
+    assert f"python jobs/{path.name}" in path.read_text()
