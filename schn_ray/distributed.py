@@ -17,9 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-_LARGE = (
-    2**24
-)  # weights: AlexNet's and VGG's classifiers, no layer that sees more than a row an image
+# weights: AlexNet's and VGG's classifiers have so many, no layer that sees several rows an image
+_LARGE = 2**24
 
 Gather = Callable[[Tensor], Tensor]
 """This worker's rows [b, ...] -> the rows of all workers [N, ...], in the order of the batch."""

@@ -19,9 +19,9 @@ from schn_ray.sources.columns import (
     wanted_columns,
 )
 from schn_ray.sources.listed import folder_of, root_of
-from schn_ray.sources.parquet import place_of, table_files
+from schn_ray.sources.parquet import place_of, table_files, table_shards
 from schn_ray.sources.places import is_uri, opened
-from schn_ray.sources.rows import BadRow, Row, Shard, cut, units_of
+from schn_ray.sources.rows import BadRow, Row, Shard, units_of
 
 SUFFIXES = (".arrow", ".feather")
 _FILE_MAGIC = b"ARROW1"
@@ -44,17 +44,13 @@ class Arrow:
         Raises:
             SchnRayError: no files or rows, a damaged file, a column missing or of another type.
         """
-        shards: list[Shard] = []
-        for name, size, at in table_files(self.location, SUFFIXES):
-            place = place_of(self.location, name)
-            with _batches(place) as (schema, batches):
-                check_columns(place, schema, self.config)
-                rows = sum(batch.num_rows for batch in batches)
-            for start, count in cut(rows, self.config.shard_rows):
-                shards.append(Shard(len(shards), count, start, (name,), size, (at,)))
-        if not shards:
-            raise SchnRayError(f"{self.location}: no rows in there")
-        return shards
+        files = table_files(self.location, SUFFIXES)
+        return table_shards(self.location, files, self.config.shard_rows, self._rows_of)
+
+    def _rows_of(self, place: str) -> int:
+        with _batches(place) as (schema, batches):
+            check_columns(place, schema, self.config)
+            return sum(batch.num_rows for batch in batches)
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Stream the shard's rows; only the columns that are needed are looked at."""

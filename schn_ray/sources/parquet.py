@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,17 +59,13 @@ class Parquet:
         Raises:
             SchnRayError: no files or rows, a damaged file, a column missing or of another type.
         """
-        shards: list[Shard] = []
-        for name, size, at in table_files(self.location):
-            place = self._place(name)
-            with _opened(place) as file:
-                check_columns(place, file.schema_arrow, self.config)
-                rows = file.metadata.num_rows
-            for start, count in cut(rows, self.config.shard_rows):
-                shards.append(Shard(len(shards), count, start, (name,), size, (at,)))
-        if not shards:
-            raise SchnRayError(f"{self.location}: no rows in there")
-        return shards
+        files = table_files(self.location)
+        return table_shards(self.location, files, self.config.shard_rows, self._rows_of)
+
+    def _rows_of(self, place: str) -> int:
+        with _opened(place) as file:
+            check_columns(place, file.schema_arrow, self.config)
+            return int(file.metadata.num_rows)
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Stream the shard's rows; only the columns that are needed are read."""
@@ -106,6 +102,26 @@ def table_files(
     if not (found := sorted(file for file in below if file[0].endswith(suffixes))):
         raise SchnRayError(f"{location}: no {' or '.join(suffixes)} files in there")
     return found
+
+
+def table_shards(
+    location: str,
+    files: list[tuple[str, int, str]],
+    shard_rows: int,
+    rows_of: Callable[[str], int],
+) -> list[Shard]:
+    """Cut files of tables into row ranges; ``rows_of`` looks at a place, and counts or refuses.
+
+    Raises:
+        SchnRayError: no rows; or raised by ``rows_of``.
+    """
+    shards: list[Shard] = []
+    for name, size, at in files:
+        for start, count in cut(rows_of(place_of(location, name)), shard_rows):
+            shards.append(Shard(len(shards), count, start, (name,), size, (at,)))
+    if not shards:
+        raise SchnRayError(f"{location}: no rows in there")
+    return shards
 
 
 def place_of(location: str, name: str) -> str:
