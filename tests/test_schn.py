@@ -50,6 +50,14 @@ def test_each_part_of_the_step_moves_only_what_it_may() -> None:
     }
 
 
+def test_only_the_image_network_has_gradients_that_factors_do_not_give() -> None:
+    """Others are averaged by their linear layers' factors: any other layer would go its own way."""
+    for name, network in make_schn().networks.named_children():
+        linear = {id(p) for m in network.modules() if type(m) is nn.Linear for p in m.parameters()}
+        others = [k for k, p in network.named_parameters() if id(p) not in linear]
+        assert bool(others) == (name == "image"), others
+
+
 @pytest.mark.parametrize("term", ["hash_latent", "cycle_semantic", "hash_semantic"])
 def test_no_gradient_of_the_latent_side_reaches_the_backbone(term: str) -> None:
     assert gradient_of_image_network(term) == 0
