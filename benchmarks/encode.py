@@ -4,7 +4,8 @@
 
 The loop decodes and codes images that lie in memory, in one process, on one thread, without Ray.
 With W workers the loop runs W times side by side, so that both share the same cores. Rates are
-after start-up: of Ray, from the W-th part to the one before the last W parts.
+after start-up: of Ray, from the W-th part to the one before the last W parts. Loop and Ray take
+turns, as a shared machine swings; each encoding is compared with the loops before and after it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import argparse
 import multiprocessing
 import tempfile
 import time
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -49,7 +53,8 @@ def main() -> None:
         with ray_session():
             for what, model, source, shard_rows in cases:
                 for workers in arguments.workers:
-                    show(what, workers, *measured(model, source, shard_rows, workers, folder))
+                    turns = Turns(model, source, shard_rows, workers, folder)
+                    show(what, workers, *turns.taken(arguments.rounds))
 
 
 def parsed() -> argparse.Namespace:
@@ -58,28 +63,43 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("cifar10", type=Path, nargs="?", default=default)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", nargs="+", default=["small", "alexnet"])
+    parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
 
-def show(what: str, workers: int, loop: float, ours: float) -> None:
+def show(what: str, workers: int, loops: list[float], ours: list[float]) -> None:
+    around = [(before + after) / 2 for before, after in pairwise(loops)]
+    ratios = [mine / loop for mine, loop in zip(ours, around, strict=True)]
     print(
-        f"{what}, {workers} worker(s): loop {loop:,.0f} images/s, encode {ours:,.0f} images/s, "
-        f"ratio {ours / loop:.2f}",
+        f"{what}, {workers} worker(s): loop {median(loops):,.0f} images/s, "
+        f"encode {median(ours):,.0f} images/s, ratio {median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})",
         flush=True,
     )
 
 
-def measured(
-    model: Path, source: Path, shard_rows: int, workers: int, folder: Path
-) -> tuple[float, float]:
-    """Return the images a second of the loop, before and after, and of encode."""
-    before = side_by_side(model, source, workers)
-    config = EncodeConfig(source=SourceConfig(shard_rows=shard_rows), batch_size=BATCH)
-    out = folder / f"{model.name}-{workers}"
-    opened = open_source(str(source), config.source)
-    encode(opened, model, out, config, RayShards("encoding", workers))
-    after = side_by_side(model, source, workers)
-    return (before + after) / 2, rate(out, workers)
+@dataclass(frozen=True)
+class Turns:
+    model: Path
+    source: Path
+    shard_rows: int
+    workers: int
+    folder: Path
+
+    def taken(self, rounds: int) -> tuple[list[float], list[float]]:
+        """Return images a second of the loop, once more than rounds, and of encode between them."""
+        loops, ours = [side_by_side(self.model, self.source, self.workers)], []
+        for turn in range(rounds):
+            ours.append(self._encoded(turn))
+            loops.append(side_by_side(self.model, self.source, self.workers))
+        return loops, ours
+
+    def _encoded(self, turn: int) -> float:
+        config = EncodeConfig(source=SourceConfig(shard_rows=self.shard_rows), batch_size=BATCH)
+        out = self.folder / f"{self.model.name}-{self.workers}-{turn}"
+        opened = open_source(str(self.source), config.source)
+        encode(opened, self.model, out, config, RayShards("encoding", self.workers))
+        return rate(out, self.workers)
 
 
 def rate(out: Path, workers: int) -> float:

@@ -28,6 +28,7 @@ from schn_ray.errors import SchnRayError
 from schn_ray.index import Index, build_index, open_index
 from schn_ray.index.scan import Bytes, words
 from schn_ray.manifest import kind_of
+from schn_ray.places import local_copy
 
 _PAIRS_AT_ONCE = 1 << 22  # compared at once
 _EDGES_AT_ONCE = 1 << 22  # joined at once
@@ -59,7 +60,7 @@ class Counted:
         )
 
 
-def find_duplicates(path: Path, radius: int, out: Path) -> Counted:
+def find_duplicates(path: Path | str, radius: int, out: Path) -> Counted:
     """Write the groups of a gallery as Parquet: ``group``, ``id``, ``uri``.
 
     Groups are numbered in the order of their first ids; rows come by group, then by id. Images
@@ -78,6 +79,7 @@ def find_duplicates(path: Path, radius: int, out: Path) -> Counted:
     if out.is_dir():
         raise SchnRayError(f"{out} is a directory; name the Parquet file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
+    path = local_copy(path)
     if kind_of(path) == "index":
         return _write(open_index(path), radius, out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".duplicates-") as folder:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.codes import pack, sign
@@ -30,22 +29,25 @@ from schn_ray.manifest import (
     is_finished,
     read_manifest,
     resumable_directory,
-    sha256_file,
 )
+from schn_ray.memory import keep_freed_memory
 from schn_ray.parts import (
     ID,
-    PARTS,
     URI,
     Codes,
     Done,
     Receipt,
-    part_path,
+    part_place,
+    parts_in,
+    read_column,
     read_part,
     read_receipt,
     read_receipts,
     remove_parts,
     write_part,
 )
+from schn_ray.places import as_location, join, written_at
+from schn_ray.places.files import is_there, sha256_and_size
 from schn_ray.plan import Plan, Task, make_plan
 from schn_ray.sources import BadRow, Row, Shard, Source, Unit, listing_sha256, units_of
 from schn_ray.store import MapShards, in_this_process, refuse_too_many, write_quarantine
@@ -57,7 +59,7 @@ LISTING = "listing"
 class Coding:
     """How images become codes; see ``EncodeConfig``."""
 
-    model: Path
+    model: str
     batch_size: int = 64
     relaxed: bool = False
     precision: PrecisionName = "float32"
@@ -65,8 +67,8 @@ class Coding:
 
 def encode(
     source: Source,
-    model: Path,
-    out: Path,
+    model: Path | str,
+    out: Path | str,
     config: EncodeConfig,
     map_shards: MapShards = in_this_process,
     update: bool = False,
@@ -76,8 +78,8 @@ def encode(
 
     Args:
         source: where the images are.
-        model: a finished run or a model directory.
-        out: directory for ``part-*.parquet``, ``quarantine.parquet`` and the manifest.
+        model: a finished run or a model directory; at a URI, a run.
+        out: directory, or URI, for ``part-*.parquet``, ``quarantine.parquet`` and the manifest.
         config: see there.
         map_shards: applies a function to all shards, on whatever machines.
         update: bring ``out`` up to date with the source: new and changed images are coded, those
@@ -101,16 +103,22 @@ def encode(
         "model": hasher.fingerprint,
     }
     again = update or retry_failed
-    coding = Coding(model.resolve(), config.batch_size, config.relaxed, config.precision)
-    with resumable_directory(out, "codes", recorded, made_from, LISTING, again) as draft:
-        plan = _plan(draft, shards, config, update, retry_failed)
+    coding = Coding(as_location(model), config.batch_size, config.relaxed, config.precision)
+    request = recorded, made_from, LISTING, again
+    with (
+        written_at(out) as mirror,
+        resumable_directory(mirror.here, "codes", *request) as draft,
+    ):
+        there = mirror.location
+        plan = _plan(draft, there, shards, config, update, retry_failed)
         if again:
             draft.begin()
-        remove_parts(out, plan.emptied)
-        encode_shards(source, plan.tasks, coding, out, map_shards)
-        remove_parts(out, ())
-        _put_repeated_ids_aside(out)
-        _conclude(draft, shards, config.source.max_bad_share)
+        mirror.send()
+        remove_parts(there, plan.emptied)
+        encode_shards(source, plan.tasks, coding, there, map_shards)
+        remove_parts(there, ())
+        _put_repeated_ids_aside(there)
+        _conclude(draft, there, shards, config.source.max_bad_share)
         if again:
             draft.counts |= {
                 "new": plan.new,
@@ -118,24 +126,23 @@ def encode(
                 "gone": plan.gone,
                 "tried_again": plan.failed,
             }
-    return read_manifest(out, "codes")
+    return read_manifest(mirror.here, "codes")
 
 
 def encode_shards(
     source: Source,
     shards: Sequence[Shard],
     coding: Coding,
-    out: Path,
+    out: str,
     map_shards: MapShards = in_this_process,
 ) -> None:
     """Write a part a shard; one that is there is written again."""
-    out.mkdir(parents=True, exist_ok=True)
-    function = functools.partial(encode_shard, source=source, coding=coding, out=out.resolve())
+    function = functools.partial(encode_shard, source=source, coding=coding, out=out)
     for _ in map_shards(function, list(shards)):
         pass  # receipts are read from the parts, where they will also be after a kill
 
 
-def encode_shard(shard: Shard, source: Source, coding: Coding, out: Path) -> int:
+def encode_shard(shard: Shard, source: Source, coding: Coding, out: str) -> int:
     """Code one shard and write its part; run by whoever ``map_shards`` chooses.
 
     Returns:
@@ -144,9 +151,9 @@ def encode_shard(shard: Shard, source: Source, coding: Coding, out: Path) -> int
     Raises:
         SchnRayError: the shard has other rows than were listed, or the part cannot be written.
     """
-    path = part_path(out, shard.number)
-    old = read_part(path) if path.exists() else None
-    kept = _kept(shard, path, old)
+    place = part_place(out, shard.number)
+    old = read_part(place) if is_there(place) else None
+    kept = _kept(shard, place, old)
     hasher = _loaded(coding.model, coding.precision)
     units = units_of(shard) if shard.rows else []
     rows = _Rows(hasher, coding, shard.rows, old)
@@ -250,13 +257,13 @@ def _changed_meanwhile(unit: Unit) -> SchnRayError:
     )
 
 
-def _kept(shard: Shard, path: Path, old: Codes | None) -> tuple[Codes, list[Done]] | None:
+def _kept(shard: Shard, place: str, old: Codes | None) -> tuple[Codes, list[Done]] | None:
     """Return what stays of the part that is there: rows, and what they are the rows of."""
     if not isinstance(shard, Task) or not shard.kept or old is None:
         return None
     staying = Counter(shard.kept)
     rows, done, start = [np.zeros(0, np.int64)], [], 0
-    for before in read_receipt(path).done:
+    for before in read_receipt(place).done:
         if staying[before.unit]:
             staying[before.unit] -= 1
             rows.append(np.arange(start, start + before.coded))
@@ -266,7 +273,12 @@ def _kept(shard: Shard, path: Path, old: Codes | None) -> tuple[Codes, list[Done
 
 
 def _plan(
-    draft: Draft, shards: list[Shard], config: EncodeConfig, update: bool, retry: bool
+    draft: Draft,
+    there: str,
+    shards: list[Shard],
+    config: EncodeConfig,
+    update: bool,
+    retry: bool,
 ) -> Plan:
     """Compare the source with the parts.
 
@@ -276,8 +288,8 @@ def _plan(
             update was asked for.
     """
     if finished := is_finished(draft.path):
-        _refuse_changed_parts(draft.path)
-    plan = make_plan(shards, read_receipts(draft.path), config.source.shard_rows, retry)
+        _refuse_changed_parts(read_manifest(draft.path, "codes"), there)
+    plan = make_plan(shards, read_receipts(there), config.source.shard_rows, retry)
     if finished and not plan.tasks and not plan.emptied:
         raise AlreadyDone(draft.path, "codes")
     if retry and not update and (plan.new or plan.changed or plan.gone):
@@ -288,37 +300,37 @@ def _plan(
     return plan
 
 
-def _refuse_changed_parts(out: Path) -> None:
-    for name, sha256 in read_manifest(out, "codes").files.items():
-        file = out / name
-        if file.is_file() and sha256_file(file) != sha256:
+def _refuse_changed_parts(made: Manifest, there: str) -> None:
+    for name, sha256 in made.files.items():
+        place = join(there, name)
+        if is_there(place) and sha256_and_size(place)[0] != sha256:
             raise SchnRayError(
-                f"{file} differs from its manifest; remove this file and run encode --update: it "
+                f"{place} differs from its manifest; remove this file and run encode --update: it "
                 "is made again"
             )
 
 
-def _put_repeated_ids_aside(out: Path) -> None:
+def _put_repeated_ids_aside(out: str) -> None:
     """Take rows out of the parts whose id an earlier row has; the first that was coded keeps it.
 
     Two passes, so that memory holds 8 bytes an id: hashes first, then only the ids whose hash
     came twice.
     """
-    paths = sorted(out.glob(PARTS))
-    hashes = [np.fromiter(map(hash, _column(path, ID)), np.int64) for path in paths]
+    places = parts_in(out)
+    hashes = [np.fromiter(map(hash, read_column(place, ID)), np.int64) for place in places]
     values = np.sort(np.concatenate([np.zeros(0, np.int64), *hashes]))
     twice = np.unique(values[1:][values[1:] == values[:-1]])
     first: dict[str, str] = {}
-    for path, of_part in zip(paths, hashes, strict=True):
+    for place, of_part in zip(places, hashes, strict=True):
         suspects = np.flatnonzero(np.isin(of_part, twice)) if len(twice) else twice
-        if repeated := _repeated(path, suspects, first):
-            _put_aside(path, repeated)
+        if repeated := _repeated(place, suspects, first):
+            _put_aside(out, place, repeated)
 
 
-def _repeated(path: Path, suspects: NDArray[np.int64], first: dict[str, str]) -> dict[int, BadRow]:
+def _repeated(place: str, suspects: NDArray[np.int64], first: dict[str, str]) -> dict[int, BadRow]:
     if not len(suspects):
         return {}
-    ids, uris, found = _column(path, ID), _column(path, URI), {}
+    ids, uris, found = read_column(place, ID), read_column(place, URI), {}
     for row in suspects.tolist():
         if ids[row] in first:
             why = f"same id as {first[ids[row]]}"
@@ -328,19 +340,19 @@ def _repeated(path: Path, suspects: NDArray[np.int64], first: dict[str, str]) ->
     return found
 
 
-def _put_aside(path: Path, rows: dict[int, BadRow]) -> None:
-    codes, receipt, done, start = read_part(path), read_receipt(path), [], 0
+def _put_aside(out: str, place: str, rows: dict[int, BadRow]) -> None:
+    codes, receipt, done, start = read_part(place), read_receipt(place), [], 0
     for one in receipt.done:
         bad = tuple(rows[row] for row in range(start, start + one.coded) if row in rows)
         done.append(Done(one.unit, one.coded - len(bad), one.quarantined + bad))
         start += one.coded
     keep = np.array([row for row in range(len(codes.ids)) if row not in rows], np.int64)
-    write_part(path.parent, codes.take(keep), Receipt(receipt.number, tuple(done)))
+    write_part(out, codes.take(keep), Receipt(receipt.number, tuple(done)))
 
 
-def _conclude(draft: Draft, shards: list[Shard], max_bad_share: float) -> None:
+def _conclude(draft: Draft, there: str, shards: list[Shard], max_bad_share: float) -> None:
     """Count, once more from the parts themselves: rows in = coded + quarantined."""
-    receipts = read_receipts(draft.path).values()
+    receipts = read_receipts(there).values()
     rows, listed = sum(receipt.rows for receipt in receipts), sum(shard.rows for shard in shards)
     if rows != listed:
         raise SchnRayError(
@@ -352,12 +364,10 @@ def _conclude(draft: Draft, shards: list[Shard], max_bad_share: float) -> None:
     refuse_too_many(quarantined, rows, max_bad_share)
     coded = rows - len(quarantined)
     draft.counts |= {"rows": rows, "coded": coded, "quarantined": len(quarantined)}
-
-
-def _column(path: Path, name: str) -> list[str]:
-    return list(pq.read_table(path, columns=[name])[name].to_pylist())
+    draft.known |= {Path(place).name: sha256_and_size(place) for place in parts_in(there)}
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(model: Path, precision: PrecisionName) -> Hasher:
+def _loaded(model: str, precision: PrecisionName) -> Hasher:
+    keep_freed_memory()
     return load(model, precision=precision)

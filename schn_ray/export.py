@@ -72,7 +72,7 @@ class _WithNormalisation(nn.Module):
 
 
 def export_onnx(
-    model: Path, out: Path, images: str = "digits", evaluation: Path | None = None
+    model: Path | str, out: Path, images: str = "digits", evaluation: Path | None = None
 ) -> Checked:
     """Write FILE.onnx, FILE.json and FILE.md, and compare with the network.
 

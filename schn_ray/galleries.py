@@ -9,7 +9,6 @@ one that is there is not made again.
 from __future__ import annotations
 
 import functools
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from schn_ray.errors import SchnRayError
 from schn_ray.index.together import Searchable, open_together
 from schn_ray.manifest import Manifest, read_manifest, resumable_directory, verify_files
 from schn_ray.parts import ID, PARTS
+from schn_ray.places import as_location, join, local_copy, written_at
+from schn_ray.places.files import is_there, new_file, open_file, sha256_and_size
 from schn_ray.search import Wanted
 from schn_ray.sources import Shard
 from schn_ray.store import MapShards, in_this_process
@@ -31,9 +32,9 @@ _ROWS_AT_ONCE = 4096
 
 
 def search_gallery(
-    indexes: Sequence[Path],
-    queries: Path,
-    out: Path,
+    indexes: Sequence[Path | str],
+    queries: Path | str,
+    out: Path | str,
     wanted: Wanted,
     map_shards: MapShards = in_this_process,
 ) -> Manifest:
@@ -42,7 +43,7 @@ def search_gallery(
     Args:
         indexes: one or more, of one model; searched as one.
         queries: codes of the same model.
-        out: directory for ``matches-*.parquet`` and the manifest.
+        out: directory, or URI, for ``matches-*.parquet`` and the manifest.
         wanted: how many, how near.
         map_shards: applies a function to all parts, on whatever machines.
 
@@ -50,59 +51,64 @@ def search_gallery(
         AlreadyDone: ``out`` was finished by the same request.
         SchnRayError: other models, damaged files, or ``out`` holds something else.
     """
-    paths = [path.resolve() for path in indexes]
-    opened, source = open_together(paths), read_manifest(queries, "codes")
-    _require_same_model(opened, source, queries)
+    places, asked = [as_location(path) for path in indexes], as_location(queries)
+    copies = [local_copy(path) for path in indexes]
+    opened, source = open_together(copies), read_manifest(local_copy(queries), "codes")
+    _require_same_model(opened, source, asked)
     config = {"k": wanted.k, "radius": wanted.radius}
     made_from = {
-        "indexes": [read_manifest(path, "index").fingerprint for path in paths],
+        "indexes": [read_manifest(path, "index").fingerprint for path in copies],
         "queries": source.fingerprint,
     }
-    with resumable_directory(out, "matches", config, made_from) as draft:
-        verify_files(queries, source)
-        shards = [_shard(path) for path in sorted(queries.glob(PARTS))]
-        left = [shard for shard in shards if not _part(out, shard).exists()]
+    with (
+        written_at(out) as mirror,
+        resumable_directory(mirror.here, "matches", config, made_from) as draft,
+    ):
+        mirror.send()
+        verify_files(local_copy(queries), source)
+        shards = [_shard(path) for path in sorted(local_copy(queries).glob(PARTS))]
+        left = [shard for shard in shards if not is_there(_part(mirror.location, shard))]
         work = functools.partial(
-            search_part, indexes=paths, queries=queries.resolve(), out=out.resolve(), wanted=wanted
+            search_part, indexes=places, queries=asked, out=mirror.location, wanted=wanted
         )
         for _ in map_shards(work, left):
             pass  # counted below, where parts of an earlier run are, too
-        for path in out.glob("*.partial"):
+        for path in mirror.here.glob("*.partial"):
             path.unlink()  # of killed workers
-        counted = [pq.read_metadata(_part(out, shard)).num_rows for shard in shards]
+        parts = [_part(mirror.location, shard) for shard in shards]
+        draft.known |= {Path(part).name: sha256_and_size(part) for part in parts}
+        counted = [_rows_of(part) for part in parts]
         if sum(counted) != sum(shard.rows for shard in shards):
             raise SchnRayError(f"{out}: the parts do not answer for all queries; remove it")
         draft.counts |= {"queries": sum(counted), "parts": len(shards), "rows": len(opened)}
-    return read_manifest(out, "matches")
+    return read_manifest(mirror.here, "matches")
 
 
 def search_part(
-    shard: Shard, indexes: Sequence[Path], queries: Path, out: Path, wanted: Wanted
+    shard: Shard, indexes: Sequence[str], queries: str, out: str, wanted: Wanted
 ) -> int:
     """Search for the codes of one part and write what was found.
 
     Returns:
         The part's number.
     """
-    path = _part(out, shard)
+    place, schema = _part(out, shard), _schema(wanted)
     index = _opened(tuple(indexes))
-    # a name of its own: a worker that was given up may still be at work on the same part
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with pq.ParquetFile(queries / shard.files[0]) as part:
-            schema = _schema(wanted)
-            with pq.ParquetWriter(beside, schema) as writer:
-                for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
-                    table = pa.Table.from_batches([batch])
-                    writer.write_table(_matches(index, table, wanted).cast(schema))
-        beside.rename(path)
+        with (
+            open_file(join(queries, shard.files[0])) as file,
+            pq.ParquetFile(file) as part,
+            new_file(place) as beside,
+            pq.ParquetWriter(beside, schema) as writer,
+        ):
+            for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
+                table = pa.Table.from_batches([batch])
+                writer.write_table(_matches(index, table, wanted).cast(schema))
     except OSError as error:
         raise SchnRayError(
-            f"cannot write {path}: {error.strerror or error}. The parts before it stay: make room "
+            f"cannot write {place}: {error.strerror or error}. The parts before it stay: make room "
             "and run the same command again"
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return shard.number
 
 
@@ -144,11 +150,16 @@ def _shard(path: Path) -> Shard:
     return Shard(number, rows, files=(path.name,), bytes=path.stat().st_size)
 
 
-def _part(out: Path, shard: Shard) -> Path:
-    return out / f"matches-{shard.number:05}.parquet"
+def _part(out: str, shard: Shard) -> str:
+    return join(out, f"matches-{shard.number:05}.parquet")
 
 
-def _require_same_model(index: Searchable, source: Manifest, queries: Path) -> None:
+def _rows_of(part: str) -> int:
+    with open_file(part) as file:
+        return int(pq.read_metadata(file).num_rows)
+
+
+def _require_same_model(index: Searchable, source: Manifest, queries: str) -> None:
     if (source.config["bits"], source.made_from["model"]) != (index.bits, index.model):
         raise SchnRayError(
             f"{queries} was coded by another model than the index; its codes mean something else"
@@ -156,5 +167,5 @@ def _require_same_model(index: Searchable, source: Manifest, queries: Path) -> N
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(indexes: tuple[Path, ...]) -> Searchable:
+def _opened(indexes: tuple[str, ...]) -> Searchable:
     return open_together(indexes)

@@ -31,6 +31,7 @@ from schn_ray.networks.image import (
     default_image_sizes,
     normalisation,
 )
+from schn_ray.places import local_copy
 from schn_ray.precision import Precision
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
@@ -137,12 +138,13 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def model_directory(path: Path) -> Path:
-    """Return where the artifact lies, given a finished run or a model directory.
+def model_directory(path: Path | str) -> Path:
+    """Return where the artifact lies, given a model directory or a finished run, also at a URI.
 
     Raises:
         SchnRayError: neither.
     """
+    path = local_copy(path, MODEL)
     if (path / SPEC).is_file():
         return path
     read_manifest(path, "run")
@@ -152,12 +154,12 @@ def model_directory(path: Path) -> Path:
 def load(
     path: str | Path, device: torch.device | None = None, precision: PrecisionName = "float32"
 ) -> Hasher:
-    """Load a hasher from a finished run or a model directory.
+    """Load a hasher from a finished run, also at a URI, or from a model directory.
 
     Raises:
         SchnRayError: there is no such model, or it is damaged.
     """
-    path = model_directory(Path(path))
+    path = model_directory(path)
     try:
         values: Any = yaml.safe_load((path / SPEC).read_text())
         spec = validated(HasherSpec, values)
@@ -175,7 +177,7 @@ def load(
     return hasher
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path | str) -> str:
     """Return the SHA-256 over weights and spec of a run or model: what decides its codes."""
     path = model_directory(path)
     parts = [sha256_file(path / name) for name in (WEIGHTS, SPEC)]

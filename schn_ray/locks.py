@@ -16,7 +16,7 @@ _LOOK_AGAIN_S = 0.2
 
 
 @contextmanager
-def locked(lock: Path, path: Path, wait_s: float = 0.0) -> Iterator[None]:
+def locked(lock: Path, path: Path | str, wait_s: float = 0.0) -> Iterator[None]:
     """Be the only process that writes ``path``, by a lock file that its death unlocks too.
 
     Raises:

@@ -115,6 +115,7 @@ class Run:
             "best_map": self.best_map,
             "not_better": self.not_better,
         }
+        path.mkdir(parents=True, exist_ok=True)
         beside = path / f"{LAST}.partial"
         with beside.open("wb") as file:
             torch.save(state, file)

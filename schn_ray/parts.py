@@ -8,8 +8,8 @@ all, and what is left to do can always be seen from the parts alone.
 
 from __future__ import annotations
 
+import fnmatch
 import json
-import uuid
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from schn_ray.code_files import CODE, code_column, packed_codes
 from schn_ray.errors import SchnRayError
+from schn_ray.places import as_location, join
+from schn_ray.places.files import names_in, new_file, open_file, remove_file
 from schn_ray.sources import BadRow, Unit
 
 ID, URI, SHA256, RELAXED = "id", "uri", "sha256", "relaxed"
@@ -103,12 +105,18 @@ class Codes:
         )
 
 
-def part_path(out: Path, number: int) -> Path:
+def part_place(out: str, number: int) -> str:
     """Return where a part lies."""
-    return out / f"part-{number:05}.parquet"
+    return join(out, f"part-{number:05}.parquet")
 
 
-def write_part(out: Path, codes: Codes, receipt: Receipt) -> None:
+def parts_in(out: Path | str) -> list[str]:
+    """Return the places of all parts, in the order of their numbers."""
+    location = as_location(out)
+    return [join(location, name) for name in sorted(fnmatch.filter(names_in(location), PARTS))]
+
+
+def write_part(out: str, codes: Codes, receipt: Receipt) -> None:
     """Write a part and its receipt, whole or not at all; an older one is replaced.
 
     Raises:
@@ -116,29 +124,27 @@ def write_part(out: Path, codes: Codes, receipt: Receipt) -> None:
     """
     if len(codes.ids) != receipt.coded:
         raise AssertionError(f"{len(codes.ids)} codes for a receipt of {receipt.coded}")
-    path = part_path(out, receipt.number)
-    # a name of its own: a worker that was given up may still be at work on the same part
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    place = part_place(out, receipt.number)
     metadata = {_RECEIPT: _packed(receipt)}
     try:
-        pq.write_table(_table(codes).replace_schema_metadata(metadata), beside)
-        beside.rename(path)
+        with new_file(place) as beside:
+            pq.write_table(_table(codes).replace_schema_metadata(metadata), beside)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise SchnRayError(
-            f"cannot write {path}: {error.strerror or error}. The parts before it stay: make room "
+            f"cannot write {place}: {error.strerror or error}. The parts before it stay: make room "
             "and run the same command again"
         ) from error
 
 
-def read_part(path: Path) -> Codes:
+def read_part(place: str) -> Codes:
     """Read the rows of a part.
 
     Raises:
         SchnRayError: a damaged file.
     """
     try:
-        table = pq.read_table(path)
+        with open_file(place) as file:
+            table = pq.read_table(file)
         relaxed = np.zeros((len(table), 0), np.float16)
         if RELAXED in table.column_names:
             column = table[RELAXED].combine_chunks()
@@ -146,40 +152,49 @@ def read_part(path: Path) -> Codes:
         ids, uris = table[ID].to_pylist(), table[URI].to_pylist()
         return Codes(ids, uris, packed_codes(table), packed_codes(table, SHA256), relaxed)
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(place, error) from error
 
 
-def read_receipts(out: Path) -> dict[int, Receipt]:
+def read_receipts(out: str) -> dict[int, Receipt]:
     """Read the receipts of all parts, by number.
 
     Raises:
         SchnRayError: a damaged part.
     """
-    receipts = [read_receipt(path) for path in sorted(out.glob(PARTS))]
+    receipts = [read_receipt(place) for place in parts_in(out)]
     return {receipt.number: receipt for receipt in receipts}
 
 
-def remove_parts(out: Path, numbers: Iterable[int]) -> None:
+def remove_parts(out: str, numbers: Iterable[int]) -> None:
     """Remove parts of which nothing is left, and what killed workers left half-written."""
     for number in numbers:
-        part_path(out, number).unlink()
-    for path in out.glob(UNFINISHED):
-        path.unlink(missing_ok=True)
+        remove_file(part_place(out, number))
+    for name in fnmatch.filter(names_in(out), UNFINISHED):
+        remove_file(join(out, name))
 
 
-def read_codes(out: Path) -> tuple[pa.Table, NDArray[np.uint8]]:
+def read_column(place: str, name: str) -> list[str]:
+    """Read one column of a part."""
+    with open_file(place) as file:
+        return list(pq.read_table(file, columns=[name])[name].to_pylist())
+
+
+def read_codes(out: Path | str) -> tuple[pa.Table, NDArray[np.uint8]]:
     """Read all parts in order -> (table of id and uri, packed codes [n, ceil(K / 8)]).
 
     Raises:
         SchnRayError: there is no part.
     """
-    parts = sorted(out.glob(PARTS))
-    if not parts:
+    places = parts_in(out)
+    if not places:
         raise SchnRayError(f"{out} holds no {PARTS}")
-    columns = [ID, URI, CODE]
-    tables = [pq.read_table(part, columns=columns).replace_schema_metadata() for part in parts]
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables(map(_codes_of, places))
     return table.select([ID, URI]), packed_codes(table)
+
+
+def _codes_of(place: str) -> pa.Table:
+    with open_file(place) as file:
+        return pq.read_table(file, columns=[ID, URI, CODE]).replace_schema_metadata()
 
 
 def _table(codes: Codes) -> pa.Table:
@@ -223,21 +238,22 @@ def _plain(done: Done) -> list[Any]:
     return [unit.file, unit.start, unit.rows, unit.stamp, done.coded, bad]
 
 
-def read_receipt(path: Path) -> Receipt:
+def read_receipt(place: str) -> Receipt:
     """Read the receipt of one part.
 
     Raises:
         SchnRayError: a damaged part.
     """
     try:
-        packed = pq.read_schema(path).metadata[_RECEIPT]
+        with open_file(place) as file:
+            packed = pq.read_schema(file).metadata[_RECEIPT]
         return receipt_of(json.loads(zlib.decompress(packed)))
     except (OSError, KeyError, TypeError, ValueError, zlib.error, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(place, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> SchnRayError:
+def _damaged(place: str, error: Exception) -> SchnRayError:
     return SchnRayError(
-        f"{path} is damaged or not a part that encode wrote ({error}); remove this file and run "
+        f"{place} is damaged or not a part that encode wrote ({error}); remove this file and run "
         "encode --update: it codes what is missing"
     )

@@ -87,10 +87,10 @@ def search_images(
 
 
 def found(
-    indexes: Sequence[Path],
+    indexes: Sequence[Path | str],
     wanted: Wanted,
     images: Sequence[Path] = (),
-    model: Path | None = None,
+    model: Path | str | None = None,
     ids: Sequence[str] = (),
     codes: Sequence[str] = (),
 ) -> list[Result]:

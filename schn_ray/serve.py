@@ -173,7 +173,7 @@ def _counts(found: Result) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count is not None}
 
 
-def open_service(index: Path, model: Path, config: ServeConfig) -> Service:
+def open_service(index: Path | str, model: Path | str, config: ServeConfig) -> Service:
     """Open an index and the model that coded it.
 
     Raises:

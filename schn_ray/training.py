@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,14 @@ from schn_ray.locks import locked
 from schn_ray.loop import Iteration, Run, ValidationImages, train
 from schn_ray.manifest import (
     LOCK,
+    Draft,
     Manifest,
     read_manifest,
     resumable_directory,
     write_atomically,
 )
+from schn_ray.places import Mirror, as_location, followed, is_uri, join, written_at
+from schn_ray.places.files import read_file
 from schn_ray.precision import Precision
 from schn_ray.schn import Schn, SchnNetworks
 from schn_ray.store import Store, open_store
@@ -133,7 +136,7 @@ def _networks(config: TrainConfig, classes: int) -> SchnNetworks:
 def finish_run(
     run: Run,
     store: Store,
-    out: Path,
+    out: Path | str,
     reported: Callable[[Iteration], None] = lambda _: None,
     tensorboard: bool = False,
 ) -> None:
@@ -142,7 +145,7 @@ def finish_run(
     Args:
         run: at its beginning.
         store: what it was built from.
-        out: the run's directory; the first worker writes there.
+        out: the run's directory, or its URI; the first worker writes there.
         reported: called after each iteration, when its checkpoint is on disk.
         tensorboard: write ``RUN/tensorboard`` too.
 
@@ -150,21 +153,25 @@ def finish_run(
         Diverged: see ``loop.train``.
     """
     first = run.workers.rank == 0
-    # the workers of a driver that was killed may still be writing
-    alone = locked(out / CHECKPOINTS / LOCK, out, _DYING_S) if first else nullcontext()
-    with alone:
+    with ExitStack() as held:
+        if first and not is_uri(location := as_location(out)):
+            # the workers of a driver that was killed may still be writing
+            held.enter_context(locked(Path(location, CHECKPOINTS, LOCK), Path(out), _DYING_S))
         run.workers.meet()
-        run.load(out / CHECKPOINTS)
-        recorder = Recorder(out, run, tensorboard) if first else None
+        mirror = held.enter_context(followed(as_location(out)))
+        run.load(mirror.here / CHECKPOINTS)
+        recorder = Recorder(mirror.here, run, tensorboard) if first else None
 
         def report(measured: Iteration, best: bool) -> None:
             if recorder:
                 recorder.record(measured, best)
+                mirror.send()
             reported(measured)
 
         train(run, report)
         if recorder:
             recorder.finish(store)
+            mirror.send()
 
 
 class Recorder:
@@ -203,13 +210,37 @@ class Recorder:
         beside.rename(self.path / LEARNED)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path | str) -> list[dict[str, Any]]:
     """Read the whole lines of a run's ``metrics.jsonl``, also while it is being written."""
-    file = path / METRICS
-    if not file.is_file():
+    try:
+        text = read_file(join(as_location(run), METRICS)).decode()
+    except FileNotFoundError:
         return []
-    lines = file.read_text().split("\n")[:-1]  # what follows the last newline is unfinished
+    lines = text.split("\n")[:-1]  # what follows the last newline is unfinished
     return [json.loads(line) for line in lines]
+
+
+@contextmanager
+def opened_run(
+    out: Path | str, config: TrainConfig, store: Store
+) -> Iterator[tuple[Mirror, Draft]]:
+    """Open a run's directory, or its URI, to write what ``config`` makes of a store.
+
+    Raises:
+        AlreadyDone: it was finished by the same request.
+        SchnRayError: it holds something else, or another process writes it now.
+    """
+    with (
+        written_at(out) as mirror,
+        resumable_directory(mirror.here, "run", *run_request(config, store)) as draft,
+    ):
+        yield mirror, draft
+
+
+def conclude_run(mirror: Mirror, draft: Draft, store: Store) -> None:
+    """Say in a run's manifest what its workers wrote."""
+    mirror.fetch_all()
+    draft.counts |= count_run(mirror.here, store)
 
 
 def run_request(config: TrainConfig, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -230,7 +261,7 @@ def count_run(path: Path, store: Store) -> dict[str, Any]:
 
 
 def train_here(
-    config: TrainConfig, store_path: Path, out: Path, tensorboard: bool = False
+    config: TrainConfig, store_path: Path | str, out: Path | str, tensorboard: bool = False
 ) -> Manifest:
     """Train in this process, without Ray; interrupted, the same call goes on.
 
@@ -239,13 +270,14 @@ def train_here(
         SchnRayError: ``out`` holds something else, or the store can't be trained on.
     """
     store = open_store(store_path, verify=True)
-    with resumable_directory(out, "run", *run_request(config, store)) as draft:
+    with opened_run(out, config, store) as (mirror, draft):
         if tensorboard:
             require_tensorboard()
         run = build_run(config, store, Workers(), best_device(), threads=os.cpu_count() or 1)
-        finish_run(run, store, out, tensorboard=tensorboard)
-        draft.counts |= count_run(out, store)
-    return read_manifest(out, "run")
+        mirror.send()
+        finish_run(run, store, mirror.location, tensorboard=tensorboard)
+        conclude_run(mirror, draft, store)
+    return read_manifest(mirror.here, "run")
 
 
 def _model_card(run: Run, measured: Iteration) -> str:

@@ -10,8 +10,9 @@ PACKAGE = Path(__file__).parents[1] / "schn_ray"
 # each may import those before it, and its own line
 LAYERS = [
     {"__init__", "errors", "presets", "search_spaces"},
-    {"config", "progress", "code_files", "locks"},
+    {"config", "progress", "code_files", "locks", "memory"},
     {"manifest", "labels", "distributed", "images", "precision", "board", "unseen"},
+    {"places"},
     {"centres", "losses", "networks", "histograms", "batches", "versions"},
     {"codes", "metrics", "graded", "first_hit", "bootstrap"},
     {"summary", "legacy", "reid"},

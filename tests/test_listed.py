@@ -17,7 +17,7 @@ from image_files import encode_image, write_tree
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
 from schn_ray.sources import BadRow, Row, fetch, listing_sha256, open_source, units_of
-from schn_ray.sources.places import OutsideRootError, Root
+from schn_ray.sources.roots import OutsideRootError, Root
 
 
 def read(location: Path | str, **settings: Any) -> list[Row | BadRow]:
@@ -274,7 +274,7 @@ def test_places_that_cannot_be_opened(photos: Path, bucket: str) -> None:
             read(place)
     with pytest.raises(SchnRayError, match="has to be local"):
         read(bucket, kind="cifar10")
-    with pytest.raises(SchnRayError, match="no finished store there"):
+    with pytest.raises(SchnRayError, match="nothing finished there"):
         read(bucket, kind="store")
     with pytest.raises(SchnRayError, match="not there any more"):
         fetch(f"{bucket}/gone.png")

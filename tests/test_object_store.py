@@ -1,20 +1,16 @@
-"""A store on a server that speaks S3, on this machine: prepared to it, trained and encoded from it.
-
-The server is moto's, started by the test on a free port; pyarrow's own client talks to it.
-"""
+"""A store in a bucket on this machine: prepared to it, trained and encoded from it."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from buckets import served_bucket
 from image_files import encode_image, write_tree
-from pyarrow import fs
 from users import TINY
 
 from schn_ray.config import EncodeConfig, PrepareConfig, SourceConfig, TrainConfig, load
@@ -22,38 +18,18 @@ from schn_ray.encode import encode
 from schn_ray.errors import SchnRayError
 from schn_ray.manifest import AlreadyDone, Manifest
 from schn_ray.parts import read_codes
+from schn_ray.places.copies import CACHE
+from schn_ray.places.files import join, names_in, read_file, write_file
 from schn_ray.sources import Shard, fetch, open_source
-from schn_ray.sources.copies import CACHE
-from schn_ray.sources.places import join, names_in, read_file, write_file
 from schn_ray.store import open_store, prepare
 from schn_ray.store.preparing import T
 from schn_ray.training import train_here
 
-moto = pytest.importorskip("moto.server")
-S3 = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = moto.ThreadedMotoServer("127.0.0.1", port=port)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in S3.items():
-            patch.setenv(name, value)
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        patch.setenv(CACHE, str(tmp_path_factory.mktemp("cache")))
-        there = {"endpoint_override": f"127.0.0.1:{port}", "scheme": "http"}
-        fs.S3FileSystem(allow_bucket_creation=True, **there).create_dir("photos")
-        yield "s3://photos"
-    server.stop()
+    with served_bucket("photos", tmp_path_factory.mktemp("cache")) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +85,7 @@ def test_killed_and_run_again(made: Manifest, photos: str, bucket: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare(source, CONFIG, out, dies)
     assert "manifest.json" not in names_in(out)
-    with pytest.raises(SchnRayError, match="no finished store there"):
+    with pytest.raises(SchnRayError, match="nothing finished there"):
         open_store(out)
     again = prepare(source, CONFIG, out, counts)
     assert left == [0, 1, 3]
@@ -170,5 +146,5 @@ def test_damage_on_the_way_is_found(made: Manifest, bucket: str) -> None:
     leads_out = dict(manifest["files"]) | {"../../escaped": "0" * 64}
     changed = manifest | {"fingerprint": "1" * 64, "files": leads_out}
     write_file(f"{out}/manifest.json", json.dumps(changed).encode())
-    with pytest.raises(SchnRayError, match="leads out of the store"):
+    with pytest.raises(SchnRayError, match="leads out of it"):
         open_store(out)

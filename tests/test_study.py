@@ -109,7 +109,7 @@ def test_trials_that_began_come_first_with_their_settings(tmp_path: Path) -> Non
     search = opened(tmp_path)
     run(search, 2)
     began = [search.propose(), search.propose()]
-    agenda = Trials(opened(tmp_path), tmp_path, total=5)
+    agenda = Trials(opened(tmp_path), str(tmp_path), total=5)
     assert agenda.left() == 3
     jobs = [agenda.next(), agenda.next(), agenda.next()]
     assert agenda.next() is None

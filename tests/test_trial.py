@@ -23,12 +23,12 @@ Told = list[tuple[int, float]]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("trial")
     tree = write_tree(folder / "images", {"cat": 16, "dog": 16, "owl": 16})
     some_validated = PrepareConfig(validation_share=0.3)
     prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
-    return folder / "store"
+    return str(folder / "store")
 
 
 def config(*settings: str) -> TrainConfig:
@@ -36,7 +36,7 @@ def config(*settings: str) -> TrainConfig:
     return load(TrainConfig, "digits", None, (*TINY, *small, *settings))
 
 
-def trial(store: Path, place: Place, told: Told, *settings: str) -> Outcome:
+def trial(store: str, place: Place, told: Told, *settings: str) -> Outcome:
     def tell(iteration: int, score: float) -> None:
         told.append((iteration, score))
 
@@ -45,8 +45,10 @@ def trial(store: Path, place: Place, told: Told, *settings: str) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(store: Path) -> tuple[Place, Outcome, Told]:
-    place, told = place_of(store.parent / "undisturbed", 0), Told()
+def undisturbed(
+    store: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Place, Outcome, Told]:
+    place, told = place_of(str(tmp_path_factory.mktemp("undisturbed")), 0), Told()
     return place, trial(store, place, told), told
 
 
@@ -58,25 +60,25 @@ def test_a_trial_tells_its_best_so_far(undisturbed: tuple[Place, Outcome, Told])
     assert (outcome.state, outcome.iterations) == ("complete", 3)
     assert outcome.figures["validation_map"] == max(maps)
     assert outcome.figures["bits"] == 12
-    assert read_manifest(place.run, "run").counts["best_validation_map"] == max(maps)
-    assert not (place.run / "checkpoints").exists()
+    assert read_manifest(Path(place.run), "run").counts["best_validation_map"] == max(maps)
+    assert not Path(place.run, "checkpoints").exists()
 
 
 def test_a_finished_trial_is_told_again_and_not_trained(
-    store: Path, undisturbed: tuple[Place, Outcome, Told]
+    store: str, undisturbed: tuple[Place, Outcome, Told]
 ) -> None:
     place, outcome, told = undisturbed
     again = Told()
-    written = (place.run / "manifest.json").stat().st_mtime_ns
+    written = Path(place.run, "manifest.json").stat().st_mtime_ns
     assert trial(store, place, again).figures == outcome.figures
     assert again == told
-    assert (place.run / "manifest.json").stat().st_mtime_ns == written
+    assert Path(place.run, "manifest.json").stat().st_mtime_ns == written
 
 
 def test_killed_after_any_iteration_it_goes_on_to_the_same_end(
-    store: Path, undisturbed: tuple[Place, Outcome, Told], tmp_path: Path
+    store: str, undisturbed: tuple[Place, Outcome, Told], tmp_path: Path
 ) -> None:
-    place = place_of(tmp_path, 7)
+    place = place_of(str(tmp_path), 7)
 
     def killed(iteration: int, score: float) -> None:
         if iteration == 2:
@@ -84,8 +86,8 @@ def test_killed_after_any_iteration_it_goes_on_to_the_same_end(
 
     with pytest.raises(KeyboardInterrupt):
         run_trial(config(), store, place, killed, train_in_this_process, ())
-    assert not is_finished(place.run)
-    checkpoint = (place.run / "checkpoints" / "last.pt").stat().st_mtime_ns
+    assert not is_finished(Path(place.run))
+    checkpoint = Path(place.run, "checkpoints", "last.pt").stat().st_mtime_ns
     told = Told()
     outcome = trial(store, place, told)
     assert told == undisturbed[2]
@@ -94,36 +96,36 @@ def test_killed_after_any_iteration_it_goes_on_to_the_same_end(
     assert checkpoint
 
 
-def test_a_note_stops_it_after_the_iteration(store: Path, tmp_path: Path) -> None:
-    place, told = place_of(tmp_path, 3), Told()
+def test_a_note_stops_it_after_the_iteration(store: str, tmp_path: Path) -> None:
+    place, told = place_of(str(tmp_path), 3), Told()
 
     def tell(iteration: int, score: float) -> None:
         told.append((iteration, score))
         if iteration == 2:
-            place.stop.touch()
+            Path(place.stop).touch()
 
     outcome = run_trial(config(), store, place, tell, train_in_this_process, ())
     assert (outcome.state, outcome.figures, outcome.iterations) == ("pruned", {}, 2)
     assert [iteration for iteration, _ in told] == [1, 2]
-    assert sorted(p.name for p in place.run.iterdir()) == ["metrics.jsonl", "request.json"]
+    assert sorted(p.name for p in Path(place.run).iterdir()) == ["metrics.jsonl", "request.json"]
 
 
-def test_settings_that_cannot_be_trained_are_an_outcome(store: Path, tmp_path: Path) -> None:
+def test_settings_that_cannot_be_trained_are_an_outcome(store: str, tmp_path: Path) -> None:
     broken = ("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
-    outcome = trial(store, place_of(tmp_path, 0), Told(), *broken)
+    outcome = trial(store, place_of(str(tmp_path), 0), Told(), *broken)
     assert outcome.state == "failed"
     assert "is not finite" in outcome.reason
-    outcome = trial(store, place_of(tmp_path, 1), Told(), "network.backbone=no_such_net")
+    outcome = trial(store, place_of(str(tmp_path), 1), Told(), "network.backbone=no_such_net")
     assert (outcome.state, "no_such_net" in outcome.reason) == ("failed", True)
 
 
 def test_a_full_disk_is_not_the_settings_fault(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    place = place_of(tmp_path, 0)
+    place = place_of(str(tmp_path), 0)
     with monkeypatch.context() as patch:
         patch.setattr(loop.Run, "save", full)
         with pytest.raises(SchnRayError, match="No space left on device"):

@@ -91,7 +91,7 @@ def test_seeds_are_fresh_and_places_are_apart() -> None:
     deciding, judging = confirm.deciding_seeds(base, 3), confirm.judging_seeds(base, 3)
     assert not {base.seed} & {*deciding, *judging}
     assert not {*deciding} & {*judging}
-    jobs = confirm.jobs(Path("s"), base, [row(0, 0.5), row(4, 0.6)], judging)
+    jobs = confirm.jobs("s", base, [row(0, 0.5), row(4, 0.6)], judging)
     assert len({job.place.run for job in jobs}) == 6
     assert [(job.config.seed, job.config.bits) for job in jobs[:2]] == [(11, 16), (11, 20)]
 
@@ -161,7 +161,7 @@ def test_the_page_shows_all_and_believes_nothing(tmp_path: Path) -> None:
     search = searched(tmp_path)
     gain = confirm.gain([0.5, 0.51], [0.6, 0.62])
     winner = ranked(search.rows())[0].number
-    report_search(tmp_path, search, Confirmation(winner, {}, gain, None))
+    report_search(tmp_path, "digits", search, Confirmation(winner, {}, gain, None))
     page = (tmp_path / REPORT).read_text()
     assert HOSTILE not in page
     assert "&lt;script&gt;" in page
@@ -170,7 +170,7 @@ def test_the_page_shows_all_and_believes_nothing(tmp_path: Path) -> None:
         assert f"<h3>{title}</h3>" in page
     assert "+0.1050" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    report_search(tmp_path, search, Confirmation(winner, {}, gain, None))
+    report_search(tmp_path, "digits", search, Confirmation(winner, {}, gain, None))
     assert (tmp_path / REPORT).read_text() == page
 
 
@@ -184,7 +184,7 @@ def test_several_objectives_have_a_front_and_a_file_each(tmp_path: Path) -> None
     assert "Front: validation mAP and bits of a code" in [
         panel.title for panel in panels(search, search.rows())
     ]
-    report_search(tmp_path, search, None)
+    report_search(tmp_path, "digits", search, None)
     assert "Pareto front" in (tmp_path / REPORT).read_text()
 
 
@@ -195,6 +195,6 @@ def test_a_search_in_which_all_failed_has_a_page_too(tmp_path: Path) -> None:
     assert proposal
     search.finish(proposal.number, Outcome("failed", {}, "no memory"))
     write_results(tmp_path, search, None)
-    report_search(tmp_path, search, None)
+    report_search(tmp_path, "digits", search, None)
     assert "no memory" in (tmp_path / REPORT).read_text()
     assert not (tmp_path / "best.yaml").exists()

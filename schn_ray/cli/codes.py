@@ -25,7 +25,7 @@ from schn_ray.cli.options import (
 
 def encode(
     source: Source,
-    model: Annotated[Path, typer.Option(help="A finished run, or its model directory.")],
+    model: Annotated[str, typer.Option(help="A finished run, or its model directory.")],
     out: Out,
     update: Annotated[
         bool, typer.Option("--update", help="Take in what is new, changed or gone in SOURCE.")
@@ -61,13 +61,13 @@ def encode(
 
 def index(
     path: Annotated[
-        Path, typer.Argument(metavar="CODES|INDEX", help="Codes to index, or an index.")
+        str, typer.Argument(metavar="CODES|INDEX", help="Codes to index, or an index.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Directory to write the index of CODES to.")
+        str | None, typer.Option("--out", help="Directory or URI to write the index of CODES to.")
     ] = None,
     add: Annotated[
-        Path | None, typer.Option(help="Add these codes to INDEX.", metavar="CODES")
+        str | None, typer.Option(help="Add these codes to INDEX.", metavar="CODES")
     ] = None,
     remove: Annotated[
         Path | None,
@@ -94,11 +94,11 @@ def index(
         make(path, as_json, lambda: indexes.change_index(path, add, ids))
     if verify:
         size = indexes.verify_index(path)
-        show({"path": str(path), "verified": size}, f"{path}: {size:,} bytes are sound", as_json)
+        show({"path": path, "verified": size}, f"{path}: {size:,} bytes are sound", as_json)
     if info:
         found = indexes.open_index(path).info()
         lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in found.items()]
-        show({"path": str(path)} | found, "\n".join([f"{path}: index", *lines]), as_json)
+        show({"path": path} | found, "\n".join([f"{path}: index", *lines]), as_json)
     if not (add or remove or verify or info):
         raise SchnRayError(
             "say what to do: --out INDEX to index codes; --add, --remove, --verify or --info for "
@@ -107,21 +107,23 @@ def index(
 
 
 def search(
-    index: Annotated[Path, typer.Argument(help="An index that index wrote.")],
+    index: Annotated[str, typer.Argument(help="An index that index wrote.")],
     images: Annotated[list[Path] | None, typer.Argument(help="Images to look for.")] = None,
     model: Annotated[
-        Path | None, typer.Option(help="The run or model that coded the index; for IMAGES.")
+        str | None, typer.Option(help="The run or model that coded the index; for IMAGES.")
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--id", help="An id of the index: more like this one.")
     ] = None,
     code: Annotated[list[str] | None, typer.Option(help="A code, in hexadecimal.")] = None,
     queries: Annotated[
-        Path | None, typer.Option(help="Codes to look for, all of them; on Ray.", metavar="CODES")
+        str | None, typer.Option(help="Codes to look for, all of them; on Ray.", metavar="CODES")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory to write; for --queries.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Directory or URI to write; for --queries.")
+    ] = None,
     also: Annotated[
-        list[Path] | None, typer.Option(help="Another index; searched as one with INDEX.")
+        list[str] | None, typer.Option(help="Another index; searched as one with INDEX.")
     ] = None,
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="How many results. Default: 10, or all within.")
@@ -158,9 +160,9 @@ def search(
 
 
 def _search_gallery(
-    indexes: list[Path],
-    queries: Path,
-    out: Path,
+    indexes: list[str],
+    queries: str,
+    out: str,
     wanted: Any,
     workers: str | None,
     as_json: bool,
@@ -173,7 +175,7 @@ def _search_gallery(
 
 
 def duplicates(
-    path: Annotated[Path, typer.Argument(metavar="CODES|INDEX", help="Codes, or an index.")],
+    path: Annotated[str, typer.Argument(metavar="CODES|INDEX", help="Codes, or an index.")],
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
     radius: Annotated[
         int, typer.Option("-r", "--radius", min=0, max=4, help="Bits that may differ.")
@@ -191,8 +193,8 @@ def duplicates(
 
 
 def serve(
-    index: Annotated[Path, typer.Argument(help="An index that index wrote.")],
-    model: Annotated[Path, typer.Option(help="The run or model that coded the index.")],
+    index: Annotated[str, typer.Argument(help="An index that index wrote.")],
+    model: Annotated[str, typer.Option(help="The run or model that coded the index.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     settings: Settings = None,

@@ -10,6 +10,7 @@ import typer
 from schn_ray.cli.options import (
     AsJson,
     ConfigFile,
+    Out,
     Settings,
     Source,
     Verbose,
@@ -58,7 +59,7 @@ Quality = Annotated[int | None, typer.Option(min=1, max=95, help="Of their JPEGs
 
 def prepare(
     source: Source,
-    out: Annotated[str, typer.Option("--out", help="Directory or URI to write.")],
+    out: Out,
     protocol: Annotated[
         str | None, typer.Option(help="How rows are split; see docs. Default: random.")
     ] = None,
@@ -111,4 +112,4 @@ def prepare(
 
     shards = RayShards("preparing", as_range(workers))
     opened = open_source(source, config.source)
-    make(Path(out), as_json, lambda: prepare(opened, config, out, shards, update))
+    make(out, as_json, lambda: prepare(opened, config, out, shards, update))

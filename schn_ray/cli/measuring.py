@@ -30,10 +30,11 @@ class Gallery(StrEnum):
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run.")],
-    store: Annotated[Path, typer.Option(help="The store with the split.")],
+    run: Annotated[str, typer.Argument(help="A finished run.")],
+    store: Annotated[str, typer.Option(help="The store with the split.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Directory to write. Default: RUN-evaluation.")
+        str | None,
+        typer.Option("--out", help="Directory or URI to write. Default: RUN-evaluation."),
     ] = None,
     gallery: Annotated[
         Gallery | None, typer.Option(help="The gallery's codes. Default: encoded.")
@@ -61,7 +62,7 @@ def evaluate(
     shards = RayShards("evaluating", as_range(workers), gpus=True)
     made(lambda: evaluate(run, store, target, config, shards))
     measured = read_measured(target)
-    show(measured | {"path": str(target)}, f"{target}\n{as_text(measured)}", as_json)
+    show(measured | {"path": target}, f"{target}\n{as_text(measured)}", as_json)
 
 
 def compare(

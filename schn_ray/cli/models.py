@@ -21,7 +21,7 @@ from schn_ray.cli.options import (
 
 
 def train(
-    store: Annotated[Path, typer.Argument(help="A store that prepare wrote.")],
+    store: Annotated[str, typer.Argument(help="A store that prepare wrote.")],
     out: Out,
     preset: Annotated[str | None, typer.Option(help="Named settings; see presets/.")] = None,
     config_file: ConfigFile = None,
@@ -58,7 +58,7 @@ def train(
 
 
 def tune(
-    store: Annotated[Path, typer.Argument(help="A store that prepare wrote.")],
+    store: Annotated[str, typer.Argument(help="A store that prepare wrote.")],
     space: Annotated[str, typer.Option(help="quick, loss_weights, code_length, full, or a file.")],
     trials: Annotated[int, typer.Option(min=1, help="In all, with those of earlier calls.")],
     out: Out,
@@ -95,12 +95,12 @@ def tune(
     gpus = None if gpu is None else int(gpu)
     effort = Effort(trials, at_once, workers_per_trial, cpus, gpus, repeats)
     manifest = made(lambda: tune(searched, base, store, out, effort, seed))
-    result = {"path": str(out), "kind": manifest.kind, "counts": manifest.counts}
+    result = {"path": out, "kind": manifest.kind, "counts": manifest.counts}
     show(result | {"fingerprint": manifest.fingerprint}, as_text(out), as_json)
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A finished run, or its model directory.")],
+    run: Annotated[str, typer.Argument(help="A finished run, or its model directory.")],
     onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
     images: Annotated[
         str, typer.Option(help="Source to compare the two on; of a store, its queries.")

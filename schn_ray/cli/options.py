@@ -34,7 +34,7 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of 
 Workers = Annotated[
     str | None, typer.Option(metavar="N|MIN:MAX", help="Default: one a CPU of the cluster.")
 ]
-Out = Annotated[Path, typer.Option("--out", help="Directory to write.")]
+Out = Annotated[str, typer.Option("--out", help="Directory or URI to write.")]
 Source = Annotated[
     str,
     typer.Argument(
@@ -80,11 +80,11 @@ def made(work: Callable[[], Manifest]) -> Manifest:
         return read_manifest(done.path, done.kind)
 
 
-def make(out: Path, as_json: bool, work: Callable[[], Manifest]) -> None:
+def make(out: str, as_json: bool, work: Callable[[], Manifest]) -> None:
     """Do ``work``, which writes ``out``, and show its counts."""
     manifest = made(work)
     result: dict[str, Any] = {
-        "path": str(out),
+        "path": out,
         "kind": manifest.kind,
         "counts": manifest.counts,
         "fingerprint": manifest.fingerprint,

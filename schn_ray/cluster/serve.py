@@ -10,18 +10,19 @@ from ray import serve as ray_serve
 from schn_ray.cluster.session import ray_session
 from schn_ray.config import ServeConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places import as_location
 from schn_ray.serve import application, open_service
 
 _LOOK_AGAIN_S = 0.5
 
 
-def serve(index: Path, model: Path, config: ServeConfig) -> None:
+def serve(index: Path | str, model: Path | str, config: ServeConfig) -> None:
     """Serve until the process is interrupted.
 
     Raises:
         SchnRayError: index and model do not belong together, or the port is taken.
     """
-    index, model = index.resolve(), model.resolve()
+    index, model = as_location(index), as_location(model)
     open_service(index, model, config)  # what is wrong with them is said here, not by a replica
     with ray_session():
         start(index, model, config)
@@ -33,7 +34,7 @@ def serve(index: Path, model: Path, config: ServeConfig) -> None:
             ray_serve.shutdown()
 
 
-def start(index: Path, model: Path, config: ServeConfig) -> None:
+def start(index: Path | str, model: Path | str, config: ServeConfig) -> None:
     """Start the service in the Ray session that there is, and return when it answers.
 
     Raises:

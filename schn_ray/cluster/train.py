@@ -21,40 +21,43 @@ from schn_ray.cluster.session import Demand, ray_session
 from schn_ray.config import TrainConfig
 from schn_ray.errors import SchnRayError
 from schn_ray.loop import Diverged, Iteration
-from schn_ray.manifest import Manifest, read_manifest, resumable_directory
+from schn_ray.manifest import Manifest, read_manifest
+from schn_ray.places import is_uri
+from schn_ray.places.files import is_there
 from schn_ray.progress import Progress
 from schn_ray.store import open_store
 from schn_ray.training import (
     CHECKPOINTS,
     build_run,
-    count_run,
+    conclude_run,
     finish_run,
+    opened_run,
     read_metrics,
     require_shareable,
-    run_request,
 )
 from schn_ray.tuning.trial import Stopped
 
 ONE_WORKER = Demand()
 _LOOK_FOR_NODES_S = 30.0
 _SHOW_EVERY_S = 0.3
+_ASK_EVERY_S = 5.0  # an object store
 _STOPPED = "stopped"  # what a worker returns in place of a failure
 
 
 def train_on_ray(
     config: TrainConfig,
-    store_path: Path,
-    out: Path,
+    store_path: Path | str,
+    out: Path | str,
     demand: Demand = ONE_WORKER,
     tensorboard: bool = False,
-    stop: Path | None = None,
+    stop: str | None = None,
 ) -> Manifest:
     """Train with Ray Train; interrupted, the same call goes on from the last checkpoint.
 
     Args:
         config: what to compute.
         store_path: what to learn from.
-        out: the run's directory.
+        out: the run's directory, or its URI.
         demand: how many workers share each batch. With bounds, a run that loses a node goes on
             with fewer, and takes more when there are; their CPUs decode images.
         tensorboard: write ``RUN/tensorboard`` too.
@@ -67,7 +70,8 @@ def train_on_ray(
         Stopped: by ``stop``.
     """
     store = open_store(store_path, verify=True)
-    with resumable_directory(out, "run", *run_request(config, store)) as draft:
+    with opened_run(out, config, store) as (mirror, draft):
+        run = mirror.location
         # every mistake that one process can find is found before workers start
         if tensorboard:
             require_tensorboard()
@@ -76,17 +80,18 @@ def train_on_ray(
         settings = {
             "config": with_absolute_paths(config).model_dump(),
             "store": store.location,
-            "out": str(out.resolve()),
+            "out": run,
             "threads": demand.cpus,
             "tensorboard": tensorboard,
-            "stop": None if stop is None else str(stop.resolve()),
+            "stop": stop,
         }
         with ray_session():
             demand.require()
-            with _shown(out, config.schedule.iterations):
-                _fit_while_it_gets_on(settings, out, demand)
-        draft.counts |= count_run(out, store)
-    return read_manifest(out, "run")
+            mirror.send()
+            with _shown(run, config.schedule.iterations):
+                _fit_while_it_gets_on(settings, demand)
+        conclude_run(mirror, draft, store)
+    return read_manifest(mirror.here, "run")
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
@@ -98,18 +103,18 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"network": network})  # a worker's directory is another one
 
 
-def _fit_while_it_gets_on(settings: dict[str, Any], out: Path, demand: Demand) -> None:
+def _fit_while_it_gets_on(settings: dict[str, Any], demand: Demand) -> None:
     """Go on after failures, however many, as long as iterations are finished between them."""
     while True:
-        before = len(read_metrics(out))
+        before = len(read_metrics(settings["out"]))
         try:
-            return _fit(settings, out, demand)
+            return _fit(settings, demand)
         except ray.train.WorkerGroupError as error:
-            if len(read_metrics(out)) == before:
+            if len(read_metrics(settings["out"])) == before:
                 raise _users_error(error) or error from error
 
 
-def _fit(settings: dict[str, Any], out: Path, demand: Demand) -> None:
+def _fit(settings: dict[str, Any], demand: Demand) -> None:
     resources = demand.resources()
     # codes and counts are gathered on the CPU, features and gradients where the networks are
     backend = "cpu:gloo,cuda:nccl" if "GPU" in resources else "gloo"
@@ -126,7 +131,7 @@ def _fit(settings: dict[str, Any], out: Path, demand: Demand) -> None:
         torch_config=TorchConfig(backend=backend, timeout_s=1800),
         run_config=RunConfig(
             name=CHECKPOINTS,
-            storage_path=str(out.resolve()),
+            storage_path=settings["out"],
             failure_config=FailureConfig(max_failures=3),
         ),
     )
@@ -158,11 +163,11 @@ def _worker(settings: dict[str, Any]) -> str | None:
 
     def reported(measured: Iteration) -> None:
         ray.train.report(asdict(measured))
-        if settings["stop"] and _anyone_sees(Path(settings["stop"]), run.workers):
+        if settings["stop"] and _anyone_sees(settings["stop"], run.workers):
             raise Stopped
 
     try:
-        finish_run(run, store, Path(settings["out"]), reported, settings["tensorboard"])
+        finish_run(run, store, settings["out"], reported, settings["tensorboard"])
     except Diverged as error:
         return str(error)
     except Stopped:
@@ -170,20 +175,20 @@ def _worker(settings: dict[str, Any]) -> str | None:
     return None
 
 
-def _anyone_sees(file: Path, workers: distributed.Workers) -> bool:
+def _anyone_sees(file: str, workers: distributed.Workers) -> bool:
     # all of them must stop after the same iteration, whenever the file came to their machine
-    return bool(workers.sum(torch.tensor([float(file.exists())])).item())
+    return bool(workers.sum(torch.tensor([float(is_there(file) is not None)])).item())
 
 
 @contextmanager
-def _shown(out: Path, iterations: int) -> Iterator[None]:
+def _shown(out: str, iterations: int) -> Iterator[None]:
     """Show a live line that follows the metrics which the first worker writes."""
     done = threading.Event()
     before = len(read_metrics(out))
     with Progress("training", iterations, "iterations", before) as progress:
 
         def follow() -> None:
-            while not done.wait(_SHOW_EVERY_S):
+            while not done.wait(_SHOW_EVERY_S if not is_uri(out) else _ASK_EVERY_S):
                 lines = read_metrics(out)
                 progress.advance(len(lines) - progress.done, _note(lines))
 

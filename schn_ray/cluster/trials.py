@@ -9,7 +9,6 @@ study. ``Asker`` is the same interface to Ray Tune, with ``tuning.study.Search``
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from schn_ray.cluster.train import train_on_ray
 from schn_ray.config import TrainConfig
 from schn_ray.errors import SchnRayError
 from schn_ray.manifest import AlreadyDone
+from schn_ray.places.files import remove_file, remove_folder, write_file
 from schn_ray.progress import Progress
 from schn_ray.training import read_metrics
 from schn_ray.tuning.agenda import Agenda, Job
@@ -40,9 +40,15 @@ _DRIVER = {"memory": 2**20}  # Ray wants a resource; a share of a CPU could be m
 class Asker(Searcher):
     """Ray Tune asks it for trials and tells it of results; it passes both on to an agenda."""
 
-    def __init__(self, agenda: Agenda, shown: Progress, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        agenda: Agenda,
+        shown: Progress,
+        ended: Callable[[], None],
+        keep: Callable[[], None],
+    ) -> None:
         super().__init__()  # naming a metric, Tune would insist on it in every result
-        self._agenda, self._shown, self._ended = agenda, shown, ended
+        self._agenda, self._shown, self._ended, self._keep = agenda, shown, ended, keep
         self._jobs: dict[str, Job] = {}
         self.stuck = ""  # why no trial can go on: the machine's fault, not the settings'
 
@@ -56,8 +62,9 @@ class Asker(Searcher):
         if job is None:
             return str(Searcher.FINISHED)
         self._jobs[trial_id] = job
+        self._keep()
         # as text: Tune takes dictionaries apart
-        return {"config": job.config.model_dump_json(), "run": str(job.place.run)}
+        return {"config": job.config.model_dump_json(), "run": job.place.run}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on what a trial reported."""
@@ -65,12 +72,12 @@ class Asker(Searcher):
         if job is None:
             return
         if "stuck" in result:  # it stays unfinished in the study, and is run again
-            self.stuck = f"{job.place.run.name}: {result['stuck']}"
+            self.stuck = f"{job.place.name}: {result['stuck']}"
             del self._jobs[trial_id]
         elif "outcome" in result:
             self._finish(trial_id, Outcome(**json.loads(result["outcome"])))
         elif self._agenda.heard(job.number, result["iteration"], result["score"]):
-            job.place.stop.touch()  # the trial looks for it as soon as this returns
+            write_file(job.place.stop, b"")  # the trial looks for it as soon as this returns
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -86,8 +93,9 @@ class Asker(Searcher):
     def _finish(self, trial_id: str, outcome: Outcome) -> None:
         job = self._jobs.pop(trial_id)
         self._agenda.finished(job.number, outcome)
-        job.place.stop.unlink(missing_ok=True)
+        remove_file(job.place.stop)
         self._ended()
+        self._keep()
         self._shown.advance(1, self._agenda.note())
 
     def save(self, checkpoint_path: str) -> None:
@@ -102,9 +110,9 @@ class Asker(Searcher):
         return {}
 
 
-def fit(asker: Asker, jobs: int, at_once: int, settings: dict[str, Any], tunes_own: Path) -> None:
+def fit(asker: Asker, jobs: int, at_once: int, settings: dict[str, Any], tunes_own: str) -> None:
     """Run an agenda's jobs on Ray Tune, ``at_once`` side by side, until there are no more."""
-    shutil.rmtree(tunes_own, ignore_errors=True)
+    remove_folder(tunes_own)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             ray.tune.with_parameters(_trial, settings=settings), _resources(settings, at_once)
@@ -117,13 +125,13 @@ def fit(asker: Asker, jobs: int, at_once: int, settings: dict[str, Any], tunes_o
         ),
         run_config=RunConfig(
             name="tune",
-            storage_path=str(tunes_own),
+            storage_path=tunes_own,
             failure_config=FailureConfig(max_failures=_MOST_DEATHS),
             verbose=0,
         ),
     )
     tuner.fit()
-    shutil.rmtree(tunes_own, ignore_errors=True)
+    remove_folder(tunes_own)
 
 
 def _resources(settings: dict[str, Any], at_once: int) -> PlacementGroupFactory:
@@ -141,7 +149,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
 
     trained = TrainConfig.model_validate_json(config["config"])
     train = train_in_this_process if settings["workers"] == 1 else _on_workers(settings)
-    place, store = Place(Path(config["run"])), Path(settings["store"])
+    place, store = Place(config["run"]), settings["store"]
     try:
         outcome = run_trial(trained, store, place, tell, train, settings["objectives"])
     except (SchnRayError, OSError) as error:
@@ -154,7 +162,7 @@ def _on_workers(settings: dict[str, Any]) -> Train:
     """Return a training by a nested Ray Train run, whose workers are beside this process."""
     demand = Demand(settings["workers"], settings["workers"], settings["cpus"], settings["gpus"])
 
-    def train(config: TrainConfig, store: Path, place: Place, tell: Tell) -> None:
+    def train(config: TrainConfig, store: str, place: Place, tell: Tell) -> None:
         failures: list[BaseException] = []
 
         def work() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from schn_ray.distributed import Workers
 from schn_ray.errors import SchnRayError
 from schn_ray.evaluation import evaluate, read_measured
 from schn_ray.manifest import AlreadyDone, Manifest, read_manifest, resumable_directory
+from schn_ray.places import Mirror, is_uri, join, written_at
+from schn_ray.places.files import files_below, remove_folder, sha256_and_size
 from schn_ray.progress import Progress
 from schn_ray.report.tuning import report_search
 from schn_ray.store import Store, in_this_process, open_store
@@ -36,6 +37,7 @@ from schn_ray.tuning.study import Row, Search
 from schn_ray.tuning.trial import TRIALS
 
 _TUNES_OWN = ".ray-tune"
+_OF_TRIALS = (TRIALS, confirm.CONFIRM)  # written by the trials' own processes
 _ROWS_HERE = 20_000  # stores up to this size are coded in this process, sooner than actors start
 
 
@@ -63,8 +65,8 @@ class Effort:
 def tune(
     space: Space,
     base: TrainConfig,
-    store_path: Path,
-    out: Path,
+    store_path: Path | str,
+    out: Path | str,
     effort: Effort,
     seed: int = 0,
 ) -> Manifest:
@@ -74,7 +76,7 @@ def tune(
         space: what varies.
         base: everything else; its seed is that of every trial.
         store_path: rows to train on and rows to validate on.
-        out: the search's directory.
+        out: the search's directory, or its URI.
         effort: may differ from call to call.
         seed: of the sampler.
 
@@ -88,35 +90,52 @@ def tune(
     _check_effort(space, effort)
     base = with_absolute_paths(base)
     _check_trial(space, base, store, effort)
-    request = {
+    settings = {
         "space": space.model_dump(mode="json"),
         "base": base.model_dump(mode="json"),
         "seed": seed,
     }
     made_from = {"store": store.manifest.fingerprint}
-    with resumable_directory(out, "search", request, made_from, update=True) as draft:
-        _refuse_if_done(out, effort)
+    request = settings, made_from
+    with (
+        written_at(out) as mirror,
+        resumable_directory(mirror.here, "search", *request, update=True) as draft,
+    ):
+        _refuse_if_done(mirror.here, effort)
+        mirror.fetch_all(*_OF_TRIALS)
         with ray_session():
             at_once = trials_at_once(effort)
             draft.begin()
-            work = _Work(Search(out, space, base, seed), store, out.resolve(), effort, at_once)
+            mirror.send()
+            work = _Work(Search(mirror.here, space, base, seed), store, mirror, effort, at_once)
             try:
                 confirmed = work.do()
-                _tidy(out)
-                write_results(out, work.search, confirmed)
-                report_search(out, work.search, confirmed)
+                _tidy(mirror)
+                write_results(mirror.here, work.search, confirmed)
+                report_search(mirror.here, Path(mirror.location).name, work.search, confirmed)
                 draft.counts |= count_search(work.search, confirmed, effort.repeats)
             finally:
                 work.search.close()
-    return read_manifest(out, "search")
+        draft.known |= _known(mirror)
+    return read_manifest(mirror.here, "search")
 
 
-def _tidy(out: Path) -> None:
+def _tidy(mirror: Mirror) -> None:
     """Remove what processes that were killed left behind."""
-    shutil.rmtree(out / _TUNES_OWN, ignore_errors=True)
-    for folder in (TRIALS, confirm.CONFIRM):
-        for left in (out / folder).glob(".*"):
-            left.unlink()
+    remove_folder(join(mirror.location, _TUNES_OWN))
+    if not is_uri(mirror.location):
+        for folder in (TRIALS, confirm.CONFIRM):
+            for left in (mirror.here / folder).glob(".*"):
+                left.unlink()
+
+
+def _known(mirror: Mirror) -> dict[str, tuple[str, int]]:
+    """Return hash and size of the trials' files, where they are not on this machine."""
+    if not is_uri(mirror.location):
+        return {}
+    names = [below for below, _, _ in files_below(mirror.location)]
+    of_trials = [name for name in names if name.split("/")[0] in _OF_TRIALS]
+    return {name: sha256_and_size(join(mirror.location, name)) for name in of_trials}
 
 
 def _refuse_if_done(out: Path, effort: Effort) -> None:
@@ -158,9 +177,10 @@ class _Work:
     """A search while it runs: the study, and what the cluster is asked for."""
 
     def __init__(
-        self, search: Search, store: Store, out: Path, effort: Effort, at_once: int
+        self, search: Search, store: Store, mirror: Mirror, effort: Effort, at_once: int
     ) -> None:
-        self.search, self.store, self.out = search, store, out
+        self.search, self.store, self._mirror = search, store, mirror
+        self.out = mirror.location
         self.effort, self.at_once = effort, at_once
         self.space, self.base = search.space, search.base
 
@@ -197,14 +217,15 @@ class _Work:
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         with Progress(what, total, "trials", done) as shown:
-            asker = Asker(agenda, shown, ended)
-            fit(asker, agenda.left(), self.at_once, self._settings(), self.out / _TUNES_OWN)
+            asker = Asker(agenda, shown, ended, self._mirror.send)
+            tunes_own = join(self.out, _TUNES_OWN)
+            fit(asker, agenda.left(), self.at_once, self._settings(), tunes_own)
         if asker.stuck:
             raise SchnRayError(f"{asker.stuck}. Mend that and run the same command again")
 
     def _settings(self) -> dict[str, Any]:
         return {
-            "store": str(self.store.path),
+            "store": self.store.location,
             "workers": self.effort.workers,
             "cpus": self.effort.cpus,
             "gpus": self.effort.gpus,
@@ -258,15 +279,15 @@ class _Work:
             if outcome.state == "complete":
                 scored[number][job.config.seed] = outcome.figures[VALIDATION_MAP]
             else:
-                print(f"schn-ray: {job.place.run.name}: {outcome.reason}", file=sys.stderr)
+                print(f"schn-ray: {job.place.name}: {outcome.reason}", file=sys.stderr)
         return scored
 
     def _on_queries(self, row: Row, seed: int) -> float:
         (job,) = confirm.jobs(self.out, self.base, [row], range(seed, seed + 1))
-        place = job.place.run.with_name(f"{job.place.run.name}-queries")
+        place = f"{job.place.run}-queries"
         shards = in_this_process if len(self.store) <= _ROWS_HERE else RayShards("encoding")
         with suppress(AlreadyDone):
-            evaluate(job.place.run, self.store.path, place, EvaluateConfig(examples=0), shards)
+            evaluate(job.place.run, self.store.location, place, EvaluateConfig(examples=0), shards)
         return float(read_measured(place)["map"])
 
 

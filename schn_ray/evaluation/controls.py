@@ -27,6 +27,7 @@ from schn_ray.histograms import Histograms, distance_histograms
 from schn_ray.images import evaluation_view
 from schn_ray.labels import label_sets, share_a_label
 from schn_ray.metrics import average_precision
+from schn_ray.places import as_location
 from schn_ray.store import MapShards, Store, in_this_process
 
 Floats = NDArray[np.float32]
@@ -47,7 +48,7 @@ class Sides:
 
 
 def measure_controls(
-    run: Path,
+    run: Path | str,
     store: Store,
     queries: Ranked,
     gallery: Ranked,
@@ -172,18 +173,20 @@ class RowsPart:
         return len(self.places)
 
 
-def features_of(run: Path, store: Store, rows: NDArray[np.int64], map_shards: MapShards) -> Floats:
+def features_of(
+    run: Path | str, store: Store, rows: NDArray[np.int64], map_shards: MapShards
+) -> Floats:
     """Return the network's features F_v of rows of a store [m, d_v], computed by ``map_shards``."""
     starts = range(0, len(rows), _PART_ROWS)
     parts = [RowsPart(n, rows[start : start + _PART_ROWS]) for n, start in enumerate(starts)]
-    function = functools.partial(part_features, store=store, run=run.resolve())
+    function = functools.partial(part_features, store=store, run=as_location(run))
     # a pool of workers takes longer to start than a few thousand images to run through
     found = dict((in_this_process if len(parts) <= _PARTS_HERE else map_shards)(function, parts))
     return np.concatenate([found[number] for number in range(len(parts))]).astype(np.float32)
 
 
 def part_features(
-    part: RowsPart, store: Store, run: Path, batch_size: int = 64
+    part: RowsPart, store: Store, run: str, batch_size: int = 64
 ) -> tuple[int, NDArray[np.float16]]:
     """Return the number of a part and its features; run by whoever ``map_shards`` chooses."""
     hasher = _loaded(run)
@@ -193,7 +196,7 @@ def part_features(
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(run: Path) -> Hasher:
+def _loaded(run: str) -> Hasher:
     return load(run)
 
 

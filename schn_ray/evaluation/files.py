@@ -20,30 +20,33 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.errors import SchnRayError
-from schn_ray.manifest import MANIFEST, read_manifest
+from schn_ray.manifest import MANIFEST, kind_of, read_manifest
+from schn_ray.places import as_location, join, local_copy
+from schn_ray.places.files import is_there
 
 METRICS, EXAMPLES, DIAGRAMS, AUDIT = "metrics.json", "examples.json", "diagrams.json", "audit.json"
 QUERIES, CODES = "queries.parquet", "codes"
 KIND = "evaluation"
 
 
-def read_measured(out: Path) -> dict[str, Any]:
+def read_measured(out: Path | str) -> dict[str, Any]:
     """Read the figures of a finished evaluation."""
     return dict(_read(out, METRICS))
 
 
-def read_examples(out: Path) -> list[dict[str, Any]]:
+def read_examples(out: Path | str) -> list[dict[str, Any]]:
     """Read the example queries of a finished evaluation."""
     return list(_read(out, EXAMPLES))
 
 
-def read_diagrams(out: Path) -> dict[str, Any]:
+def read_diagrams(out: Path | str) -> dict[str, Any]:
     """Read what a finished evaluation has for pictures."""
     return dict(_read(out, DIAGRAMS))
 
 
-def read_queries(out: Path) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+def read_queries(out: Path | str) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
     """Read the queries' ids, and name -> a figure of each [Q]; NaN where it is undefined."""
+    out = local_copy(out)
     read_manifest(out, KIND)
     table = pq.read_table(out / QUERIES)
     values = {
@@ -60,30 +63,28 @@ def write_queries(out: Path, ids: pa.Array, values: dict[str, NDArray[np.float64
     pq.write_table(pa.table({"id": ids.cast(pa.string()), **columns}), out / QUERIES)
 
 
-def default_evaluation(run: Path) -> Path:
+def default_evaluation(run: Path | str) -> str:
     """Return where ``evaluate`` writes if nobody says: beside the run."""
-    run = run.absolute()
-    return run.with_name(f"{run.name}-evaluation")
+    return f"{as_location(run)}-evaluation"
 
 
-def find_evaluation(path: Path) -> Path:
+def find_evaluation(path: Path | str) -> Path:
     """Return the evaluation, given it or the run that it stands beside.
 
     Raises:
         SchnRayError: there is none.
     """
-    manifest = path / MANIFEST
-    if manifest.is_file() and json.loads(manifest.read_text()).get("kind") == KIND:
-        return path
     beside = default_evaluation(path)
-    if (beside / MANIFEST).is_file():
-        return beside
+    for place, wanted in ((as_location(path), KIND), (beside, None)):
+        if is_there(join(place, MANIFEST)) and wanted in (None, kind_of(local_copy(place))):
+            return local_copy(place)
     raise SchnRayError(
         f"{path} is no finished evaluation, and {beside} is none either: run "
         f"schn-ray evaluate {path} --store STORE first"
     )
 
 
-def _read(out: Path, name: str) -> Any:
+def _read(out: Path | str, name: str) -> Any:
+    out = local_copy(out)
     read_manifest(out, KIND)
     return json.loads((out / name).read_text())

@@ -29,9 +29,11 @@ from schn_ray.graded import ndcg_at
 from schn_ray.hasher import load
 from schn_ray.histograms import GradedHistograms
 from schn_ray.legacy import legacy_average_precision
-from schn_ray.manifest import Manifest, new_directory, read_manifest, write_json
+from schn_ray.manifest import Draft, Manifest, new_directory, read_manifest, write_json
 from schn_ray.metrics import average_precision, mean_or_none, precision_at
-from schn_ray.parts import read_codes
+from schn_ray.parts import parts_in, read_codes
+from schn_ray.places import Mirror, as_location, is_uri, join, local_copy, written_at
+from schn_ray.places.files import remove_file, sha256_and_size
 from schn_ray.protocols import PROTOCOLS
 from schn_ray.reid import reid_histograms, reidentified, sightings
 from schn_ray.sources import open_source
@@ -43,16 +45,16 @@ Floats = NDArray[np.float64]
 
 
 def evaluate(
-    run: Path,
-    store_path: Path,
-    out: Path,
+    run: Path | str,
+    store_path: Path | str,
+    out: Path | str,
     config: EvaluateConfig,
     map_shards: MapShards = in_this_process,
 ) -> Manifest:
     """Code the store with a run's network and measure its queries against its gallery.
 
     Args:
-        run: a finished run.
+        run: a finished run; it, the store and ``out`` may be at URIs.
         store_path: a store with a split.
         out: directory to write; see ``files``.
         config: what is measured.
@@ -63,16 +65,20 @@ def evaluate(
         SchnRayError: the split is empty or would spoil the figures, or a learned gallery has no
             codes.
     """
+    model, run = as_location(run), local_copy(run)
     store, hasher = open_store(store_path), load(run)
     audited = _audited(store, config)
     made_from = {"model": hasher.fingerprint, "store": store.manifest.fingerprint}
-    with new_directory(out, KIND, config.model_dump(mode="json"), made_from) as draft:
-        encoded = _encode_store(run, store, draft.path, config, map_shards)
+    request = config.model_dump(mode="json"), made_from
+    with written_at(out) as mirror, new_directory(mirror.here, KIND, *request) as draft:
+        codes = _codes_of(mirror, draft)
+        encoded = _encode_store(model, store, codes, config, map_shards)
+        draft.known |= {f"{CODES}/{Path(p).name}": sha256_and_size(p) for p in parts_in(codes)}
         queries = _ranked(store, store.rows("query"), encoded)
         measure = _Measure(queries, hasher.bits, config, map_shards)
         gallery, dropped = _gallery(run, store, encoded, config.gallery == "learned")
         h = measure.counted(gallery)
-        figures = _context(run, store, config, audited, gallery, dropped)
+        figures = _context(run, Path(model).name, store, config, audited, gallery, dropped)
         figures |= measure.figures(h, len(gallery)) | {"by_class": _by_class(store, queries, h)}
         figures["legacy"] = measure.legacy(gallery)
         figures["reidentification"] = _reidentified(store, queries, gallery, hasher.bits)
@@ -80,7 +86,7 @@ def evaluate(
         figures["side_by_side"] = _side_by_side(run, store, encoded, measure) if both else []
         # beside the network's own codes, whichever codes the figures above are for
         own = _ranked(store, gallery.rows, encoded)
-        figures["controls"] = _controls(run, store, queries, own, hasher.bits, config, map_shards)
+        figures["controls"] = _controls(model, store, queries, own, hasher.bits, config, map_shards)
         write_json(draft.path / METRICS, figures | made_from)
         write_json(draft.path / AUDIT, asdict(audited))
         write_json(draft.path / DIAGRAMS, diagrams(queries, gallery, h, store.classes))
@@ -88,7 +94,7 @@ def evaluate(
         write_json(draft.path / EXAMPLES, examples(store, queries, gallery, ap, config.examples))
         write_queries(draft.path, store.ids.take(pa.array(queries.rows)), measure.each(h))
         draft.counts |= {"queries": len(queries), "gallery": len(gallery)}
-    return read_manifest(out, KIND)
+    return read_manifest(mirror.here, KIND)
 
 
 class _Measure:
@@ -156,16 +162,25 @@ def _audited(store: Store, config: EvaluateConfig) -> Audit:
     return found
 
 
+def _codes_of(mirror: Mirror, draft: Draft) -> str:
+    """Return where all workers can write codes; there are none of another run."""
+    if not is_uri(mirror.location):
+        return str(draft.path.absolute() / CODES)
+    codes = join(mirror.location, CODES)
+    for left in parts_in(codes):
+        remove_file(left)
+    return codes
+
+
 def _encode_store(
-    run: Path,
+    model: str,
     store: Store,
-    out: Path,
+    codes: str,
     config: EvaluateConfig,
     map_shards: MapShards,
 ) -> NDArray[np.uint8]:
     source = open_source(store.location, SourceConfig(kind="store"))
-    codes = out / CODES
-    coding = Coding(run.resolve(), config.batch_size)
+    coding = Coding(model, config.batch_size)
     encode_shards(source, source.shards(), coding, codes, map_shards)
     table, packed = read_codes(codes)
     if not table["id"].combine_chunks().equals(store.ids.cast(pa.string())):
@@ -227,7 +242,7 @@ def _side_by_side(
 
 
 def _controls(
-    run: Path,
+    model: str,
     store: Store,
     queries: Ranked,
     gallery: Ranked,
@@ -237,7 +252,7 @@ def _controls(
 ) -> dict[str, Any] | None:
     if not config.controls.train_rows or not len(store.rows("train")):
         return None
-    return measure_controls(run, store, queries, gallery, bits, config.controls, map_shards)
+    return measure_controls(model, store, queries, gallery, bits, config.controls, map_shards)
 
 
 def _by_class(store: Store, queries: Ranked, h: GradedHistograms) -> list[dict[str, Any]]:
@@ -254,6 +269,7 @@ def _by_class(store: Store, queries: Ranked, h: GradedHistograms) -> list[dict[s
 
 def _context(
     run: Path,
+    name: str,
     store: Store,
     config: EvaluateConfig,
     audited: Audit,
@@ -263,7 +279,7 @@ def _context(
     codes = "learned" if config.gallery == "learned" else "encoded"
     trained = read_manifest(run, "run").config if (run / LEARNED).is_file() else {}
     return {
-        "run": run.absolute().name,
+        "run": name,
         "trained": trained,
         "gallery_codes": codes,
         "gallery_without_code": dropped,

@@ -28,6 +28,7 @@ from schn_ray.index.postings import group_equal
 from schn_ray.index.scan import Bytes
 from schn_ray.index.texts import TextWriter, in_order, map_texts, write_texts
 from schn_ray.index.training import write_lists
+from schn_ray.places import local_copy, written_at
 from schn_ray.versions import new_version
 
 _ROWS_AT_ONCE = 1 << 17
@@ -44,25 +45,30 @@ class Piece(NamedTuple):
     codes: Bytes
 
 
-def build_index(codes_dir: Path, out: Path) -> manifest.Manifest:
-    """Write the index of a finished ``codes`` directory.
+def build_index(codes_dir: Path | str, out: Path | str) -> manifest.Manifest:
+    """Write the index of a finished ``codes`` directory; either may be at a URI.
 
     Raises:
         AlreadyDone: ``out`` is the finished index of these codes.
         SchnRayError: no codes, an id twice, damaged codes, or ``out`` holds something else.
     """
+    codes_dir = local_copy(codes_dir)
     source = manifest.read_manifest(codes_dir, "codes")
     config = {"bits": source.config["bits"], "model": source.made_from["model"]}
-    with manifest.new_directory(out, "index", config, {"codes": source.fingerprint}) as draft:
+    request = config, {"codes": source.fingerprint}
+    with (
+        written_at(out) as mirror,
+        manifest.new_directory(mirror.here, "index", *request) as draft,
+    ):
         manifest.verify_files(codes_dir, source)
         pieces = _pieces_of_codes(codes_dir, config["bits"])
         (draft.path / _FIRST).mkdir()
         draft.counts |= _write(draft.path / _FIRST, pieces, config["bits"], str(codes_dir))
-    return manifest.read_manifest(out, "index")
+    return manifest.read_manifest(mirror.here, "index")
 
 
 def change_index(
-    path: Path, add: Path | None = None, remove: Sequence[str] = ()
+    path: Path | str, add: Path | str | None = None, remove: Sequence[str] = ()
 ) -> manifest.Manifest:
     """Write a new version of an index: first without some rows, then with those of more codes.
 
@@ -70,7 +76,7 @@ def change_index(
     is built of the same rows at once.
 
     Args:
-        path: the index.
+        path: the index; it may be at a URI, and so may the codes.
         add: a ``codes`` directory of the same model.
         remove: ids.
 
@@ -78,6 +84,12 @@ def change_index(
         AlreadyDone: the last change was this one.
         SchnRayError: an id to remove is not there, one to add is, or codes of another model.
     """
+    with written_at(path) as mirror:
+        mirror.fetch_all()
+        return _changed(mirror.here, None if add is None else local_copy(add), remove)
+
+
+def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> manifest.Manifest:
     before = open_index(path)
     change: dict[str, Any] = {}
     rows = np.arange(len(before))

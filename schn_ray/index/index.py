@@ -17,6 +17,7 @@ from schn_ray.index.postings import QUERIES_AT_MOST, Postings, Ranked
 from schn_ray.index.scan import Bytes, Flat, Pairs, Scan, joined, open_lists
 from schn_ray.index.texts import Texts
 from schn_ray.index.training import kth_distance
+from schn_ray.places import local_copy
 
 _CELLS = 1 << 21  # queries x codes that are held at once
 _QUICK_WIDTH = 8  # bytes; wider codes are scanned as fast for the nearest as for a radius
@@ -240,6 +241,8 @@ class _Near:
 def open_index(path: str | Path) -> Index:
     """Open an index; all of it stays on disk, mapped, and is checked where it is read.
 
+    Of one at a URI, a copy is made on this machine, once.
+
     Raises:
         SchnRayError: ``path`` is no finished index, or is damaged.
     """
@@ -259,7 +262,7 @@ def verify_index(path: str | Path) -> int:
 
 
 def _folder(path: str | Path) -> tuple[Path, manifest.Manifest, Path]:
-    path = Path(path)
+    path = local_copy(path)
     made = manifest.read_manifest(path, "index")
     manifest.check_fingerprint(path, made)
     digests = [name for name in made.files if Path(name).name == DIGESTS]

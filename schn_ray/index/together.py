@@ -47,7 +47,7 @@ class Searchable(Protocol):
         """Return the row of an id."""
 
 
-def open_together(paths: Sequence[Path]) -> Searchable:
+def open_together(paths: Sequence[Path | str]) -> Searchable:
     """Open one index, or several as one.
 
     Raises:

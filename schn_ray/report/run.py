@@ -13,6 +13,8 @@ from schn_ray.evaluation import read_diagrams, read_examples, read_measured
 from schn_ray.evaluation.files import default_evaluation
 from schn_ray.hasher import fingerprint
 from schn_ray.manifest import MANIFEST, REQUEST
+from schn_ray.places import as_location, join, local_copy
+from schn_ray.places.files import is_there
 from schn_ray.report.data import Example, Neighbour, Picture, ReportData
 from schn_ray.report.files import write_figures
 from schn_ray.report.overview import overview
@@ -38,7 +40,10 @@ def report_run(run: Path, evaluation: Path | None, out: Path) -> None:
 
 
 def report_runs(
-    runs: Sequence[Path], evaluations: Sequence[Path], out: Path, figures: Path | None = None
+    runs: Sequence[Path | str],
+    evaluations: Sequence[Path | str],
+    out: Path,
+    figures: Path | None = None,
 ) -> None:
     """Write one HTML report of several runs, compared where they all were evaluated.
 
@@ -55,7 +60,7 @@ def report_runs(
     found = _matched(runs, evaluations)
     names = _names(runs)
     reports = [
-        _data(run, name, evaluation)
+        _data(local_copy(run), name, evaluation)
         for run, name, evaluation in zip(runs, names, found, strict=True)
     ]
     opening = None
@@ -72,7 +77,9 @@ def report_runs(
     write_reports(title, reports, opening, out)
 
 
-def _matched(runs: Sequence[Path], evaluations: Sequence[Path]) -> list[Path | None]:
+def _matched(
+    runs: Sequence[Path | str], evaluations: Sequence[Path | str]
+) -> list[Path | str | None]:
     """Return the evaluation of each run."""
     models = {run: _model(run) for run in runs}
     given = {str(read_measured(path)["model"]): path for path in evaluations}
@@ -83,25 +90,29 @@ def _matched(runs: Sequence[Path], evaluations: Sequence[Path]) -> list[Path | N
             f"{paths} measured another model than {', '.join(map(str, runs))}: name the run that "
             "it belongs to"
         )
-    found: list[Path | None] = []
+    found: list[Path | str | None] = []
     for run in runs:
         beside = default_evaluation(run)
-        finished = (beside / MANIFEST).is_file() and read_measured(beside)["model"] == models[run]
+        finished = _is_finished(beside) and read_measured(beside)["model"] == models[run]
         found.append(given.get(models[run] or "") or (beside if finished else None))
     return found
 
 
-def _model(run: Path) -> str | None:
-    return fingerprint(run) if (run / MANIFEST).is_file() else None
+def _model(run: Path | str) -> str | None:
+    return fingerprint(run) if _is_finished(run) else None
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
+def _is_finished(path: Path | str) -> bool:
+    return is_there(join(as_location(path), MANIFEST)) is not None
+
+
+def _names(runs: Sequence[Path | str]) -> list[str]:
     """Return a short name of each run: the last part of its path, or more where that is not one."""
-    last = [run.absolute().name for run in runs]
+    last = [Path(as_location(run)).name for run in runs]
     return last if len(set(last)) == len(last) else [str(run) for run in runs]
 
 
-def _data(run: Path, name: str, evaluation: Path | None) -> ReportData:
+def _data(run: Path, name: str, evaluation: Path | str | None) -> ReportData:
     request = _request(run)
     measured: Mapping[str, Any] = {}
     pictures: Mapping[str, Any] = {}

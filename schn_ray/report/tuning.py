@@ -29,12 +29,12 @@ REPORT = "report.html"
 _MOST_LISTED = 200  # trials in the table of the page; trials.csv has all
 
 
-def report_search(out: Path, search: Search, confirmed: Confirmation | None) -> None:
-    """Write ``report.html`` into a search's directory."""
+def report_search(out: Path, name: str, search: Search, confirmed: Confirmation | None) -> None:
+    """Write ``report.html`` into a search's directory; ``name`` is what the search is called."""
     rows = search.rows()
     write_tuning_page(
         out / REPORT,
-        title=f"{out.name}: a search over {len(search.space.parameters)} settings",
+        title=f"{name}: a search over {len(search.space.parameters)} settings",
         tiles=_tiles(search, rows, confirmed),
         verdict=verdict(search, confirmed),
         gains=_gains(confirmed),

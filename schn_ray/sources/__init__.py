@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import absolute, is_there, is_uri, names_in, read_file
 from schn_ray.sources import flickr, identities, lists, metadata, objects
 from schn_ray.sources.arrow import SUFFIXES, Arrow, arrow_image, has_arrow
 from schn_ray.sources.cifar import (
@@ -29,7 +30,6 @@ from schn_ray.sources.folder import Folder
 from schn_ray.sources.listed import Listed, ReadListing, folder_of
 from schn_ray.sources.named import named
 from schn_ray.sources.parquet import Parquet, parquet_image
-from schn_ray.sources.places import absolute, is_there, is_uri, names_in, read_file
 from schn_ray.sources.rows import (
     BadRow,
     Row,

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import is_uri, opened
 from schn_ray.sources.columns import (
     check_columns,
     image_bytes,
@@ -20,7 +21,6 @@ from schn_ray.sources.columns import (
 )
 from schn_ray.sources.listed import folder_of, root_of
 from schn_ray.sources.parquet import place_of, table_files, table_shards
-from schn_ray.sources.places import is_uri, opened
 from schn_ray.sources.rows import BadRow, Row, Shard, units_of
 
 SUFFIXES = (".arrow", ".feather")

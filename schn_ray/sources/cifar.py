@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from schn_ray.errors import SchnRayError
-from schn_ray.sources.rows import BadRow, Row, Shard, Unit, cut, stamp_of, units_of
+from schn_ray.places.files import stamp_of
+from schn_ray.sources.rows import BadRow, Row, Shard, Unit, cut, units_of
 
 FOLDER = "cifar-10-batches-py"
 

@@ -10,7 +10,7 @@ import pyarrow.types as pt
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError, nearest
 from schn_ray.sources.listed import fetch_listed
-from schn_ray.sources.places import Root
+from schn_ray.sources.roots import Root
 from schn_ray.sources.rows import BadRow, Row
 
 CAMERA = "camera"

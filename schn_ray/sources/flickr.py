@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import join, names_in
 from schn_ray.sources.listed import Item, read_lines
-from schn_ray.sources.places import join, names_in
 from schn_ray.sources.rows import Entry
 
 _CONCEPT = re.compile(r"Labels_(?P<concept>[^/]+)\.txt")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import files_below, is_uri, join, read_file, stamp
 from schn_ray.sources.listed import printable
-from schn_ray.sources.places import files_below, is_uri, join, read_file
-from schn_ray.sources.rows import BadRow, Row, Shard, cut, stamp
+from schn_ray.sources.rows import BadRow, Row, Shard, cut
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import join, names_in
 from schn_ray.sources.listed import GALLERY, JUNK, QUERY, TRAIN, Item
-from schn_ray.sources.places import join, names_in
 from schn_ray.sources.rows import Entry
 
 _MARKET = {"bounding_box_train": TRAIN, "query": QUERY, "bounding_box_test": GALLERY}

@@ -20,14 +20,8 @@ from typing import Any, NamedTuple
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
-from schn_ray.sources.places import (
-    OutsideRootError,
-    Root,
-    is_there,
-    is_uri,
-    read_file,
-    size_and_stamp,
-)
+from schn_ray.places.files import is_there, is_uri, read_file, size_and_stamp
+from schn_ray.sources.roots import OutsideRootError, Root
 from schn_ray.sources.rows import BadRow, Entry, Row, Shard, Unit, cut, units_of
 
 TRAIN, QUERY, GALLERY, JUNK = "train", "test", "database", "junk"

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError, nearest
+from schn_ray.places.files import join, names_in
 from schn_ray.sources.listed import GALLERY, Item, read_lines, read_text, split_word
-from schn_ray.sources.places import join, names_in
 from schn_ray.sources.rows import Entry
 
 _WORD = re.compile(r"\S+")

@@ -9,8 +9,8 @@ from typing import Any
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import join, names_in
 from schn_ray.sources.listed import Item, label_names, read_lines, split_word
-from schn_ray.sources.places import join, names_in
 from schn_ray.sources.rows import Entry
 
 METADATA = "metadata.jsonl"

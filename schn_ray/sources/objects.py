@@ -9,9 +9,9 @@ from typing import Any
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import join, names_in
 from schn_ray.sources.flickr import first_below
 from schn_ray.sources.listed import QUERY, TRAIN, Item, read_lines, read_text, split_word
-from schn_ray.sources.places import join, names_in
 from schn_ray.sources.rows import Entry
 
 _INSTANCES = re.compile(r"instances_(?P<part>.+)\.json")

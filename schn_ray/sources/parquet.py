@@ -15,6 +15,14 @@ import pyarrow.parquet as pq
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import (
+    files_below,
+    is_there,
+    is_uri,
+    join,
+    opened,
+    size_and_stamp,
+)
 from schn_ray.sources.columns import (
     check_columns,
     check_image,
@@ -24,14 +32,6 @@ from schn_ray.sources.columns import (
     wanted_columns,
 )
 from schn_ray.sources.listed import folder_of, root_of
-from schn_ray.sources.places import (
-    files_below,
-    is_there,
-    is_uri,
-    join,
-    opened,
-    size_and_stamp,
-)
 from schn_ray.sources.rows import BadRow, Row, Shard, cut, units_of
 
 _BATCH_ROWS = 256  # bounds memory: this many images are decompressed at a time

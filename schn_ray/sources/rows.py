@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 
@@ -137,17 +136,6 @@ def listing_sha256(shards: list[Shard]) -> str:
     for shard in shards:
         digest.update(json.dumps(asdict(shard) | {"stamps": ()}).encode())
     return digest.hexdigest()
-
-
-def stamp(size: int, changed_ns: int | None) -> str:
-    """Tell two states of a file apart without reading it."""
-    return f"{size}-{changed_ns}"
-
-
-def stamp_of(path: Path) -> str:
-    """Return the stamp of a local file, links followed."""
-    status = path.stat()
-    return stamp(status.st_size, status.st_mtime_ns)
 
 
 def units_of(shard: Shard) -> list[Unit]:

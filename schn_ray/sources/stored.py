@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from schn_ray.errors import SchnRayError
 from schn_ray.manifest import MANIFEST, read_manifest
-from schn_ray.sources.copies import local_copy
-from schn_ray.sources.places import is_uri, names_in
+from schn_ray.places.copies import local_copy
+from schn_ray.places.files import is_uri, names_in
 from schn_ray.sources.rows import BadRow, Row, Shard, cut
 
 ROW_FILES = "rows-*.arrow"

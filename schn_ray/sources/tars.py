@@ -18,9 +18,9 @@ from typing import IO, Any, NamedTuple
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import is_there, is_uri, join, names_in, opened, size_and_stamp
 from schn_ray.sources.folder import EXTENSIONS
 from schn_ray.sources.listed import label_names, split_word
-from schn_ray.sources.places import is_there, is_uri, join, names_in, opened, size_and_stamp
 from schn_ray.sources.rows import BadRow, Row, Shard, cut, units_of
 
 _MOST_OF_A_FIELD = 1 << 20  # bytes of a .cls or .json; more is no label

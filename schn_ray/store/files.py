@@ -6,25 +6,22 @@ writer may be killed at any moment, and nobody has to read the rows again to kno
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
 from schn_ray.errors import SchnRayError
 from schn_ray.manifest import sha256_file
 from schn_ray.parts import Done, Receipt, plain, receipt_of
-from schn_ray.sources.places import (
+from schn_ray.places.files import (
     is_uri,
     join,
     names_in,
-    opened,
+    new_file,
+    open_file,
     read_file,
     remove_file,
     write_file,
@@ -43,7 +40,6 @@ ROWS = pa.schema(
         "scale": pa.float32(),
     }
 )
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -81,14 +77,13 @@ def write_rows(
     """
     name = rows_name(number)
     try:
-        with _local_file(store, name) as path:
+        with new_file(join(store, name)) as path:
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, ROWS) as writer:
                 for batch in batches:
                     writer.write_batch(batch)
             sha256, size = sha256_file(path), path.stat().st_size
             # an older receipt must not answer for these rows
             remove_file(join(store, receipt_name(number)))
-            _put(path, store, name)
         write_receipt(store, Written(Receipt(number, tuple(done)), sha256, size))
     except OSError as error:
         raise SchnRayError(
@@ -155,8 +150,7 @@ def read_rows(store: str, number: int, columns: list[str] | None = None) -> pa.T
         if not is_uri(place):
             table = pa.ipc.open_file(pa.memory_map(place)).read_all()
             return table if columns is None else table.select(columns)
-        filesystem, path = opened(place)
-        with filesystem.open_input_file(path) as file:
+        with open_file(place) as file:
             options = pa.ipc.IpcReadOptions(included_fields=wanted)
             return pa.ipc.open_file(file, options=options).read_all()
     except (pa.ArrowException, OSError) as error:
@@ -166,25 +160,3 @@ def read_rows(store: str, number: int, columns: list[str] | None = None) -> pa.T
 def _hidden(place: str) -> frozenset[str]:
     found = os.listdir(place) if not is_uri(place) and os.path.isdir(place) else []
     return frozenset(name for name in found if name.startswith("."))
-
-
-@contextlib.contextmanager
-def _local_file(store: str, name: str) -> Iterator[Path]:
-    """Name a file to write on this machine, beside its place where that is here, too."""
-    folder = tempfile.gettempdir() if is_uri(store) else store
-    # a name of its own: a worker that was given up may still be at work on the same rows
-    path = Path(folder, f"{name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _put(path: Path, store: str, name: str) -> None:
-    if not is_uri(store):
-        path.rename(Path(store, name))
-        return
-    filesystem, there = opened(join(store, name))
-    with path.open("rb") as file, filesystem.open_output_stream(there) as stream:
-        while chunk := file.read(_CHUNK):
-            stream.write(chunk)

@@ -16,11 +16,19 @@ from typing import Any, Protocol, TypeVar
 
 from schn_ray.config import PrepareConfig
 from schn_ray.errors import SchnRayError
-from schn_ray.manifest import AlreadyDone, Draft, Manifest, is_finished
+from schn_ray.manifest import (
+    AlreadyDone,
+    Draft,
+    Manifest,
+    is_finished,
+    read_manifest,
+    resumable_directory,
+)
+from schn_ray.places import join, written_at
+from schn_ray.places.files import read_file
 from schn_ray.plan import Plan, make_plan
 from schn_ray.protocols import GIVEN, RANDOM, find_protocol
 from schn_ray.sources import Shard, Source, listing_sha256
-from schn_ray.sources.places import join, read_file
 from schn_ray.store.describing import describe_and_split, set_duplicates_aside
 from schn_ray.store.files import (
     Written,
@@ -31,7 +39,6 @@ from schn_ray.store.files import (
 )
 from schn_ray.store.quarantine import refuse_too_many, write_quarantine
 from schn_ray.store.shards import Keeping, store_shard
-from schn_ray.store.target import opened_target
 
 LISTING = "listing"
 # what is decided when all rows are there, and may be decided otherwise until then
@@ -110,10 +117,15 @@ def prepare(
     shards = _with_labels(source.shards())
     recorded, made_from = _request(source, shards, config)
     keeping = Keeping(config.source.max_pixels, config.largest_side, config.quality)
-    with opened_target(out, recorded, made_from, LISTING, update, _OF_THE_SPLIT) as target:
-        store, draft = target.store, target.draft
+    request = recorded, made_from, LISTING, update, _OF_THE_SPLIT
+    with (
+        written_at(out) as mirror,
+        resumable_directory(mirror.here, "store", *request) as draft,
+    ):
+        store = mirror.location
         plan = _plan(draft, store, shards, config, update)
-        target.begin()
+        draft.begin()
+        mirror.send()
         remove_rows(store, plan.emptied)
         work = functools.partial(store_shard, source=source, keeping=keeping, store=store)
         for _ in map_shards(work, list(plan.tasks)):
@@ -123,7 +135,7 @@ def prepare(
         _conclude(draft, store, shards, config)
         if update:
             draft.counts |= {"new": plan.new, "changed": plan.changed, "gone": plan.gone}
-    return target.manifest()
+    return read_manifest(mirror.here, "store")
 
 
 def _with_protocol(config: PrepareConfig) -> PrepareConfig:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from schn_ray.errors import SchnRayError
 from schn_ray.manifest import Manifest, read_manifest
+from schn_ray.places.copies import local_copy
+from schn_ray.places.files import as_location
 from schn_ray.protocols import JUNK, ROLES, Rows, Split
-from schn_ray.sources.copies import local_copy
-from schn_ray.sources.places import as_location
 from schn_ray.sources.stored import CLASSES, map_rows
 from schn_ray.store.describing import SPLIT, as_digests, multi_hot
 from schn_ray.store.verifying import check_sizes, verify_hashes

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from schn_ray.errors import SchnRayError
 from schn_ray.manifest import Manifest, sha256_file, write_json
-from schn_ray.sources.copies import cache_folder
+from schn_ray.places.copies import cache_folder
 
 _AT_ONCE = 4  # files that are read at a time
 

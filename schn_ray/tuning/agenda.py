@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from schn_ray.config import TrainConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import remove_file
 from schn_ray.tuning.space import with_values
 from schn_ray.tuning.study import Outcome, Proposal, Search, ranked
 from schn_ray.tuning.trial import Place, place_of
@@ -46,7 +46,7 @@ class Agenda(Protocol):
 class Trials:
     """The trials of a search, up to a number of them; those that were interrupted come first."""
 
-    def __init__(self, search: Search, out: Path, total: int) -> None:
+    def __init__(self, search: Search, out: str, total: int) -> None:
         self._search, self._out, self._total = search, out, total
         self._interrupted = deque(search.unfinished())
 
@@ -63,7 +63,7 @@ class Trials:
                 self._search.finish(proposal.number, Outcome("failed", reason=str(error)))
                 continue
             place = place_of(self._out, proposal.number)
-            place.stop.unlink(missing_ok=True)
+            remove_file(place.stop)
             return Job(proposal.number, config, place)
         return None
 

@@ -13,12 +13,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
 from schn_ray.config import TrainConfig
+from schn_ray.places import join
 from schn_ray.tuning.agenda import Job
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.space import Space, with_values
@@ -119,13 +119,13 @@ def judging_seeds(base: TrainConfig, repeats: int) -> range:
     return range(base.seed + 1 + repeats, base.seed + 1 + 2 * repeats)
 
 
-def jobs(out: Path, base: TrainConfig, rows: Sequence[Row], seeds: range) -> list[Job]:
+def jobs(out: str, base: TrainConfig, rows: Sequence[Row], seeds: range) -> list[Job]:
     """Return a job a trial and seed; its place says which, so that it is done once."""
     found: list[Job] = []
     for seed in seeds:
         for row in rows:
             config = with_values(base, row.values).model_copy(update={"seed": seed})
-            place = Place(out / CONFIRM / f"{row.number:04}-seed-{seed}")
+            place = Place(join(out, f"{CONFIRM}/{row.number:04}-seed-{seed}"))
             found.append(Job(len(found), config, place))
     return found
 

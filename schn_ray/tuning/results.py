@@ -24,7 +24,9 @@ from typing import Any
 import yaml
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from schn_ray.manifest import read_manifest, write_atomically, write_json
+from schn_ray.manifest import MANIFEST, write_atomically, write_json
+from schn_ray.places import as_location, join
+from schn_ray.places.files import read_file
 from schn_ray.tuning.confirm import CONFIRMED, Confirmation
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.space import with_values
@@ -158,13 +160,13 @@ def summary(search: Search, confirmed: Confirmation | None) -> dict[str, Any]:
     }
 
 
-def as_text(out: Path) -> str:
+def as_text(out: Path | str) -> str:
     """Return what came out of a finished search, as lines to read."""
-    counts = read_manifest(out, "search").counts
-    found = json.loads((out / SUMMARY).read_text())
+    counts = json.loads(read_file(join(as_location(out), MANIFEST)))["counts"]
+    found = json.loads(read_file(join(as_location(out), SUMMARY)))
     lines = [
         f"{out}: {counts['trials']} trials: {counts['complete']} complete, {counts['pruned']} "
-        f"stopped early, {counts['failed']} failed; table in {out / TABLE}"
+        f"stopped early, {counts['failed']} failed; table in {join(str(out), TABLE)}"
     ]
     if not found["best"]:
         return "\n".join([*lines, "  none was completed: the table has the reasons"])
@@ -172,7 +174,7 @@ def as_text(out: Path) -> str:
         figures = (f"{OBJECTIVES[name].title} {x:.4g}" for name, x in row["figures"].items())
         lines.append(f"  trial {row['trial']}: {', '.join(figures)}")
     lines += [f"  {line}" for line in found["verdict"]]
-    named = out / (PARETO + "/*.yaml" if found["pareto"] else BEST)
+    named = join(str(out), PARETO + "/*.yaml" if found["pareto"] else BEST)
     return "\n".join([*lines, f"Next: schn-ray train STORE --out RUN --config {named}"])
 
 

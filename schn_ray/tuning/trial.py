@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import posixpath
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ from schn_ray.errors import SchnRayError
 from schn_ray.hasher import MODEL, best_device, load
 from schn_ray.locks import locked
 from schn_ray.loop import Iteration
-from schn_ray.manifest import AlreadyDone, is_finished, resumable_directory
+from schn_ray.manifest import MANIFEST, AlreadyDone
+from schn_ray.places import is_uri, join
+from schn_ray.places.files import is_there, remove_folder
 from schn_ray.store import open_store
 from schn_ray.training import (
     CHECKPOINTS,
     build_run,
-    count_run,
+    conclude_run,
     finish_run,
+    opened_run,
     read_metrics,
-    run_request,
 )
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.study import Outcome, State
@@ -38,40 +41,51 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a trial is on disk, for the search and for the process that runs it.
+    """Where a trial is, for the search and for the process that runs it.
 
     Attributes:
-        run: its run directory, such as ``trials/0007``.
+        run: its run directory, such as ``trials/0007``, or its URI.
     """
 
-    run: Path
+    run: str
 
     @property
-    def stop(self) -> Path:
+    def name(self) -> str:
+        """The last part of where it is."""
+        return posixpath.basename(self.run)
+
+    @property
+    def stop(self) -> str:
         """A file that the search writes to have the trial stopped."""
-        return self.run.with_name(f".{self.run.name}.stop")
+        return join(posixpath.dirname(self.run), f".{self.name}.stop")
 
-    @property
-    def lock(self) -> Path:
-        """Held by the process that runs the trial."""
-        return self.run.with_name(f".{self.run.name}.lock")
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only process of a machine, or of those that share a disk, that runs the trial."""
+        if is_uri(self.run):
+            yield
+            return
+        run = Path(self.run)
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with locked(run.with_name(f".{run.name}.lock"), run, _DYING_S):
+            yield
 
 
-def place_of(out: Path, number: int) -> Place:
+def place_of(out: str, number: int) -> Place:
     """Return where trial ``number`` of a search is."""
-    return Place(out / TRIALS / f"{number:04}")
+    return Place(join(out, f"{TRIALS}/{number:04}"))
 
 
 Tell = Callable[[int, float], None]
 """Called with an iteration and the best validation mAP until then."""
 
-Train = Callable[[TrainConfig, Path, Place, Tell], None]
+Train = Callable[[TrainConfig, str, Place, Tell], None]
 """Trains a trial to its end, or raises ``Stopped``."""
 
 
 def run_trial(
     config: TrainConfig,
-    store: Path,
+    store: str,
     place: Place,
     tell: Tell,
     train: Train,
@@ -81,7 +95,7 @@ def run_trial(
 
     Args:
         config: of the trial.
-        store: the training store's directory.
+        store: the training store's directory, or its URI.
         place: of the trial.
         tell: hears of every iteration, of earlier lives too.
         train: ``train_in_this_process``, or the same on several workers.
@@ -98,8 +112,7 @@ def run_trial(
     state: State = "failed"
     reason, figures = "", dict[str, float]()
     try:
-        place.run.parent.mkdir(parents=True, exist_ok=True)
-        with locked(place.lock, place.run, _DYING_S):
+        with place.alone():
             for iteration, score in scores(read_metrics(place.run)):
                 tell(iteration, score)
             train(config, store, place, tell)
@@ -119,7 +132,7 @@ def run_trial(
     return Outcome(state, figures, reason, iterations, time.monotonic() - began)
 
 
-def train_in_this_process(config: TrainConfig, store_path: Path, place: Place, tell: Tell) -> None:
+def train_in_this_process(config: TrainConfig, store_path: str, place: Place, tell: Tell) -> None:
     """Train alone, on what this process was given of the machine.
 
     Raises:
@@ -133,15 +146,17 @@ def train_in_this_process(config: TrainConfig, store_path: Path, place: Place, t
         if iteration.validation_map is not None:
             best.append(max([iteration.validation_map, *best[-1:]]))
             tell(iteration.iteration, best[-1])
-        if place.stop.exists():
+        if is_there(place.stop):
             raise Stopped
 
     try:
-        with resumable_directory(place.run, "run", *run_request(config, store)) as draft:
+        with opened_run(place.run, config, store) as (mirror, draft):
             run = build_run(config, store, Workers(), best_device())
+            mirror.send()
             finish_run(run, store, place.run, reported)
-            shutil.rmtree(place.run / CHECKPOINTS)  # a search has many, and needs none any more
-            draft.counts |= count_run(place.run, store)
+            # a search has many, and needs none any more
+            remove_folder(join(place.run, CHECKPOINTS))
+            conclude_run(mirror, draft, store)
     except AlreadyDone:
         return
 
@@ -160,7 +175,7 @@ def scores(lines: list[dict[str, Any]]) -> list[tuple[int, float]]:
     return found
 
 
-def measured(run: Path, config: TrainConfig, objectives: Iterable[str]) -> dict[str, float]:
+def measured(run: str, config: TrainConfig, objectives: Iterable[str]) -> dict[str, float]:
     """Return the figures of a finished run.
 
     Raises:
@@ -176,8 +191,8 @@ def measured(run: Path, config: TrainConfig, objectives: Iterable[str]) -> dict[
     return figures
 
 
-def forget_state(run: Path) -> None:
+def forget_state(run: str) -> None:
     """Remove what only going on would need; the metrics stay."""
-    if not is_finished(run):
+    if not is_there(join(run, MANIFEST)):
         for name in (CHECKPOINTS, MODEL):
-            shutil.rmtree(run / name, ignore_errors=True)
+            remove_folder(join(run, name))

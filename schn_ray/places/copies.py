@@ -16,7 +16,7 @@ from typing import Any
 from schn_ray.errors import SchnRayError
 from schn_ray.locks import locked
 from schn_ray.manifest import MANIFEST, write_atomically
-from schn_ray.sources.places import is_uri, join, opened, read_file
+from schn_ray.places.files import as_location, is_uri, join, open_file, read_file
 
 CACHE = "SCHN_RAY_CACHE"
 _AT_ONCE = 4  # files that are copied at a time
@@ -30,21 +30,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE) or Path(usual, "schn-ray"))
 
 
-def local_copy(location: str) -> Path:
+def local_copy(place: Path | str, below: str = "") -> Path:
     """Return the directory itself, or of one at a URI a copy that agrees with its hashes.
+
+    Args:
+        place: a finished directory.
+        below: a folder of it, if only that is wanted, and the manifest.
 
     Raises:
         SchnRayError: nothing finished there, or a file that differs from its manifest.
     """
+    location = as_location(place)
     if not is_uri(location):
-        return Path(location)
+        return place if isinstance(place, Path) else Path(location)
     manifest = _manifest_of(location)
-    copy = cache_folder() / "stores" / str(manifest["fingerprint"])
+    copy = cache_folder() / "copies" / f"{manifest['fingerprint']}{below and '-'}{below}"
     if (copy / MANIFEST).is_file():
         return copy
     with locked(copy.with_name(f"{copy.name}.lock"), copy, _WAIT_S):
         if not (copy / MANIFEST).is_file():  # another process may have made it meanwhile
-            _fill(location, copy, manifest)
+            _fill(location, copy, manifest, below)
     return copy
 
 
@@ -54,18 +59,19 @@ def _manifest_of(location: str) -> dict[str, Any]:
         return {"fingerprint": values["fingerprint"], "files": dict(values["files"])} | values
     except OSError as error:
         raise SchnRayError(
-            f"{location}: no finished store there ({MANIFEST}: {error}); was 'prepare' stopped? "
-            "Then run it again"
+            f"{location}: nothing finished there ({MANIFEST}: {error}). Was the command that "
+            "writes it stopped? Then run it again"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise SchnRayError(f"{location}/{MANIFEST} is damaged; make the store again") from error
+        raise SchnRayError(f"{location}/{MANIFEST} is damaged; make it again") from error
 
 
-def _fill(location: str, copy: Path, manifest: dict[str, Any]) -> None:
+def _fill(location: str, copy: Path, manifest: dict[str, Any], below: str) -> None:
     for name in manifest["files"]:
         if not (copy / name).resolve().is_relative_to(copy.resolve()):
-            raise SchnRayError(f"{location}/{MANIFEST} names {name}, which leads out of the store")
-    wanted = {name: sha for name, sha in manifest["files"].items() if not _is_there(copy, name)}
+            raise SchnRayError(f"{location}/{MANIFEST} names {name}, which leads out of it")
+    files = {n: sha for n, sha in manifest["files"].items() if n.startswith(below and f"{below}/")}
+    wanted = {name: sha for name, sha in files.items() if not _is_there(copy, name)}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         jobs = [pool.submit(_fetch, location, name, copy, sha) for name, sha in wanted.items()]
         for job in jobs:
@@ -81,11 +87,10 @@ def _fetch(location: str, name: str, copy: Path, sha256: str) -> None:
     target = copy / name
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(target.name + ".partial")
-    filesystem, path = opened(join(location, name))
     digest = hashlib.sha256()
     try:
         with (
-            filesystem.open_input_stream(path, compression=None) as source,
+            open_file(join(location, name)) as source,
             beside.open("wb") as to,
         ):
             while chunk := source.read(_CHUNK):
@@ -96,5 +101,5 @@ def _fetch(location: str, name: str, copy: Path, sha256: str) -> None:
         raise SchnRayError(f"{location}/{name} cannot be copied to {target}: {error}") from error
     if digest.hexdigest() != sha256:
         beside.unlink()
-        raise SchnRayError(f"{location}/{name} differs from its manifest; make the store again")
+        raise SchnRayError(f"{location}/{name} differs from its manifest; make it again")
     beside.rename(target)

@@ -6,29 +6,29 @@ refused: no image is fetched from wherever a list of strangers points.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import os
 import posixpath
 import re
+import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+import pyarrow as pa
 from pyarrow import fs
 
 from schn_ray.errors import SchnRayError
-from schn_ray.sources.rows import stamp
 
-_URI = re.compile(r"(?P<root>(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://[^/]*)/*(?P<path>.*)", re.DOTALL)
+URI = re.compile(r"(?P<root>(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://[^/]*)/*(?P<path>.*)", re.DOTALL)
 _HALF_A_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
+_CHUNK = 1 << 22
 _WEB = ("http", "https", "ftp", "ftps")
-
-
-class OutsideRootError(ValueError):
-    """A path in a list leads out of the folder that its images have to lie in."""
 
 
 def is_uri(place: str) -> bool:
@@ -37,7 +37,7 @@ def is_uri(place: str) -> bool:
     >>> is_uri("s3://bucket/a.png"), is_uri("/photos/a.png")
     (True, False)
     """
-    return _URI.fullmatch(place) is not None
+    return URI.fullmatch(place) is not None
 
 
 def absolute(location: str) -> str:
@@ -79,6 +79,24 @@ def read_file(place: str) -> bytes:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
+def open_file(place: str) -> pa.NativeFile:
+    """Open a file to read any part of it; ``OSError`` if it cannot be."""
+    if not is_uri(place):
+        return pa.OSFile(place)
+    filesystem, path = opened(place)
+    return filesystem.open_input_file(path)
+
+
+def sha256_and_size(place: str) -> tuple[str, int]:
+    """Return the hexadecimal SHA-256 of a file's bytes, and how many they are."""
+    digest, size = hashlib.sha256(), 0
+    with open_file(place) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
 def is_there(location: str) -> str | None:
     """Return ``file`` or ``folder``, or None where there is neither.
 
@@ -90,6 +108,17 @@ def is_there(location: str) -> str | None:
     filesystem, path = opened(location)
     found = filesystem.get_file_info(path).type
     return {fs.FileType.File: "file", fs.FileType.Directory: "folder"}.get(found)
+
+
+def stamp(size: int, changed_ns: int | None) -> str:
+    """Tell two states of a file apart without reading it."""
+    return f"{size}-{changed_ns}"
+
+
+def stamp_of(path: Path) -> str:
+    """Return the stamp of a local file, links followed."""
+    status = path.stat()
+    return stamp(status.st_size, status.st_mtime_ns)
 
 
 def size_and_stamp(place: str) -> tuple[int, str]:
@@ -107,7 +136,8 @@ def size_and_stamp(place: str) -> tuple[int, str]:
 def files_below(location: str) -> Iterator[tuple[str, int, str]]:
     """List a folder at a URI: path below it, size in bytes, stamp; hidden ones are passed over."""
     filesystem, root = opened(location)
-    for info in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
+    all_below = fs.FileSelector(root, recursive=True, allow_not_found=True)
+    for info in filesystem.get_file_info(all_below):
         below = info.path.removeprefix(root).lstrip("/")
         if info.type == fs.FileType.File and not any(p.startswith(".") for p in below.split("/")):
             yield below, info.size or 0, stamp(info.size, info.mtime_ns)
@@ -144,6 +174,30 @@ def write_file(place: str, data: bytes | memoryview) -> None:
         raise
 
 
+@contextlib.contextmanager
+def new_file(place: str) -> Iterator[Path]:
+    """Name a file on this machine to write; when the block ends well, it goes to its place, whole.
+
+    Its name is its own, as a worker that was given up may still be at work on the same file.
+    """
+    folder = tempfile.gettempdir() if is_uri(place) else os.path.dirname(place)
+    os.makedirs(folder, exist_ok=True)
+    beside = Path(folder, f"{posixpath.basename(place)}.{uuid.uuid4().hex}.partial")
+    try:
+        yield beside
+        send_file(beside, place) if is_uri(place) else beside.rename(place)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def send_file(path: Path, uri: str) -> None:
+    """Copy a file of this machine to a URI, where it appears whole."""
+    filesystem, there = opened(uri)
+    with path.open("rb") as file, filesystem.open_output_stream(there) as stream:
+        while chunk := file.read(_CHUNK):
+            stream.write(chunk)
+
+
 def remove_file(place: str) -> None:
     """Remove a file, if it is there."""
     if not is_uri(place):
@@ -154,13 +208,22 @@ def remove_file(place: str) -> None:
     return None
 
 
+def remove_folder(place: str) -> None:
+    """Remove a folder with all below it, as far as that can be done."""
+    if not is_uri(place):
+        return shutil.rmtree(place, ignore_errors=True)
+    for below, _, _ in files_below(place):
+        remove_file(join(place, below))
+    return None
+
+
 def opened(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of a URI and the path in it.
 
     Raises:
         SchnRayError: a web address, or a kind of file system that is not installed.
     """
-    parts = _URI.fullmatch(uri)
+    parts = URI.fullmatch(uri)
     assert parts, uri
     filesystem, base = _filesystem(parts["root"], parts["scheme"].lower())
     return filesystem, posixpath.join(base, parts["path"]) if base else parts["path"]
@@ -185,45 +248,3 @@ def _filesystem(root: str, scheme: str) -> tuple[fs.FileSystem, str]:
         f"{root} cannot be opened ({reason}); pyarrow opens s3://, gs:// and hdfs://, other kinds "
         "need fsspec and its package for them, such as: pip install fsspec adlfs"
     )
-
-
-@dataclass(frozen=True)
-class Root:
-    """The folder that the paths of a list lie in.
-
-    Args:
-        folder: local path or URI.
-        strip: cut off the paths where they begin with it.
-        fenced: whether what lies outside of the folder is refused.
-    """
-
-    folder: str
-    strip: str = ""
-    fenced: bool = True
-
-    def place(self, path: str) -> str:
-        """Return where a path of the list leads.
-
-        Raises:
-            OutsideRootError: out of the folder.
-
-        >>> Root("/photos").place("cat/../dog/1.png")
-        '/photos/dog/1.png'
-        """
-        if self.strip and path.startswith(self.strip):
-            path = path.removeprefix(self.strip).lstrip("/")
-        folder = self.folder.rstrip("/")
-        if parts := _URI.fullmatch(path):
-            place = f"{parts['root']}/{posixpath.normpath(parts['path'])}"
-        elif is_uri(folder):
-            below = posixpath.normpath(path)
-            inside = not below.startswith(("../", "/"))
-            place = f"{folder}/{below}" if inside else below
-        else:
-            place = posixpath.normpath(posixpath.join(folder or "/", path))
-        if self.fenced and (not place.startswith(folder + "/") or "/../" in place):
-            raise OutsideRootError(
-                f"{path} leads out of {self.folder}; if that is right, allow it with --set "
-                "source.allow_outside=true"
-            )
-        return place
