@@ -183,6 +183,23 @@ def test_encoding_killed_goes_on_with_the_rest(
     assert read_codes(out)[1].tobytes() == read_codes(here.codes)[1].tobytes()
 
 
+def test_what_a_killed_evaluation_of_another_run_left_does_not_count(
+    here: Chain, there: Chain, bucket: str
+) -> None:
+    other, out = f"{bucket}/other-run", f"{bucket}/evaluation-killed"
+    train_here(CONFIG.model_copy(update={"seed": 5}), there.store, other)
+
+    def dies(function: Any, shards: Any) -> Iterator[Any]:
+        yield from map(function, shards)
+        raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(other, there.store, out, EvaluateConfig(), dies)
+    evaluate(there.run, there.store, out, EvaluateConfig())
+    measured, wanted = read_measured(out), read_measured(here.evaluation)
+    assert {k: measured[k] for k in MEASURED} == {k: wanted[k] for k in MEASURED}
+
+
 def test_codes_and_index_are_brought_up_to_date_there(
     there: Chain, bucket: str, tmp_path: Path
 ) -> None:
