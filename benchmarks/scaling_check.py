@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/scaling_check.py cifar10.parquet [--rows 20000]
 
-A bare loop, in as many processes as there are to be actors, gives the rate of a core of this machine,
+A bare loop, in as many processes as there will be actors, gives the rate of a core of this machine,
 before and after; scaling.py computes the job's time from it; between, the job is done, on a local
 Ray that has started already. Times are of the whole call of ``encode``, and of its work between the
 first parts and the last ones, without the start of the actors.
