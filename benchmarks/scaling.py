@@ -58,24 +58,24 @@ INPUTS = {
     "table_rows": Input(65_536, EXAMPLE, "rows of a Parquet file"),
     "list_names": Input(1000, OURS, "names that the store returns by request"),
     # rates, one core of the machine of benchmarks/README.md
-    "decode_rate": Input(0, MEASURED, "images/s: decoding alone, 500 x 375"),
-    "view_rate": Input(0, MEASURED, "images/s: decoding and resizing to 224, 500 x 375"),
+    "decode_rate": Input(614, MEASURED, "images/s: decoding alone, 500 x 375"),
+    "view_rate": Input(330, MEASURED, "images/s: decoding and resizing to 224, 500 x 375"),
     "cpu_rate": Input(37, MEASURED, "images/s: decoding, resizing and AlexNet at 224"),
-    "shards_rate": Input(0, MEASURED, "shards/s that Ray Data hands out where they do nothing"),
+    "shards_rate": Input(0, MEASURED, "shards/s that Ray Data hands out; 0: not measured yet"),
     # the driver
-    "file_row": Input(0, MEASURED, "bytes the driver holds a row of image files, at its peak"),
-    "file_row_s": Input(0, MEASURED, "its seconds a row: listing, fingerprint, plan, pickling"),
-    "shard_held": Input(0, MEASURED, "bytes it holds a shard of tables, at its peak"),
-    "shard_s": Input(0, MEASURED, "its seconds a shard of tables, likewise"),
-    "shard_ray": Input(0, MEASURED, "bytes it holds a shard while Ray Data works"),
+    "file_row": Input(632, MEASURED, "bytes the driver holds a row of image files, at its peak"),
+    "file_row_s": Input(61e-6, MEASURED, "its seconds a row: listing, fingerprint, plan, pickling"),
+    "shard_held": Input(1_493, MEASURED, "bytes it holds a shard of tables, at its peak"),
+    "shard_s": Input(176e-6, MEASURED, "its seconds a shard of tables, likewise"),
+    "shard_ray": Input(0, MEASURED, "bytes it holds a shard for Ray Data; 0: not measured yet"),
     "id_held": Input(24, OURS, "bytes a row to find repeated ids: hashes, together, sorted"),
-    "receipt_row_s": Input(0, MEASURED, "its seconds to read a row's receipt: image files"),
-    "receipt_part_s": Input(0, MEASURED, "its seconds to open a part for its receipt"),
-    "ids_row_s": Input(0, MEASURED, "its seconds a row to find repeated ids"),
-    "sha_mb": Input(0, MEASURED, "MB/s of SHA-256, for the manifest"),
-    "manifest_part": Input(132, MEASURED, "bytes of the manifest a part"),
+    "receipt_row_s": Input(26e-6, MEASURED, "its seconds to read a row's receipt: image files"),
+    "receipt_part_s": Input(720e-6, MEASURED, "its seconds to open a part for its receipt"),
+    "ids_row_s": Input(3.3e-6, MEASURED, "its seconds a row to find repeated ids"),
+    "sha_mb": Input(158, MEASURED, "MB/s of SHA-256, for the manifest"),
+    "manifest_part": Input(139, MEASURED, "bytes of the manifest a part"),
     # what is stored, and searched
-    "part_row": Input(0, MEASURED, "bytes of a part a row: 64 bits, ids of 28 letters"),
+    "part_row": Input(73.6, MEASURED, "bytes of a part a row: 64 bits, ids of 28 letters"),
     "index_row": Input(89, MEASURED, "bytes of an index a row: 64 bits, 1e7 rows"),
     "index_peak": Input(127, MEASURED, "bytes of memory a row while an index is built"),
     "index_s": Input(3.6e-6, MEASURED, "seconds a row to build an index, one core"),
@@ -133,13 +133,14 @@ def encode(r: Rates, n: float, layout: Layout, gpu: bool) -> Job:
     compute = 1 / r.view_rate if gpu else 1 / r.cpu_rate
     reading = layout.reads * r.latency + r.image_bytes / (1e6 * r.stream_mb)
     # an actor reads, decodes and codes one image after another
-    waits = "reading" if reading > compute else "decoding" if gpu else "the network's forward pass"
+    waits = "reading" if reading > compute else "decoding" if gpu else "decoding and the network"
     rates = {
         f"actors: {waits}": nodes * cores / (compute + reading),
         "the nodes' network": nodes * r.node_gbit * 1e9 / 8 / r.image_bytes,
         "the store's requests": r.requests_s / layout.reads,
-        "handing out shards": r.shards_rate * r.shard_rows,
     }
+    if r.shards_rate:
+        rates["handing out shards"] = r.shards_rate * r.shard_rows
     if gpu:
         rates["GPUs"] = nodes * r.gpu_rate
     bottleneck = min(rates, key=rates.__getitem__)
@@ -225,7 +226,7 @@ def driver_table(r: Rates, n: float) -> Iterator[str]:
     yield "| --- | --- | --- |"
     yield f"| shards, and files in the directory of codes | {shards:,.0f} | {shards:,.0f} |"
     yield f"| listing, plan, receipts | {size(n * r.file_row)} | {size(shards * r.shard_held)} |"
-    ray = size(shards * r.shard_ray)
+    ray = size(shards * r.shard_ray) if r.shard_ray else "not measured"
     yield f"| Ray Data's own, while it works | {ray} | {ray} |"
     ids = size(n * r.id_held)
     yield f"| repeated ids | {ids} | {ids} |"

@@ -7,6 +7,7 @@ every Ray of the machine, and reads a file that Ray's package leaves out.
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -90,9 +91,10 @@ def test_a_mistyped_size_is_an_error(said: str, monkeypatch: pytest.MonkeyPatch)
 
 
 class Growing(NamedTuple):
-    """Where it is, and its processes."""
+    """Where it is, how to get in, and its processes."""
 
     address: str
+    token: dict[str, str]
     process: psutil.Process
 
     def nodes(self) -> int:
@@ -139,15 +141,16 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
     address = f"{ray.util.get_node_ip_address()}:{free_port()}"
     config = tmp_path_factory.mktemp("growing") / "cluster.json"
     config.write_text(json.dumps(description(address)))
-    ports = {
-        "port": address.rpartition(":")[2],
-        "dashboard-port": free_port(),
-        "dashboard-agent-listen-port": free_port(),
-        "ray-client-server-port": free_port(),
-    }
+    # all of them: for one that it chooses itself, its daemon gives the agent 15 seconds, then dies
+    agents = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent")
+    others = ("dashboard", "ray-client-server", "metrics-export")
+    ports = {f"{name}-port": free_port() for name in (*agents, *others)}
+    ports["port"] = int(address.rpartition(":")[2])
     command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=0"]
     options = [f"--{name}={port}" for name, port in ports.items()]
-    environment = os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    environment = os.environ | token | fake
     environment.pop("RAY_ADDRESS", None)
     folder = Path("/tmp") / f"schn_{os.getpid()}"  # sockets' paths must be short
     with subprocess.Popen(
@@ -156,7 +159,7 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        cluster = Growing(address, psutil.Process(process.pid))
+        cluster = Growing(address, token, psutil.Process(process.pid))
         try:
             wait_for(lambda: cluster.nodes() == 0 and process.poll() is None)
             yield cluster
@@ -183,6 +186,8 @@ def test_encode_asks_for_nodes_gets_them_and_gives_them_back(
     photos = write_tree(tmp_path / "photos", {"cat": 30, "dog": 30})
     model, codes = write_model(tmp_path / "model"), tmp_path / "codes"
     command = ["encode", photos, "--model", model, "--out", codes, "--set", "source.shard_rows=2"]
+    for name, value in growing.token.items():
+        monkeypatch.setenv(name, value)
     with started(*command, "--workers", "2", address=growing.address) as refused:
         assert refused.wait(180) == 2
         said = refused.stderr.read() if refused.stderr else ""
@@ -202,7 +207,8 @@ def test_training_waits_for_its_nodes(
     store, run = photo_store(tmp_path, {"cat": 16, "dog": 16}), tmp_path / "run"
     settings = (*TINY, "schedule.iterations=2", "schedule.batch_size=7")
     command = ["train", store, "--out", run, "--preset", "digits", *as_options(settings)]
-    monkeypatch.setenv(GROWS_TO, '{"CPU": 2}')
+    for name, value in (growing.token | {GROWS_TO: '{"CPU": 2}'}).items():
+        monkeypatch.setenv(name, value)
     with started(*command, "--workers", "2", address=growing.address) as process:
         assert process.wait(400) == 0
     assert [line["workers"] for line in read_metrics(run)] == [2, 2]
