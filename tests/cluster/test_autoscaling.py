@@ -12,7 +12,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ import pytest
 import ray
 from image_files import write_tree
 from models import write_model
-from processes import as_options, started, wait_for
+from processes import MARK, as_options, started, wait_for
 from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
 from trained import photo_store
 from users import TINY
@@ -91,22 +93,36 @@ def test_a_mistyped_size_is_an_error(said: str, monkeypatch: pytest.MonkeyPatch)
 
 
 class Growing(NamedTuple):
-    """Where it is, how to get in, and its processes."""
+    """Where it is, how to get in, and the mark that its processes carry."""
 
     address: str
     token: dict[str, str]
-    process: psutil.Process
+    mark: str
+
+    def processes(self) -> list[psutil.Process]:
+        """List its processes, those of nodes that its autoscaler started as well."""
+        return [p for p in psutil.process_iter() if _mark_of(p) == self.mark]
+
+    def daemons(self) -> list[psutil.Process]:
+        """List the daemons, one a node."""
+        return [p for p in self.processes() if _name(p) == "raylet"]
 
     def nodes(self) -> int:
-        """Count the nodes that work can go to: the head's daemon is not one of them."""
-        names = [_name(child) for child in self.process.children(recursive=True)]
-        return sum(name == "raylet" for name in names) - 1
+        """Count the nodes that work can go to: all but the head."""
+        return len(self.daemons()) - 1
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except psutil.Error:  # it has ended
+        return None
 
 
 def _name(process: psutil.Process) -> str:
     try:
-        return process.name()
-    except psutil.Error:  # it has ended
+        return str(process.name())
+    except psutil.Error:
         return ""
 
 
@@ -138,45 +154,53 @@ def description(address: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
-    address = f"{ray.util.get_node_ip_address()}:{free_port()}"
-    config = tmp_path_factory.mktemp("growing") / "cluster.json"
-    config.write_text(json.dumps(description(address)))
-    # all of them: for one that it chooses itself, its daemon gives the agent 15 seconds, then dies
-    agents = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent")
-    others = ("dashboard", "ray-client-server", "metrics-export")
-    ports = {f"{name}-port": free_port() for name in (*agents, *others)}
-    ports["port"] = int(address.rpartition(":")[2])
-    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=0"]
-    options = [f"--{name}={port}" for name, port in ports.items()]
+    for _ in range(3):  # on a busy machine, a head's daemon gives up on its agents
+        with head(tmp_path_factory.mktemp("growing") / "cluster.json") as cluster:
+            if cluster is not None:
+                yield cluster
+                return
+    pytest.fail("the head did not start, three times")
+
+
+@contextmanager
+def head(config: Path) -> Iterator[Growing | None]:
+    """Start a head whose nodes come and go; yield None where it did not start."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-    environment = os.environ | token | fake
-    environment.pop("RAY_ADDRESS", None)
-    folder = Path("/tmp") / f"schn_{os.getpid()}"  # sockets' paths must be short
-    with subprocess.Popen(
-        [*command, *options, f"--autoscaling-config={config}", f"--temp-dir={folder}"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        cluster = Growing(address, token, psutil.Process(process.pid))
+    address = f"{ray.util.get_node_ip_address()}:{free_port()}"
+    cluster = Growing(address, token, secrets.token_hex(8))
+    config.write_text(json.dumps(description(address)))
+    folder = Path("/tmp") / f"schn_{cluster.mark[:6]}"  # sockets' paths must be short
+    fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", MARK: cluster.mark}
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | token | fake
+    options = {
+        "num-cpus": 0,
+        "port": address.rpartition(":")[2],
+        "dashboard-agent-listen-port": free_port(),
+        "ray-client-server-port": free_port(),
+        "include-dashboard": "false",  # a dozen processes, beside which agents start too slowly
+        "autoscaling-config": config,
+        "temp-dir": folder,
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *words]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, **quiet) as process:
         try:
-            wait_for(lambda: cluster.nodes() == 0 and process.poll() is None)
-            yield cluster
+            yield cluster if lives(cluster) else None
         finally:
-            left = cluster.process.children(recursive=True)  # its nodes are not Ray's to end
-            process.terminate()
+            for left in cluster.processes():  # by their ids; the nodes are not Ray's to end
+                with suppress(psutil.Error):
+                    left.kill()
             process.wait(60)
-            psutil.wait_procs([p for p in left if _killed(p)], 30)
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _killed(process: psutil.Process) -> bool:
-    try:
-        process.kill()
-    except psutil.Error:
-        return False
-    return True
+def lives(cluster: Growing) -> bool:
+    """Wait for the head's daemon, until it is older than it gets when its agents do not come."""
+    wait_for(lambda: bool(cluster.daemons()))
+    daemon = cluster.daemons()[0]
+    wait_for(lambda: not daemon.is_running() or time.time() - daemon.create_time() > 20)
+    return daemon in cluster.daemons()
 
 
 @some_days
