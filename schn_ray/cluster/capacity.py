@@ -50,5 +50,7 @@ def _grown() -> dict[str, float]:
 def _known_to_ray() -> dict[str, float] | None:
     from ray._private.state import state  # as Ray Train does; None where nobody filled it
 
+    if not ray.is_initialized():
+        return None
     known: dict[str, float] | None = state.get_max_resources_from_cluster_config()
     return known

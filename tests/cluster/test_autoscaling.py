@@ -105,7 +105,8 @@ class Growing(NamedTuple):
 
     def daemons(self) -> list[psutil.Process]:
         """List the daemons, one a node."""
-        return [p for p in self.processes() if _name(p) == "raylet"]
+        named = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "raylet"]
+        return [p for p in named if _mark_of(p) == self.mark]
 
     def nodes(self) -> int:
         """Count the nodes that work can go to: all but the head."""
@@ -117,13 +118,6 @@ def _mark_of(process: psutil.Process) -> str | None:
         return process.environ().get(MARK)
     except psutil.Error:  # it has ended
         return None
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return str(process.name())
-    except psutil.Error:
-        return ""
 
 
 def free_port() -> int:
