@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import ray
 
 from schn_ray.cluster import VERBOSE
+from schn_ray.cluster.capacity import GROWS_TO, capacity, present
 from schn_ray.errors import SchnRayError
 
 
@@ -64,7 +65,7 @@ class Demand:
         """Return what Ray is to give each worker."""
         gpus = self.gpus
         if gpus is None:
-            gpus = int(ray.cluster_resources().get("GPU", 0) >= self.least)
+            gpus = int(capacity("GPU") >= self.least)
         return {"CPU": self.cpus} | ({"GPU": gpus} if gpus else {})
 
     def require(self) -> None:
@@ -74,24 +75,29 @@ class Demand:
             SchnRayError: with what was asked for, what there is and what is in use.
         """
         for resource, each in self.resources().items():
-            total = int(ray.cluster_resources().get(resource, 0))
+            total, most = int(present(resource)), int(capacity(resource))
             used = total - int(ray.available_resources().get(resource, 0))
             asked = f"{self.least} workers want {each} {resource} each"
             there = f"{asked}, the cluster has {total}, {used} in use"
-            if self.least * each > total:
-                raise SchnRayError(f"{there}: use fewer workers, or add nodes")
+            if most > total:
+                there += f", and grows to {most}"
+            if self.least * each > most:
+                raise SchnRayError(
+                    f"{there}: use fewer workers, or add nodes (to a cluster that grows by itself, "
+                    f"{GROWS_TO} says how far; see docs/cluster.md)"
+                )
             if self.least * each > total - used:
                 print(f"schn-ray: {there}; waiting for them", file=sys.stderr)
 
 
 def cluster_cpus() -> int:
-    """Return how many CPUs the cluster has."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    """Return how many CPUs the cluster has, or grows to."""
+    return max(1, int(capacity("CPU")))
 
 
 def cluster_gpus() -> float:
-    """Return how many GPUs the cluster has."""
-    return float(ray.cluster_resources().get("GPU", 0))
+    """Return how many GPUs the cluster has, or grows to."""
+    return capacity("GPU")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import ray.data
 
+from schn_ray.cluster.capacity import grows
 from schn_ray.cluster.session import Demand, cluster_cpus, cluster_gpus, ray_session
 from schn_ray.errors import SchnRayError
 from schn_ray.progress import Progress
@@ -43,7 +44,7 @@ class RayShards:
     Args:
         what: the work's name on the live line.
         workers: actors, a CPU each: a number, or the fewest and the most that the pool may have;
-            by default as many as the cluster has CPUs.
+            by default as many as the cluster has CPUs; of one that grows, from one on.
         gpus: whether actors share the cluster's GPUs, if it has any.
     """
 
@@ -78,7 +79,7 @@ class RayShards:
     def _results(
         self, function: Callable[[Piece], Receipt], shards: list[Piece]
     ) -> Iterator[tuple[int, Receipt]]:
-        fewest, most = (min(n, len(shards)) for n in self._workers or (cluster_cpus(),) * 2)
+        fewest, most = (min(n, len(shards)) for n in self._workers or _as_many_as_there_are())
         # a block a shard: a shard is the unit that is retried, and that is shown as progress
         tasks = ray.data.from_items(
             [{"number": shard.number, "shard": pickle.dumps(shard)} for shard in shards],
@@ -93,3 +94,8 @@ class RayShards:
         )
         for row in results.iter_rows():
             yield row["number"], pickle.loads(row["result"])
+
+
+def _as_many_as_there_are() -> tuple[int, int]:
+    # a pool that grows asks for nodes while it works, one of a fixed size would wait for them all
+    return 1 if grows() else cluster_cpus(), cluster_cpus()
