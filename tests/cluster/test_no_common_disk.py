@@ -70,7 +70,7 @@ class Nodes:
     def add(self) -> None:
         start = f"{Path(sys.executable).parent}/ray start --address={self.address} --num-cpus=1"
         script = f"mount -t tmpfs none {self._disk} && exec {start} --block"
-        here = {CACHE: str(self._disk), "TMPDIR": str(self._disk), "HOME": str(self._disk)}
+        here = {CACHE: str(self._disk), "TMPDIR": str(self._disk)}
         self._there.append(
             subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", script],
