@@ -15,6 +15,7 @@ import torch
 
 from schn_ray.cluster.session import cluster_cpus, cluster_gpus, ray_session
 from schn_ray.cluster.shards import RayShards
+from schn_ray.cluster.shared import require_shared
 from schn_ray.cluster.train import with_absolute_paths
 from schn_ray.cluster.trials import Asker, fit
 from schn_ray.config import EvaluateConfig, TrainConfig
@@ -98,6 +99,7 @@ def tune(
         _refuse_if_done(out, effort)
         with ray_session():
             at_once = trials_at_once(effort)
+            require_shared(out)
             draft.begin()
             work = _Work(Search(out, space, base, seed), store, out.resolve(), effort, at_once)
             try:
