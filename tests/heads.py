@@ -6,13 +6,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from processes import wait_for
 from users import Answer
 
 SCRIPTS = Path(sys.executable).parent
@@ -27,7 +25,8 @@ class Head(NamedTuple):
     def user(self, token: str | None = None) -> dict[str, str]:
         """Return the environment of a user with this head's token, or with another one."""
         ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token if token is None else token}
-        return {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | ours
+        others = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+        return {k: v for k, v in os.environ.items() if k not in others} | ours
 
 
 def free_port() -> int:
@@ -40,29 +39,48 @@ def free_port() -> int:
 def head(cpus: int) -> Iterator[Head]:
     found = Head(f"http://127.0.0.1:{free_port()}", secrets.token_hex(32))
     folder = Path("/tmp") / f"schn_{secrets.token_hex(3)}"  # sockets' paths must be short
-    ports = {
+    environment = found.user() | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)  # code comes with the job
+    process = _started([*_command(found, cpus), f"--temp-dir={folder}"], environment)
+    try:
+        yield found
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _command(found: Head, cpus: int) -> list[str]:
+    options = {
+        "num-cpus": cpus,
         "port": free_port(),
         "dashboard-port": found.address.rpartition(":")[2],
         # its default is one number: with the agent of another Ray on it, no job would start
         "dashboard-agent-listen-port": free_port(),
+        "ray-client-server-port": 0,  # none
+        "include-log-monitor": "false",
     }
-    environment = found.user() | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
-    environment.pop("PYTHONPATH", None)  # code comes with the job
-    command = [SCRIPTS / "ray", "start", "--head", "--block", f"--num-cpus={cpus}"]
-    options = [f"--{name}={port}" for name, port in ports.items()]
-    with subprocess.Popen(
-        [*command, *options, f"--temp-dir={folder}"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            wait_for(lambda: _answers(found))
-            yield found
-        finally:
-            process.terminate()
-            process.wait(60)
-            shutil.rmtree(folder, ignore_errors=True)
+    command = [str(SCRIPTS / "ray"), "start", "--head", "--block"]
+    return command + [f"--{name}={value}" for name, value in options.items()]
+
+
+def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a head; on a busy machine it may give itself up after 30 s, and is started again."""
+    for _ in range(4):
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        said = []
+        for line in process.stdout or ():
+            if "subprocesses are monitored" in line:
+                return process
+            said.append(line)
+        process.wait(60)
+    raise AssertionError("no head: " + "".join(said))
 
 
 def run(environment: dict[str, str], *command: object) -> Answer:
@@ -81,13 +99,3 @@ def submitted(head: Head, *arguments: object) -> list[str]:
     """Return the command ``schn-ray submit``."""
     words = [sys.executable, "-m", "schn_ray", "submit", "--address", head.address, *arguments]
     return list(map(str, words))
-
-
-def _answers(head: Head) -> bool:
-    authorised = {"Authorization": f"Bearer {head.token}"}
-    request = urllib.request.Request(f"{head.address}/api/jobs/", headers=authorised)
-    try:
-        with urllib.request.urlopen(request, timeout=5):
-            return True
-    except OSError:
-        return False

@@ -94,7 +94,7 @@ def _require_lasting(given: Mapping[str, Any]) -> None:
         if value is None or os.path.isabs(value) or ":/" in str(value):  # Path makes s3:/x of a URI
             continue
         raise SchnRayError(
-            f"{option} {value} is relative, and a job's own directory is not yours. Give an "
+            f"{option} {value} is relative, and a job begins where Ray was started. Give an "
             "absolute path that all nodes share, an s3:// or gs:// address, or, before the verb, "
             "--directory DIR: relative paths begin there"
         )

@@ -23,6 +23,8 @@ from schn_ray.cluster import VERBOSE
 from schn_ray.errors import SchnRayError
 
 DASHBOARD = "http://127.0.0.1:8265"
+_WINS = "RAY_API_SERVER_ADDRESS"
+_LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _POLL_S = 0.5
 _READY_WITHIN_S = 60.0
 _SIGNALLED = 128  # what a shell adds to the signal that ended a command
@@ -132,9 +134,9 @@ class Jobs:
 
     def _client(self) -> JobSubmissionClient:
         if VERBOSE not in os.environ:
-            logging.getLogger("ray").setLevel(logging.ERROR)
-            logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
-        with self._asked():
+            for name in _LOGGERS:
+                logging.getLogger(name).setLevel(logging.ERROR)
+        with self._asked(), _stronger_than_ray_s_variables(self.address):
             return JobSubmissionClient(self.address)
 
     @contextmanager
@@ -145,8 +147,21 @@ class Jobs:
             raise _in_our_words(self.address, error) from error
 
     def _entrypoint(self, command: Sequence[str]) -> str:
-        verb = f"python -m schn_ray {shlex.join(command)}"
+        verb = f"python -P -m schn_ray {shlex.join(command)}"  # -P: not a copy that lies there
         return verb if self.directory is None else f"cd {shlex.quote(self.directory)} && {verb}"
+
+
+@contextmanager
+def _stronger_than_ray_s_variables(address: str) -> Iterator[None]:
+    """Let Ray go where it is told: its variables win over the address that it is given."""
+    before = os.environ.get(_WINS)
+    os.environ[_WINS] = address
+    try:
+        yield
+    finally:
+        del os.environ[_WINS]
+        if before is not None:
+            os.environ[_WINS] = before
 
 
 class _ComeLater(SchnRayError):

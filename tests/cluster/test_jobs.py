@@ -48,12 +48,15 @@ def test_a_mistake_is_answered_here(schn_ray: Run) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--directory", "/mnt")])
-def test_a_cluster_that_is_not_there(schn_ray: Run, options: tuple[str, ...]) -> None:
+def test_a_cluster_that_is_not_there(
+    schn_ray: Run, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")  # Ray would go there
     address = f"http://127.0.0.1:{free_port()}"
     out = "store" if options else "s3://bucket/store"
     command = ("prepare", "digits", "--out", out)
     answer = schn_ray("submit", "--address", address, *options, *command)
-    assert (answer.code, "no cluster answers" in answer.err) == (2, True), answer.err
+    assert (answer.code, f"no cluster answers at {address}" in answer.err) == (2, True), answer.err
 
 
 def test_without_the_token_nobody_submits(head: Head) -> None:
@@ -120,7 +123,7 @@ SPACE: dict[str, Any] = {
 def verbs(folder: Path) -> Iterator[list[object]]:
     """Yield every verb of jobs/ with its arguments, when what it needs is there."""
     yield ["prepare", "digits", "--out", "store", "--set", "validation_share=0.1"]
-    yield ["train", "store", "--out", "run", "--workers", 2, *SETTINGS]
+    yield ["train", "store", "--out", "run", "--preset", "digits", "--workers", 2, *SETTINGS]
     yield ["encode", "digits", "--model", "run", "--out", "codes"]
     yield ["evaluate", "run", "--store", "store"]
     build_index(folder / "codes", folder / "index")
