@@ -41,7 +41,9 @@ def head(cpus: int) -> Iterator[Head]:
     folder = Path("/tmp") / f"schn_{secrets.token_hex(3)}"  # sockets' paths must be short
     environment = found.user() | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
     environment.pop("PYTHONPATH", None)  # code comes with the job
-    process = _started([*_command(found, cpus), f"--temp-dir={folder}"], environment)
+    (folder / "schn_ray").mkdir(parents=True)  # another copy, where jobs begin: not to be used
+    (folder / "schn_ray" / "__init__.py").write_text("raise SystemExit('not what was sent')")
+    process = _started([*_command(found, cpus), f"--temp-dir={folder}"], environment, folder)
     try:
         yield found
     finally:
@@ -64,12 +66,15 @@ def _command(found: Head, cpus: int) -> list[str]:
     return command + [f"--{name}={value}" for name, value in options.items()]
 
 
-def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+def _started(
+    command: list[str], environment: dict[str, str], folder: Path
+) -> subprocess.Popen[str]:
     """Start a head; on a busy machine it may give itself up after 30 s, and is started again."""
     for _ in range(4):
         process = subprocess.Popen(
             command,
             env=environment,
+            cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
