@@ -59,7 +59,7 @@ def _command(found: Head, cpus: int) -> list[str]:
         "dashboard-port": found.address.rpartition(":")[2],
         # its default is one number: with the agent of another Ray on it, no job would start
         "dashboard-agent-listen-port": free_port(),
-        "ray-client-server-port": 0,  # none
+        "ray-client-server-port": free_port(),
         "include-log-monitor": "false",
     }
     command = [str(SCRIPTS / "ray"), "start", "--head", "--block"]
