@@ -83,9 +83,9 @@ def test_output_is_followed_and_the_exit_code_is_the_job_s(head: Head, tmp_path:
 
 
 def test_a_running_job_is_left_alone_picked_up_and_stopped(head: Head, tmp_path: Path) -> None:
-    waits = tmp_path / "settings.yaml"  # a pipe that nobody writes to: reading it waits
+    waits = tmp_path / "ids"  # a pipe that nobody writes to: reading it waits
     os.mkfifo(waits)
-    command = ("prepare", "digits", "--out", tmp_path / "store", "--config", waits)
+    command = ("index", tmp_path / "index", "--remove", waits)
     assert submit(head, "--no-wait", *command).code == 0
     log = tmp_path / "followed"
     with (
