@@ -30,6 +30,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 LOCK = ".lock"
+SEEN = ".seen-"  # begins the name of a file that nodes look for, see cluster.shared
 _CANNOT_WRITE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -346,7 +347,7 @@ def write_manifest(
     written = {
         p.relative_to(path).as_posix(): p
         for p in (only or path).rglob("*")
-        if p.is_file() and p.name not in (MANIFEST, REQUEST, LOCK)
+        if p.is_file() and p.name not in (MANIFEST, REQUEST, LOCK) and not p.name.startswith(SEEN)
     }
     found = {
         name: (sha256_file(p), p.stat().st_size)

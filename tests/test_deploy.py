@@ -131,7 +131,7 @@ def test_the_job_is_a_verb_with_options_that_there_are(job: dict[str, Any]) -> N
     python, dash_m, package, *words = shlex.split(job["spec"]["entrypoint"])
     assert (python, dash_m, package) == ("python", "-m", "schn_ray")
     parsed = parse(words)
-    assert (parsed["store"], parsed["workers"]) == (Path("/data/store"), "1:4")
+    assert (parsed["store"], parsed["workers"]) == ("/data/store", "1:4")
     with pytest.raises(Exception, match="--wurkers"):
         parse([*words, "--wurkers", "2"])
 

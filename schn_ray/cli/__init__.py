@@ -63,6 +63,8 @@ for _verb in (
     demo.demo,
 ):
     app.command()(_verb)
+# what follows the verb is the verb's, options too
+app.command(context_settings={"allow_interspersed_args": False})(cluster.submit)
 
 
 def main(*verb: str) -> NoReturn:

@@ -48,7 +48,7 @@ def encode(
     from schn_ray.encode import encode
     from schn_ray.sources import open_source
 
-    shards = RayShards("encoding", as_range(workers), gpus=True)
+    shards = RayShards("encoding", as_range(workers), gpus=True, writes=out)
     opened = open_source(source, config.source)
     make(
         out,
@@ -170,7 +170,7 @@ def _search_gallery(
     from schn_ray.cluster.shards import RayShards
     from schn_ray.galleries import search_gallery
 
-    shards = RayShards("searching", as_range(workers))
+    shards = RayShards("searching", as_range(workers), writes=out)
     make(out, as_json, lambda: search_gallery(indexes, queries, out, wanted, shards))
 
 

@@ -110,6 +110,6 @@ def prepare(
     from schn_ray.sources import open_source
     from schn_ray.store import prepare
 
-    shards = RayShards("preparing", as_range(workers))
+    shards = RayShards("preparing", as_range(workers), writes=out)
     opened = open_source(source, config.source)
     make(out, as_json, lambda: prepare(opened, config, out, shards, update))

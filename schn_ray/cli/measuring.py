@@ -59,7 +59,7 @@ def evaluate(
     from schn_ray.evaluation.files import default_evaluation
 
     target = out or default_evaluation(run)
-    shards = RayShards("evaluating", as_range(workers), gpus=True)
+    shards = RayShards("evaluating", as_range(workers), gpus=True, writes=target)
     made(lambda: evaluate(run, store, target, config, shards))
     measured = read_measured(target)
     show(measured | {"path": target}, f"{target}\n{as_text(measured)}", as_json)

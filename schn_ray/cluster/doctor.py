@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ _LITTLE_DISK = 10 * _GIB
 _LITTLE_MEMORY_SHARE = 0.3  # of a machine's memory, as Ray asks for /dev/shm
 _CLOCKS_APART_S = 2.0
 _ANSWERS_WITHIN_S = 60.0
+_DASHBOARD_PORT = 8265  # Ray's, where nobody chose another
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,9 @@ def _is_loopback(host: str) -> bool:
     return host.startswith("127.")
 
 
-def _strangers_answer(host: str, get: Callable[..., Any] = urllib.request.urlopen) -> Any:
+def _strangers_answer(host: str, port: int = _DASHBOARD_PORT) -> tuple[Level, str]:
     try:
-        with get(f"http://{host}:8265/api/jobs/", timeout=5):
+        with urllib.request.urlopen(f"http://{host}:{port}/api/jobs/", timeout=5):
             return (
                 "error",
                 "answers without a token: whoever reaches it runs code here. Start Ray with "

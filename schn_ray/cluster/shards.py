@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray.data
 
 from schn_ray.cluster.capacity import grows
 from schn_ray.cluster.session import Demand, cluster_cpus, cluster_gpus, ray_session
+from schn_ray.cluster.shared import require_seen, shared
 from schn_ray.errors import SchnRayError
 from schn_ray.progress import Progress
 from schn_ray.store import Numbered
@@ -22,11 +25,13 @@ Piece = TypeVar("Piece", bound=Numbered)
 class _OnShard:
     """An actor: it lives as long as the job, so what the function caches is loaded once."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[[Any], Any], probe: Path | None) -> None:
+        self._function, self._probe = function, probe
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
+            if self._probe is not None:
+                require_seen(self._probe)
             result = self._function(pickle.loads(row["shard"]))
         except (SchnRayError, OSError) as error:  # for the user to read, without Ray's traceback
             result = _Failed(error)
@@ -46,12 +51,18 @@ class RayShards:
         workers: actors, a CPU each: a number, or the fewest and the most that the pool may have;
             by default as many as the cluster has CPUs; of one that grows, from one on.
         gpus: whether actors share the cluster's GPUs, if it has any.
+        writes: the directory or URI that the function writes to; one that a node does not see is
+            refused.
     """
 
     def __init__(
-        self, what: str, workers: int | tuple[int, int] | None = None, gpus: bool = False
+        self,
+        what: str,
+        workers: int | tuple[int, int] | None = None,
+        gpus: bool = False,
+        writes: Path | str | None = None,
     ) -> None:
-        self._what, self._gpus = what, gpus
+        self._what, self._gpus, self._writes = what, gpus, writes
         self._workers = (workers, workers) if isinstance(workers, int) else workers
 
     def __call__(
@@ -60,7 +71,8 @@ class RayShards:
         """Yield a result a shard, in any order; a shard whose actor dies is done again.
 
         Raises:
-            SchnRayError: more workers than the cluster has CPUs, or raised by the function.
+            SchnRayError: more workers than the cluster has CPUs, a node that does not see what is
+                written, or raised by the function.
             OSError: raised by the function.
         """
         if not shards:
@@ -69,15 +81,16 @@ class RayShards:
         with ray_session():
             if self._workers is not None:
                 Demand(*self._workers, gpus=0).require()
-            with Progress(self._what, total=sum(rows.values())) as progress:
-                for number, result in self._results(function, shards):
+            seen = nullcontext() if self._writes is None else shared(self._writes)
+            with seen as probe, Progress(self._what, total=sum(rows.values())) as progress:
+                for number, result in self._results(function, shards, probe):
                     if isinstance(result, _Failed):
                         raise result.error
                     progress.advance(rows[number])
                     yield result
 
     def _results(
-        self, function: Callable[[Piece], Receipt], shards: list[Piece]
+        self, function: Callable[[Piece], Receipt], shards: list[Piece], probe: Path | None
     ) -> Iterator[tuple[int, Receipt]]:
         fewest, most = (min(n, len(shards)) for n in self._workers or _as_many_as_there_are())
         # a block a shard: a shard is the unit that is retried, and that is shown as progress
@@ -87,7 +100,7 @@ class RayShards:
         )
         results = tasks.map(
             _OnShard,
-            fn_constructor_args=(function,),
+            fn_constructor_args=(function, probe),
             compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
             num_cpus=1,
             num_gpus=min(1.0, cluster_gpus() / most) if self._gpus else None,

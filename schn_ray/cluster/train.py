@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from schn_ray import distributed
 from schn_ray.board import require_tensorboard
 from schn_ray.cluster.session import Demand, ray_session
+from schn_ray.cluster.shared import require_shared
 from schn_ray.config import TrainConfig
 from schn_ray.errors import SchnRayError
 from schn_ray.loop import Diverged, Iteration
@@ -87,6 +88,7 @@ def train_on_ray(
         }
         with ray_session():
             demand.require()
+            require_shared(run)
             mirror.send()
             with _shown(run, config.schedule.iterations):
                 _fit_while_it_gets_on(settings, demand)

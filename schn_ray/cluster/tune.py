@@ -14,6 +14,7 @@ import torch
 
 from schn_ray.cluster.session import cluster_cpus, cluster_gpus, ray_session
 from schn_ray.cluster.shards import RayShards
+from schn_ray.cluster.shared import require_shared
 from schn_ray.cluster.train import with_absolute_paths
 from schn_ray.cluster.trials import Asker, fit
 from schn_ray.config import EvaluateConfig, TrainConfig
@@ -105,6 +106,7 @@ def tune(
         mirror.fetch_all(*_OF_TRIALS)
         with ray_session():
             at_once = trials_at_once(effort)
+            require_shared(out)
             draft.begin()
             mirror.send()
             work = _Work(Search(mirror.here, space, base, seed), store, mirror, effort, at_once)

@@ -3,12 +3,16 @@
 import copy
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from users import Run
+
+from schn_ray.cluster.doctor import _strangers_answer
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +30,42 @@ def test_the_doctor_finds_what_a_node_cannot_write(schn_ray: Run, tmp_path: Path
     answer = schn_ray("doctor", tmp_path)
     assert answer.code == 0, answer.out
     assert re.search(r"^ok +cluster +torch", answer.out, re.MULTILINE)
+
+
+class Dashboard(BaseHTTPRequestHandler):
+    """Answers every question with a status."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "level", "said"),
+    [
+        (200, "error", "answers without a token: whoever reaches it runs code here"),
+        (401, "ok", "asks for a token"),
+        (None, "ok", "not reachable from outside"),
+    ],
+)
+def test_a_dashboard_that_answers_strangers_is_an_error(
+    status: int | None, level: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dashboard, "status", status)
+    with HTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        if status is None:
+            server.shutdown()
+            server.server_close()
+        found = _strangers_answer("127.0.0.1", port)
+        server.shutdown()
+    assert (found[0], said in found[1]) == (level, True), found
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "deploy/machines.yaml"])

@@ -1,0 +1,112 @@
+"""A directory that a node does not see is refused before the work, not at its end.
+
+The test with two nodes mounts, and takes a minute: with SCHN_RAY_TRIALS=1, as root.
+"""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from processes import as_options, started, wait_for
+from ray.cluster_utils import Cluster
+from trained import photo_store
+from users import TINY
+
+from schn_ray.cluster import shared as module
+from schn_ray.cluster.shards import RayShards, _OnShard
+from schn_ray.cluster.shared import require_seen, require_shared, shared
+from schn_ray.errors import SchnRayError
+from schn_ray.manifest import SEEN, new_directory
+from schn_ray.sources import Shard
+
+can_mount = pytest.mark.skipif(
+    "SCHN_RAY_TRIALS" not in os.environ or os.geteuid() != 0 or not shutil.which("unshare"),
+    reason="takes a minute, and mounts",
+)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_one_node_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ask", lambda *_: pytest.fail("asked"))
+    require_shared(tmp_path / "to" / "come")
+    require_shared("s3://nobody/has/this")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_file_is_there_for_the_block_and_never_counts(tmp_path: Path) -> None:
+    with new_directory(tmp_path / "codes", "codes", {}, {}) as draft:
+        (draft.path / "part").touch()
+        (draft.path / f"{SEEN}of a killed process").touch()
+        with shared(draft.path) as probe:
+            assert probe is not None
+            assert [p.name for p in draft.path.glob(".*")] == [probe.name]
+            require_seen(probe)
+            probe.with_name(f"{probe.name}-left").touch()
+    assert '"part"' in (tmp_path / "codes" / "manifest.json").read_text()
+    assert SEEN not in (tmp_path / "codes" / "manifest.json").read_text()
+
+
+def test_a_node_that_came_later_is_refused_by_its_address(tmp_path: Path) -> None:
+    worker = _OnShard(lambda shard: pytest.fail("worked"), tmp_path / "gone" / ".seen-1")
+    result = worker({"number": 1, "shard": pickle.dumps(Shard(1, 1))})["result"]
+    error = pickle.loads(result).error
+    assert isinstance(error, SchnRayError)
+    assert f"{ray.util.get_node_ip_address()} did not see what was written there" in str(error)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_find_the_file_where_they_write(tmp_path: Path) -> None:
+    shards = RayShards("looking", 1, writes=tmp_path)
+    (names,) = shards(lambda _: [path.name for path in tmp_path.iterdir()], [Shard(0, 1)])
+    assert [name.startswith(SEEN) for name in names] == [True]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def nodes(folder: Path) -> Iterator[str]:
+    """Two nodes; on the second one another disk lies where the folder is."""
+    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    start = f"{Path(sys.executable).parent}/ray start --address={head.address} --num-cpus=1 --block"
+    script = f"mount -t tmpfs none {folder} && exec {start}"
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script]) as second:
+        try:
+            ray.init(address=head.address)
+            wait_for(lambda: len([n for n in ray.nodes() if n["Alive"]]) == 2)
+            ray.shutdown()
+            yield head.address
+        finally:
+            second.terminate()
+            second.wait(30)
+            head.shutdown()
+
+
+@can_mount
+def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) -> None:
+    store = photo_store(folder.parent / "store", {"cat": 6, "dog": 6})
+    settings = as_options((*TINY, "schedule.batch_size=4"))
+    for command in (
+        ["prepare", "digits", "--out", folder / "made"],
+        ["train", store, "--out", folder / "made", *settings],
+    ):
+        with started(*command, address=nodes) as process:
+            _, said = process.communicate(timeout=120)
+        assert process.returncode == 2, said
+        assert "is not the same directory on all nodes: " in said
+        assert "Write to a directory that all nodes share, or to an s3:// or gs://" in said
+        assert not list(folder.iterdir())
+    with started("prepare", "digits", "--out", folder.parent / "seen", address=nodes) as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
