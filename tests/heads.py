@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 from users import Answer
 
 SCRIPTS = Path(sys.executable).parent
@@ -47,9 +48,20 @@ def head(cpus: int) -> Iterator[Head]:
     try:
         yield found
     finally:
-        process.terminate()
-        process.wait(60)
+        _end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask a head to go; if it does not, kill it with all that it started."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(30)
+    for one in (*below, psutil.Process(process.pid)) if process.poll() is None else below:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(30)
 
 
 def _command(found: Head, cpus: int) -> list[str]:
