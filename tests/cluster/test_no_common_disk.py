@@ -81,7 +81,7 @@ class Nodes:
         )
 
     def revive(self) -> None:
-        """Start nodes again that gave themselves up: Ray allows 30 s, which a busy machine exceeds."""
+        """Start nodes again that gave up: Ray allows 30 s, too little on a busy machine."""
         for process in [one for one in self._there if one.poll() is not None]:
             self._there.remove(process)
             self.add()
