@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 from processes import end, marked, started
+from tiny import FIXED
 
 from schn_ray.config import PrepareConfig, SourceConfig
 from schn_ray.manifest import is_finished, read_manifest
@@ -34,16 +35,10 @@ from schn_ray.tuning.study import STUDY, Row, Search
 TRIALS, AT_ONCE = 12, 2
 SPACE = {
     "preset": "digits",
-    "fixed": {
-        "bits": 12,
-        "network.base_channels": 4,
-        "network.image_size": 8,
-        "network.semantic_dim": 16,
-        "network.latent_dim": 16,
+    "fixed": FIXED
+    | {
         "schedule.iterations": 6,
-        "schedule.epochs": 1,
         "schedule.samples": 300,
-        "schedule.batch_size": 32,
         "schedule.decay_after": [4],
     },
     "parameters": {

@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tiny import FIXED
+
 from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig, validated
 from schn_ray.manifest import write_json
 from schn_ray.sources import open_source
@@ -30,16 +32,10 @@ from schn_ray.tuning.study import Outcome, Search
 TABLE = Path(__file__).parent / "tune_samplers.json"
 SPACE: dict[str, Any] = {
     "preset": "digits",
-    "fixed": {
-        "bits": 12,
-        "network.base_channels": 4,
-        "network.image_size": 8,
-        "network.semantic_dim": 16,
-        "network.latent_dim": 16,
+    "fixed": FIXED
+    | {
         "schedule.iterations": 3,
-        "schedule.epochs": 1,
         "schedule.samples": 160,
-        "schedule.batch_size": 32,
         "schedule.decay_after": [2],
     },
     "parameters": {
