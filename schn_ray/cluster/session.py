@@ -15,6 +15,9 @@ from schn_ray.cluster import VERBOSE
 from schn_ray.cluster.capacity import GROWS_TO, capacity, present
 from schn_ray.errors import SchnRayError
 
+_STARTS = 3  # of a Ray on this machine
+_TOO_SLOW = "timed out during startup"
+
 
 @contextmanager
 def ray_session() -> Iterator[None]:
@@ -27,17 +30,35 @@ def ray_session() -> Iterator[None]:
         return
     verbose = VERBOSE in os.environ
     with nullcontext() if verbose else _standard_error_closed():
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),
-            include_dashboard=False,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-        )
+        _start(verbose)
     try:
         _set_volume(verbose)
         yield
     finally:
         ray.shutdown()
+
+
+def _start(verbose: bool) -> None:
+    for _ in range(_STARTS):
+        try:
+            ray.init(
+                address=os.environ.get("RAY_ADDRESS", "local"),
+                include_dashboard=False,
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+            )
+            return
+        except ConnectionError as error:
+            address = os.environ.get("RAY_ADDRESS", "")
+            raise SchnRayError(f"no Ray cluster answers at RAY_ADDRESS={address}") from error
+        except Exception as error:  # Ray has no class for it
+            if _TOO_SLOW not in str(error):
+                raise
+            ray.shutdown()
+    raise SchnRayError(
+        f"Ray did not start here within the 30 s that it allows itself, {_STARTS} times: this "
+        "machine has too much else to do. Run the same command again when it has less"
+    )
 
 
 def end() -> None:

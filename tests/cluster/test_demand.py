@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from schn_ray.cluster.session import Demand
+from schn_ray.cluster.session import Demand, ray_session
 from schn_ray.errors import SchnRayError
 
 
@@ -40,3 +40,35 @@ def test_what_is_in_use_is_waited_for_aloud(capsys: pytest.CaptureFixture[str]) 
 def test_gpus_are_taken_where_there_are_enough() -> None:
     assert Demand(1, 4).resources() == {"CPU": 1, "GPU": 1}
     assert Demand(2, 4, cpus=2).resources() == {"CPU": 2}
+
+
+@pytest.mark.parametrize(("too_slow", "starts"), [(2, True), (3, False)])
+def test_a_ray_that_is_too_slow_to_start_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, too_slow: int, starts: bool
+) -> None:
+    tried = list[int]()
+
+    def init(**_: object) -> None:
+        tried.append(1)
+        if len(tried) <= too_slow:
+            raise Exception("The current node timed out during startup. This could happen ...")
+
+    for name, patched in {"init": init, "is_initialized": bool, "shutdown": lambda: None}.items():
+        monkeypatch.setattr(ray, name, patched)
+    if starts:
+        with ray_session():
+            assert len(tried) == 3
+    else:
+        with pytest.raises(SchnRayError, match="too much else to do"), ray_session():
+            pass
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", bool)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(SchnRayError, match=r"at RAY_ADDRESS=10\.0\.0\.1:6379"), ray_session():
+        pass
