@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import optuna
@@ -249,6 +250,28 @@ def test_settings_are_tried_once_and_a_small_space_ends(tmp_path: Path) -> None:
     assert search.exhausted
     settings = [tuple(row.values.values()) for row in search.rows()]
     assert sorted(settings) == [(16, "random"), (16, "zeros"), (32, "random"), (32, "zeros")]
+
+
+def test_a_sampler_that_likes_one_setting_does_not_end_the_search(tmp_path: Path) -> None:
+    few: dict[str, Any] = {
+        "loss.quantization": {"choices": [0.1, 1.0, 10.0, 100.0]},
+        "codes.init": {"choices": ["zeros", "random", "hadamard"]},
+        "codes.update": {"choices": [True, False]},
+        "codes.alpha": {"integer": [1, 2], "when": {"codes.update": True}},
+    }
+    search = opened(tmp_path, parameters=few, start=[], pruning=None)
+    while (proposal := search.propose()) is not None:
+        search.finish(proposal.number, complete(proposal.values))
+    assert len({json.dumps(row.values) for row in search.rows()}) == 4 * 3 * (2 + 1)
+    assert len(search.rows()) == 36
+
+
+def test_what_is_drawn_lies_in_its_domain() -> None:
+    space = validated(Space, SPACE)
+    for domain in space.parameters.values():
+        drawn = [domain.draw(Random(seed)) for seed in range(50)]
+        assert all(domain.holds(value) for value in drawn)
+        assert len(set(drawn)) > 1
 
 
 def test_the_study_is_optuna_s_own(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ bound or a choice that training would refuse is refused here, with the line to c
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -79,6 +81,17 @@ class Domain(Section):
             return False
         on_step = self.integer is None or (value - low) % self.step == 0
         return bool(low <= value <= high and on_step)
+
+    def draw(self, generator: Random) -> Any:
+        """Return a value at random, as evenly as its kind says."""
+        if self.choices is not None:
+            return generator.choice(self.choices)
+        low, high = self.ends
+        if self.integer is not None:
+            return generator.randrange(low, high + 1, self.step)
+        if self.log is not None:
+            return math.exp(generator.uniform(math.log(low), math.log(high)))
+        return generator.uniform(low, high)
 
     def active(self, chosen: Mapping[str, Any]) -> bool:
         """Tell whether it is to be drawn, given the values drawn before."""

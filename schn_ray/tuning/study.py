@@ -37,7 +37,8 @@ State = Literal["running", "complete", "pruned", "failed"]
 
 _SETTINGS, _FIGURES, _REASON = "settings", "figures", "reason"
 _SECONDS, _ITERATIONS, _REPEATED, _SITTINGS = "seconds", "iterations", "repeats", "sittings"
-_TRIES = 20  # proposals that are all known before a space counts as exhausted
+_TRIES = 5  # proposals of a sampler that are all known
+_DRAWS = 2_000  # at random, that are all known before a space counts as exhausted
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "complete",
@@ -134,14 +135,34 @@ class Search:
         return sum(row.state != "running" for row in self.rows())
 
     def propose(self) -> Proposal | None:
-        """Ask the sampler for a new trial; None where the space has no settings left to try."""
+        """Ask the sampler for a new trial; None where the space has no settings left to try.
+
+        A sampler that likes what it knows proposes that again where settings are few and whole;
+        after some tries, settings that nobody tried are drawn at random.
+        """
         for _ in range(_TRIES):
             number = len(self.study.get_trials(deepcopy=False))
             self.study.sampler = _sampler(self.space, self.seed, number)
             proposal = self._filled(self.study.ask())
             if not self._is_repeated(proposal):
                 return proposal
-        self.exhausted = True
+        untried = self._untried()
+        if untried is None:
+            self.exhausted = True
+            return None
+        self.study.enqueue_trial({key: _stored(value) for key, value in untried.items()})
+        return self._filled(self.study.ask())
+
+    def _untried(self) -> Values | None:
+        tried = {json.dumps(row.values) for row in self.rows() if row.state != "failed"}
+        generator = random.Random(f"{self.seed} {len(tried)} untried")
+        for _ in range(_DRAWS):
+            values: Values = {}
+            for key, domain in self.space.parameters.items():
+                if domain.active(values):
+                    values[key] = domain.draw(generator)
+            if json.dumps(values) not in tried:
+                return values
         return None
 
     def heard(self, number: int, iteration: int, score: float) -> bool:
