@@ -4,7 +4,7 @@
     python benchmarks/tune_samplers.py               # searches it, in seconds
 
 The table has the validation mAP of every setting of a small space (digits, 12 bits, a tiny
-network, 3 iterations), so a search costs nothing and both samplers see the very same figures. Both
+network, 4 iterations), so a search costs nothing and both samplers see the very same figures. Both
 begin with the same trial 0, and neither is proposed a setting twice.
 """
 
@@ -34,9 +34,9 @@ SPACE: dict[str, Any] = {
     "preset": "digits",
     "fixed": FIXED
     | {
-        "schedule.iterations": 3,
-        "schedule.samples": 160,
-        "schedule.decay_after": [2],
+        "schedule.iterations": 4,
+        "schedule.samples": 640,
+        "schedule.decay_after": [3],
     },
     "parameters": {
         "schedule.learning_rate": {"choices": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
