@@ -125,9 +125,10 @@ class _Look:
         return Finding(what, self._named(rows[self._shared(rows, among)]))
 
     def copies(self, rows: Rows, among: Rows, what: str) -> Finding:
-        held = {self.sha256[row].tobytes(): row for row in among[::-1].tolist()}
         same_bytes = np.isin(self.sha256[rows], self.sha256[among])
         copied = rows[same_bytes & ~self._shared(rows, among)]
+        originals = among[np.isin(self.sha256[among], self.sha256[copied])]
+        held = {self.sha256[row].tobytes(): row for row in originals[::-1].tolist()}
         others = [held[self.sha256[row].tobytes()] for row in copied.tolist()]
         return Finding(what, self._named(copied), others=self._named(np.array(others, np.int64)))
 

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 
 from schn_ray.audit import audit
 from schn_ray.config import PrepareConfig
+from schn_ray.labels import label_sets
 from schn_ray.manifest import write_json
 from schn_ray.parts import Done
 from schn_ray.protocols import Split, check_given, find_protocol, most_frequent, split
@@ -63,7 +64,7 @@ def describe_and_split(
     return {
         "rows": len(table),
         "classes": len(classes),
-        "label_sets": _label_sets(labels),
+        "label_sets": label_sets(labels).sets.shape[0],
         "unlabelled": int((np.diff(labels.indptr) == 0).sum()),
         "repeated_images": len(table) - len(np.unique(digests)),
         **{role: len(rows) for role, rows in roles.items()},
@@ -114,10 +115,6 @@ def _put_aside(store: str, number: int, rows: dict[int, BadRow]) -> None:
 
 def _column(store: str, number: int, name: str) -> Iterator[Any]:
     return iter(read_rows(store, number, [name])[name].to_pylist())
-
-
-def _label_sets(labels: csr_array[Any]) -> int:
-    return len({row.tobytes() for row in np.split(labels.indices, labels.indptr[1:-1])})
 
 
 def vocabulary(labels: pa.ChunkedArray) -> tuple[str, ...]:
