@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from schn_ray.audit import audit
+from schn_ray.audit import audit, image_numbers
 from schn_ray.config import PrepareConfig
 from schn_ray.labels import label_sets
 from schn_ray.manifest import write_json
@@ -53,20 +53,21 @@ def describe_and_split(
         kept = most_frequent(labels, protocol.most_frequent)
         classes, labels = tuple(classes[c] for c in kept), labels[:, kept]
     write_json(here / CLASSES, classes)
-    ids, digests = table["id"].combine_chunks(), as_digests(table["sha256"])
+    ids, images = table["id"].combine_chunks(), image_numbers(as_digests(table["sha256"]))
+    table = table.drop_columns(["id", "sha256"])
     if config.split_from is None:
         roles = split(labels, classes, table["split"].to_numpy(), config)
     else:
         roles = read_given(Path(config.split_from), ids)
         check_given(config.protocol, roles, classes)
     _write_split(here / SPLIT, roles, ids)
-    findings = audit(roles, ids, digests, labels).findings()
+    findings = audit(roles, ids, images, labels).findings()
     return {
         "rows": len(table),
         "classes": len(classes),
         "label_sets": label_sets(labels).sets.shape[0],
         "unlabelled": int((np.diff(labels.indptr) == 0).sum()),
-        "repeated_images": len(table) - len(np.unique(digests)),
+        "repeated_images": len(table) - len(np.unique(images)),
         **{role: len(rows) for role, rows in roles.items()},
         "audit": "; ".join(findings) or "nothing found",
     }
