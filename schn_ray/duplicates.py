@@ -27,8 +27,8 @@ from scipy.sparse.csgraph import connected_components
 from schn_ray.errors import SchnRayError
 from schn_ray.index import Index, build_index, open_index
 from schn_ray.index.scan import Bytes, words
-from schn_ray.manifest import kind_of
-from schn_ray.places import local_copy
+from schn_ray.places import as_location
+from schn_ray.places.copies import kind_of
 
 _PAIRS_AT_ONCE = 1 << 22  # compared at once
 _EDGES_AT_ONCE = 1 << 22  # joined at once
@@ -79,8 +79,7 @@ def find_duplicates(path: Path | str, radius: int, out: Path) -> Counted:
     if out.is_dir():
         raise SchnRayError(f"{out} is a directory; name the Parquet file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
-    path = local_copy(path)
-    if kind_of(path) == "index":
+    if kind_of(as_location(path)) == "index":
         return _write(open_index(path), radius, out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".duplicates-") as folder:
         build_index(path, Path(folder, "index"))

@@ -52,8 +52,8 @@ def search_gallery(
         SchnRayError: other models, damaged files, or ``out`` holds something else.
     """
     places, asked = [as_location(path) for path in indexes], as_location(queries)
-    copies = [local_copy(path) for path in indexes]
-    opened, source = open_together(copies), read_manifest(local_copy(queries), "codes")
+    copies, codes = [local_copy(path) for path in indexes], local_copy(queries)
+    opened, source = open_together(copies), read_manifest(codes, "codes")
     _require_same_model(opened, source, asked)
     config = {"k": wanted.k, "radius": wanted.radius}
     made_from = {
@@ -65,8 +65,8 @@ def search_gallery(
         resumable_directory(mirror.here, "matches", config, made_from) as draft,
     ):
         mirror.send()
-        verify_files(local_copy(queries), source)
-        shards = [_shard(path) for path in sorted(local_copy(queries).glob(PARTS))]
+        verify_files(codes, source)
+        shards = [_shard(path) for path in sorted(codes.glob(PARTS))]
         left = [shard for shard in shards if not is_there(_part(mirror.location, shard))]
         work = functools.partial(
             search_part, indexes=places, queries=asked, out=mirror.location, wanted=wanted

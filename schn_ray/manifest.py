@@ -208,14 +208,6 @@ def read_manifest(path: Path, kind: str) -> Manifest:
         raise SchnRayError(f"{path / MANIFEST} is damaged; make the {kind} again") from error
 
 
-def kind_of(path: Path) -> str:
-    """Return the kind of a finished directory, or "" where nothing says it."""
-    try:
-        return str(json.loads((path / MANIFEST).read_text())["kind"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
 def verify_files(path: Path, manifest: Manifest) -> None:
     """Check every file against its SHA-256.
 

@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     """Have this process keep up to 1 GiB of what it freed, if its C library is glibc.
 
     Otherwise a batch's activations go back to the system, and the next batch gets them page by
-    page: a quarter of the time that a small network takes on a CPU (benchmarks/README.md).
+    page: a fifth of the time that a small network takes on a CPU (benchmarks/README.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

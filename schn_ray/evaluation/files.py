@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.errors import SchnRayError
-from schn_ray.manifest import MANIFEST, kind_of, read_manifest
-from schn_ray.places import as_location, join, local_copy
-from schn_ray.places.files import is_there
+from schn_ray.manifest import read_manifest
+from schn_ray.places import as_location, local_copy
+from schn_ray.places.copies import kind_of
 
 METRICS, EXAMPLES, DIAGRAMS, AUDIT = "metrics.json", "examples.json", "diagrams.json", "audit.json"
 QUERIES, CODES = "queries.parquet", "codes"
@@ -75,8 +75,8 @@ def find_evaluation(path: Path | str) -> Path:
         SchnRayError: there is none.
     """
     beside = default_evaluation(path)
-    for place, wanted in ((as_location(path), KIND), (beside, None)):
-        if is_there(join(place, MANIFEST)) and wanted in (None, kind_of(local_copy(place))):
+    for place in (as_location(path), beside):
+        if kind_of(place) == KIND:
             return local_copy(place)
     raise SchnRayError(
         f"{path} is no finished evaluation, and {beside} is none either: run "

@@ -16,11 +16,10 @@ from typing import Any
 from schn_ray.errors import SchnRayError
 from schn_ray.locks import locked
 from schn_ray.manifest import MANIFEST, write_atomically
-from schn_ray.places.files import as_location, is_uri, join, open_file, read_file
+from schn_ray.places.files import as_location, chunks_of, is_uri, join, read_file
 
 CACHE = "SCHN_RAY_CACHE"
 _AT_ONCE = 4  # files that are copied at a time
-_CHUNK = 1 << 22
 _WAIT_S = 6 * 3600.0  # for another process of this machine that copies the same
 
 
@@ -51,6 +50,14 @@ def local_copy(place: Path | str, below: str = "") -> Path:
         if not (copy / MANIFEST).is_file():  # another process may have made it meanwhile
             _fill(location, copy, manifest, below)
     return copy
+
+
+def kind_of(location: str) -> str:
+    """Return the kind of a finished directory, or "" where nothing says it."""
+    try:
+        return str(json.loads(read_file(join(location, MANIFEST)))["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _manifest_of(location: str) -> dict[str, Any]:
@@ -89,13 +96,10 @@ def _fetch(location: str, name: str, copy: Path, sha256: str) -> None:
     beside = target.with_name(target.name + ".partial")
     digest = hashlib.sha256()
     try:
-        with (
-            open_file(join(location, name)) as source,
-            beside.open("wb") as to,
-        ):
-            while chunk := source.read(_CHUNK):
+        with beside.open("wb") as file:
+            for chunk in chunks_of(join(location, name)):
                 digest.update(chunk)
-                to.write(chunk)
+                file.write(chunk)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise SchnRayError(f"{location}/{name} cannot be copied to {target}: {error}") from error

@@ -87,13 +87,19 @@ def open_file(place: str) -> pa.NativeFile:
     return filesystem.open_input_file(path)
 
 
+def chunks_of(place: str) -> Iterator[bytes]:
+    """Read a file a few MiB at a time; ``OSError`` if it cannot be."""
+    with open_file(place) as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
 def sha256_and_size(place: str) -> tuple[str, int]:
     """Return the hexadecimal SHA-256 of a file's bytes, and how many they are."""
     digest, size = hashlib.sha256(), 0
-    with open_file(place) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
+    for chunk in chunks_of(place):
+        digest.update(chunk)
+        size += len(chunk)
     return digest.hexdigest(), size
 
 
@@ -193,8 +199,8 @@ def new_file(place: str) -> Iterator[Path]:
 def send_file(path: Path, uri: str) -> None:
     """Copy a file of this machine to a URI, where it appears whole."""
     filesystem, there = opened(uri)
-    with path.open("rb") as file, filesystem.open_output_stream(there) as stream:
-        while chunk := file.read(_CHUNK):
+    with filesystem.open_output_stream(there) as stream:
+        for chunk in chunks_of(str(path)):
             stream.write(chunk)
 
 

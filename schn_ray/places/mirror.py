@@ -19,17 +19,16 @@ from schn_ray.manifest import LOCK, MANIFEST, REQUEST, AlreadyDone
 from schn_ray.places.copies import cache_folder
 from schn_ray.places.files import (
     as_location,
+    chunks_of,
     files_below,
     is_there,
     is_uri,
     join,
     new_file,
-    open_file,
     remove_file,
     send_file,
 )
 
-_CHUNK = 1 << 22
 _State = tuple[int, int]  # size, time of change in nanoseconds
 
 
@@ -74,12 +73,8 @@ class Mirror:
     def _fetch(self, name: str) -> None:
         target = self.here / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            open_file(join(self.location, name)) as source,
-            new_file(str(target)) as beside,
-            beside.open("wb") as file,
-        ):
-            while chunk := source.read(_CHUNK):
+        with new_file(str(target)) as beside, beside.open("wb") as file:
+            for chunk in chunks_of(join(self.location, name)):
                 file.write(chunk)
         self._same[name] = _state(target)
 
