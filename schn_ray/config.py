@@ -115,6 +115,13 @@ class EncodeConfig(Section):
     precision: Literal["float32", "bf16"] = "float32"
 
 
+def recorded(config: PrepareConfig | EncodeConfig) -> dict[str, Any]:
+    """Return the settings that decide what is written; for a manifest."""
+    values = config.model_dump(mode="json")
+    del values["source"]["max_bad_share"]  # decides when to stop
+    return values
+
+
 class ControlsConfig(Section):
     """The controls of an evaluation; 0 training rows leave them out.
 

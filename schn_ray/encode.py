@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.codes import pack, sign
-from schn_ray.config import EncodeConfig, PrecisionName
+from schn_ray.config import EncodeConfig, PrecisionName, recorded
 from schn_ray.errors import SchnRayError
 from schn_ray.hasher import Hasher, load
 from schn_ray.images import BadImage, evaluation_view
@@ -95,8 +95,7 @@ def encode(
     """
     shards = source.shards()
     hasher = load(model)
-    recorded = config.model_dump(mode="json") | {"bits": hasher.bits}
-    recorded["source"].pop("max_bad_share")  # it decides when to stop, not what is written
+    settings = recorded(config) | {"bits": hasher.bits}
     made_from = {
         "source": source.location,
         LISTING: listing_sha256(shards),
@@ -104,7 +103,7 @@ def encode(
     }
     again = update or retry_failed
     coding = Coding(as_location(model), config.batch_size, config.relaxed, config.precision)
-    request = recorded, made_from, LISTING, again
+    request = settings, made_from, LISTING, again
     with (
         written_at(out) as mirror,
         resumable_directory(mirror.here, "codes", *request) as draft,
@@ -120,12 +119,7 @@ def encode(
         _put_repeated_ids_aside(there)
         _conclude(draft, there, shards, config.source.max_bad_share)
         if again:
-            draft.counts |= {
-                "new": plan.new,
-                "changed": plan.changed,
-                "gone": plan.gone,
-                "tried_again": plan.failed,
-            }
+            draft.counts |= plan.counts | {"tried_again": plan.failed}
     return read_manifest(mirror.here, "codes")
 
 

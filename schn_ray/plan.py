@@ -49,6 +49,11 @@ class Plan:
     gone: int = 0
     failed: int = 0
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What an update took in, for the manifest."""
+        return {"new": self.new, "changed": self.changed, "gone": self.gone}
+
 
 def make_plan(
     shards: Sequence[Shard], receipts: dict[int, Receipt], shard_rows: int, retry: bool = False

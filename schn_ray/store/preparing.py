@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from schn_ray.config import PrepareConfig
+from schn_ray.config import PrepareConfig, recorded
 from schn_ray.errors import SchnRayError
 from schn_ray.manifest import (
     AlreadyDone,
@@ -115,16 +115,17 @@ def prepare(
     """
     config = _with_protocol(config)
     shards = _with_labels(source.shards())
-    recorded, made_from = _request(source, shards, config)
+    settings, made_from = _request(source, shards, config)
     keeping = Keeping(config.source.max_pixels, config.largest_side, config.quality)
-    request = recorded, made_from, LISTING, update, _OF_THE_SPLIT
+    request = settings, made_from, LISTING, update, _OF_THE_SPLIT
     with (
         written_at(out) as mirror,
         resumable_directory(mirror.here, "store", *request) as draft,
     ):
         store = mirror.location
         plan = _plan(draft, store, shards, config, update)
-        draft.begin()
+        if update:
+            draft.begin()
         mirror.send()
         remove_rows(store, plan.emptied)
         work = functools.partial(store_shard, source=source, keeping=keeping, store=store)
@@ -134,7 +135,7 @@ def prepare(
         set_duplicates_aside(store, sorted(read_receipts(store)))
         _conclude(draft, store, shards, config)
         if update:
-            draft.counts |= {"new": plan.new, "changed": plan.changed, "gone": plan.gone}
+            draft.counts |= plan.counts
     return read_manifest(mirror.here, "store")
 
 
@@ -168,12 +169,10 @@ def _stamped(stamp: str, entry: Any) -> str:
 def _request(
     source: Source, shards: list[Shard], config: PrepareConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    recorded = config.model_dump(mode="json")
-    recorded["source"].pop("max_bad_share")  # it decides when to stop, not what is written
     made_from = {"source": f"{source.kind}:{source.location}", LISTING: listing_sha256(shards)}
     if config.split_from is not None:
         made_from["split"] = hashlib.sha256(Path(config.split_from).read_bytes()).hexdigest()
-    return recorded, made_from
+    return recorded(config), made_from
 
 
 def _plan(
