@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import free_port
 from pyarrow import fs
 
 from schn_ray.places.copies import CACHE
@@ -25,9 +25,7 @@ S3 = {
 def served_bucket(name: str, cache: Path) -> Iterator[str]:
     """Serve a bucket, with ``cache`` for copies of what lies there; its URI."""
     moto = pytest.importorskip("moto.server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = moto.ThreadedMotoServer("127.0.0.1", port=port)
     server.start()
     with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from processes import free_port
 from users import Answer
 
 SCRIPTS = Path(sys.executable).parent
@@ -28,12 +28,6 @@ class Head(NamedTuple):
         ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token if token is None else token}
         others = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
         return {k: v for k, v in os.environ.items() if k not in others} | ours
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @contextmanager

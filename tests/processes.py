@@ -1,6 +1,7 @@
 """The command in a process of its own, and what is left of it when it is gone."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -54,6 +55,12 @@ def marked_processes(mark: str) -> list[str]:
 def descendants(pid: int, named: str) -> list[psutil.Process]:
     """List the processes below one that have a word in their name."""
     return [p for p in psutil.Process(pid).children(recursive=True) if named in _name(p)]
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ import pytest
 import ray
 from image_files import write_tree
 from models import write_model
-from processes import MARK, as_options, started, wait_for
+from processes import MARK, as_options, free_port, started, wait_for
 from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
 from trained import photo_store
 from users import TINY
@@ -118,12 +117,6 @@ def _mark_of(process: psutil.Process) -> str | None:
         return process.environ().get(MARK)
     except psutil.Error:  # it has ended
         return None
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def description(address: str) -> dict[str, Any]:

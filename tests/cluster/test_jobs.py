@@ -16,9 +16,9 @@ from typing import Any
 import heads
 import pytest
 import yaml
-from heads import Head, free_port, submit, submitted
+from heads import Head, submit, submitted
 from image_files import write_tree
-from processes import as_options, wait_for
+from processes import as_options, free_port, wait_for
 from users import TINY, Answer, Run
 
 from schn_ray.hasher import fingerprint

@@ -2,13 +2,13 @@
 
 import http.client
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from gallery_codes import draw_clustered, draw_ids, make_index, write_codes
+from processes import free_port
 from ray import serve
 from service import write_gallery
 from users import Run
@@ -43,8 +43,7 @@ def test_workers_find_what_one_process_finds(schn_ray: Run, tmp_path: Path) -> N
 
 def test_ray_serve_answers(tmp_path: Path) -> None:
     gallery = write_gallery(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     try:
         start(gallery / "index", gallery / "model", ServeConfig(port=port))
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
