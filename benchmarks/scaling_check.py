@@ -28,6 +28,7 @@ from schn_ray.cluster.shards import RayShards
 from schn_ray.config import EncodeConfig, SourceConfig
 from schn_ray.encode import encode
 from schn_ray.hasher import load
+from schn_ray.memory import keep_freed_memory
 from schn_ray.sources import open_source
 from schn_ray.store import MapShards, in_this_process
 
@@ -54,6 +55,7 @@ def main() -> None:
 
 
 def here(model: Path, source: Path, rows: int, out: Path) -> None:
+    keep_freed_memory()  # as encode does, so that the loops are as quick
     hasher, images = load(model), pq.read_table(source)["image"].to_pylist()
     code(hasher, images[:128])  # warm
     before = used(lambda: code(hasher, images))
