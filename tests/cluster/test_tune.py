@@ -13,9 +13,11 @@ import pytest
 import ray
 import yaml
 from image_files import write_tree
+from processes import started, wait_for
 from users import TINY, Run
 
 from schn_ray.cluster.session import Demand
+from schn_ray.cluster.train import train_on_ray
 from schn_ray.cluster.tune import Effort, trials_at_once, tune
 from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig, load, validated
 from schn_ray.errors import SchnRayError
@@ -151,6 +153,38 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
     assert [file.stem for file in files] == [f"trial-{number:04}" for number in on_front]
     for file, number in zip(files, on_front, strict=True):
         assert load(TrainConfig, None, file).bits == rows[number].values["bits"]
+
+
+@some_days
+def test_trials_of_two_workers_go_on_after_a_kill(store: Path, tmp_path: Path) -> None:
+    values = SPACE | {"start": [{"codes.init": "zeros"}, {"schedule.learning_rate": 1e-4}]}
+    space_file, out = tmp_path / "space.yaml", tmp_path / "search"
+    space_file.write_text(yaml.safe_dump(values))
+    shape = ["--trials", 4, "--at-once", 1, "--workers-per-trial", 2]
+    command = ["tune", store, "--space", space_file, "--out", out, *shape]
+    second = out / "trials" / "0001"
+    with started(*command) as process:
+        wait_for(lambda: bool(read_metrics(second)), 400)
+        process.kill()
+    before, heard = rows_of(out, values), read_metrics(second)
+    assert [row.state for row in before] == ["complete"]
+    with started(*command) as process:
+        assert process.stderr
+        said = process.stderr.read()
+        assert process.wait(600) == 0, said
+    rows = rows_of(out, values)
+    assert rows[0] == before[0]
+    assert read_metrics(second)[: len(heard)] == heard
+    assert [row.number for row in rows] == [0, 1, 2, 3]
+    stopped = [row for row in rows if row.state == "pruned"]
+    assert stopped
+    assert all(row.iterations < 3 for row in stopped)
+    assert all(row.state == "complete" for row in rows if row not in stopped)
+
+    best = load(TrainConfig, None, out / "best.yaml")
+    train_on_ray(best, store, tmp_path / "again", Demand(2, 2))
+    again = read_manifest(tmp_path / "again", "run").counts["best_validation_map"]
+    assert again == read_manifest(out, "search").counts["best_validation_map"]
 
 
 def test_more_than_the_cluster_has_is_refused_at_once(
