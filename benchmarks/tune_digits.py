@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from schn_ray.cluster.tune import Effort, tune
-from schn_ray.config import PrepareConfig, SourceConfig
+from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig
 from schn_ray.manifest import AlreadyDone
 from schn_ray.sources import open_source
 from schn_ray.store import prepare
@@ -35,17 +35,17 @@ def main() -> None:
     space = read_space(arguments.space)
     settings = tuple(arguments.set or ())
     effort = Effort(arguments.trials, at_once=2, repeats=arguments.repeats)
-    searched(space, settings, store, folder / "search", effort)
+    base = base_config(space, None, None, settings)
+    searched(space, base, store, folder / "search", effort)
     if arguments.unpruned:
-        base = base_config(space, None, None, settings)
         search = Search(folder / "search", space, base)
         rows = search.rows()
         search.close()
         whole = space.model_copy(
             update={"start": tuple(row.values for row in rows), "pruning": None}
         )
-        searched(whole, settings, store, folder / "unpruned", Effort(len(rows), at_once=2))
-        compare(space, whole, settings, folder)
+        searched(whole, base, store, folder / "unpruned", Effort(len(rows), at_once=2))
+        compare(space, whole, base, folder)
 
 
 def parsed() -> argparse.Namespace:
@@ -61,11 +61,8 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def searched(
-    space: Space, settings: tuple[str, ...], store: Path, out: Path, effort: Effort
-) -> None:
+def searched(space: Space, base: TrainConfig, store: Path, out: Path, effort: Effort) -> None:
     began = time.monotonic()
-    base = base_config(space, None, None, settings)
     with suppress(AlreadyDone):
         tune(space, base, store, out, effort)
     print(f"{(time.monotonic() - began) / 60:.1f} minutes, start of Ray and confirmation included")
@@ -79,8 +76,7 @@ def searched(
     print(as_text(out), flush=True)
 
 
-def compare(space: Space, whole: Space, settings: tuple[str, ...], folder: Path) -> None:
-    base = base_config(space, None, None, settings)
+def compare(space: Space, whole: Space, base: TrainConfig, folder: Path) -> None:
     pruned, full = (
         Search(folder / name, s, base) for name, s in (("search", space), ("unpruned", whole))
     )

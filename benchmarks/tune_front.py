@@ -2,8 +2,9 @@
 
     python benchmarks/tune_front.py DIR --trials 16
 
-Searches ``code_length`` and trains the settings of each point of the front once more, from its file
-in pareto/, as ``train --config`` would. May be killed and run again.
+Searches ``code_length`` with the small network of ``quick``, and trains the settings of each point
+of the front once more, from its file in pareto/, as ``train --config`` would. May be killed and run
+again.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trials", type=int, default=16)
-    parser.add_argument("--set", action="append", metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    folder, settings = arguments.folder, tuple(arguments.set or ())
+    folder: Path = arguments.folder
     store, out = folder / "store", folder / "front"
     with suppress(AlreadyDone):
         prepare(open_source("digits", SourceConfig()), PrepareConfig(), store)
-    space = read_space("code_length")
-    searched(space, settings, store, out, Effort(arguments.trials, at_once=2))
-    search = Search(out, space, base_config(space, None, None, settings))
+    space = read_space("code_length").model_copy(update={"fixed": read_space("quick").fixed})
+    base = base_config(space, "digits", None, ())
+    searched(space, base, store, out, Effort(arguments.trials, at_once=2))
+    search = Search(out, space, base)
     points = front(search.rows(), space.objectives)
     search.close()
     files = [out / PARETO / f"trial-{row.number:04}.yaml" for row in points]

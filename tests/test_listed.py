@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -16,6 +17,7 @@ from image_files import encode_image, write_tree
 
 from schn_ray.config import SourceConfig
 from schn_ray.errors import SchnRayError
+from schn_ray.places.files import opened
 from schn_ray.sources import BadRow, Row, fetch, listing_sha256, open_source, units_of
 from schn_ray.sources.roots import OutsideRootError, Root
 
@@ -261,6 +263,16 @@ def test_a_local_list_of_uris(photos: Path, bucket: str) -> None:
     rows = read(photos / "list.txt", root="memory://bucket")
     assert list(labels(rows)) == [f"{bucket}/cat/000.png"]
     assert list(bad(rows)) == [f"{bucket}/gone.png"]
+
+
+def test_a_bucket_that_cannot_be_reached_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(uri: str) -> None:
+        raise OSError("could not resolve host")
+
+    arrow = SimpleNamespace(FileSystem=SimpleNamespace(from_uri=unreachable))
+    monkeypatch.setattr("schn_ray.places.files.fs", arrow)
+    with pytest.raises(SchnRayError, match=r"s3://a-bucket .*: could not resolve host$"):
+        opened("s3://a-bucket/photos")
 
 
 def test_places_that_cannot_be_opened(photos: Path, bucket: str) -> None:

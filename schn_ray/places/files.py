@@ -28,6 +28,8 @@ from schn_ray.errors import SchnRayError
 URI = re.compile(r"(?P<root>(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://[^/]*)/*(?P<path>.*)", re.DOTALL)
 _HALF_A_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 _CHUNK = 1 << 22
+# without a network or credentials, Google's client would try again for 15 minutes
+_PATIENCE = {"gs": "?retry_limit_seconds=60", "gcs": "?retry_limit_seconds=60"}
 _WEB = ("http", "https", "ftp", "ftps")
 
 
@@ -240,8 +242,10 @@ def _filesystem(root: str, scheme: str) -> tuple[fs.FileSystem, str]:
     if scheme in _WEB:
         raise SchnRayError(f"{root}: images are not fetched from web addresses; download them")
     try:
-        return fs.FileSystem.from_uri(root)
-    except (ValueError, OSError) as not_of_arrow:
+        return fs.FileSystem.from_uri(f"{root}{_PATIENCE.get(scheme, '')}")
+    except OSError as error:
+        raise SchnRayError(f"{root} cannot be opened: {error}") from error
+    except (ValueError, NotImplementedError) as not_of_arrow:
         reason: Exception = not_of_arrow
     try:
         from fsspec.core import url_to_fs
