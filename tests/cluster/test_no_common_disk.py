@@ -205,7 +205,9 @@ def test_a_search_whose_command_is_killed(
     wait_for_all(nodes)
     command = ["tune", store, "--space", space, "--trials", "5", "--at-once", "2", "--out", out]
     with started(*command, address=nodes.address) as process:
-        wait_for(lambda: any(read_metrics(join(out, f"trials/{n:04}")) for n in (2, 3, 4)))
+        later = [join(out, f"trials/{n:04}") for n in (2, 3, 4)]
+        wait_for(lambda: process.poll() is not None or any(map(read_metrics, later)), 400)
+        assert process.poll() is None, process.stderr and process.stderr.read()
         process.kill()
     run(nodes, *command)
     counts = json.loads(read_file(join(out, "manifest.json")))["counts"]
