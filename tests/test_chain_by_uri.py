@@ -29,9 +29,9 @@ from schn_ray.hasher import fingerprint
 from schn_ray.index import build_index, change_index, open_index, verify_index
 from schn_ray.manifest import AlreadyDone
 from schn_ray.parts import read_codes
-from schn_ray.places import join, local_copy, mirror
+from schn_ray.places import followed, join, local_copy, mirror
 from schn_ray.places.copies import cache_folder
-from schn_ray.places.files import files_below, names_in
+from schn_ray.places.files import files_below, names_in, read_file, write_file
 from schn_ray.search import Wanted, found
 from schn_ray.sources import open_source
 from schn_ray.store import prepare
@@ -106,6 +106,21 @@ def test_the_same_comes_out_as_in_directories(here: Chain, there: Chain) -> None
     (expected,) = found([here.index], Wanted(3), ids=[like])
     assert [hit.id for hit in result.hits] == [hit.id for hit in expected.hits]
     assert verify_index(there.index) > 0
+
+
+def test_who_follows_a_directory_has_its_files_and_sends_only_what_is_new(bucket: str) -> None:
+    place = join(bucket, "followed")
+    for name in ("checkpoints/1.pt", "checkpoints/2.pt", "metrics.jsonl"):
+        write_file(join(place, name), name.encode())
+    with followed(place) as ours:
+        assert (ours.here / "checkpoints" / "2.pt").read_bytes() == b"checkpoints/2.pt"
+        write_file(join(place, "metrics.jsonl"), b"written by another since")
+        (ours.here / "checkpoints" / "1.pt").unlink()
+        (ours.here / "checkpoints" / "3.pt").write_bytes(b"new")
+        ours.send()
+    assert names_in(join(place, "checkpoints")) == {"2.pt", "3.pt"}
+    assert read_file(join(place, "metrics.jsonl")) == b"written by another since"
+    assert not ours.here.exists()
 
 
 def test_the_same_files_lie_there_and_nothing_stays_here(here: Chain, there: Chain) -> None:
