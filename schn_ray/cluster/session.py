@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +18,8 @@ from schn_ray.cluster.capacity import GROWS_TO, capacity, present
 from schn_ray.errors import SchnRayError
 
 _STARTS = 3  # of a Ray on this machine
+_ANSWER_S = 10.0
+_HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^/]+):(?P<port>[0-9]{1,5})")
 _TOO_SLOW = "timed out during startup"
 
 
@@ -39,18 +43,19 @@ def ray_session() -> Iterator[None]:
 
 
 def _start(verbose: bool) -> None:
+    address = os.environ.get("RAY_ADDRESS", "local")
+    _require_answer(address)
     for _ in range(_STARTS):
         try:
             ray.init(
-                address=os.environ.get("RAY_ADDRESS", "local"),
+                address=address,
                 include_dashboard=False,
                 log_to_driver=verbose,
                 logging_level=logging.INFO if verbose else logging.ERROR,
             )
             return
         except ConnectionError as error:
-            address = os.environ.get("RAY_ADDRESS", "")
-            raise SchnRayError(f"no Ray cluster answers at RAY_ADDRESS={address}") from error
+            raise _no_answer(address) from error
         except Exception as error:  # Ray has no class for it
             if _TOO_SLOW not in str(error):
                 raise
@@ -58,6 +63,24 @@ def _start(verbose: bool) -> None:
     raise SchnRayError(
         f"Ray did not start here within the 30 s that it allows itself, {_STARTS} times: this "
         "machine has too much else to do. Run the same command again when it has less"
+    )
+
+
+def _require_answer(address: str) -> None:
+    """Find out in seconds what Ray would be silent about for seven minutes."""
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found is None:
+        return
+    place = found["host"].strip("[]"), int(found["port"])
+    try:
+        socket.create_connection(place, _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address) from error
+
+
+def _no_answer(address: str) -> SchnRayError:
+    return SchnRayError(
+        f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to work on this machine alone"
     )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import ray
+from processes import free_port
 
 from schn_ray.cluster.session import Demand, ray_session
 from schn_ray.errors import SchnRayError
@@ -11,6 +12,17 @@ from schn_ray.errors import SchnRayError
 def four_cpus_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 3.0, "GPU": 1.0})
+
+
+@pytest.mark.parametrize("before", ["", "ray://"])
+def test_an_address_where_nobody_answers_is_an_error(
+    before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for port in (free_port(), 99_999):
+        monkeypatch.setenv("RAY_ADDRESS", f"{before}127.0.0.1:{port}")
+        with pytest.raises(SchnRayError, match=f"answers at .*127.0.0.1:{port}"), ray_session():
+            pass
 
 
 @pytest.mark.usefixtures("four_cpus_and_a_gpu")
