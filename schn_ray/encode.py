@@ -32,8 +32,6 @@ from schn_ray.manifest import (
 )
 from schn_ray.memory import keep_freed_memory
 from schn_ray.parts import (
-    ID,
-    URI,
     Codes,
     Done,
     Receipt,
@@ -49,6 +47,7 @@ from schn_ray.parts import (
 from schn_ray.places import as_location, join, written_at
 from schn_ray.places.files import is_there, sha256_and_size
 from schn_ray.plan import Plan, Task, make_plan
+from schn_ray.repeated import put_aside, repeated_ids, rows_without
 from schn_ray.sources import BadRow, Row, Shard, Source, Unit, listing_sha256, units_of
 from schn_ray.store import MapShards, in_this_process, refuse_too_many, write_quarantine
 
@@ -305,43 +304,10 @@ def _refuse_changed_parts(made: Manifest, there: str) -> None:
 
 
 def _put_repeated_ids_aside(out: str) -> None:
-    """Take rows out of the parts whose id an earlier row has; the first that was coded keeps it.
-
-    Two passes, so that memory holds 8 bytes an id: hashes first, then only the ids whose hash
-    came twice.
-    """
-    places = parts_in(out)
-    hashes = [np.fromiter(map(hash, read_column(place, ID)), np.int64) for place in places]
-    values = np.sort(np.concatenate([np.zeros(0, np.int64), *hashes]))
-    twice = np.unique(values[1:][values[1:] == values[:-1]])
-    first: dict[str, str] = {}
-    for place, of_part in zip(places, hashes, strict=True):
-        suspects = np.flatnonzero(np.isin(of_part, twice)) if len(twice) else twice
-        if repeated := _repeated(place, suspects, first):
-            _put_aside(out, place, repeated)
-
-
-def _repeated(place: str, suspects: NDArray[np.int64], first: dict[str, str]) -> dict[int, BadRow]:
-    if not len(suspects):
-        return {}
-    ids, uris, found = read_column(place, ID), read_column(place, URI), {}
-    for row in suspects.tolist():
-        if ids[row] in first:
-            why = f"same id as {first[ids[row]]}"
-            found[row] = BadRow(ids[row], uris[row], "id", why)
-        else:
-            first[ids[row]] = uris[row]
-    return found
-
-
-def _put_aside(out: str, place: str, rows: dict[int, BadRow]) -> None:
-    codes, receipt, done, start = read_part(place), read_receipt(place), [], 0
-    for one in receipt.done:
-        bad = tuple(rows[row] for row in range(start, start + one.coded) if row in rows)
-        done.append(Done(one.unit, one.coded - len(bad), one.quarantined + bad))
-        start += one.coded
-    keep = np.array([row for row in range(len(codes.ids)) if row not in rows], np.int64)
-    write_part(out, codes.take(keep), Receipt(receipt.number, tuple(done)))
+    for place, rows in repeated_ids(parts_in(out), read_column):
+        codes, receipt = read_part(place), read_receipt(place)
+        kept = codes.take(rows_without(len(codes.ids), rows))
+        write_part(out, kept, Receipt(receipt.number, put_aside(receipt.done, rows)))
 
 
 def _conclude(draft: Draft, there: str, shards: list[Shard], max_bad_share: float) -> None:

@@ -19,7 +19,7 @@ LAYERS = [
     {"sources"},
     {"protocols", "split_checks", "method", "hasher", "index"},
     {"schn", "search", "check", "parts", "audit", "traffic", "duplicates"},
-    {"loop", "plan", "serve"},
+    {"loop", "plan", "repeated", "serve"},
     {"store"},
     {"galleries", "counting"},
     {"encode"},

@@ -134,15 +134,15 @@ def test_killed_between_two_files_of_repeated_ids(
     undisturbed = make(tmp_path / "x.parquet", tmp_path / "a", **settings)
     from schn_ray.store import describing
 
-    put_aside, calls = describing._put_aside, []
+    write_rows, calls = describing.write_rows, []
 
-    def dies(store: str, number: int, rows: Any) -> None:
+    def dies(store: str, number: int, *rows: Any) -> None:
         calls.append(number)
         if len(calls) == 2:
             raise Killed
-        put_aside(store, number, rows)
+        write_rows(store, number, *rows)
 
-    monkeypatch.setattr(describing, "_put_aside", dies)
+    monkeypatch.setattr(describing, "write_rows", dies)
     with pytest.raises(Killed):
         make(tmp_path / "x.parquet", tmp_path / "b", **settings)
     monkeypatch.undo()

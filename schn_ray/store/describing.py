@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from schn_ray.audit import audit, image_numbers
 from schn_ray.config import PrepareConfig
 from schn_ray.labels import label_sets
 from schn_ray.manifest import write_json
-from schn_ray.parts import Done
 from schn_ray.protocols import Split, check_given, find_protocol, most_frequent, split
-from schn_ray.sources import BadRow
+from schn_ray.repeated import put_aside, repeated_ids, rows_without
 from schn_ray.sources.stored import CLASSES
 from schn_ray.store.files import read_rows, receipt_for, write_rows
 from schn_ray.store.given import read_given
@@ -74,48 +74,15 @@ def describe_and_split(
 
 
 def set_duplicates_aside(store: str, numbers: Sequence[int]) -> None:
-    """Take rows out whose id an earlier row has; they are known only when all are written.
-
-    Two passes, so that memory holds 8 bytes an id: hashes first, then only the ids whose hash
-    came twice. Killed in the middle, the next call goes on.
-    """
-    hashes = [np.fromiter(map(hash, _column(store, n, "id")), np.int64) for n in numbers]
-    values = np.sort(np.concatenate([np.zeros(0, np.int64), *hashes]))
-    twice = np.unique(values[1:][values[1:] == values[:-1]])
-    first: dict[str, str] = {}
-    for number, of_file in zip(numbers, hashes, strict=True):
-        suspects = np.flatnonzero(np.isin(of_file, twice)) if len(twice) else twice
-        if len(suspects) and (repeated := _repeated(store, number, suspects, first)):
-            _put_aside(store, number, repeated)
+    """Take rows out whose id an earlier row has; killed in the middle, the next call goes on."""
+    for number, rows in repeated_ids(numbers, partial(_column, store)):
+        table, done = read_rows(store, number), receipt_for(store, number).done
+        kept = taken(table, rows_without(len(table), rows))
+        write_rows(store, number, kept, list(put_aside(done, rows)))
 
 
-def _repeated(
-    store: str, number: int, suspects: NDArray[np.int64], first: dict[str, str]
-) -> dict[int, BadRow]:
-    table = read_rows(store, number, ["id", "uri"]).take(pa.array(suspects))
-    found = {}
-    for row, values in zip(suspects.tolist(), table.to_pylist(), strict=True):
-        row_id, uri = values["id"], values["uri"]
-        if row_id in first:
-            found[row] = BadRow(row_id, uri, "id", f"same id as {first[row_id]}")
-        else:
-            first[row_id] = uri
-    return found
-
-
-def _put_aside(store: str, number: int, rows: dict[int, BadRow]) -> None:
-    done, start = list[Done](), 0
-    for one in receipt_for(store, number).done:
-        bad = tuple(rows[row] for row in range(start, start + one.coded) if row in rows)
-        done.append(Done(one.unit, one.coded - len(bad), one.quarantined + bad))
-        start += one.coded
-    table = read_rows(store, number)
-    keep = np.array([row for row in range(len(table)) if row not in rows], np.int64)
-    write_rows(store, number, taken(table, keep), done)
-
-
-def _column(store: str, number: int, name: str) -> Iterator[Any]:
-    return iter(read_rows(store, number, [name])[name].to_pylist())
+def _column(store: str, number: int, name: str) -> list[str]:
+    return list(read_rows(store, number, [name])[name].to_pylist())
 
 
 def vocabulary(labels: pa.ChunkedArray) -> tuple[str, ...]:
