@@ -60,7 +60,7 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        state: ``complete``, ``pruned`` or ``failed``.
+        state: ``running``, ``complete``, ``pruned`` or ``failed``.
         figures: objective -> value, of a complete one.
         reason: why it failed.
         iterations: outer iterations that it trained.

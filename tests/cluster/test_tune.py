@@ -167,7 +167,7 @@ def test_trials_of_two_workers_go_on_after_a_kill(store: Path, tmp_path: Path) -
         wait_for(lambda: bool(read_metrics(second)), 400)
         process.kill()
     before, heard = rows_of(out, values), read_metrics(second)
-    assert [row.state for row in before] == ["complete"]
+    assert [row.state for row in before] == ["complete", "running"]
     with started(*command) as process:
         assert process.stderr
         said = process.stderr.read()
