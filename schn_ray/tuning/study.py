@@ -60,7 +60,7 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        state: ``running``, ``complete``, ``pruned`` or ``failed``.
+        state: ``complete``, ``pruned`` or ``failed``; of a row also ``running``.
         figures: objective -> value, of a complete one.
         reason: why it failed.
         iterations: outer iterations that it trained.
