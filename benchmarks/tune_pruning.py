@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
@@ -23,7 +24,7 @@ from schn_ray.training import read_metrics
 from schn_ray.tuning.objectives import VALIDATION_MAP
 
 AT_ONCE = 2
-SETTINGS = [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3), (2, 4), (3, 2), (3, 3)]
+SETTINGS = [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3), (2, 4), (2, 5), (3, 3), (3, 4)]
 
 
 def main() -> None:
@@ -33,7 +34,9 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     runs = sorted((arguments.folder / "unpruned" / "trials").iterdir())
-    curves = [[line[VALIDATION_MAP] for line in read_metrics(run)] for run in runs]
+    curves = [
+        list(accumulate((line[VALIDATION_MAP] for line in read_metrics(run)), max)) for run in runs
+    ]
     best, orders = max(curve[-1] for curve in curves), shuffled(len(curves), arguments.orders)
     print(f"{len(curves)} trials, best {best:.4f}; share of iterations saved, best with pruning")
     for grace, factor in SETTINGS:
