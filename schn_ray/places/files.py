@@ -242,7 +242,8 @@ def _filesystem(root: str, scheme: str) -> tuple[fs.FileSystem, str]:
     if scheme in _WEB:
         raise SchnRayError(f"{root}: images are not fetched from web addresses; download them")
     try:
-        return fs.FileSystem.from_uri(f"{root}{_PATIENCE.get(scheme, '')}")
+        patience = "" if "?" in root else _PATIENCE.get(scheme, "")
+        return fs.FileSystem.from_uri(root + patience)
     except OSError as error:
         raise SchnRayError(f"{root} cannot be opened: {error}") from error
     except (ValueError, NotImplementedError) as not_of_arrow:
