@@ -3,9 +3,9 @@
     python benchmarks/encode_kills.py --moments 10
 
 SIGKILL hits the driver, an actor, or a node of a test cluster of a head and two nodes. After each,
-the set of rows is compared with that of an undisturbed run, every id must be there once, and no
-part that was finished before may have been written again, so that a worker repeats at most the one
-shard that it was at.
+the set of rows is compared with that of an undisturbed run, every id must be there once, and at
+most one part a worker that was finished before may have been written again: the one that it had not
+told of yet.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from schn_ray.encode import encode
 from schn_ray.manifest import is_finished
 from schn_ray.sources import open_source
 
-ROWS, SHARD_ROWS = 1200, 30
+ROWS, SHARD_ROWS, WORKERS = 1200, 30, 2
 KINDS = ("driver", "actor", "node")
 
 
@@ -80,21 +80,27 @@ class Job:
         if not finished_alone:
             with started(self._command("driver")) as (process, _):
                 assert process.wait(300) == 0, process.returncode
-        self._check(before)
-        return f"killed after {len(before)} of {shards} parts; " + (
+        again = self._checked(before)
+        return f"killed after {len(before)} of {shards} parts; {again} written again; " + (
             "the run went on by itself" if finished_alone else "the same command finished it"
         )
 
-    def _check(self, before: dict[str, int]) -> None:
+    def _checked(self, before: dict[str, int]) -> int:
+        """Return how many of the finished parts were written again: at most one a worker.
+
+        One whose worker dies between writing a part and telling of it is done again.
+        """
         found = rows(self.out)
         assert len({row[0] for row in found}) == len(found) == ROWS, "an id is missing or twice"
         assert found == self.wanted, "other rows than undisturbed"
         after = parts(self.out)
-        assert before.items() <= after.items(), "a finished part was written again"
+        again = sum(after[name] != written for name, written in before.items())
+        assert again <= WORKERS, f"{again} finished parts were written again"
+        return again
 
     def _command(self, kind: str) -> list[str]:
         arguments = [str(self.photos), "--model", str(self.model), "--out", str(self.out)]
-        arguments += ["--workers", "2", "--set", f"source.shard_rows={SHARD_ROWS}"]
+        arguments += ["--workers", str(WORKERS), "--set", f"source.shard_rows={SHARD_ROWS}"]
         if kind == "node":
             return [sys.executable, __file__.replace("encode_kills", "two_nodes"), *arguments]
         return [sys.executable, "-m", "schn_ray", "encode", *arguments]
