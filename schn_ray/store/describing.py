@@ -116,8 +116,9 @@ def multi_hot(labels: pa.ChunkedArray, classes: Sequence[str]) -> csr_array[Any]
 
 def _write_split(path: Path, roles: Split, ids: pa.Array) -> None:
     rows = pa.array(np.concatenate(list(roles.values())))
-    names = np.repeat(list(roles), [len(part) for part in roles.values()])
-    pq.write_table(pa.table([pa.array(names), rows, ids.take(rows)], _SPLIT), path)
+    numbers = np.repeat(np.arange(len(roles), dtype=np.int8), [*map(len, roles.values())])
+    names = pa.DictionaryArray.from_arrays(numbers, list(roles)).cast(pa.string())
+    pq.write_table(pa.table([names, rows, ids.take(rows)], _SPLIT), path)
 
 
 def as_digests(column: pa.ChunkedArray) -> NDArray[np.void]:
