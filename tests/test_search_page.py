@@ -61,7 +61,8 @@ def page(browser, address: str):  # type: ignore[no-untyped-def]
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("request", lambda r: elsewhere.append(r.url))
     opened.goto(address)
-    opened.wait_for_function("document.getElementById('about').textContent")
+    # a function, as the page's own policy refuses what must be evaluated anew at each look
+    opened.wait_for_function("() => document.getElementById('about').textContent")
     opened.problems = problems
     yield opened
     own = (address, "blob:", "data:")
@@ -93,10 +94,10 @@ def test_drop_an_image_then_click_a_result_then_move_the_slider(page, gallery: P
 
     clicked = expected.ids(0)[3]
     page.click(f'#results button[title="More like {clicked}"]')
-    page.wait_for_function("document.getElementById('status').textContent.includes('39')")
+    page.wait_for_function("() => document.getElementById('status').textContent.includes('39')")
     assert clicked not in results(page)
     assert page.text_content("#looking") == f"More like {clicked}"
-    page.wait_for_function("document.getElementById('query').naturalWidth > 0")
+    page.wait_for_function("() => document.getElementById('query').naturalWidth > 0")
 
     code = index.codes(expected.rows[0, 3:4])
     radius = int(index.search(code, 6).distances[0, -1])
