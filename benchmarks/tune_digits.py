@@ -15,11 +15,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from digits import prepare_digits
+
 from schn_ray.cluster.tune import Effort, tune
-from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig
+from schn_ray.config import TrainConfig
 from schn_ray.manifest import AlreadyDone
-from schn_ray.sources import open_source
-from schn_ray.store import prepare
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import as_text, planned_iterations, seconds_beside_training
 from schn_ray.tuning.space import Space, base_config, read_space
@@ -30,8 +30,7 @@ def main() -> None:
     arguments = parsed()
     folder: Path = arguments.folder
     store = folder / "store"
-    with suppress(AlreadyDone):
-        prepare(open_source("digits", SourceConfig()), PrepareConfig(), store)
+    prepare_digits(store)
     space = read_space(arguments.space)
     settings = tuple(arguments.set or ())
     effort = Effort(arguments.trials, at_once=2, repeats=arguments.repeats)

@@ -15,13 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from digits import prepare_digits
 from tune_digits import searched
 
 from schn_ray.cluster.tune import Effort
-from schn_ray.config import DEFAULT_PRESET, PrepareConfig, SourceConfig, TrainConfig, load
+from schn_ray.config import DEFAULT_PRESET, TrainConfig, load
 from schn_ray.manifest import AlreadyDone, read_manifest
-from schn_ray.sources import open_source
-from schn_ray.store import prepare
 from schn_ray.training import train_here
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import PARETO
@@ -36,8 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     store, out = folder / "store", folder / "front"
-    with suppress(AlreadyDone):
-        prepare(open_source("digits", SourceConfig()), PrepareConfig(), store)
+    prepare_digits(store)
     space = read_space("code_length").model_copy(update={"fixed": read_space("quick").fixed})
     base = base_config(space, "digits", None, ())
     searched(space, base, store, out, Effort(arguments.trials, at_once=2))

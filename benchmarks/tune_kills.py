@@ -21,13 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from digits import TINY, prepare_digits
 from processes import end, marked, started
-from tiny import FIXED
 
-from schn_ray.config import PrepareConfig, SourceConfig
 from schn_ray.manifest import is_finished, read_manifest
-from schn_ray.sources import open_source
-from schn_ray.store import prepare
 from schn_ray.training import METRICS, read_metrics
 from schn_ray.tuning.space import base_config, read_space
 from schn_ray.tuning.study import STUDY, Row, Search
@@ -35,7 +32,7 @@ from schn_ray.tuning.study import STUDY, Row, Search
 TRIALS, AT_ONCE = 12, 2
 SPACE = {
     "preset": "digits",
-    "fixed": FIXED
+    "fixed": TINY
     | {
         "schedule.iterations": 6,
         "schedule.samples": 300,
@@ -76,7 +73,7 @@ class Job:
         self.random, self.out = random.Random(seed), folder / "search"
         self.store, self.space = folder / "store", folder / "space.yaml"
         self.space.write_text(yaml.safe_dump(SPACE))
-        prepare(open_source("digits", SourceConfig()), PrepareConfig(), self.store)
+        prepare_digits(self.store)
         self.command = [sys.executable, "-m", "schn_ray", "tune", str(self.store)]
         self.command += ["--space", str(self.space), "--out", str(self.out)]
         self.command += ["--trials", str(TRIALS), "--at-once", str(AT_ONCE)]

@@ -19,12 +19,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tiny import FIXED
+from digits import TINY, prepare_digits
 
-from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig, validated
+from schn_ray.config import TrainConfig, validated
 from schn_ray.manifest import write_json
-from schn_ray.sources import open_source
-from schn_ray.store import prepare
 from schn_ray.training import train_here
 from schn_ray.tuning.space import Space, Values, base_config, with_values
 from schn_ray.tuning.study import Outcome, Search
@@ -32,7 +30,7 @@ from schn_ray.tuning.study import Outcome, Search
 TABLE = Path(__file__).parent / "tune_samplers.json"
 SPACE: dict[str, Any] = {
     "preset": "digits",
-    "fixed": FIXED
+    "fixed": TINY
     | {
         "schedule.iterations": 4,
         "schedule.samples": 640,
@@ -86,7 +84,7 @@ def record() -> None:
     settings = [dict(zip(keys, values, strict=True)) for values in itertools.product(*domains)]
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        prepare(open_source("digits", SourceConfig()), PrepareConfig(), store)
+        prepare_digits(store)
         tasks = [
             (with_values(base, s), store, Path(folder) / f"{i}") for i, s in enumerate(settings)
         ]

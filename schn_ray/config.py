@@ -299,22 +299,6 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return found
 
 
-def difference(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two nested settings, a line each.
-
-    >>> difference({"bits": 32, "loss": {"cycle": 1}}, {"bits": 16, "loss": {"cycle": 1}})
-    ['bits: 32 there, 16 now']
-    """
-    lines: list[str] = []
-    for key in dict.fromkeys([*before, *after]):
-        old, new = before.get(key), after.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += difference(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: {old} there, {new} now")
-    return lines
-
-
 def parse_workers(text: str) -> tuple[int, int]:
     """Read how many workers are asked for: a number, or at least and at most.
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from schn_ray import __version__
-from schn_ray.config import difference
 from schn_ray.errors import SchnRayError
 from schn_ray.locks import locked
 
@@ -330,6 +329,22 @@ def _refuse_other_request(
             f"{path} was made by another request; name another directory, or remove it.\n  "
             + "\n  ".join(lines)
         )
+
+
+def difference(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """List what differs between two nested settings, a line each.
+
+    >>> difference({"bits": 32, "loss": {"cycle": 1}}, {"bits": 16, "loss": {"cycle": 1}})
+    ['bits: 32 there, 16 now']
+    """
+    lines: list[str] = []
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += difference(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {old} there, {new} now")
+    return lines
 
 
 def write_manifest(

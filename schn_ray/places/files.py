@@ -28,7 +28,7 @@ from schn_ray.errors import SchnRayError
 URI = re.compile(r"(?P<root>(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://[^/]*)/*(?P<path>.*)", re.DOTALL)
 _HALF_A_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 _CHUNK = 1 << 22
-# without a network or credentials, Google's client would try again for 15 minutes
+# without a network or credentials, Google's client would try again for many minutes
 _PATIENCE = {"gs": "?retry_limit_seconds=60", "gcs": "?retry_limit_seconds=60"}
 _WEB = ("http", "https", "ftp", "ftps")
 
@@ -241,21 +241,23 @@ def opened(uri: str) -> tuple[fs.FileSystem, str]:
 def _filesystem(root: str, scheme: str) -> tuple[fs.FileSystem, str]:
     if scheme in _WEB:
         raise SchnRayError(f"{root}: images are not fetched from web addresses; download them")
+    patience = "" if "?" in root else _PATIENCE.get(scheme, "")
     try:
-        patience = "" if "?" in root else _PATIENCE.get(scheme, "")
         return fs.FileSystem.from_uri(root + patience)
     except OSError as error:
         raise SchnRayError(f"{root} cannot be opened: {error}") from error
-    except (ValueError, NotImplementedError) as not_of_arrow:
-        reason: Exception = not_of_arrow
+    except (ValueError, NotImplementedError):  # Arrow does not know it, or was built without it
+        return _of_fsspec(root)
+
+
+def _of_fsspec(root: str) -> tuple[fs.FileSystem, str]:
     try:
         from fsspec.core import url_to_fs
 
         filesystem, base = url_to_fs(root)
-        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), base
     except (ImportError, ValueError) as error:
-        reason = error if isinstance(error, ImportError) else reason
-    raise SchnRayError(
-        f"{root} cannot be opened ({reason}); pyarrow opens s3://, gs:// and hdfs://, other kinds "
-        "need fsspec and its package for them, such as: pip install fsspec adlfs"
-    )
+        raise SchnRayError(
+            f"{root} cannot be opened ({error}); pyarrow opens s3://, gs:// and hdfs://, other "
+            "kinds need fsspec and its package for them, such as: pip install fsspec adlfs"
+        ) from error
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), base

@@ -78,7 +78,7 @@ def set_duplicates_aside(store: str, numbers: Sequence[int]) -> None:
     for number, rows in repeated_ids(numbers, partial(_column, store)):
         table, done = read_rows(store, number), receipt_for(store, number).done
         kept = taken(table, rows_without(len(table), rows))
-        write_rows(store, number, kept, list(put_aside(done, rows)))
+        write_rows(store, number, kept, put_aside(done, rows))
 
 
 def _column(store: str, number: int, name: str) -> list[str]:

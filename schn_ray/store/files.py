@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -62,7 +62,7 @@ def receipt_name(number: int) -> str:
 
 
 def write_rows(
-    store: str, number: int, batches: Iterable[pa.RecordBatch], done: list[Done]
+    store: str, number: int, batches: Iterable[pa.RecordBatch], done: Sequence[Done]
 ) -> None:
     """Write rows as they come, and then their receipt; older ones are replaced.
 

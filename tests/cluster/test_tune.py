@@ -30,7 +30,7 @@ from schn_ray.tuning.study import Row, Search
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes a minute")
+some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 FIXED = dict(setting.split("=") for setting in TINY)
 SPACE: dict[str, Any] = {
     "preset": "digits",
