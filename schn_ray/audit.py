@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from schn_ray.first_rows import first_rows, first_with_id
 from schn_ray.protocols import JUNK, Protocol, Rows, Split
-
-_COMPARED = 1 << 16  # neighbouring hashes at once
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,8 @@ class Audit:
 
 def audit(
     split: Split,
-    ids: pa.Array,
-    images: NDArray[np.int64],
+    ids: pa.ChunkedArray,
+    image_of: Rows,
     labels: csr_array[Any],
     protocol: Protocol | None = None,
 ) -> Audit:
@@ -89,14 +87,14 @@ def audit(
     Args:
         split: role -> rows.
         ids: [n] of every row.
-        images: [n] of every row, equal for equal images; see ``image_numbers``.
+        image_of: [n] the first row with the same image; see ``first_with_hash``.
         labels: [n, C].
         protocol: that the split should follow, also in whether a gallery may have rows without a
             label; None to leave counts alone.
     """
     query, gallery = split["query"], split["gallery"]
     train = np.concatenate([split["train"], split["validation"]])
-    look = _Look(ids, images, np.diff(labels.indptr) == 0)
+    look = _Look(ids, first_with_id(ids), image_of, np.diff(labels.indptr) == 0)
     found = []
     for rows, where in ((gallery, "the gallery"), (train, "training")):
         found += [look.same_id(query, rows, f"queries are in {where}")]
@@ -115,66 +113,50 @@ def audit(
     )
 
 
-def image_numbers(sha256: NDArray[np.void]) -> NDArray[np.int64]:
-    """Return a number for each image [n], equal where all 32 bytes of the hashes are.
-
-    These are the first 8 bytes, a quarter of the memory, as long as no two hashes share only those.
-    """
-    numbers = sha256.view("<i8").reshape(-1, 4)[:, 0].copy()
-    order = np.argsort(numbers)
-    for start in range(0, len(order), _COMPARED):
-        rows = order[start : start + _COMPARED + 1]
-        same = numbers[rows[1:]] == numbers[rows[:-1]]
-        if (sha256[rows[1:]] != sha256[rows[:-1]])[same].any():
-            return np.unique(sha256, return_inverse=True)[1]
-    return numbers
-
-
 @dataclass(frozen=True, eq=False)
 class _Look:
     """Finds rows of a store, and names them."""
 
-    ids: pa.Array
-    images: NDArray[np.int64]
+    ids: pa.ChunkedArray
+    id_of: Rows
+    image_of: Rows
     empty: NDArray[np.bool_]
 
     def same_id(self, rows: Rows, among: Rows, what: str) -> Finding:
         return Finding(what, self._named(rows[self._shared(rows, among)]))
 
     def copies(self, rows: Rows, among: Rows, what: str) -> Finding:
-        same_bytes = np.isin(self.images[rows], self.images[among])
+        same_bytes = np.isin(self.image_of[rows], self.image_of[among])
         copied = rows[same_bytes & ~self._shared(rows, among)]
-        originals = among[np.isin(self.images[among], self.images[copied])]
-        held = {self.images[row]: row for row in originals[::-1].tolist()}
-        others = [held[self.images[row]] for row in copied.tolist()]
+        originals = among[np.isin(self.image_of[among], self.image_of[copied])]
+        held = {self.image_of[row]: row for row in originals[::-1].tolist()}
+        others = [held[self.image_of[row]] for row in copied.tolist()]
         return Finding(what, self._named(copied), others=self._named(np.array(others, np.int64)))
 
     def unlabelled(self, rows: Rows, what: str, spoils: bool) -> Finding:
         return Finding(what, self._named(rows[self.empty[rows]]), spoils)
 
     def id_twice(self, rows: Rows, what: str) -> Finding:
-        codes = self.ids.take(pa.array(rows)).dictionary_encode().indices.to_numpy()
-        return Finding(what, self._named(rows[_repeated(codes)]))
+        again, _ = _repeats(self.id_of[rows])
+        return Finding(what, self._named(rows[again]))
 
     def image_twice(self, rows: Rows, what: str, spoils: bool) -> Finding:
-        _, first, number = np.unique(self.images[rows], return_index=True, return_inverse=True)
-        again = _repeated(number)
-        others = self._named(rows[first[number[again]]])
-        return Finding(what, self._named(rows[again]), spoils, others)
+        again, first = _repeats(self.image_of[rows])
+        return Finding(what, self._named(rows[again]), spoils, self._named(rows[first]))
 
     def _shared(self, rows: Rows, among: Rows) -> NDArray[np.bool_]:
-        some, others = (self.ids.take(pa.array(part)) for part in (rows, among))
-        return np.asarray(pc.is_in(some, value_set=others).to_numpy(zero_copy_only=False), bool)
+        return np.isin(self.id_of[rows], self.id_of[among])
 
     def _named(self, rows: Rows) -> tuple[str, ...]:
-        return tuple(self.ids.take(pa.array(rows)).to_pylist())
+        # most findings have no rows, and Arrow copies the whole column first
+        return tuple(self.ids.take(pa.array(rows)).to_pylist()) if len(rows) else ()
 
 
-def _repeated(values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark each value that stood there before [n]."""
-    again = np.ones(len(values), bool)
-    again[np.unique(values, return_index=True)[1]] = False
-    return again
+def _repeats(values: Rows) -> tuple[Rows, Rows]:
+    """Return the places of values that stood there before, and where they first did: [m] each."""
+    first = first_rows(values)
+    again = np.flatnonzero(first != np.arange(len(values)))
+    return again, first[again]
 
 
 def _other_counts(protocol: Protocol | None, *got: int) -> tuple[str, ...]:

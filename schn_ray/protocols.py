@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -30,6 +32,7 @@ JUNK = "junk"  # ranked for nobody, as re-identification has it
 ALL_ROWS = "the data set"
 RANDOM, GIVEN = "random", "given"
 
+_AT_ONCE = 1 << 16  # rows, for memory that does not grow with them
 Rows = NDArray[np.int64]
 Split = dict[str, Rows]
 Counts = tuple[int | None, int | None, int | None]
@@ -119,7 +122,7 @@ def find_protocol(name: str) -> Protocol:
 def split(
     labels: csr_array[Any],
     classes: Sequence[str],
-    official: NDArray[np.object_],
+    official: pa.ChunkedArray,
     config: PrepareConfig,
 ) -> Split:
     """Draw a split; it depends on the order of the rows and on the seed alone.
@@ -130,7 +133,7 @@ def split(
     Args:
         labels: [n, C] multi-hot.
         classes: C names, for messages.
-        official: [n] ``train``, ``test`` or None, as the data set says.
+        official: [n] ``train``, ``test`` or null, as the data set says.
         config: its protocol, seed and shares.
 
     Returns:
@@ -183,7 +186,7 @@ def _drawn(
     protocol: Protocol,
     config: PrepareConfig,
     labels: csr_array[Any],
-    official: NDArray[np.object_],
+    official: pa.ChunkedArray,
     groups: tuple[Rows, Rows, list[str]],
     generator: np.random.Generator,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -238,7 +241,7 @@ def _gallery(
     protocol: Protocol,
     config: PrepareConfig,
     labels: csr_array[Any],
-    official: NDArray[np.object_],
+    official: pa.ChunkedArray,
     query: NDArray[np.bool_],
     train: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
@@ -259,10 +262,10 @@ def _labelled(labels: csr_array[Any]) -> NDArray[np.bool_]:
     return np.asarray(np.diff(labels.indptr) > 0, bool)
 
 
-def _says(official: NDArray[np.object_], word: str) -> NDArray[np.bool_]:
+def _says(official: pa.ChunkedArray, word: str) -> NDArray[np.bool_]:
     """Tell of each row whether the data set names this use: [n]."""
-    named = {said: word in (said or "").split() for said in set(official)}
-    return np.fromiter(map(named.__getitem__, official), bool, len(official))
+    said = [name for name in pc.unique(official).to_pylist() if word in (name or "").split()]
+    return pc.is_in(official, value_set=pa.array(said, pa.string())).to_numpy()
 
 
 def _groups(
@@ -273,17 +276,20 @@ def _groups(
     rows = np.flatnonzero(per_row)
     if protocol.draw == "counts" or per_row.max(initial=0) > 1:
         return rows, np.zeros(len(rows), np.int64), [ALL_ROWS]
-    return rows, labels.indices.astype(np.int64), [f"class '{name}'" for name in classes]
+    return rows, labels.indices, [f"class '{name}'" for name in classes]
 
 
 def _ranks(group: Rows, generator: np.random.Generator) -> Rows:
     """Return each row's place, from 0, in a random order of its group."""
     order = generator.permutation(len(group))
-    by_group = order[np.argsort(group[order], kind="stable")]
-    sizes = np.bincount(group)
-    first = np.cumsum(sizes) - sizes
-    ranks = np.empty(len(group), np.int64)
-    ranks[by_group] = np.arange(len(group)) - first[group[by_group]]
+    ranks, before = np.empty(len(group), np.int64), np.zeros(group.max(initial=-1) + 1, np.int64)
+    for start in range(0, len(order), _AT_ONCE):
+        rows = order[start : start + _AT_ONCE]
+        rows = rows[np.argsort(group[rows], kind="stable")]
+        sizes = np.bincount(group[rows], minlength=len(before))
+        first = np.cumsum(sizes) - sizes
+        ranks[rows] = np.arange(len(rows)) + (before - first)[group[rows]]
+        before += sizes
     return ranks
 
 

@@ -28,7 +28,8 @@ def repeated_ids(
         column: reads a column of a piece: ``id`` or ``uri``.
     """
     hashes = [np.fromiter(map(hash, column(piece, ID)), np.int64) for piece in pieces]
-    values = np.sort(np.concatenate([np.zeros(0, np.int64), *hashes]))
+    values = np.concatenate([np.zeros(0, np.int64), *hashes])
+    values.sort()
     twice = np.unique(values[1:][values[1:] == values[:-1]])
     first: dict[str, str] = {}
     for piece, of_piece in zip(pieces, hashes, strict=True):

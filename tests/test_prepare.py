@@ -23,7 +23,7 @@ from schn_ray.images import decode
 from schn_ray.manifest import AlreadyDone, Manifest, read_manifest, verify_files
 from schn_ray.protocols import ROLES, split
 from schn_ray.sources import Shard, fetch, open_source
-from schn_ray.store import Store, open_store, prepare
+from schn_ray.store import Store, describing, open_store, prepare
 from schn_ray.store.preparing import T
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -132,7 +132,6 @@ def test_killed_between_two_files_of_repeated_ids(
     pq.write_table(table, tmp_path / "x.parquet")
     settings = {"shard_rows": 3, "max_bad_share": 0.5, "validation_share": 0}
     undisturbed = make(tmp_path / "x.parquet", tmp_path / "a", **settings)
-    from schn_ray.store import describing
 
     write_rows, calls = describing.write_rows, []
 
@@ -153,6 +152,19 @@ def test_killed_between_two_files_of_repeated_ids(
 
 
 # --- brought up to date
+
+
+def test_however_many_rows_are_described_at_once(
+    image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(image_tree, tmp_path / "whole", shard_rows=5)
+    monkeypatch.setattr(describing, "_AT_ONCE", 4)
+    blocks = make(image_tree, tmp_path / "blocks", shard_rows=5)
+    assert whole.counts == blocks.counts
+    tables = [pq.read_table(tmp_path / name / "split.parquet") for name in ("whole", "blocks")]
+    assert tables[0].equals(tables[1])
+    ids = open_store(tmp_path / "whole").ids
+    assert tables[0]["id"].to_pylist() == ids.take(tables[0]["row"].combine_chunks()).to_pylist()
 
 
 def test_update_takes_in_what_is_new_changed_and_gone(image_tree: Path, tmp_path: Path) -> None:
@@ -457,5 +469,6 @@ def test_the_real_label_rows_of_mirflickr(tmp_path: Path) -> None:
     order = [int(name[1:]) for name in store.classes]
     np.testing.assert_array_equal(store.labels.toarray(), rows[:, order])
     config = PrepareConfig(protocol="mirflickr", keep_unlabelled=True)
-    kept = split(store.labels, store.classes, np.full(len(store), None, object), config)
+    nothing_said = pa.chunked_array([pa.nulls(len(store), pa.string())])
+    kept = split(store.labels, store.classes, nothing_said, config)
     assert len(kept["gallery"]) == 22_300

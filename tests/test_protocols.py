@@ -24,9 +24,9 @@ def one_hot(classes: Any, count: int) -> csr_array[Any]:
 
 def draw(labels: csr_array[Any], official: Any = None, **config: Any) -> Split:
     names = [f"c{i}" for i in range(labels.shape[1])]
-    none = np.full(labels.shape[0], None, object)
-    official = none if official is None else np.array(official, object)
-    return split(labels, names, official, PrepareConfig(**config))
+    said = [None] * labels.shape[0] if official is None else list(official)
+    column = pa.chunked_array([pa.array(said[:7], pa.string()), pa.array(said[7:], pa.string())])
+    return split(labels, names, column, PrepareConfig(**config))
 
 
 def refusal(labels: csr_array[Any], official: Any = None, **config: Any) -> str:

@@ -21,7 +21,6 @@ from schn_ray.manifest import AlreadyDone, read_manifest, verify_files
 from schn_ray.protocols import ROLES
 from schn_ray.sources import Shard, open_source
 from schn_ray.store import multi_hot, open_store, prepare, vocabulary
-from schn_ray.store.describing import as_digests
 from schn_ray.store.preparing import T
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -288,12 +287,6 @@ def test_multi_hot_over_chunks_and_slices() -> None:
     column = pa.chunked_array([rows[:1], rows, rows]).slice(1, 9)
     expected = [[name in row for name in "abc"] for row in [*rows, *rows[:4]]]
     np.testing.assert_array_equal(multi_hot(column, ["a", "b", "c"]).toarray(), expected)
-
-
-def test_digests_of_a_slice() -> None:
-    digests = [bytes([i]) * 32 for i in range(5)]
-    column = pa.chunked_array([pa.array(digests, pa.binary(32)).slice(2)])
-    assert [digest.tobytes() for digest in as_digests(column)] == digests[2:]
 
 
 @pytest.mark.skipif(not (SHARED / "data/cifar10.parquet").is_file(), reason="no shared data")

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schn_ray.audit import Audit, audit, image_numbers
+from schn_ray.audit import Audit, audit
 from schn_ray.bootstrap import LEVEL, by_class, interval
 from schn_ray.code_files import packed_codes
 from schn_ray.config import EvaluateConfig, SourceConfig
@@ -150,8 +150,8 @@ def _audited(store: Store, config: EvaluateConfig) -> Audit:
     protocol = PROTOCOLS.get(made["protocol"])
     if protocol is not None and made["keep_unlabelled"]:
         protocol = replace(protocol, unlabelled=True)
-    images = image_numbers(store.sha256(np.arange(len(store))))
-    found = audit(store.split, store.ids, images, store.labels, protocol)
+    ids = pa.chunked_array([store.ids])
+    found = audit(store.split, ids, store.first_with_image(), store.labels, protocol)
     if found.spoiling() and config.audit == "refuse":
         raise SchnRayError(
             "this split would spoil the figures:\n  "

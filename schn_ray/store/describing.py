@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
-from schn_ray.audit import audit, image_numbers
+from schn_ray.audit import audit
 from schn_ray.config import PrepareConfig
+from schn_ray.first_rows import first_with_hash
 from schn_ray.labels import label_sets
 from schn_ray.manifest import write_json
-from schn_ray.protocols import Split, check_given, find_protocol, most_frequent, split
+from schn_ray.protocols import Rows, Split, check_given, find_protocol, most_frequent, split
 from schn_ray.repeated import put_aside, repeated_ids, rows_without
 from schn_ray.sources.stored import CLASSES
 from schn_ray.store.files import read_rows, receipt_for, write_rows
@@ -27,6 +29,7 @@ from schn_ray.store.given import read_given
 from schn_ray.store.shards import taken
 
 SPLIT = "split.parquet"
+_AT_ONCE = 1 << 14
 _SPLIT = pa.schema({"role": pa.string(), "row": pa.int64(), "id": pa.string()})
 
 
@@ -53,21 +56,20 @@ def describe_and_split(
         kept = most_frequent(labels, protocol.most_frequent)
         classes, labels = tuple(classes[c] for c in kept), labels[:, kept]
     write_json(here / CLASSES, classes)
-    ids, images = table["id"].combine_chunks(), image_numbers(as_digests(table["sha256"]))
-    table = table.drop_columns(["id", "sha256"])
     if config.split_from is None:
-        roles = split(labels, classes, table["split"].to_numpy(), config)
+        roles = split(labels, classes, table["split"], config)
     else:
-        roles = read_given(Path(config.split_from), ids)
+        roles = read_given(Path(config.split_from), table["id"])
         check_given(config.protocol, roles, classes)
-    _write_split(here / SPLIT, roles, ids)
-    findings = audit(roles, ids, images, labels).findings()
+    _write_split(here / SPLIT, roles, table["id"])
+    image_of = first_with_hash(table["sha256"])
+    findings = audit(roles, table["id"], image_of, labels).findings()
     return {
         "rows": len(table),
         "classes": len(classes),
-        "label_sets": label_sets(labels).sets.shape[0],
+        "label_sets": _distinct_label_sets(labels),
         "unlabelled": int((np.diff(labels.indptr) == 0).sum()),
-        "repeated_images": len(table) - len(np.unique(images)),
+        "repeated_images": int((image_of != np.arange(len(table))).sum()),
         **{role: len(rows) for role, rows in roles.items()},
         "audit": "; ".join(findings) or "nothing found",
     }
@@ -100,32 +102,56 @@ def multi_hot(labels: pa.ChunkedArray, classes: Sequence[str]) -> csr_array[Any]
     >>> multi_hot(pa.chunked_array([[["b", "a", "x"], [], ["b"]]]), ["a", "b"]).toarray().tolist()
     [[1, 1], [0, 0], [0, 1]]
     """
-    vocabulary = pa.array(classes, pa.string())
-    columns = pc.fill_null(pc.index_in(pc.list_flatten(labels), value_set=vocabulary), -1)
-    lengths = pc.list_value_length(labels).to_numpy()
-    rows, known = np.repeat(np.arange(len(lengths)), lengths), columns.to_numpy() >= 0
-    starts = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(np.bincount(rows[known], minlength=len(lengths)), out=starts[1:])
-    kept = columns.to_numpy()[known]
-    matrix = csr_array(
-        (np.ones(len(kept), np.uint8), kept, starts), shape=(len(lengths), len(classes))
-    )
+    known = pa.array(classes, pa.string())
+    pieces = [_known_labels(chunk, known) for chunk in labels.chunks]
+    columns = np.concatenate([np.zeros(0, np.int32), *(columns for columns, _ in pieces)])
+    counts = np.concatenate([np.zeros(1, np.int32), *(counts for _, counts in pieces)])
+    del pieces
+    ones = np.ones(len(columns), np.uint8)
+    matrix = csr_array((ones, columns, np.cumsum(counts)), shape=(len(labels), len(classes)))
     matrix.sort_indices()
     return matrix
 
 
-def _write_split(path: Path, roles: Split, ids: pa.Array) -> None:
-    rows = pa.array(np.concatenate(list(roles.values())))
-    numbers = np.repeat(np.arange(len(roles), dtype=np.int8), [*map(len, roles.values())])
-    names = pa.DictionaryArray.from_arrays(numbers, list(roles)).cast(pa.string())
-    pq.write_table(pa.table([names, rows, ids.take(rows)], _SPLIT), path)
+def _known_labels(
+    rows: pa.ListArray, known: pa.Array
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the numbers of rows' labels, one row after the other, and how many each has."""
+    columns = pc.fill_null(pc.index_in(rows.flatten(), value_set=known), -1).to_numpy()
+    lengths = rows.value_lengths().to_numpy()
+    row = np.repeat(np.arange(len(lengths)), lengths)[columns >= 0]
+    return columns[columns >= 0], np.bincount(row, minlength=len(lengths)).astype(np.int32)
 
 
-def as_digests(column: pa.ChunkedArray) -> NDArray[np.void]:
-    """Return a column of hashes as an array: [n], 32 bytes each."""
-    values = column.combine_chunks()
-    data = np.frombuffer(values.buffers()[1], "V32")
-    return data[values.offset : values.offset + len(values)]
+def _distinct_label_sets(labels: csr_array[Any]) -> int:
+    starts = range(0, max(labels.shape[0], 1), _AT_ONCE)
+    blocks = [label_sets(labels[start : start + _AT_ONCE]).sets for start in starts]
+    return int(label_sets(vstack(blocks, format="csr")).sets.shape[0])
+
+
+def _write_split(path: Path, roles: Split, ids: pa.ChunkedArray) -> None:
+    with pq.ParquetWriter(path, _SPLIT) as writer:
+        for role, rows in roles.items():
+            for start in range(0, len(rows), _AT_ONCE):
+                some = rows[start : start + _AT_ONCE]
+                names = pa.repeat(role, len(some))
+                writer.write_table(pa.table([names, some, _taken(ids, some)], _SPLIT))
+
+
+def _taken(column: pa.ChunkedArray, rows: Rows) -> pa.ChunkedArray:
+    """Take ascending rows chunk by chunk; Arrow would copy the whole column first."""
+    starts = np.cumsum([0, *map(len, column.chunks)])
+    places = np.searchsorted(rows, starts)
+    return pa.chunked_array(
+        [
+            chunk.take(pa.array(rows[begin:end] - start))
+            for chunk, start, (begin, end) in zip(
+                column.chunks, starts[:-1], pairwise(places), strict=True
+            )
+            if begin < end
+        ],
+        column.type,
+    )
 
 
 def _as_people_count(name: str) -> tuple[list[str | tuple[int, str]], str]:

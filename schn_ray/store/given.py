@@ -17,7 +17,7 @@ from schn_ray.protocols import JUNK, ROLES, Split
 _KNOWN = (*ROLES, JUNK)
 
 
-def read_given(file: Path, ids: pa.Array) -> Split:
+def read_given(file: Path, ids: pa.ChunkedArray) -> Split:
     """Read a split and find its rows.
 
     Args:
@@ -45,8 +45,8 @@ def read_given(file: Path, ids: pa.Array) -> Split:
     }
 
 
-def _rows(file: Path, role: str, wanted: list[str], ids: pa.Array) -> np.ndarray:
-    places = pc.index_in(pa.array(wanted, pa.string()), value_set=ids)
+def _rows(file: Path, role: str, wanted: list[str], ids: pa.ChunkedArray) -> np.ndarray:
+    places = pc.index_in(pa.array(wanted, pa.string()), value_set=ids.combine_chunks())
     if places.null_count:
         unknown = [
             name for name, row in zip(wanted, places.to_pylist(), strict=True) if row is None

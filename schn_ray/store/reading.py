@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.errors import SchnRayError
+from schn_ray.first_rows import as_digests, first_with_hash
 from schn_ray.manifest import Manifest, read_manifest
 from schn_ray.places.copies import local_copy
 from schn_ray.places.files import as_location
 from schn_ray.protocols import JUNK, ROLES, Rows, Split
 from schn_ray.sources.stored import CLASSES, map_rows
-from schn_ray.store.describing import SPLIT, as_digests, multi_hot
+from schn_ray.store.describing import SPLIT, multi_hot
 from schn_ray.store.verifying import check_sizes, verify_hashes
 
 
@@ -76,7 +77,11 @@ class Store:
 
     def sha256(self, rows: Rows) -> NDArray[np.void]:
         """Return the SHA-256 of these rows' images as they came: [m], 32 bytes each."""
-        return as_digests(self._table["sha256"].take(pa.array(rows)))
+        return as_digests(self._table["sha256"].take(pa.array(rows)).combine_chunks())
+
+    def first_with_image(self) -> Rows:
+        """Return for each row [n] the first one whose image came as the same bytes."""
+        return first_with_hash(self._table["sha256"])
 
 
 def open_store(path: Path | str, verify: bool = False) -> Store:
