@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from schn_ray.first_rows import first_rows, first_with_id
+from schn_ray.first_rows import FirstRows, first_rows, first_with_id
 from schn_ray.protocols import JUNK, Protocol, Rows, Split
 
 
@@ -75,8 +73,8 @@ class Audit:
 def audit(
     split: Split,
     ids: pa.ChunkedArray,
-    image_of: Rows,
-    labels: csr_array[Any],
+    image_of: FirstRows,
+    unlabelled: NDArray[np.bool_],
     protocol: Protocol | None = None,
 ) -> Audit:
     """Look for what training or the gallery has seen of the queries, by id and by content.
@@ -88,13 +86,13 @@ def audit(
         split: role -> rows.
         ids: [n] of every row.
         image_of: [n] the first row with the same image; see ``first_with_hash``.
-        labels: [n, C].
+        unlabelled: [n] whether a row has no label.
         protocol: that the split should follow, also in whether a gallery may have rows without a
             label; None to leave counts alone.
     """
     query, gallery = split["query"], split["gallery"]
     train = np.concatenate([split["train"], split["validation"]])
-    look = _Look(ids, first_with_id(ids), image_of, np.diff(labels.indptr) == 0)
+    look = _Look(ids, first_with_id(ids), image_of, unlabelled)
     found = []
     for rows, where in ((gallery, "the gallery"), (train, "training")):
         found += [look.same_id(query, rows, f"queries are in {where}")]
@@ -118,8 +116,8 @@ class _Look:
     """Finds rows of a store, and names them."""
 
     ids: pa.ChunkedArray
-    id_of: Rows
-    image_of: Rows
+    id_of: FirstRows
+    image_of: FirstRows
     empty: NDArray[np.bool_]
 
     def same_id(self, rows: Rows, among: Rows, what: str) -> Finding:
@@ -152,7 +150,7 @@ class _Look:
         return tuple(self.ids.take(pa.array(rows)).to_pylist()) if len(rows) else ()
 
 
-def _repeats(values: Rows) -> tuple[Rows, Rows]:
+def _repeats(values: FirstRows) -> tuple[Rows, Rows]:
     """Return the places of values that stood there before, and where they first did: [m] each."""
     first = first_rows(values)
     again = np.flatnonzero(first != np.arange(len(values)))

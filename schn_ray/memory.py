@@ -1,8 +1,10 @@
-"""How the C library keeps the memory that networks free after each batch."""
+"""What becomes of memory that was freed: kept for the next batch, or given back."""
 
 from __future__ import annotations
 
 import ctypes
+
+import pyarrow as pa
 
 # of malloc.h; the second is the most that glibc takes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -20,3 +22,11 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _KEPT)
         mallopt(_MMAP_THRESHOLD, _LARGEST)
+
+
+def give_back_freed_memory() -> None:
+    """Return what this process freed to the system; Arrow and glibc would keep tens of MiB."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

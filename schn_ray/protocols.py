@@ -34,6 +34,7 @@ RANDOM, GIVEN = "random", "given"
 
 _AT_ONCE = 1 << 16  # rows, for memory that does not grow with them
 Rows = NDArray[np.int64]
+Numbers = NDArray[np.signedinteger]
 Split = dict[str, Rows]
 Counts = tuple[int | None, int | None, int | None]
 
@@ -187,7 +188,7 @@ def _drawn(
     config: PrepareConfig,
     labels: csr_array[Any],
     official: pa.ChunkedArray,
-    groups: tuple[Rows, Rows, list[str]],
+    groups: tuple[Rows, Numbers, list[str]],
     generator: np.random.Generator,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return who is query and who is training: [n] each."""
@@ -270,7 +271,7 @@ def _says(official: pa.ChunkedArray, word: str) -> NDArray[np.bool_]:
 
 def _groups(
     labels: csr_array[Any], classes: Sequence[str], protocol: Protocol
-) -> tuple[Rows, Rows, list[str]]:
+) -> tuple[Rows, Numbers, list[str]]:
     """Return labelled rows, the group that each is drawn within, and the groups' names."""
     per_row = np.diff(labels.indptr)
     rows = np.flatnonzero(per_row)
@@ -279,7 +280,7 @@ def _groups(
     return rows, labels.indices, [f"class '{name}'" for name in classes]
 
 
-def _ranks(group: Rows, generator: np.random.Generator) -> Rows:
+def _ranks(group: Numbers, generator: np.random.Generator) -> Rows:
     """Return each row's place, from 0, in a random order of its group."""
     order = generator.permutation(len(group))
     ranks, before = np.empty(len(group), np.int64), np.zeros(group.max(initial=-1) + 1, np.int64)
@@ -294,7 +295,7 @@ def _ranks(group: Rows, generator: np.random.Generator) -> Rows:
 
 
 def _wanted(
-    protocol: Protocol, config: PrepareConfig, group: Rows, names: list[str]
+    protocol: Protocol, config: PrepareConfig, group: Numbers, names: list[str]
 ) -> tuple[Rows, Rows]:
     """Return how many queries and training rows to draw from each group."""
     sizes = np.bincount(group, minlength=len(names))
@@ -310,7 +311,7 @@ def _wanted(
     return queries.astype(np.int64), training.astype(np.int64)
 
 
-def _validation(group: Rows, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
+def _validation(group: Numbers, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
     """Choose among training rows; each group keeps one for training, and gives one if it can."""
     if not share or not len(group):
         return np.zeros(len(group), bool)

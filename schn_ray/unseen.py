@@ -45,7 +45,7 @@ def of_unseen_classes(
     return np.asarray(labels.astype(np.int64) @ chosen > 0)
 
 
-def unseen_queries(group: Rows, groups: int, share: float) -> Rows:
+def unseen_queries(group: NDArray[np.signedinteger], groups: int, share: float) -> Rows:
     """Return how many queries each group gives [groups]: a share, one at least if it has rows.
 
     Raises:

@@ -150,8 +150,8 @@ def _audited(store: Store, config: EvaluateConfig) -> Audit:
     protocol = PROTOCOLS.get(made["protocol"])
     if protocol is not None and made["keep_unlabelled"]:
         protocol = replace(protocol, unlabelled=True)
-    ids = pa.chunked_array([store.ids])
-    found = audit(store.split, ids, store.first_with_image(), store.labels, protocol)
+    ids, unlabelled = pa.chunked_array([store.ids]), np.diff(store.labels.indptr) == 0
+    found = audit(store.split, ids, store.first_with_image(), unlabelled, protocol)
     if found.spoiling() and config.audit == "refuse":
         raise SchnRayError(
             "this split would spoil the figures:\n  "

@@ -21,6 +21,7 @@ from schn_ray.config import PrepareConfig
 from schn_ray.first_rows import first_with_hash
 from schn_ray.labels import label_sets
 from schn_ray.manifest import write_json
+from schn_ray.memory import give_back_freed_memory
 from schn_ray.protocols import Rows, Split, check_given, find_protocol, most_frequent, split
 from schn_ray.repeated import put_aside, repeated_ids, rows_without
 from schn_ray.sources.stored import CLASSES
@@ -56,19 +57,24 @@ def describe_and_split(
         kept = most_frequent(labels, protocol.most_frequent)
         classes, labels = tuple(classes[c] for c in kept), labels[:, kept]
     write_json(here / CLASSES, classes)
+    label_set_count, unlabelled = _distinct_label_sets(labels), np.diff(labels.indptr) == 0
+    give_back_freed_memory()
     if config.split_from is None:
         roles = split(labels, classes, table["split"], config)
     else:
         roles = read_given(Path(config.split_from), table["id"])
         check_given(config.protocol, roles, classes)
+    del labels
+    give_back_freed_memory()
     _write_split(here / SPLIT, roles, table["id"])
+    give_back_freed_memory()
     image_of = first_with_hash(table["sha256"])
-    findings = audit(roles, table["id"], image_of, labels).findings()
+    findings = audit(roles, table["id"], image_of, unlabelled).findings()
     return {
         "rows": len(table),
         "classes": len(classes),
-        "label_sets": _distinct_label_sets(labels),
-        "unlabelled": int((np.diff(labels.indptr) == 0).sum()),
+        "label_sets": label_set_count,
+        "unlabelled": int(unlabelled.sum()),
         "repeated_images": int((image_of != np.arange(len(table))).sum()),
         **{role: len(rows) for role, rows in roles.items()},
         "audit": "; ".join(findings) or "nothing found",

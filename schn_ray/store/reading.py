@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.errors import SchnRayError
-from schn_ray.first_rows import as_digests, first_with_hash
+from schn_ray.first_rows import FirstRows, as_digests, first_with_hash
 from schn_ray.manifest import Manifest, read_manifest
 from schn_ray.places.copies import local_copy
 from schn_ray.places.files import as_location
@@ -79,7 +79,7 @@ class Store:
         """Return the SHA-256 of these rows' images as they came: [m], 32 bytes each."""
         return as_digests(self._table["sha256"].take(pa.array(rows)).combine_chunks())
 
-    def first_with_image(self) -> Rows:
+    def first_with_image(self) -> FirstRows:
         """Return for each row [n] the first one whose image came as the same bytes."""
         return first_with_hash(self._table["sha256"])
 
