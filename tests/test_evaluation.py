@@ -156,6 +156,9 @@ def plant(folder: Path, tmp_path: Path) -> Path:
     again = [row | {"role": "gallery"} for row in rows if row["role"] == "query"][:2]
     table = pa.Table.from_pylist([*rows, *again], pq.read_schema(store / SPLIT))
     pq.write_table(table, store / SPLIT)
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["sizes"][SPLIT] = (store / SPLIT).stat().st_size
+    (store / "manifest.json").write_text(json.dumps(manifest))
     return store
 
 

@@ -14,7 +14,7 @@ LAYERS = [
     {"manifest", "labels", "distributed", "images", "precision", "board", "unseen"},
     {"places"},
     {"centres", "losses", "networks", "histograms", "batches", "versions"},
-    {"codes", "metrics", "graded", "first_hit", "bootstrap"},
+    {"codes", "metrics", "graded", "first_hit", "first_rows", "bootstrap"},
     {"summary", "legacy", "reid"},
     {"sources"},
     {"protocols", "split_checks", "method", "hasher", "index"},
