@@ -68,7 +68,9 @@ INPUTS = {
     "shard_held": Input(1_493, MEASURED, "bytes it holds a shard of tables, at its peak"),
     "shard_s": Input(176e-6, MEASURED, "its seconds a shard of tables, likewise"),
     "shard_ray": Input(0, MEASURED, "bytes it holds a shard for Ray Data; 0: not measured yet"),
-    "id_held": Input(24, OURS, "bytes a row to find repeated ids: hashes, together, sorted"),
+    "id_held": Input(
+        16, OURS, "bytes a row to find repeated ids: hashes, twice while they are sorted"
+    ),
     "receipt_row_s": Input(26e-6, MEASURED, "its seconds to read a row's receipt: image files"),
     "receipt_part_s": Input(720e-6, MEASURED, "its seconds to open a part for its receipt"),
     "ids_row_s": Input(3.3e-6, MEASURED, "its seconds a row to find repeated ids"),

@@ -30,13 +30,14 @@ from schn_ray.tuning.space import base_config, read_space
 from schn_ray.tuning.study import STUDY, Row, Search
 
 TRIALS, AT_ONCE = 12, 2
+ITERATIONS = 10  # of each trial: enough for ten kills
 SPACE = {
     "preset": "digits",
     "fixed": TINY
     | {
-        "schedule.iterations": 6,
+        "schedule.iterations": ITERATIONS,
         "schedule.samples": 300,
-        "schedule.decay_after": [4],
+        "schedule.decay_after": [8],
     },
     "parameters": {
         "schedule.learning_rate": {"log": [1e-4, 1e-2]},
@@ -112,7 +113,7 @@ class Job:
         for row in rows:
             lines = [line["iteration"] for line in read_metrics(self.run(row.number))]
             assert lines == list(range(1, len(lines) + 1)), "an iteration is missing or twice"
-            assert row.state == "pruned" or len(lines) == 6, (row, lines)
+            assert row.state == "pruned" or len(lines) == ITERATIONS, (row, lines)
         counts = read_manifest(self.out, "search").counts
         return f"{counts}: {TRIALS} trials, none twice, trial 0 the same, history kept"
 
