@@ -20,8 +20,8 @@ def repeated_ids(
 ) -> Iterator[tuple[Piece, dict[int, BadRow]]]:
     """Yield each piece of the rows in which ids repeat: row -> why; who came first keeps the id.
 
-    Two passes, so that memory holds 8 bytes an id: hashes first, then only the ids whose hash
-    came twice.
+    Two passes, so that memory holds hashes of 8 bytes in place of ids: the second reads only the
+    ids whose hash came twice.
 
     Args:
         pieces: in order; whoever takes one may write it again without these rows.

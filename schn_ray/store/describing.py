@@ -30,7 +30,7 @@ from schn_ray.store.given import read_given
 from schn_ray.store.shards import taken
 
 SPLIT = "split.parquet"
-_AT_ONCE = 1 << 14
+_AT_ONCE = 1 << 14  # rows
 _SPLIT = pa.schema({"role": pa.string(), "row": pa.int64(), "id": pa.string()})
 
 
@@ -58,7 +58,7 @@ def describe_and_split(
         classes, labels = tuple(classes[c] for c in kept), labels[:, kept]
     write_json(here / CLASSES, classes)
     label_set_count, unlabelled = _distinct_label_sets(labels), np.diff(labels.indptr) == 0
-    give_back_freed_memory()
+    give_back_freed_memory()  # else it lies beside what the next stage needs
     if config.split_from is None:
         roles = split(labels, classes, table["split"], config)
     else:
