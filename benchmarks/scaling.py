@@ -63,7 +63,7 @@ INPUTS = {
     "cpu_rate": Input(37, MEASURED, "images/s: decoding, resizing and AlexNet at 224"),
     "shards_rate": Input(108, MEASURED, "shards/s that Ray Data hands out, on 2 cores"),
     # the driver
-    "file_row": Input(632, MEASURED, "bytes the driver holds a row of image files, at its peak"),
+    "file_row": Input(535, MEASURED, "bytes the driver holds a row of image files, at its peak"),
     "file_row_s": Input(61e-6, MEASURED, "its seconds a row: listing, fingerprint, plan, pickling"),
     "shard_held": Input(1_493, MEASURED, "bytes it holds a shard of tables, at its peak"),
     "shard_s": Input(176e-6, MEASURED, "its seconds a shard of tables, likewise"),

@@ -33,7 +33,7 @@ UNFINISHED = "*.partial"
 _RECEIPT = b"schn-ray receipt"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """What became of one unit: coded + quarantined = its rows."""
 

@@ -80,7 +80,7 @@ class Shard:
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """The least that is read again when it changed: a file of one image, or rows of a larger one.
 

@@ -1,6 +1,6 @@
 """A directory that a node does not see is refused before the work, not at its end.
 
-The test with two nodes mounts, and takes a minute: with SCHN_RAY_TRIALS=1, as root.
+The tests with two nodes mount, and take a minute each: with SCHN_RAY_TRIALS=1, as root.
 """
 
 import os
@@ -9,10 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
+from image_files import encode_image
 from processes import as_options, started, wait_for
 from ray.cluster_utils import Cluster
 from trained import photo_store
@@ -76,21 +80,33 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def nodes(folder: Path) -> Iterator[str]:
-    """Two nodes; on the second one another disk lies where the folder is."""
-    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    start = f"{Path(sys.executable).parent}/ray start --address={head.address} --num-cpus=1 --block"
+def head() -> Iterator[str]:
+    """A cluster of one node with one CPU."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    yield cluster.address
+    cluster.shutdown()
+
+
+@contextmanager
+def blind_node(head: str, folder: Path) -> Iterator[None]:
+    """A second node, on which another disk lies where the folder is."""
+    start = f"{Path(sys.executable).parent}/ray start --address={head} --num-cpus=1 --block"
     script = f"mount -t tmpfs none {folder} && exec {start}"
-    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script]) as second:
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script]) as node:
         try:
-            ray.init(address=head.address)
-            wait_for(lambda: len([n for n in ray.nodes() if n["Alive"]]) == 2)
-            ray.shutdown()
-            yield head.address
+            yield
         finally:
-            second.terminate()
-            second.wait(30)
-            head.shutdown()
+            node.terminate()
+            node.wait(30)
+
+
+@pytest.fixture
+def nodes(head: str, folder: Path) -> Iterator[str]:
+    with blind_node(head, folder):
+        ray.init(address=head)
+        wait_for(lambda: len([n for n in ray.nodes() if n["Alive"]]) == 2)
+        ray.shutdown()
+        yield head
 
 
 @can_mount
@@ -110,3 +126,24 @@ def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) ->
     with started("prepare", "digits", "--out", folder.parent / "seen", address=nodes) as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
+
+
+@can_mount
+def test_a_node_that_comes_late_is_refused_too(folder: Path, head: str) -> None:
+    many = pa.table(
+        {
+            "id": [str(row) for row in range(9_000)],
+            "image": [encode_image(0)] * 9_000,
+            "label": ["cat", "dog"] * 4_500,
+        }
+    )
+    pq.write_table(many, folder.parent / "many.parquet", row_group_size=500)
+    command = ["prepare", folder.parent / "many.parquet", "--out", folder / "made"]
+    options = ["--workers", "1:2", "--set", "source.shard_rows=1"]
+    with started(*command, *options, address=head) as process:
+        wait_for(lambda: any(folder.glob("made/rows-*")))
+        with blind_node(head, folder):
+            _, said = process.communicate(timeout=300)
+    assert process.returncode == 2, said
+    assert "is not the same directory on all nodes: " in said
+    assert not (folder / "made" / "manifest.json").exists()
