@@ -30,6 +30,8 @@ MANIFEST = "manifest.json"
 REQUEST = "request.json"
 LOCK = ".lock"
 SEEN = ".seen-"  # begins the name of a file that nodes look for, see cluster.shared
+_UNFINISHED = ".partial"
+_BEGUN = (REQUEST, REQUEST + _UNFINISHED, LOCK)
 _CANNOT_WRITE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -115,8 +117,8 @@ def new_directory(
             draft = Draft(beside)
             yield draft
             write_manifest(beside, request, draft)
-            if path.exists():
-                path.rmdir()  # it was empty
+            if path.exists() and _holds_nothing(path):
+                shutil.rmtree(path)
             beside.rename(path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -164,7 +166,7 @@ def resumable_directory(
                     draft.begin()
                 yield draft
             except BaseException:
-                if all(p.name in (REQUEST, LOCK) for p in path.iterdir()):
+                if _holds_nothing(path):
                     shutil.rmtree(path)
                 raise
             write_manifest(path, request, draft)
@@ -239,7 +241,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file beside and rename it, durable before it is visible."""
-    beside = path.with_name(path.name + ".partial")
+    beside = path.with_name(path.name + _UNFINISHED)
     try:
         with beside.open("wb") as file:
             file.write(data)
@@ -295,10 +297,15 @@ def _refuse_other_content(
             if name == MANIFEST and not update:
                 raise AlreadyDone(path, request["kind"])
             return
-    if any(p.name != LOCK for p in path.iterdir()):
+    if not _holds_nothing(path):
         raise SchnRayError(
             f"{path} holds something that schn-ray did not make; name a new or empty directory"
         )
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Tell whether nothing is there but what a process may leave that is killed as it begins."""
+    return all(p.name in _BEGUN or p.name.startswith(SEEN) for p in path.iterdir())
 
 
 def _refuse_other_request(
@@ -354,7 +361,8 @@ def write_manifest(
     written = {
         p.relative_to(path).as_posix(): p
         for p in (only or path).rglob("*")
-        if p.is_file() and p.name not in (MANIFEST, REQUEST, LOCK) and not p.name.startswith(SEEN)
+        if p.is_file() and not (p.name in (MANIFEST, *_BEGUN) or p.name.startswith(SEEN))
+        if p.suffix != _UNFINISHED
     }
     found = {
         name: (sha256_file(p), p.stat().st_size)

@@ -91,6 +91,25 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "half").exists()
 
 
+@BOTH
+@pytest.mark.parametrize("left", ["request.json.partial", ".lock", ".seen-0123"])
+def test_killed_before_its_request_was_written(directory, left: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / left).write_text("{")
+    make(directory, tmp_path / "out")
+    assert read_manifest(tmp_path / "out", "codes").counts == {"rows": 1}
+
+
+def test_killed_while_its_manifest_was_written(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(resumable_directory, tmp_path / "out", ("data", "manifest.json.partial"))
+    make(resumable_directory, tmp_path / "out")
+    make(resumable_directory, tmp_path / "undisturbed")
+    manifest = read_manifest(tmp_path / "out", "codes")
+    verify_files(tmp_path / "out", manifest)
+    assert manifest == read_manifest(tmp_path / "undisturbed", "codes")
+
+
 def test_a_failed_resumable_directory_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
