@@ -112,9 +112,10 @@ def encode(
         if again:
             draft.begin()
         mirror.send()
-        remove_parts(there, plan.emptied)
-        encode_shards(source, plan.tasks, coding, there, map_shards)
         remove_parts(there, ())
+        encode_shards(source, plan.tasks, coding, there, map_shards)
+        # not before: what is written takes numbers after theirs, also in a run after a kill
+        remove_parts(there, plan.emptied)
         _put_repeated_ids_aside(there)
         _conclude(draft, there, shards, config.source.max_bad_share)
         if again:

@@ -4,25 +4,35 @@ A process of its own dies each time, without any clean-up; then the same call ha
 directory that nobody disturbed.
 """
 
+import itertools
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from image_files import write_tree
+from image_files import encode_image, write_tree
 from users import TINY
 
-from schn_ray.config import EncodeConfig, EvaluateConfig, PrepareConfig, SourceConfig, load
-from schn_ray.config import TrainConfig as Training
+from schn_ray.config import (
+    EncodeConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    SourceConfig,
+    TrainConfig,
+    load,
+)
 from schn_ray.encode import encode
 from schn_ray.evaluation import evaluate
+from schn_ray.galleries import search_gallery
 from schn_ray.index import build_index
 from schn_ray.manifest import AlreadyDone, read_manifest, verify_files
+from schn_ray.search import Wanted
 from schn_ray.sources import open_source
 from schn_ray.store import prepare
 from schn_ray.training import train_here
@@ -43,18 +53,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def prepared(root: Path, out: Path) -> None:
+@pytest.fixture(scope="module")
+def changed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, of photos of which one is new since, one another, and those of a part gone."""
+    root = tmp_path_factory.mktemp("changed")
+    photos = write_tree(root / "photos", {"cat": 14, "dog": 14})
+    shutil.copytree(made / "run", root / "run")
+    for kind in UPDATES:
+        VERBS[kind](root, root)
+    files = sorted(photos.rglob("*.png"))
+    files[0].rename(files[0].with_name("new.png"))
+    files[1].write_bytes(encode_image(1_000))
+    for file in files[20:]:
+        file.unlink()
+    return root
+
+
+def prepared(root: Path, out: Path, update: bool = False) -> None:
     source = open_source(str(root / "photos"), SHARDS)
-    prepare(source, PrepareConfig(source=SHARDS, validation_share=0.3), out / "store")
+    config = PrepareConfig(source=SHARDS, validation_share=0.3)
+    prepare(source, config, out / "store", update=update)
 
 
 def trained(root: Path, out: Path) -> None:
-    train_here(load(Training, "digits", None, SETTINGS), root / "store", out / "run")
+    train_here(load(TrainConfig, "digits", None, SETTINGS), root / "store", out / "run")
 
 
-def encoded(root: Path, out: Path) -> None:
+def encoded(root: Path, out: Path, update: bool = False) -> None:
     source = open_source(str(root / "photos"), SHARDS)
-    encode(source, root / "run", out / "codes", EncodeConfig(source=SHARDS))
+    encode(source, root / "run", out / "codes", EncodeConfig(source=SHARDS), update=update)
 
 
 def indexed(root: Path, out: Path) -> None:
@@ -66,16 +93,28 @@ def evaluated(root: Path, out: Path) -> None:
     evaluate(root / "run", root / "store", out / "evaluation", config)
 
 
-VERBS: dict[str, Callable[[Path, Path], None]] = {
+Work = Callable[[Path, Path], None]
+
+
+def searched(root: Path, out: Path) -> None:
+    search_gallery([root / "index"], root / "codes", out / "matches", Wanted(k=3))
+
+
+VERBS: dict[str, Work] = {
     "store": prepared,
     "run": trained,
     "codes": encoded,
     "index": indexed,
     "evaluation": evaluated,
+    "matches": searched,
+}
+UPDATES: dict[str, Work] = {
+    "store": partial(prepared, update=True),
+    "codes": partial(encoded, update=True),
 }
 
 
-def dies(work: Callable[[Path, Path], None], root: Path, out: Path, before: int) -> bool:
+def dies(work: Work, root: Path, out: Path, before: int) -> bool:
     """Run in a process that dies before the nth change below a folder; tell whether it did."""
     child = os.fork()
     if child == 0:
@@ -117,16 +156,39 @@ def content(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
     }
 
 
+def go_on(work: Work, root: Path, out: Path) -> None:
+    with suppress(AlreadyDone):  # it died between the manifest and the end
+        work(root, out)
+    assert not list(out.rglob("*.partial"))
+
+
 @pytest.mark.parametrize("kind", VERBS)
 def test_the_same_call_ends_at_the_same_directory(kind: str, made: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)  # processes that fork have one
     work, wanted = VERBS[kind], content(made / kind, kind)
     before = 0
     while dies(work, made, tmp_path, before):
-        with suppress(AlreadyDone):  # it died between the manifest and the end
-            work(made, tmp_path)
+        go_on(work, made, tmp_path)
         assert content(tmp_path / kind, kind) == wanted, f"killed before change {before}"
-        assert not list(tmp_path.rglob("*.partial")), f"killed before change {before}"
         shutil.rmtree(tmp_path / kind)
         before += 1
+    assert before > 3
+
+
+@pytest.mark.parametrize("kind", UPDATES)
+def test_so_does_an_update(kind: str, changed: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    work, outs = UPDATES[kind], (tmp_path / str(before) for before in itertools.count())
+    undisturbed = next(outs)
+    shutil.copytree(changed / kind, undisturbed / kind)
+    work(changed, undisturbed)
+    counts, wanted = content(undisturbed / kind, kind)
+    assert (counts["new"], counts["changed"], counts["gone"]) == (1, 1, 9)
+    for before, out in enumerate(outs):
+        shutil.copytree(changed / kind, out / kind)
+        died = dies(work, changed, out, before)
+        go_on(work, changed, out)
+        assert content(out / kind, kind)[1] == wanted, f"killed before change {before}"
+        if not died:
+            break
     assert before > 3

@@ -2,12 +2,15 @@
 
 A receipt is written after its rows and has their hash: rows without a receipt do not count, so a
 writer may be killed at any moment, and nobody has to read the rows again to know what they are.
+Where rows are replaced, their next receipt lies beside the one that is there until both are new;
+whoever finds it later sees by the hash which of the two is right.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +20,7 @@ from schn_ray.errors import SchnRayError
 from schn_ray.manifest import sha256_file
 from schn_ray.parts import Done, Receipt, plain, receipt_of
 from schn_ray.places.files import (
+    is_there,
     is_uri,
     join,
     names_in,
@@ -24,10 +28,12 @@ from schn_ray.places.files import (
     open_file,
     read_file,
     remove_file,
+    sha256_and_size,
     write_file,
 )
 
 RECEIPTS = "receipts"
+_NEXT = ".next"
 ROWS = pa.schema(
     {
         "id": pa.string(),
@@ -61,6 +67,11 @@ def receipt_name(number: int) -> str:
     return f"{RECEIPTS}/rows-{number:05}.json"
 
 
+def next_receipt_name(number: int) -> str:
+    """Return the name of the receipt of rows that are being replaced, below the store."""
+    return receipt_name(number) + _NEXT
+
+
 def write_rows(
     store: str, number: int, batches: Iterable[pa.RecordBatch], done: Sequence[Done]
 ) -> None:
@@ -81,10 +92,12 @@ def write_rows(
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, ROWS) as writer:
                 for batch in batches:
                     writer.write_batch(batch)
-            sha256, size = sha256_file(path), path.stat().st_size
-            # an older receipt must not answer for these rows
-            remove_file(join(store, receipt_name(number)))
-        write_receipt(store, Written(Receipt(number, tuple(done)), sha256, size))
+            written = Written(Receipt(number, tuple(done)), sha256_file(path), path.stat().st_size)
+            if replaced := is_there(join(store, receipt_name(number))) is not None:
+                write_file(join(store, next_receipt_name(number)), _as_json(written))
+        write_receipt(store, written)
+        if replaced:
+            remove_file(join(store, next_receipt_name(number)))
     except OSError as error:
         raise SchnRayError(
             f"cannot write {join(store, name)}: {error.strerror or error}. The rows before it "
@@ -94,8 +107,11 @@ def write_rows(
 
 def write_receipt(store: str, written: Written) -> None:
     """Write the receipt of rows that are there."""
-    values = [written.sha256, written.size, *plain(written.receipt)]
-    write_file(join(store, receipt_name(written.receipt.number)), json.dumps(values).encode())
+    write_file(join(store, receipt_name(written.receipt.number)), _as_json(written))
+
+
+def _as_json(written: Written) -> bytes:
+    return json.dumps([written.sha256, written.size, *plain(written.receipt)]).encode()
 
 
 def read_receipts(store: str) -> dict[int, Written]:
@@ -104,15 +120,30 @@ def read_receipts(store: str) -> dict[int, Written]:
     Raises:
         SchnRayError: a damaged receipt.
     """
-    there = names_in(store)
-    names = sorted(name for name in names_in(join(store, RECEIPTS)) if name.endswith(".json"))
+    there, names = names_in(store), sorted(names_in(join(store, RECEIPTS)))
+    for name in names:
+        if name.endswith(_NEXT):
+            _settle(store, name.removesuffix(_NEXT))
+    names = [name for name in names if name.endswith(".json")]
     read = [_read_receipt(join(store, f"{RECEIPTS}/{name}")) for name in names]
     return {w.receipt.number: w for w in read if rows_name(w.receipt.number) in there}
 
 
 def receipt_for(store: str, number: int) -> Receipt:
     """Read the receipt of one file of rows."""
+    if is_there(join(store, next_receipt_name(number))):
+        _settle(store, posixpath.basename(receipt_name(number)))
     return _read_receipt(join(store, receipt_name(number))).receipt
+
+
+def _settle(store: str, name: str) -> None:
+    """Of rows that somebody was replacing, keep the receipt that is theirs."""
+    place = join(store, f"{RECEIPTS}/{name}")
+    following = _read_receipt(place + _NEXT)
+    rows = join(store, rows_name(following.receipt.number))
+    if sha256_and_size(rows) == (following.sha256, following.size):
+        write_receipt(store, following)
+    remove_file(place + _NEXT)
 
 
 def _read_receipt(place: str) -> Written:
@@ -127,10 +158,15 @@ def _read_receipt(place: str) -> Written:
 
 
 def remove_rows(store: str, numbers: Iterable[int]) -> None:
-    """Remove rows of which nothing is left, and what killed workers left half-written."""
+    """Remove rows of which nothing is left, and what killed processes left of others."""
     for number in numbers:
-        remove_file(join(store, receipt_name(number)))
         remove_file(join(store, rows_name(number)))
+    rows = {name.removesuffix(".arrow") for name in names_in(store) if name.endswith(".arrow")}
+    found = names_in(join(store, RECEIPTS))
+    receipts = {name.removesuffix(".json") for name in found if name.endswith(".json")}
+    for alone in rows ^ receipts:
+        remove_file(join(store, f"{alone}.arrow"))
+        remove_file(join(store, f"{RECEIPTS}/{alone}.json"))
     for folder in ("", RECEIPTS):
         place = join(store, folder) if folder else store
         for name in names_in(place) | _hidden(place):

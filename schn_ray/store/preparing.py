@@ -127,11 +127,12 @@ def prepare(
         if update:
             draft.begin()
         mirror.send()
-        remove_rows(store, plan.emptied)
+        remove_rows(store, ())
         work = functools.partial(store_shard, source=source, keeping=keeping, store=store)
         for _ in map_shards(work, list(plan.tasks)):
             pass  # what became of them is read from the receipts, where it also is after a kill
-        remove_rows(store, ())
+        # not before: what is written takes numbers after theirs, also in a run after a kill
+        remove_rows(store, plan.emptied)
         set_duplicates_aside(store, sorted(read_receipts(store)))
         _conclude(draft, store, shards, config)
         if update:
