@@ -5,8 +5,10 @@ directory that nobody disturbed.
 """
 
 import itertools
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,7 +41,7 @@ from schn_ray.training import train_here
 
 SETTINGS = (*TINY, "schedule.iterations=2", "schedule.epochs=1", "schedule.batch_size=8")
 SHARDS = SourceConfig(shard_rows=10)
-_DIED = 9
+_DIED, _HANGS_S = 9, 120
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
@@ -116,27 +118,28 @@ UPDATES: dict[str, Work] = {
 
 def dies(work: Work, root: Path, out: Path, before: int) -> bool:
     """Run in a process that dies before the nth change below a folder; tell whether it did."""
-    child = os.fork()
-    if child == 0:
-        changes = 0
+    child = multiprocessing.get_context("fork").Process(target=_die, args=(work, root, out, before))
+    child.start()
+    child.join(_HANGS_S)
+    child.kill()  # a fork may hang, and be killed there as well as anywhere
+    child.join()
+    assert child.exitcode in (0, _DIED, -signal.SIGKILL), f"failed before change {before}"
+    return child.exitcode != 0
 
-        def look(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal changes
-            if not _is_change(event, arguments) or str(out) not in str(arguments[0]):
-                return
-            if changes == before:
-                os._exit(_DIED)
-            changes += 1
 
-        sys.addaudithook(look)
-        try:
-            work(root, out)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, _DIED), f"another end than death before change {before}"
-    return code == _DIED
+def _die(work: Work, root: Path, out: Path, before: int) -> None:
+    changes = 0
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal changes
+        if not _is_change(event, arguments) or str(out) not in str(arguments[0]):
+            return
+        if changes == before:
+            os._exit(_DIED)
+        changes += 1
+
+    sys.addaudithook(look)
+    work(root, out)
 
 
 def _is_change(event: str, arguments: tuple[Any, ...]) -> bool:
