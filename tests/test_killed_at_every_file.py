@@ -95,13 +95,11 @@ def evaluated(root: Path, out: Path) -> None:
     evaluate(root / "run", root / "store", out / "evaluation", config)
 
 
-Work = Callable[[Path, Path], None]
-
-
 def searched(root: Path, out: Path) -> None:
     search_gallery([root / "index"], root / "codes", out / "matches", Wanted(k=3))
 
 
+Work = Callable[[Path, Path], None]
 VERBS: dict[str, Work] = {
     "store": prepared,
     "run": trained,

@@ -67,8 +67,7 @@ def receipt_name(number: int) -> str:
     return f"{RECEIPTS}/rows-{number:05}.json"
 
 
-def next_receipt_name(number: int) -> str:
-    """Return the name of the receipt of rows that are being replaced, below the store."""
+def _next_receipt_name(number: int) -> str:
     return receipt_name(number) + _NEXT
 
 
@@ -94,10 +93,10 @@ def write_rows(
                     writer.write_batch(batch)
             written = Written(Receipt(number, tuple(done)), sha256_file(path), path.stat().st_size)
             if replaced := is_there(join(store, receipt_name(number))) is not None:
-                write_file(join(store, next_receipt_name(number)), _as_json(written))
+                write_file(join(store, _next_receipt_name(number)), _as_json(written))
         write_receipt(store, written)
         if replaced:
-            remove_file(join(store, next_receipt_name(number)))
+            remove_file(join(store, _next_receipt_name(number)))
     except OSError as error:
         raise SchnRayError(
             f"cannot write {join(store, name)}: {error.strerror or error}. The rows before it "
@@ -131,7 +130,7 @@ def read_receipts(store: str) -> dict[int, Written]:
 
 def receipt_for(store: str, number: int) -> Receipt:
     """Read the receipt of one file of rows."""
-    if is_there(join(store, next_receipt_name(number))):
+    if is_there(join(store, _next_receipt_name(number))):
         _settle(store, posixpath.basename(receipt_name(number)))
     return _read_receipt(join(store, receipt_name(number))).receipt
 
@@ -141,7 +140,7 @@ def _settle(store: str, name: str) -> None:
     place = join(store, f"{RECEIPTS}/{name}")
     following = _read_receipt(place + _NEXT)
     rows = join(store, rows_name(following.receipt.number))
-    if sha256_and_size(rows) == (following.sha256, following.size):
+    if is_there(rows) and sha256_and_size(rows) == (following.sha256, following.size):
         write_receipt(store, following)
     remove_file(place + _NEXT)
 
