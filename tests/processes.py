@@ -63,6 +63,12 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def has_cpus(address: str, cpus: int) -> bool:
+    """Tell whether a cluster has so many CPUs; this process may be at home in another one."""
+    status = [str(Path(sys.executable).parent / "ray"), "status", "--address", address]
+    return f"/{cpus}.0 CPU" in subprocess.run(status, capture_output=True, text=True).stdout
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
     """Wait until something is so; fail after some time, as it may never be."""
     deadline = time.monotonic() + seconds

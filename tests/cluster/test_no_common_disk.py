@@ -17,7 +17,7 @@ import psutil
 import pytest
 from buckets import served_bucket
 from image_files import write_tree
-from processes import as_options, started, wait_for
+from processes import as_options, has_cpus, started, wait_for
 from ray.cluster_utils import Cluster
 from users import TINY
 
@@ -134,12 +134,9 @@ def run(nodes: Nodes, *arguments: object) -> None:
 
 
 def wait_for_all(nodes: Nodes) -> None:
-    # this process is at home in another cluster
-    status = [str(Path(sys.executable).parent / "ray"), "status", "--address", nodes.address]
-
     def all_are_there() -> bool:
         nodes.revive()
-        return "/3.0 CPU" in subprocess.run(status, capture_output=True, text=True).stdout
+        return has_cpus(nodes.address, 3)
 
     wait_for(all_are_there, 400)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 from image_files import encode_image
-from processes import as_options, started, wait_for
+from processes import as_options, has_cpus, started, wait_for
 from ray.cluster_utils import Cluster
 from trained import photo_store
 from users import TINY
@@ -103,9 +103,7 @@ def blind_node(head: str, folder: Path) -> Iterator[None]:
 @pytest.fixture
 def nodes(head: str, folder: Path) -> Iterator[str]:
     with blind_node(head, folder):
-        ray.init(address=head)
-        wait_for(lambda: len([n for n in ray.nodes() if n["Alive"]]) == 2)
-        ray.shutdown()
+        wait_for(lambda: has_cpus(head, 2))
         yield head
 
 
@@ -115,7 +113,7 @@ def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) ->
     settings = as_options((*TINY, "schedule.batch_size=4"))
     for command in (
         ["prepare", "digits", "--out", folder / "made"],
-        ["train", store, "--out", folder / "made", *settings],
+        ["train", store, "--out", folder / "made", "--preset", "digits", *settings],
     ):
         with started(*command, address=nodes) as process:
             _, said = process.communicate(timeout=120)
