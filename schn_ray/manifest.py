@@ -305,7 +305,11 @@ def _refuse_other_content(
 
 def _holds_nothing(path: Path) -> bool:
     """Tell whether nothing is there but what a process may leave that is killed as it begins."""
-    return all(p.name in _BEGUN or p.name.startswith(SEEN) for p in path.iterdir())
+    return all(_is_of_the_writing(p.name) for p in path.iterdir())
+
+
+def _is_of_the_writing(name: str) -> bool:
+    return name in _BEGUN or name.startswith(SEEN)
 
 
 def _refuse_other_request(
@@ -361,7 +365,7 @@ def write_manifest(
     written = {
         p.relative_to(path).as_posix(): p
         for p in (only or path).rglob("*")
-        if p.is_file() and not (p.name in (MANIFEST, *_BEGUN) or p.name.startswith(SEEN))
+        if p.is_file() and p.name != MANIFEST and not _is_of_the_writing(p.name)
         if p.suffix != _UNFINISHED
     }
     found = {

@@ -38,15 +38,16 @@ def read_given(file: Path, ids: pa.ChunkedArray) -> Split:
                 f"{file}: no role '{role}'{nearest(role, list(_KNOWN))} There are: "
                 f"{', '.join(_KNOWN)}"
             )
+    together = ids.combine_chunks()
     return {
-        role: _rows(file, role, named.get(role, []), ids)
+        role: _rows(file, role, named.get(role, []), together)
         for role in _KNOWN
         if role != JUNK or role in named
     }
 
 
-def _rows(file: Path, role: str, wanted: list[str], ids: pa.ChunkedArray) -> np.ndarray:
-    places = pc.index_in(pa.array(wanted, pa.string()), value_set=ids.combine_chunks())
+def _rows(file: Path, role: str, wanted: list[str], ids: pa.Array) -> np.ndarray:
+    places = pc.index_in(pa.array(wanted, pa.string()), value_set=ids)
     if places.null_count:
         unknown = [
             name for name, row in zip(wanted, places.to_pylist(), strict=True) if row is None
