@@ -6,8 +6,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from image_files import write_tree
-from users import Answer, Run
+from support.image_files import write_tree
+from support.users import Answer, Run
 
 from schn_ray import cli
 

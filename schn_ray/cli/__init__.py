@@ -16,7 +16,10 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from schn_ray.cli import cluster, codes, data, demo, measuring, models
+from schn_ray.cli import cluster, data, demo
+from schn_ray.cli import evaluation as measuring
+from schn_ray.cli import retrieval as codes
+from schn_ray.cli import training as models
 from schn_ray.cli.options import VERBOSE
 
 INTERRUPTED = 130
@@ -72,7 +75,7 @@ def main(*verb: str) -> NoReturn:
 
     A user's error is a message and an exit code, not a traceback.
     """
-    from schn_ray.errors import SchnRayError
+    from schn_ray.core.errors import SchnRayError
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:

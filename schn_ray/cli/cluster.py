@@ -47,7 +47,7 @@ def submit(
     if directory is None:
         _require_lasting(given)
 
-    from schn_ray.cluster.jobs import DASHBOARD, Jobs
+    from schn_ray.cluster.submit import DASHBOARD, Jobs
 
     jobs = Jobs(address or os.environ.get(ADDRESS) or DASHBOARD, directory)
     if stop:
@@ -73,7 +73,7 @@ def _follow(jobs: Any, job: str) -> None:
 
 def _parsed(context: typer.Context, command: Sequence[str]) -> Mapping[str, Any]:
     """Return a verb's options; a mistake, or ``--help``, is answered here and at once."""
-    from schn_ray.errors import SchnRayError
+    from schn_ray.core.errors import SchnRayError
 
     root = context.find_root()
     verbs: Any = root.command
@@ -87,7 +87,7 @@ def _parsed(context: typer.Context, command: Sequence[str]) -> Mapping[str, Any]
 
 def _require_lasting(given: Mapping[str, Any]) -> None:
     """Refuse to write below a directory of the cluster that nobody chose."""
-    from schn_ray.errors import SchnRayError
+    from schn_ray.core.errors import SchnRayError
 
     for name, option in _WRITTEN.items():
         value = given.get(name)

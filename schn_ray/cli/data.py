@@ -32,12 +32,13 @@ def check(
     verbose: Verbose = False,
 ) -> None:
     """Look at SOURCE: its layout, counts, classes and balance, bad files, duplicates."""
-    from schn_ray.check import check, render
-    from schn_ray.config import CheckConfig, load
-    from schn_ray.progress import Progress
-    from schn_ray.sources import open_source
+    from schn_ray.core.progress import Progress
+    from schn_ray.core.settings import load_settings
+    from schn_ray.data.check import check, render
+    from schn_ray.data.config import CheckConfig
+    from schn_ray.data.sources.kinds import open_source
 
-    config = load(CheckConfig, settings=as_settings(settings)).source
+    config = load_settings(CheckConfig, settings=as_settings(settings)).source
     with Progress("checking") as progress:
         report = check(open_source(source, config), config, progress.advance, html is not None)
     if html is not None:
@@ -86,7 +87,8 @@ def prepare(
 
     Run again after a kill, it does only the rest.
     """
-    from schn_ray.config import PrepareConfig, load
+    from schn_ray.core.settings import load_settings
+    from schn_ray.data.config import PrepareConfig
 
     if unseen_classes is not None:
         protocol = protocol or "unseen-classes"
@@ -99,16 +101,16 @@ def prepare(
         "quality": quality,
     }
     chosen = as_settings(settings, given)
-    config = load(PrepareConfig, None, config_file, chosen)
+    config = load_settings(PrepareConfig, config_file, chosen)
 
     if download:
-        from schn_ray.sources.cifar import download as download_cifar
+        from schn_ray.data.sources.cifar import download as download_cifar
 
         download_cifar(Path(source), config.source.kind)
 
-    from schn_ray.cluster.shards import RayShards
-    from schn_ray.sources import open_source
-    from schn_ray.store import prepare
+    from schn_ray.cluster.map_shards import RayShards
+    from schn_ray.data.sources.kinds import open_source
+    from schn_ray.data.store.prepare import prepare
 
     shards = RayShards("preparing", as_range(workers), writes=out)
     opened = open_source(source, config.source)

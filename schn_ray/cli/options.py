@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from schn_ray.manifest import Manifest
+    from schn_ray.core.manifest import Manifest
 
 VERBOSE = "SCHN_RAY_VERBOSE"  # read by cluster/__init__.py
 
@@ -54,14 +54,14 @@ def as_settings(
 
 def as_range(workers: str | None) -> tuple[int, int] | None:
     """Return the least and most workers of ``N`` or ``MIN:MAX``, None where nothing was said."""
-    from schn_ray.config import parse_workers
+    from schn_ray.core.settings import parse_workers
 
     return None if workers is None else parse_workers(workers)
 
 
 def as_lines(path: Path) -> tuple[str, ...]:
     """Return the lines of a file that are not empty."""
-    from schn_ray.errors import SchnRayError
+    from schn_ray.core.errors import SchnRayError
 
     try:
         return tuple(line for line in path.read_text().splitlines() if line)
@@ -71,7 +71,8 @@ def as_lines(path: Path) -> tuple[str, ...]:
 
 def made(work: Callable[[], Manifest]) -> Manifest:
     """Return the manifest of what ``work`` wrote, or of what was there already and is the same."""
-    from schn_ray.manifest import AlreadyDone, read_manifest
+    from schn_ray.core.directories import AlreadyDone
+    from schn_ray.core.manifest import read_manifest
 
     try:
         return work()

@@ -14,7 +14,7 @@ import os
 
 import ray
 
-from schn_ray.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError
 
 GROWS_TO = "SCHN_RAY_GROWS_TO"
 

@@ -7,26 +7,25 @@ from pathlib import Path
 
 import typer
 
-from schn_ray.cluster.session import Demand, ray_session
-from schn_ray.cluster.shards import RayShards
+from schn_ray.cluster.map_shards import RayShards
+from schn_ray.cluster.session import WorkerRequest, ray_session
 from schn_ray.cluster.train import train_on_ray
-from schn_ray.config import (
-    EncodeConfig,
-    EvaluateConfig,
-    PrepareConfig,
-    SourceConfig,
-    TrainConfig,
-    load,
-)
-from schn_ray.encode import encode
-from schn_ray.evaluation import as_text, evaluate, read_examples, read_measured
-from schn_ray.index import build_index
-from schn_ray.manifest import AlreadyDone
-from schn_ray.report.run import report_run, write_results_page
-from schn_ray.search import as_text as results_as_text
-from schn_ray.search import search_images
-from schn_ray.sources import fetch, open_source
-from schn_ray.store import prepare
+from schn_ray.core.directories import AlreadyDone
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.fetch import fetch
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare
+from schn_ray.evaluation.config import EvaluateConfig
+from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.results import read_examples, read_measured
+from schn_ray.evaluation.text import as_text
+from schn_ray.report.runs import report_run, write_results_page
+from schn_ray.retrieval.config import EncodeConfig
+from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.search import as_text as results_as_text
+from schn_ray.retrieval.search import search_images
+from schn_ray.training.config import train_config
 
 WORKERS = 2
 
@@ -45,10 +44,10 @@ def demo(directory: Path) -> Path:
             f"schn-ray prepare digits --out {store}",
             lambda: prepare(digits, PrepareConfig(), store, RayShards("preparing")),
         )
-        config = load(TrainConfig, "digits")
+        config = train_config("digits")
         _step(
             f"schn-ray train {store} --out {run} --preset digits --workers {WORKERS}",
-            lambda: train_on_ray(config, store, run, Demand(WORKERS, WORKERS)),
+            lambda: train_on_ray(config, store, run, WorkerRequest(WORKERS, WORKERS)),
         )
         _step(
             f"schn-ray encode digits --model {run} --out {codes}",

@@ -8,10 +8,11 @@ from pathlib import Path
 from ray import serve as ray_serve
 
 from schn_ray.cluster.session import ray_session
-from schn_ray.config import ServeConfig
-from schn_ray.errors import SchnRayError
-from schn_ray.places import as_location
-from schn_ray.serve import application, open_service
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.storage.files import as_location
+from schn_ray.retrieval.config import ServeConfig
+from schn_ray.retrieval.server.app import application
+from schn_ray.retrieval.server.service import open_service
 
 _LOOK_AGAIN_S = 0.5
 

@@ -15,7 +15,7 @@ import ray
 
 from schn_ray.cluster import VERBOSE
 from schn_ray.cluster.capacity import GROWS_TO, capacity, present
-from schn_ray.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError
 
 _STARTS = 3  # of a Ray on this machine
 _ANSWER_S = 10.0
@@ -90,7 +90,7 @@ def end() -> None:
 
 
 @dataclass(frozen=True)
-class Demand:
+class WorkerRequest:
     """What a job asks of the cluster.
 
     Attributes:

@@ -15,30 +15,23 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from schn_ray import distributed
-from schn_ray.board import require_tensorboard
-from schn_ray.cluster.session import Demand, ray_session
-from schn_ray.cluster.shared import require_shared
-from schn_ray.config import TrainConfig
-from schn_ray.errors import SchnRayError
-from schn_ray.loop import Diverged, Iteration
-from schn_ray.manifest import Manifest, read_manifest
-from schn_ray.places import is_uri
-from schn_ray.places.files import is_there
-from schn_ray.progress import Progress
-from schn_ray.store import open_store
-from schn_ray.training import (
-    CHECKPOINTS,
-    build_run,
-    conclude_run,
-    finish_run,
-    opened_run,
-    read_metrics,
-    require_shareable,
-)
+from schn_ray.cluster.session import WorkerRequest, ray_session
+from schn_ray.cluster.shared_storage import require_shared
+from schn_ray.core import workers as distributed
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import Manifest, read_manifest
+from schn_ray.core.progress import Progress
+from schn_ray.core.storage.files import is_uri, kind_at
+from schn_ray.data.store.reader import open_store
+from schn_ray.training.config import TrainConfig
+from schn_ray.training.loop import Iteration
+from schn_ray.training.recorder import CHECKPOINTS, read_metrics
+from schn_ray.training.run import build_run, conclude_run, finish_run, opened_run, require_shareable
+from schn_ray.training.state import Diverged
+from schn_ray.training.tensorboard import require_tensorboard
 from schn_ray.tuning.trial import Stopped
 
-ONE_WORKER = Demand()
+ONE_WORKER = WorkerRequest()
 _LOOK_FOR_NODES_S = 30.0
 _SHOW_EVERY_S = 0.3
 _ASK_EVERY_S = 5.0  # an object store
@@ -49,7 +42,7 @@ def train_on_ray(
     config: TrainConfig,
     store_path: Path | str,
     out: Path | str,
-    demand: Demand = ONE_WORKER,
+    demand: WorkerRequest = ONE_WORKER,
     tensorboard: bool = False,
     stop: str | None = None,
 ) -> Manifest:
@@ -105,7 +98,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"network": network})  # a worker's directory is another one
 
 
-def _fit_while_it_gets_on(settings: dict[str, Any], demand: Demand) -> None:
+def _fit_while_it_gets_on(settings: dict[str, Any], demand: WorkerRequest) -> None:
     """Go on after failures, however many, as long as iterations are finished between them."""
     while True:
         before = len(read_metrics(settings["out"]))
@@ -116,7 +109,7 @@ def _fit_while_it_gets_on(settings: dict[str, Any], demand: Demand) -> None:
                 raise _users_error(error) or error from error
 
 
-def _fit(settings: dict[str, Any], demand: Demand) -> None:
+def _fit(settings: dict[str, Any], demand: WorkerRequest) -> None:
     resources = demand.resources()
     # codes and counts are gathered on the CPU, features and gradients where the networks are
     backend = "cpu:gloo,cuda:nccl" if "GPU" in resources else "gloo"
@@ -179,7 +172,7 @@ def _worker(settings: dict[str, Any]) -> str | None:
 
 def _anyone_sees(file: str, workers: distributed.Workers) -> bool:
     # all of them must stop after the same iteration, whenever the file came to their machine
-    return bool(workers.sum(torch.tensor([float(is_there(file) is not None)])).item())
+    return bool(workers.sum(torch.tensor([float(kind_at(file) is not None)])).item())
 
 
 @contextmanager

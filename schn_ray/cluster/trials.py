@@ -3,7 +3,8 @@
 Ray Tune's own OptunaSearch is not used. It tells the study that a trial which was stopped early is
 complete with its early figure, leaves interrupted trials running in the study for ever, proposes
 the same again after a restart with the same seed, and remembers in a file that lags behind the
-study. ``Asker`` is the same interface to Ray Tune, with ``tuning.study.Search`` behind it.
+study. ``RayTuneSearcher`` is the same interface
+to Ray Tune, with ``tuning.study.Search`` behind it.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ import ray.tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
 from ray.tune.search import Searcher
 
-from schn_ray.cluster.session import Demand
+from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
-from schn_ray.config import TrainConfig
-from schn_ray.errors import SchnRayError
-from schn_ray.manifest import AlreadyDone
-from schn_ray.places.files import remove_file, remove_folder, write_file
-from schn_ray.progress import Progress
-from schn_ray.training import read_metrics
-from schn_ray.tuning.agenda import Agenda, Job
+from schn_ray.core.directories import AlreadyDone
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.progress import Progress
+from schn_ray.core.storage.files import remove_file, remove_folder, write_file
+from schn_ray.training.config import TrainConfig
+from schn_ray.training.recorder import read_metrics
 from schn_ray.tuning.study import Outcome
 from schn_ray.tuning.trial import Place, Tell, Train, run_trial, scores, train_in_this_process
+from schn_ray.tuning.trial_queue import Job, TrialQueue
 
 _MOST_DEATHS = 3  # of a trial's process, before the trial counts as failed
 _LOOK_EVERY_S = 0.2
 _DRIVER = {"memory": 2**20}  # Ray wants a resource; a share of a CPU could be missing to a worker
 
 
-class Asker(Searcher):
+class RayTuneSearcher(Searcher):
     """Ray Tune asks it for trials and tells it of results; it passes both on to an agenda."""
 
     def __init__(
         self,
-        agenda: Agenda,
+        agenda: TrialQueue,
         shown: Progress,
         ended: Callable[[], None],
         keep: Callable[[], None],
@@ -110,7 +111,9 @@ class Asker(Searcher):
         return {}
 
 
-def fit(asker: Asker, jobs: int, at_once: int, settings: dict[str, Any], tunes_own: str) -> None:
+def fit(
+    asker: RayTuneSearcher, jobs: int, at_once: int, settings: dict[str, Any], tunes_own: str
+) -> None:
     """Run an agenda's jobs on Ray Tune, ``at_once`` side by side, until there are no more."""
     remove_folder(tunes_own)
     tuner = ray.tune.Tuner(
@@ -137,7 +140,7 @@ def fit(asker: Asker, jobs: int, at_once: int, settings: dict[str, Any], tunes_o
 def _resources(settings: dict[str, Any], at_once: int) -> PlacementGroupFactory:
     if settings["workers"] > 1:
         return PlacementGroupFactory([_DRIVER])  # its workers ask for themselves
-    demand = Demand(at_once, at_once, settings["cpus"], settings["gpus"])
+    demand = WorkerRequest(at_once, at_once, settings["cpus"], settings["gpus"])
     return PlacementGroupFactory([demand.resources()])
 
 
@@ -160,7 +163,9 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
 
 def _on_workers(settings: dict[str, Any]) -> Train:
     """Return a training by a nested Ray Train run, whose workers are beside this process."""
-    demand = Demand(settings["workers"], settings["workers"], settings["cpus"], settings["gpus"])
+    demand = WorkerRequest(
+        settings["workers"], settings["workers"], settings["cpus"], settings["gpus"]
+    )
 
     def train(config: TrainConfig, store: str, place: Place, tell: Tell) -> None:
         failures: list[BaseException] = []

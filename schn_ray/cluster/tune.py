@@ -12,30 +12,34 @@ from typing import Any
 
 import torch
 
+from schn_ray.cluster.map_shards import RayShards
 from schn_ray.cluster.session import cluster_cpus, cluster_gpus, ray_session
-from schn_ray.cluster.shards import RayShards
-from schn_ray.cluster.shared import require_shared
+from schn_ray.cluster.shared_storage import require_shared
 from schn_ray.cluster.train import with_absolute_paths
-from schn_ray.cluster.trials import Asker, fit
-from schn_ray.config import EvaluateConfig, TrainConfig
-from schn_ray.distributed import Workers
-from schn_ray.errors import SchnRayError
-from schn_ray.evaluation import evaluate, read_measured
-from schn_ray.manifest import AlreadyDone, Manifest, read_manifest, resumable_directory
-from schn_ray.places import Mirror, is_uri, join, written_at
-from schn_ray.places.files import files_below, remove_folder, sha256_and_size
-from schn_ray.progress import Progress
+from schn_ray.cluster.trials import RayTuneSearcher, fit
+from schn_ray.core.directories import AlreadyDone, resumable_directory
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import Manifest, read_manifest
+from schn_ray.core.progress import Progress
+from schn_ray.core.storage.files import files_below, is_uri, join, remove_folder, sha256_and_size
+from schn_ray.core.storage.mirror import Mirror, open_output
+from schn_ray.core.workers import Workers
+from schn_ray.data.shards.map_shards import map_locally
+from schn_ray.data.store.reader import Store, open_store
+from schn_ray.evaluation.config import EvaluateConfig
+from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.results import read_measured
 from schn_ray.report.tuning import report_search
-from schn_ray.store import Store, in_this_process, open_store
-from schn_ray.training import build_run, require_shareable
+from schn_ray.training.config import TrainConfig
+from schn_ray.training.run import build_run, require_shareable
 from schn_ray.tuning import confirm
-from schn_ray.tuning.agenda import Agenda, Runs, Trials
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import count_search, write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
 from schn_ray.tuning.study import Row, Search
 from schn_ray.tuning.trial import TRIALS
+from schn_ray.tuning.trial_queue import Runs, TrialQueue, Trials
 
 _TUNES_OWN = ".ray-tune"
 _OF_TRIALS = (TRIALS, confirm.CONFIRM)  # written by the trials' own processes
@@ -43,7 +47,7 @@ _ROWS_HERE = 20_000  # stores up to this size are coded in this process, sooner 
 
 
 @dataclass(frozen=True)
-class Effort:
+class SearchBudget:
     """How much to search, and with what; none of it changes what a trial computes.
 
     Attributes:
@@ -68,7 +72,7 @@ def tune(
     base: TrainConfig,
     store_path: Path | str,
     out: Path | str,
-    effort: Effort,
+    effort: SearchBudget,
     seed: int = 0,
 ) -> Manifest:
     """Search for settings; interrupted, or with more trials, the same call goes on.
@@ -99,7 +103,7 @@ def tune(
     made_from = {"store": store.manifest.fingerprint}
     request = settings, made_from
     with (
-        written_at(out) as mirror,
+        open_output(out) as mirror,
         resumable_directory(mirror.here, "search", *request, update=True) as draft,
     ):
         _refuse_if_done(mirror.here, effort)
@@ -140,7 +144,7 @@ def _known(mirror: Mirror) -> dict[str, tuple[str, int]]:
     return {name: sha256_and_size(join(mirror.location, name)) for name in of_trials}
 
 
-def _refuse_if_done(out: Path, effort: Effort) -> None:
+def _refuse_if_done(out: Path, effort: SearchBudget) -> None:
     try:
         counts = read_manifest(out, "search").counts
     except SchnRayError:
@@ -150,7 +154,7 @@ def _refuse_if_done(out: Path, effort: Effort) -> None:
         raise AlreadyDone(out, "search")
 
 
-def _check_effort(space: Space, effort: Effort) -> None:
+def _check_effort(space: Space, effort: SearchBudget) -> None:
     if effort.repeats == 1:
         raise SchnRayError("--repeats 1: one seed has no interval; wanted 0, or 2 and more")
     if effort.repeats and space.several:
@@ -160,7 +164,7 @@ def _check_effort(space: Space, effort: Effort) -> None:
         )
 
 
-def _check_trial(space: Space, base: TrainConfig, store: Store, effort: Effort) -> None:
+def _check_trial(space: Space, base: TrainConfig, store: Store, effort: SearchBudget) -> None:
     """Find in this process, before any other starts, what would fail in every trial."""
     labels = store.labels[store.rows("validation")]
     if not labels.shape[0] or labels.sum(axis=0).max() < 2:
@@ -179,7 +183,7 @@ class _Work:
     """A search while it runs: the study, and what the cluster is asked for."""
 
     def __init__(
-        self, search: Search, store: Store, mirror: Mirror, effort: Effort, at_once: int
+        self, search: Search, store: Store, mirror: Mirror, effort: SearchBudget, at_once: int
     ) -> None:
         self.search, self.store, self._mirror = search, store, mirror
         self.out = mirror.location
@@ -213,13 +217,13 @@ class _Work:
     def _run(
         self,
         what: str,
-        agenda: Agenda,
+        agenda: TrialQueue,
         total: int,
         done: int = 0,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         with Progress(what, total, "trials", done) as shown:
-            asker = Asker(agenda, shown, ended, self._mirror.send)
+            asker = RayTuneSearcher(agenda, shown, ended, self._mirror.send)
             tunes_own = join(self.out, _TUNES_OWN)
             fit(asker, agenda.left(), self.at_once, self._settings(), tunes_own)
         if asker.stuck:
@@ -287,13 +291,13 @@ class _Work:
     def _on_queries(self, row: Row, seed: int) -> float:
         (job,) = confirm.jobs(self.out, self.base, [row], range(seed, seed + 1))
         place = f"{job.place.run}-queries"
-        shards = in_this_process if len(self.store) <= _ROWS_HERE else RayShards("encoding")
+        shards = map_locally if len(self.store) <= _ROWS_HERE else RayShards("encoding")
         with suppress(AlreadyDone):
             evaluate(job.place.run, self.store.location, place, EvaluateConfig(examples=0), shards)
         return float(read_measured(place)["map"])
 
 
-def trials_at_once(effort: Effort) -> int:
+def trials_at_once(effort: SearchBudget) -> int:
     """Return how many trials run side by side; all their workers have room at the same time.
 
     Raises:

@@ -18,17 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-from schn_ray.bootstrap import interval, paired_difference
-from schn_ray.codes import initial_codes, pack
-from schn_ray.config import ControlsConfig
-from schn_ray.counting import Ranked
-from schn_ray.hasher import Hasher, load
-from schn_ray.histograms import Histograms, distance_histograms
-from schn_ray.images import evaluation_view
-from schn_ray.labels import label_sets, share_a_label
-from schn_ray.metrics import average_precision
-from schn_ray.places import as_location
-from schn_ray.store import MapShards, Store, in_this_process
+from schn_ray.core.bits import pack
+from schn_ray.core.storage.files import as_location
+from schn_ray.data.images import evaluation_view
+from schn_ray.data.labels import label_sets, share_a_label
+from schn_ray.data.shards.map_shards import MapShards, map_locally
+from schn_ray.data.store.reader import Store
+from schn_ray.evaluation.config import ControlsConfig
+from schn_ray.evaluation.metrics.average_precision import average_precision
+from schn_ray.evaluation.metrics.bootstrap import interval, paired_difference
+from schn_ray.evaluation.metrics.gallery_histograms import Ranked
+from schn_ray.evaluation.metrics.histograms import Histograms, distance_histograms
+from schn_ray.methods.code_table import initial_codes
+from schn_ray.models.hasher import Hasher, load
 
 Floats = NDArray[np.float32]
 _PART_ROWS, _PARTS_HERE = 2_048, 2
@@ -181,7 +183,7 @@ def features_of(
     parts = [RowsPart(n, rows[start : start + _PART_ROWS]) for n, start in enumerate(starts)]
     function = functools.partial(part_features, store=store, run=as_location(run))
     # a pool of workers takes longer to start than a few thousand images to run through
-    found = dict((in_this_process if len(parts) <= _PARTS_HERE else map_shards)(function, parts))
+    found = dict((map_locally if len(parts) <= _PARTS_HERE else map_shards)(function, parts))
     return np.concatenate([found[number] for number in range(len(parts))]).astype(np.float32)
 
 

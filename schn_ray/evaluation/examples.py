@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schn_ray.counting import Ranked
-from schn_ray.store import Store
+from schn_ray.data.store.reader import Store
+from schn_ray.evaluation.metrics.gallery_histograms import Ranked
 
 BEST, WORST, BETWEEN = "best", "worst", "in between"
 _NEIGHBOURS = 10

@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from schn_ray.core.errors import SchnRayError
+from schn_ray.evaluation.results import read_measured
+
 Measured = Mapping[str, Any]
+
+
+def text_for_model(evaluation: Path | str, fingerprint: str) -> str:
+    """Return an evaluation's figures as text, for the card of the model that it measured.
+
+    Args:
+        evaluation: a finished evaluation.
+        fingerprint: of the model.
+
+    Raises:
+        SchnRayError: the evaluation measured another model.
+    """
+    measured = read_measured(evaluation)
+    if measured["model"] != fingerprint:
+        raise SchnRayError(
+            f"{evaluation} measured another model; evaluate this one, or name its own evaluation"
+        )
+    return as_text(measured)
 
 
 def as_text(measured: Measured) -> str:

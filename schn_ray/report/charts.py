@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schn_ray.report.data import number
+from schn_ray.report.contents import number
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schn_ray.check import Report
+from schn_ray.data.check import Report
 from schn_ray.report.page import write_page
 
 _CLASSES, _LINES, _NAMES = 60, 50, 6

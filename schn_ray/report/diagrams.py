@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schn_ray.report.charts import Chart, Curve
-from schn_ray.report.data import number
+from schn_ray.report.contents import number
 
 _GROUPS = 24  # as many as colours and markers tell apart
 _OTHERS = "others"

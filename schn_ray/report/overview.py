@@ -11,7 +11,7 @@ from schn_ray.report.charts import precision_recall
 from schn_ray.report.diagrams import Diagram, at_ranks, map_by_bits
 
 if TYPE_CHECKING:
-    from schn_ray.compare import Comparison, Method, Spread
+    from schn_ray.evaluation.compare import Comparison, Method, Spread
 
 _MOST = 12  # curves that colours and line styles tell apart
 _BITS = re.compile(r"^\d+ bits(?:, )?")

@@ -9,14 +9,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from schn_ray import __version__
-from schn_ray.errors import SchnRayError
-from schn_ray.manifest import write_atomically
-from schn_ray.report import charts, figures, measures, pictures
+from schn_ray.core.atomic_files import write_atomically
+from schn_ray.core.errors import SchnRayError
+from schn_ray.report import charts
+from schn_ray.report import draw as figures
+from schn_ray.report import tables as measures
+from schn_ray.report import thumbnails as pictures
 from schn_ray.report.charts import Chart
-from schn_ray.report.data import Example, ReportData
+from schn_ray.report.contents import Example, ReportData
 from schn_ray.report.diagrams import Diagram, Heatmap, evaluation_diagrams
+from schn_ray.report.draw_tuning import Panel, Parallel, draw_panel
 from schn_ray.report.overview import Overview
-from schn_ray.report.panels import Panel, Parallel, draw_panel
 
 
 def write_report(data: ReportData, out: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from schn_ray.report.charts import Chart, Curve
+from schn_ray.report.draw_tuning import Bars, Dots, Panel, Parallel, Point, Scatter
 from schn_ray.report.page import write_tuning_page
-from schn_ray.report.panels import Bars, Dots, Panel, Parallel, Point, Scatter
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.results import (

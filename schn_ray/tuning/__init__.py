@@ -1,1 +1,1 @@
-"""Search for settings: what may vary, the trials on disk, and what came out. It knows no Ray."""
+"""Searches for settings: spaces, studies, trials, their results."""

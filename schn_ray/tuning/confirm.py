@@ -17,13 +17,13 @@ from typing import Any
 
 from scipy import stats
 
-from schn_ray.config import TrainConfig
-from schn_ray.places import join
-from schn_ray.tuning.agenda import Job
+from schn_ray.core.storage.files import join
+from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.space import Space, with_values
 from schn_ray.tuning.study import Row, ranked
 from schn_ray.tuning.trial import Place
+from schn_ray.tuning.trial_queue import Job
 
 CONFIRM, CONFIRMED = "confirm", "confirmed.json"
 BASELINE = 0  # the trial that the winner must beat: the first, without a search

@@ -24,9 +24,9 @@ from typing import Any
 import yaml
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from schn_ray.manifest import MANIFEST, write_atomically, write_json
-from schn_ray.places import as_location, join
-from schn_ray.places.files import read_file
+from schn_ray.core.atomic_files import write_atomically, write_json
+from schn_ray.core.manifest import MANIFEST
+from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.tuning.confirm import CONFIRMED, Confirmation
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.space import with_values

@@ -16,20 +16,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, model_validator
 
-from schn_ray.config import (
-    DEFAULT_PRESET,
-    Count,
-    Section,
-    TrainConfig,
-    keys,
-    load,
-    read_yaml,
-    validated,
-)
-from schn_ray.errors import SchnRayError, nearest
+from schn_ray.core.errors import SchnRayError, nearest
+from schn_ray.core.settings import Count, Section, keys, read_yaml, validated
+from schn_ray.training.config import DEFAULT_PRESET, TrainConfig, train_config
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 
-SPACES = Path(__file__).parents[1] / "search_spaces"
+SPACES = Path(__file__).parent / "spaces"
 Values = dict[str, Any]  # dotted key -> value
 Kind = Literal["log", "linear", "integer", "choices"]
 
@@ -181,7 +173,7 @@ def base_config(
         raise SchnRayError(
             f"--set {min(searched)}: the space searches that setting; remove it from one of them"
         )
-    return load(TrainConfig, name, file, (*fixed, *settings))
+    return train_config(name, file, (*fixed, *settings))
 
 
 def check_space(space: Space, base: TrainConfig) -> None:

@@ -28,7 +28,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from schn_ray.config import TrainConfig
+from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.space import Domain, Space, Values, starting_point
 

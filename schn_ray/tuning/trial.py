@@ -10,24 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schn_ray.config import TrainConfig
-from schn_ray.distributed import Workers
-from schn_ray.errors import SchnRayError
-from schn_ray.hasher import MODEL, best_device, load
-from schn_ray.locks import locked
-from schn_ray.loop import Iteration
-from schn_ray.manifest import MANIFEST, AlreadyDone
-from schn_ray.places import is_uri, join
-from schn_ray.places.files import is_there, remove_folder
-from schn_ray.store import open_store
-from schn_ray.training import (
-    CHECKPOINTS,
-    build_run,
-    conclude_run,
-    finish_run,
-    opened_run,
-    read_metrics,
-)
+from schn_ray.core.directories import AlreadyDone
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.locks import locked
+from schn_ray.core.manifest import MANIFEST
+from schn_ray.core.storage.files import is_uri, join, kind_at, remove_folder
+from schn_ray.core.workers import Workers
+from schn_ray.data.store.reader import open_store
+from schn_ray.models.hasher import MODEL, best_device, load
+from schn_ray.training.config import TrainConfig
+from schn_ray.training.loop import Iteration
+from schn_ray.training.recorder import CHECKPOINTS, read_metrics
+from schn_ray.training.run import build_run, conclude_run, finish_run, opened_run
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.study import Outcome, State
 
@@ -146,7 +140,7 @@ def train_in_this_process(config: TrainConfig, store_path: str, place: Place, te
         if iteration.validation_map is not None:
             best.append(max([iteration.validation_map, *best[-1:]]))
             tell(iteration.iteration, best[-1])
-        if is_there(place.stop):
+        if kind_at(place.stop):
             raise Stopped
 
     try:
@@ -193,6 +187,6 @@ def measured(run: str, config: TrainConfig, objectives: Iterable[str]) -> dict[s
 
 def forget_state(run: str) -> None:
     """Remove what only going on would need; the metrics stay."""
-    if not is_there(join(run, MANIFEST)):
+    if not kind_at(join(run, MANIFEST)):
         for name in (CHECKPOINTS, MODEL):
             remove_folder(join(run, name))

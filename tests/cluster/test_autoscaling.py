@@ -20,20 +20,20 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import ray
-from image_files import write_tree
-from models import write_model
-from processes import MARK, as_options, free_port, started, wait_for
 from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
-from trained import photo_store
-from users import TINY
+from support.image_files import write_tree
+from support.models import write_model
+from support.processes import MARK, as_options, free_port, started, wait_for
+from support.trained import photo_store
+from support.users import TINY
 
 from schn_ray.cluster import capacity
 from schn_ray.cluster.capacity import GROWS_TO
-from schn_ray.cluster.session import Demand, cluster_cpus
-from schn_ray.cluster.shards import _as_many_as_there_are
-from schn_ray.errors import SchnRayError
-from schn_ray.manifest import read_manifest
-from schn_ray.training import read_metrics
+from schn_ray.cluster.map_shards import _as_many_as_there_are
+from schn_ray.cluster.session import WorkerRequest, cluster_cpus
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import read_manifest
+from schn_ray.training.recorder import read_metrics
 
 some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 
@@ -58,19 +58,19 @@ def a_growing_cluster(an_empty_cluster: None, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("an_empty_cluster")
 def test_nodes_that_never_come_are_not_waited_for() -> None:
     with pytest.raises(SchnRayError, match=f"the cluster has 0, 0 in use: .*{GROWS_TO}"):
-        Demand(1, 1, gpus=0).require()
+        WorkerRequest(1, 1, gpus=0).require()
     assert _as_many_as_there_are() == (1, 1)
 
 
 @pytest.mark.usefixtures("a_growing_cluster")
 def test_nodes_that_come_are_waited_for_aloud(capsys: pytest.CaptureFixture[str]) -> None:
-    Demand(4, 4, cpus=2, gpus=0).require()
+    WorkerRequest(4, 4, cpus=2, gpus=0).require()
     said = capsys.readouterr().err
     assert "4 workers want 2 CPU each, the cluster has 0, 0 in use, and grows to 8; waiting" in said
     with pytest.raises(SchnRayError, match=r"5 workers want 2 CPU each, .* grows to 8: use fewer"):
-        Demand(5, 5, cpus=2, gpus=0).require()
-    assert Demand(2, 2).resources() == {"CPU": 1, "GPU": 1}
-    assert Demand(3, 3).resources() == {"CPU": 1}
+        WorkerRequest(5, 5, cpus=2, gpus=0).require()
+    assert WorkerRequest(2, 2).resources() == {"CPU": 1, "GPU": 1}
+    assert WorkerRequest(3, 3).resources() == {"CPU": 1}
     assert (cluster_cpus(), _as_many_as_there_are()) == (8, (1, 8))
 
 

@@ -5,15 +5,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from image_files import encode_image, write_tree
-from users import TINY, Run
+from support.image_files import encode_image, write_tree
+from support.users import TINY, Run
 
-from schn_ray.config import EncodeConfig, PrepareConfig, SourceConfig, TrainConfig, load
-from schn_ray.encode import encode
-from schn_ray.index import build_index
-from schn_ray.sources import open_source
-from schn_ray.store import prepare
-from schn_ray.training import train_here
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare
+from schn_ray.retrieval.config import EncodeConfig
+from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.index.build import build_index
+from schn_ray.training.config import train_config
+from schn_ray.training.run import train_here
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -27,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = open_source(str(write_tree(folder / "photos", {"cat": 8, "dog": 8})), SourceConfig())
     prepare(photos, PrepareConfig(), folder / "store")
     for name, setting in [("run", "seed=0"), ("other", "seed=1"), ("wide", "bits=16")]:
-        config = load(TrainConfig, "digits", None, (*ONE, setting))
+        config = train_config("digits", None, (*ONE, setting))
         train_here(config, folder / "store", folder / name)
     encode(photos, folder / "run", folder / "codes", EncodeConfig())
     build_index(folder / "codes", folder / "index")

@@ -2,10 +2,10 @@
 
 import pytest
 import ray
-from processes import free_port
+from support.processes import free_port
 
-from schn_ray.cluster.session import Demand, ray_session
-from schn_ray.errors import SchnRayError
+from schn_ray.cluster.session import WorkerRequest, ray_session
+from schn_ray.core.errors import SchnRayError
 
 
 @pytest.fixture
@@ -29,29 +29,32 @@ def test_an_address_where_nobody_answers_is_an_error(
 @pytest.mark.parametrize(
     ("demand", "message"),
     [
-        (Demand(5, 8, gpus=0), "5 workers want 1 CPU each, the cluster has 4, 1 in use"),
-        (Demand(2, 2, cpus=3, gpus=0), "2 workers want 3 CPU each, the cluster has 4, 1 in use"),
-        (Demand(2, 2, gpus=1), "2 workers want 1 GPU each, the cluster has 1, 0 in use"),
+        (WorkerRequest(5, 8, gpus=0), "5 workers want 1 CPU each, the cluster has 4, 1 in use"),
+        (
+            WorkerRequest(2, 2, cpus=3, gpus=0),
+            "2 workers want 3 CPU each, the cluster has 4, 1 in use",
+        ),
+        (WorkerRequest(2, 2, gpus=1), "2 workers want 1 GPU each, the cluster has 1, 0 in use"),
     ],
 )
-def test_more_than_there_is_is_an_error(demand: Demand, message: str) -> None:
+def test_more_than_there_is_is_an_error(demand: WorkerRequest, message: str) -> None:
     with pytest.raises(SchnRayError, match=message):
         demand.require()
 
 
 @pytest.mark.usefixtures("four_cpus_and_a_gpu")
 def test_what_is_in_use_is_waited_for_aloud(capsys: pytest.CaptureFixture[str]) -> None:
-    Demand(4, 4, gpus=0).require()
+    WorkerRequest(4, 4, gpus=0).require()
     said = capsys.readouterr().err
     assert "4 workers want 1 CPU each, the cluster has 4, 1 in use; waiting" in said
-    Demand(2, 8, gpus=0).require()
+    WorkerRequest(2, 8, gpus=0).require()
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("four_cpus_and_a_gpu")
 def test_gpus_are_taken_where_there_are_enough() -> None:
-    assert Demand(1, 4).resources() == {"CPU": 1, "GPU": 1}
-    assert Demand(2, 4, cpus=2).resources() == {"CPU": 2}
+    assert WorkerRequest(1, 4).resources() == {"CPU": 1, "GPU": 1}
+    assert WorkerRequest(2, 4, cpus=2).resources() == {"CPU": 2}
 
 
 @pytest.mark.parametrize(("too_slow", "starts"), [(2, True), (3, False)])

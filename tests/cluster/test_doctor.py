@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
-from users import Run
+from support.users import Run
 
 from schn_ray.cluster.doctor import _strangers_answer
 

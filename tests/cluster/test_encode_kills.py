@@ -11,13 +11,23 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "encode_kills.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 def test_a_kill_of_the_driver_changes_no_row() -> None:
-    command = [sys.executable, str(SCRIPT), "--moments", "1", "--kinds", "driver"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.scale.encode_kills",
+        "--moments",
+        "1",
+        "--kinds",
+        "driver",
+    ]
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
     assert ended.returncode == 0, ended.stderr[-2000:]
     said = [line.split(" of ")[0].rstrip("0123456789") for line in ended.stdout.splitlines()]
     assert said == ["driver 1: killed after "], ended.stdout

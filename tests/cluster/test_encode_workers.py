@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from image_files import encode_image, write_tree
-from models import write_model
-from users import Run
+from support.image_files import encode_image, write_tree
+from support.models import write_model
+from support.users import Run
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from schn_ray.cluster.shards import RayShards
-from schn_ray.counting import Ranked, count
-from schn_ray.graded import ndcg_at
-from schn_ray.histograms import GradedHistograms, graded_histograms
-from schn_ray.labels import label_matrix
-from schn_ray.metrics import average_precision, average_precision_at
+from schn_ray.cluster.map_shards import RayShards
+from schn_ray.data.labels import label_matrix
+from schn_ray.evaluation.metrics.average_precision import average_precision, average_precision_at
+from schn_ray.evaluation.metrics.gallery_histograms import Ranked, count
+from schn_ray.evaluation.metrics.histograms import GradedHistograms, graded_histograms
+from schn_ray.evaluation.metrics.ndcg import ndcg_at
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

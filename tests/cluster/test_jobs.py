@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import heads
 import pytest
 import yaml
-from heads import Head, submit, submitted
-from image_files import write_tree
-from processes import as_options, free_port, wait_for
-from users import TINY, Answer, Run
+from support import heads
+from support.heads import Head, submit, submitted
+from support.image_files import write_tree
+from support.processes import as_options, free_port, wait_for
+from support.users import TINY, Answer, Run
 
-from schn_ray.hasher import fingerprint
-from schn_ray.index import build_index
-from schn_ray.manifest import read_manifest
+from schn_ray.core.manifest import read_manifest
+from schn_ray.models.hasher import fingerprint
+from schn_ray.retrieval.index.build import build_index
 
 ROOT = Path(__file__).parents[2]
 some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")

@@ -15,25 +15,26 @@ from pathlib import Path
 
 import psutil
 import pytest
-from buckets import served_bucket
-from image_files import write_tree
-from processes import as_options, has_cpus, started, wait_for
 from ray.cluster_utils import Cluster
-from users import TINY
+from support.buckets import served_bucket
+from support.image_files import write_tree
+from support.processes import as_options, has_cpus, started, wait_for
+from support.users import TINY
 
-from schn_ray.cluster.session import Demand
+from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
-from schn_ray.config import EncodeConfig, PrepareConfig, SourceConfig, TrainConfig, load
-from schn_ray.encode import encode
-from schn_ray.hasher import fingerprint
-from schn_ray.index import open_index
-from schn_ray.parts import read_codes
-from schn_ray.places import join
-from schn_ray.places.copies import CACHE
-from schn_ray.places.files import names_in, read_file, write_file
-from schn_ray.sources import open_source
-from schn_ray.store import prepare
-from schn_ray.training import read_metrics
+from schn_ray.core.storage.cache import CACHE
+from schn_ray.core.storage.files import join, names_in, read_file, write_file
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare
+from schn_ray.models.hasher import fingerprint
+from schn_ray.retrieval.code_files import read_codes
+from schn_ray.retrieval.config import EncodeConfig
+from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.index.index import open_index
+from schn_ray.training.config import train_config
+from schn_ray.training.recorder import read_metrics
 
 pytestmark = pytest.mark.skipif(
     "SCHN_RAY_TRIALS" not in os.environ or os.geteuid() != 0 or not shutil.which("unshare"),
@@ -54,8 +55,8 @@ def undisturbed(photos: Path, cluster: None) -> Path:
     root = photos.parent
     source = open_source(str(photos), SourceConfig(shard_rows=SHARD_ROWS))
     prepare(source, PrepareConfig(source=SourceConfig(shard_rows=SHARD_ROWS)), root / "store")
-    config = load(TrainConfig, "digits", None, SETTINGS)
-    train_on_ray(config, root / "store", root / "run", Demand(2, 2))
+    config = train_config("digits", None, SETTINGS)
+    train_on_ray(config, root / "store", root / "run", WorkerRequest(2, 2))
     encode(source, root / "run", root / "codes", EncodeConfig())
     return root
 

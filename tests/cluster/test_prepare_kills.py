@@ -1,19 +1,20 @@
 """SIGKILL of ``prepare`` on Ray: the same call does only the rest.
 
-benchmarks/prepare.py kills more often.
+benchmarks/scale/prepare.py kills more often.
 """
 
 from pathlib import Path
 
 import pytest
 import ray
-from image_files import write_tree
-from processes import started, wait_for
+from support.image_files import write_tree
+from support.processes import started, wait_for
 
-from schn_ray.cluster.shards import RayShards
-from schn_ray.config import PrepareConfig, SourceConfig
-from schn_ray.sources import open_source
-from schn_ray.store import open_store, prepare
+from schn_ray.cluster.map_shards import RayShards
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.reader import open_store
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

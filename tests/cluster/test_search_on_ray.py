@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from gallery_codes import draw_clustered, draw_ids, make_index, write_codes
-from processes import free_port
 from ray import serve
-from service import write_gallery
-from users import Run
+from support.gallery_codes import draw_clustered, draw_ids, make_index, write_codes
+from support.processes import free_port
+from support.service import write_gallery
+from support.users import Run
 
 from schn_ray.cluster.serve import start
-from schn_ray.config import ServeConfig
-from schn_ray.galleries import search_gallery
-from schn_ray.search import Wanted
+from schn_ray.retrieval.batch_search import search_gallery
+from schn_ray.retrieval.config import ServeConfig
+from schn_ray.retrieval.search import SearchLimits
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -32,7 +32,7 @@ def test_workers_find_what_one_process_finds(schn_ray: Run, tmp_path: Path) -> N
     answer = schn_ray(*asked, "--out", tmp_path / "ray", "-k", 6, "--workers", 2, "--json")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out)["counts"]["queries"] == 90
-    search_gallery(indexes, queries, tmp_path / "here", Wanted(6))
+    search_gallery(indexes, queries, tmp_path / "here", SearchLimits(6))
     parts = sorted(path.name for path in (tmp_path / "here").glob("*.parquet"))
     assert len(parts) == 5
     for name in parts:

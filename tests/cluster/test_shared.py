@@ -16,18 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from image_files import encode_image
-from processes import as_options, has_cpus, started, wait_for
 from ray.cluster_utils import Cluster
-from trained import photo_store
-from users import TINY
+from support.image_files import encode_image
+from support.processes import as_options, has_cpus, started, wait_for
+from support.trained import photo_store
+from support.users import TINY
 
-from schn_ray.cluster import shared as module
-from schn_ray.cluster.shards import RayShards, _OnShard
-from schn_ray.cluster.shared import require_seen, require_shared, shared
-from schn_ray.errors import SchnRayError
-from schn_ray.manifest import SEEN, new_directory
-from schn_ray.sources import Shard
+from schn_ray.cluster import shared_storage as module
+from schn_ray.cluster.map_shards import RayShards, _OnShard
+from schn_ray.cluster.shared_storage import require_seen, require_shared, shared
+from schn_ray.core.directories import SEEN, new_directory
+from schn_ray.core.errors import SchnRayError
+from schn_ray.data.shards.rows import Shard
 
 can_mount = pytest.mark.skipif(
     "SCHN_RAY_TRIALS" not in os.environ or os.geteuid() != 0 or not shutil.which("unshare"),

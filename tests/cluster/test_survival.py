@@ -16,16 +16,16 @@ import psutil
 import pytest
 import ray
 import torch
-from processes import as_options, descendants, started, wait_for
 from ray.cluster_utils import Cluster
-from trained import last_state, photo_store
-from users import TINY
+from support.processes import as_options, descendants, started, wait_for
+from support.trained import last_state, photo_store
+from support.users import TINY
 
-from schn_ray.cluster.session import Demand
+from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
-from schn_ray.config import TrainConfig, load
-from schn_ray.hasher import fingerprint
-from schn_ray.training import read_metrics
+from schn_ray.models.hasher import fingerprint
+from schn_ray.training.config import train_config
+from schn_ray.training.recorder import read_metrics
 
 TRIALS = range(int(os.environ.get("SCHN_RAY_TRIALS", "1")))
 some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
@@ -53,7 +53,7 @@ def undisturbed(store: Path, cluster: None) -> Path:
 
 
 def train(store: Path, out: Path) -> None:
-    train_on_ray(load(TrainConfig, "digits", None, SETTINGS), store, out, Demand(2, 2))
+    train_on_ray(train_config("digits", None, SETTINGS), store, out, WorkerRequest(2, 2))
 
 
 def assert_same(run: Path, undisturbed: Path) -> None:

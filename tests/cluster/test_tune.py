@@ -12,19 +12,23 @@ from typing import Any
 import pytest
 import ray
 import yaml
-from image_files import write_tree
-from processes import started, wait_for
-from users import TINY, Run
+from support.image_files import write_tree
+from support.processes import started, wait_for
+from support.users import TINY, Run
 
-from schn_ray.cluster.session import Demand
+from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
-from schn_ray.cluster.tune import Effort, trials_at_once, tune
-from schn_ray.config import PrepareConfig, SourceConfig, TrainConfig, load, validated
-from schn_ray.errors import SchnRayError
-from schn_ray.manifest import read_manifest
-from schn_ray.sources import open_source
-from schn_ray.store import open_store, prepare
-from schn_ray.training import read_metrics, train_here
+from schn_ray.cluster.tune import SearchBudget, trials_at_once, tune
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import read_manifest
+from schn_ray.core.settings import validated
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.reader import open_store
+from schn_ray.training.config import train_config
+from schn_ray.training.recorder import read_metrics
+from schn_ray.training.run import train_here
 from schn_ray.tuning.space import Space, base_config
 from schn_ray.tuning.study import Row, Search
 
@@ -98,7 +102,7 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
     assert len((out / "trials.csv").read_text().splitlines()) == 6
     assert json.loads((out / "confirmed.json").read_text())["winner"] == counts["best_trial"]
 
-    best = load(TrainConfig, "schn-plus", out / "best.yaml")
+    best = train_config("schn-plus", out / "best.yaml")
     train_here(best, store, tmp_path / "again")
     measured = read_manifest(tmp_path / "again", "run").counts["best_validation_map"]
     winner = rows[counts["best_trial"]]
@@ -118,7 +122,9 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_p
     }
     # with this learning rate the first trial is not finite from its first step on
     space = validated(Space, values)
-    tune(space, base_config(space, None, None, ()), store, tmp_path / "s", Effort(2, at_once=1))
+    tune(
+        space, base_config(space, None, None, ()), store, tmp_path / "s", SearchBudget(2, at_once=1)
+    )
     first, second = rows_of(tmp_path / "s", values)
     assert first.state == "failed"
     assert "is not finite" in first.reason
@@ -143,7 +149,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
     values["start"] = [{"bits": 8, "network.base_channels": 4}]
     space = validated(Space, values)
     out = tmp_path / "s"
-    tune(space, base_config(space, None, None, ()), store, out, Effort(9, at_once=1))
+    tune(space, base_config(space, None, None, ()), store, out, SearchBudget(9, at_once=1))
     rows = rows_of(out, values)
     assert len(rows) == 4  # of nine asked for: there are no others
     cost = {row.values["network.base_channels"]: row.figures["encoding_cost"] for row in rows}
@@ -152,7 +158,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
     files = sorted((out / "pareto").iterdir())
     assert [file.stem for file in files] == [f"trial-{number:04}" for number in on_front]
     for file, number in zip(files, on_front, strict=True):
-        assert load(TrainConfig, None, file).bits == rows[number].values["bits"]
+        assert train_config(None, file).bits == rows[number].values["bits"]
 
 
 @some_days
@@ -181,8 +187,8 @@ def test_trials_of_two_workers_go_on_after_a_kill(store: Path, tmp_path: Path) -
     assert all(row.iterations < 3 for row in stopped)
     assert all(row.state == "complete" for row in rows if row not in stopped)
 
-    best = load(TrainConfig, None, out / "best.yaml")
-    train_on_ray(best, store, tmp_path / "again", Demand(2, 2))
+    best = train_config(None, out / "best.yaml")
+    train_on_ray(best, store, tmp_path / "again", WorkerRequest(2, 2))
     again = read_manifest(tmp_path / "again", "run").counts["best_validation_map"]
     assert again == read_manifest(out, "search").counts["best_validation_map"]
 
@@ -198,9 +204,9 @@ def test_more_than_the_cluster_has_is_refused_at_once(
     answer = schn_ray(*command, "--at-once", cpus, "--workers-per-trial", 2)
     assert f"want {2 * cpus} CPUs, the cluster has {cpus}" in answer.err
     with pytest.raises(SchnRayError, match="1 trials at once of 1 workers with 99 CPUs"):
-        trials_at_once(Effort(3, cpus=99))
-    assert trials_at_once(Effort(3)) == cpus
-    assert Demand(cpus, cpus).resources()["CPU"] == 1
+        trials_at_once(SearchBudget(3, cpus=99))
+    assert trials_at_once(SearchBudget(3)) == cpus
+    assert WorkerRequest(cpus, cpus).resources()["CPU"] == 1
     assert not (tmp_path / "s" / "trials").exists()
 
 

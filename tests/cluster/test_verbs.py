@@ -7,28 +7,26 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
-from image_files import encode_image, write_tree
-from trained import last_state
-from users import TINY, Run
+from support.image_files import encode_image, write_tree
+from support.trained import last_state
+from support.users import TINY, Run
 
-from schn_ray.cluster.session import Demand
-from schn_ray.cluster.shards import RayShards
+from schn_ray.cluster.map_shards import RayShards
+from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
-from schn_ray.config import (
-    EncodeConfig,
-    PrepareConfig,
-    SourceConfig,
-    TrainConfig,
-    load,
-    validated,
-)
-from schn_ray.encode import encode
-from schn_ray.hasher import fingerprint
-from schn_ray.manifest import read_manifest
-from schn_ray.parts import read_codes
-from schn_ray.sources import open_source
-from schn_ray.store import open_store, prepare
-from schn_ray.training import read_metrics, train_here
+from schn_ray.core.manifest import read_manifest
+from schn_ray.core.settings import validated
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.reader import open_store
+from schn_ray.models.hasher import fingerprint
+from schn_ray.retrieval.code_files import read_codes
+from schn_ray.retrieval.config import EncodeConfig
+from schn_ray.retrieval.encode import encode
+from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.training.recorder import read_metrics
+from schn_ray.training.run import train_here
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -52,10 +50,10 @@ def store(photos: Path) -> Path:
 @pytest.fixture(scope="module")
 def runs(store: Path) -> dict[int, Path]:
     """Train the same config on one and on two workers."""
-    config = load(TrainConfig, "digits", None, SETTINGS)
+    config = train_config("digits", None, SETTINGS)
     out = {workers: store.parent / f"run-{workers}" for workers in (1, 2)}
     for workers, path in out.items():
-        train_on_ray(config, store, path, Demand(1, workers))  # elastic: both CPUs are free
+        train_on_ray(config, store, path, WorkerRequest(1, workers))  # elastic: both CPUs are free
     return out
 
 

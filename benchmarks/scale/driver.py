@@ -1,0 +1,283 @@
+"""What the driver of a job holds and reads, by the row: the part that does not spread over nodes.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.scale.driver
+
+Nothing is encoded. A made-up listing goes through the code that ``encode``
+runs in the driver's own process: listing, fingerprint, plan, what is sent to workers, receipts,
+repeated ids, manifest. Memory is resident memory of a process of its own for each kind of source;
+the figure a row is the difference between the two sizes, so that what Python and its imports
+take does not count. docs/scaling.md says what follows for 1e8 and 1e9 rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import multiprocessing
+import operator
+import pickle
+import resource
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from schn_ray.core.directories import new_directory
+from schn_ray.data.config import SourceConfig
+from schn_ray.data.images import decode, evaluation_view
+from schn_ray.data.shards.pending import find_pending
+from schn_ray.data.shards.receipts import Done, Receipt, plain, receipt_of
+from schn_ray.data.shards.rows import Shard, cut, listing_sha256, units_of
+from schn_ray.data.sources import folder
+from schn_ray.data.sources import webdataset as tars
+from schn_ray.models.config import NetworkConfig
+from schn_ray.retrieval.code_files import Codes, read_receipts, write_part
+
+SHARD_ROWS, FILE_ROWS = 2048, 65_536
+STAMP = "104857-1760000000000000000"
+PARTS = 40
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs=2, default=(200_000, 600_000))
+    parser.add_argument("--table-rows", type=int, nargs=2, default=(10**7, 10**8))
+    parser.add_argument("--shards", type=int, nargs=2, default=(500, 3_000))
+    arguments = parser.parse_args()
+    for layout, sizes in (("files", arguments.rows), ("tables", arguments.table_rows)):
+        few, many = (in_a_process(held, layout, n) for n in sizes)
+        for what in few:
+            each = (many[what] - few[what]) / (sizes[1] - sizes[0])
+            print(f"{layout}, {what}: {each:.3g} a row; {many[what]:.4g} of {sizes[1]:,} rows")
+    print("\n".join(in_a_process(parts)))
+    print(in_a_process(reads_of_a_tar))
+    print(in_a_process(decoding), flush=True)
+    few, many = (in_a_process(handed_out, n) for n in arguments.shards)
+    more = arguments.shards[1] - arguments.shards[0]
+    print(f"Ray Data: {more / (many[0] - few[0]):,.0f} shards/s that do nothing, 2 workers")
+    print(f"Ray Data: {(many[1] - few[1]) / more:,.0f} bytes of the driver's peak a shard")
+
+
+def in_a_process(work: Callable[..., Any], *args: Any) -> Any:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, args)
+
+
+# --- memory
+
+
+def held(layout: str, rows: int) -> dict[str, float]:
+    """Return what a driver holds after each step, in bytes, and CPU seconds that it took."""
+    found: dict[str, float] = {}
+    clock = time.process_time()
+
+    def step(name: str) -> None:
+        nonlocal clock
+        found[f"bytes held after {name}"] = resident()
+        found[f"seconds of {name}"] = time.process_time() - clock
+        clock = time.process_time()
+
+    found["bytes at the start"] = resident()
+    shards = files(rows) if layout == "files" else tables(rows)
+    step("listing")
+    listing_sha256(shards)
+    step("its fingerprint")
+    plan = find_pending(shards, {}, SHARD_ROWS)
+    step("the plan")
+    sent = [{"number": task.number, "shard": pickle.dumps(task)} for task in plan.tasks]
+    step("pickling")
+    found["bytes sent to workers"] = sum(len(row["shard"]) for row in sent)
+    del sent  # Ray's object store has them
+    receipts = {task.number: receipt(task) for task in plan.tasks}
+    step("reading all receipts")
+    find_pending(shards, receipts, SHARD_ROWS)
+    step("the plan of a second run")
+    found["bytes at the peak"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found
+
+
+def resident() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def files(rows: int) -> list[Shard]:
+    """List image files, as a folder a class: ids of 28 letters."""
+    names = ((f"class-{i % 1000:03}/photo-{i:08}.jpg", 104_857, STAMP[:-9] + f"{i:09}") for i in
+             range(rows))  # fmt: skip
+    listed = folder._images
+    folder._images = lambda root: names
+    try:
+        return folder.Folder("s3://bucket/photos", SHARD_ROWS).shards()
+    finally:
+        folder._images = listed
+
+
+def tables(rows: int) -> list[Shard]:
+    """List Parquet files of 65,536 rows."""
+    shards: list[Shard] = []
+    for file, (_, count) in enumerate(cut(rows, FILE_ROWS)):
+        name = f"year=2026/part-{file:05}.parquet"
+        for start, some in cut(count, SHARD_ROWS):
+            shards.append(Shard(len(shards), some, start, (name,), 1 << 32, (STAMP,)))
+    return shards
+
+
+def receipt(shard: Shard) -> Receipt:
+    done = tuple(Done(unit, unit.rows) for unit in units_of(shard))
+    values = json.loads(json.dumps(plain(Receipt(shard.number, done))))
+    return receipt_of(values)  # strings of its own, as when it is read from a part
+
+
+# --- parts
+
+
+def parts() -> list[str]:
+    """Write parts of image files; say what a row takes, and how fast a driver goes through them."""
+    from schn_ray.retrieval import encode
+
+    with tempfile.TemporaryDirectory() as name:
+        shards = files(PARTS * SHARD_ROWS)
+        out = Path(name)
+        sizes = {}
+        for bits, relaxed in ((64, False), (64, True), (128, False)):
+            sizes[bits, relaxed] = written(out, shards, bits, relaxed)
+        lines = [
+            f"part, {bits} bits{', relaxed' * relaxed}: {size:.1f} bytes a row"
+            for (bits, relaxed), size in sizes.items()
+        ]
+        rows = PARTS * SHARD_ROWS
+
+        def reading() -> None:
+            read_receipts(out)
+
+        lines.append(f"receipts of image files: {seconds(reading) / rows * 1e6:.2f} us a row")
+        repeated = seconds(lambda: encode._put_repeated_ids_aside(out))
+        lines.append(f"repeated ids: {repeated / rows * 1e6:.2f} us a row")
+        written(out, tables(rows), 64, False)
+        lines.append(f"receipts of tables: {seconds(reading) / PARTS * 1e6:,.0f} us a part")
+    with tempfile.TemporaryDirectory() as name:
+        with new_directory(Path(name, "codes"), "codes", {}, {}) as draft:
+            written(draft.path, shards, 64, False)
+        manifest = (Path(name, "codes") / "manifest.json").stat().st_size / PARTS
+    lines.append(f"manifest: {manifest:,.0f} bytes a part")
+    block = bytes(1 << 26)
+    hashing = seconds(lambda: hashlib.sha256(block).digest())
+    lines.append(f"SHA-256: {len(block) / hashing / 1e6:,.0f} MB/s")
+    return lines
+
+
+def written(out: Path, shards: list[Shard], bits: int, relaxed: bool) -> float:
+    rng, size = np.random.default_rng(0), 0
+    for shard in shards:
+        n = shard.rows
+        first = shard.number * SHARD_ROWS
+        ids = [f"class-{i % 1000:03}/photo-{i:08}.jpg" for i in range(first, first + n)]
+        codes = Codes(
+            ids,
+            [f"s3://bucket/photos/{id}" for id in ids],
+            rng.integers(0, 256, (n, bits // 8), np.uint8),
+            rng.integers(0, 256, (n, 32), np.uint8),
+            rng.random((n, bits if relaxed else 0), np.float32).astype(np.float16),
+        )
+        done = tuple(Done(unit, unit.rows) for unit in units_of(shard))
+        write_part(out, codes, Receipt(shard.number, done))
+        size += (out / f"part-{shard.number:05}.parquet").stat().st_size
+    return size / sum(shard.rows for shard in shards)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the CPU seconds of some work: the machine may have other work, too."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+# --- images
+
+
+def decoding() -> str:
+    """Decode photos as ``prepare`` does, and as ``encode`` does for a network that sees 224."""
+    from benchmarks.support.untrained import write_photos
+    from schn_ray.models.hasher import preprocessing_for
+
+    with tempfile.TemporaryDirectory() as name:
+        path = write_photos(Path(name, "photos.parquet"), 400, (500, 375))
+        images = pq.read_table(path)["image"].to_pylist()
+    view = preprocessing_for(NetworkConfig(backbone="alexnet"))
+    whole = seconds(lambda: [decode(image, 10**8) for image in images])
+    viewed = seconds(lambda: [evaluation_view(image, view) for image in images])
+    return (
+        f"photos of 500 x 375, {sum(map(len, images)) / len(images):,.0f} bytes: "
+        f"{len(images) / whole:,.0f} decoded/s, {len(images) / viewed:,.0f} views of 224/s"
+    )
+
+
+# --- Ray Data
+
+
+def handed_out(count: int) -> tuple[float, int]:
+    """Have actors do nothing with shards; return the seconds, and the driver's peak memory."""
+    from schn_ray.cluster.map_shards import RayShards
+    from schn_ray.cluster.session import ray_session
+
+    shards = tables(count * SHARD_ROWS)
+    with ray_session():
+        run, started = RayShards("handing out", 2), time.perf_counter()
+        assert sum(1 for _ in run(operator.attrgetter("number"), shards)) == count
+        took = time.perf_counter() - started
+    return took, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# --- tars
+
+
+class Counted(io.FileIO):
+    """A file that counts how often it is read: at a URI, each is a request."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        Counted.reads += 1
+        return super().read(-1 if size is None else size)
+
+
+def reads_of_a_tar() -> str:
+    """Count reads a sample, each an image and a .cls: of the driver's listing, of the worker."""
+
+    @contextmanager
+    def opened(place: str) -> Iterator[Counted]:
+        with Counted(place) as file:
+            yield file
+
+    tars._opened = opened
+    samples = 500
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "photos.tar")
+        with tarfile.open(path, "w") as tar:
+            for i in range(samples):
+                for member, data in ((f"{i:06}.jpg", bytes(5000)), (f"{i:06}.cls", b"7")):
+                    info = tarfile.TarInfo(member)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        source = tars.Tars(str(path), SourceConfig())
+        (shard,) = source.shards()
+        listing, Counted.reads = Counted.reads, 0
+        tars.samples_of.cache_clear()  # a worker is another process
+        assert sum(1 for _ in source.read(shard)) == samples
+    return (
+        f"tar: {listing / samples:.1f} reads a sample to list, {Counted.reads / samples:.1f} to "
+        "read, each a request where the tar is at a URI"
+    )
+
+
+if __name__ == "__main__":
+    main()

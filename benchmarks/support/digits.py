@@ -1,0 +1,28 @@
+"""The digits as a store, and settings of a search whose trials take seconds: a tiny network."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from schn_ray.core.directories import AlreadyDone
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare
+
+TINY: dict[str, Any] = {
+    "bits": 12,
+    "network.base_channels": 4,
+    "network.image_size": 8,
+    "network.semantic_dim": 16,
+    "network.latent_dim": 16,
+    "schedule.epochs": 1,
+    "schedule.batch_size": 32,
+}
+
+
+def prepare_digits(store: Path) -> None:
+    """Make a store of the digits, unless it is there."""
+    with suppress(AlreadyDone):
+        prepare(open_source("digits", SourceConfig()), PrepareConfig(), store)

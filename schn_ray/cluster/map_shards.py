@@ -1,0 +1,114 @@
+"""Apply a function to every shard of a source with Ray Data, on a pool of actors."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray.data
+
+from schn_ray.cluster.capacity import grows
+from schn_ray.cluster.session import WorkerRequest, cluster_cpus, cluster_gpus, ray_session
+from schn_ray.cluster.shared_storage import require_seen, shared
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.progress import Progress
+from schn_ray.data.shards.map_shards import Numbered
+
+Receipt = TypeVar("Receipt")
+Piece = TypeVar("Piece", bound=Numbered)
+
+
+class _OnShard:
+    """An actor: it lives as long as the job, so what the function caches is loaded once."""
+
+    def __init__(self, function: Callable[[Any], Any], probe: Path | None) -> None:
+        self._function, self._probe = function, probe
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if self._probe is not None:
+                require_seen(self._probe)
+            result = self._function(pickle.loads(row["shard"]))
+        except (SchnRayError, OSError) as error:  # for the user to read, without Ray's traceback
+            result = _Failed(error)
+        return {"number": row["number"], "result": pickle.dumps(result)}
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: Exception
+
+
+class RayShards:
+    """Maps a function over shards and shows how many of their rows are done.
+
+    Args:
+        what: the work's name on the live line.
+        workers: actors, a CPU each: a number, or the fewest and the most that the pool may have;
+            by default as many as the cluster has CPUs; of one that grows, from one on.
+        gpus: whether actors share the cluster's GPUs, if it has any.
+        writes: the directory or URI that the function writes to; one that a node does not see is
+            refused.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        workers: int | tuple[int, int] | None = None,
+        gpus: bool = False,
+        writes: Path | str | None = None,
+    ) -> None:
+        self._what, self._gpus, self._writes = what, gpus, writes
+        self._workers = (workers, workers) if isinstance(workers, int) else workers
+
+    def __call__(
+        self, function: Callable[[Piece], Receipt], shards: list[Piece]
+    ) -> Iterable[Receipt]:
+        """Yield a result a shard, in any order; a shard whose actor dies is done again.
+
+        Raises:
+            SchnRayError: more workers than the cluster has CPUs, a node that does not see what is
+                written, or raised by the function.
+            OSError: raised by the function.
+        """
+        if not shards:
+            return
+        rows = {shard.number: shard.rows for shard in shards}
+        with ray_session():
+            if self._workers is not None:
+                WorkerRequest(*self._workers, gpus=0).require()
+            seen = nullcontext() if self._writes is None else shared(self._writes)
+            with seen as probe, Progress(self._what, total=sum(rows.values())) as progress:
+                for number, result in self._results(function, shards, probe):
+                    if isinstance(result, _Failed):
+                        raise result.error
+                    progress.advance(rows[number])
+                    yield result
+
+    def _results(
+        self, function: Callable[[Piece], Receipt], shards: list[Piece], probe: Path | None
+    ) -> Iterator[tuple[int, Receipt]]:
+        fewest, most = (min(n, len(shards)) for n in self._workers or _as_many_as_there_are())
+        # a block a shard: a shard is the unit that is retried, and that is shown as progress
+        tasks = ray.data.from_items(
+            [{"number": shard.number, "shard": pickle.dumps(shard)} for shard in shards],
+            override_num_blocks=len(shards),
+        )
+        results = tasks.map(
+            _OnShard,
+            fn_constructor_args=(function, probe),
+            compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
+            num_cpus=1,
+            num_gpus=min(1.0, cluster_gpus() / most) if self._gpus else None,
+        )
+        for row in results.iter_rows():
+            yield row["number"], pickle.loads(row["result"])
+
+
+def _as_many_as_there_are() -> tuple[int, int]:
+    # a pool that grows asks for nodes while it works, one of a fixed size would wait for them all
+    return 1 if grows() else cluster_cpus(), cluster_cpus()

@@ -1,0 +1,163 @@
+"""What a user may set: one frozen model a verb, read from YAML presets, files and ``key=value``.
+
+A config stops at the door of a verb: the functions below it take plain arguments or one small
+section, never the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schn_ray.core.errors import SchnRayError, nearest
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def load_settings(
+    model: type[ConfigT],
+    file: Path | None = None,
+    settings: tuple[str, ...] = (),
+    base: Mapping[str, Any] | None = None,
+) -> ConfigT:
+    """Build a config: its defaults, then ``base``, then a YAML file, then ``key=value`` settings.
+
+    Args:
+        model: the config's class.
+        file: a YAML file with the same keys.
+        settings: such as ``"loss.adversarial=0"``; values are read as YAML.
+        base: nested values that file and settings may override, such as a preset's.
+
+    Returns:
+        The frozen config.
+
+    Raises:
+        SchnRayError: an unknown key or a bad value; the error names the nearest known key.
+    """
+    values = merged({}, base or {})
+    if file is not None:
+        merged(values, read_yaml(file))
+    for setting in settings:
+        merged(values, _parse_setting(setting))
+    return validated(model, values)
+
+
+def validated(model: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+    """Return ``model(**values)``, with pydantic's complaints as one readable error."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SchnRayError("\n".join(_complaint(model, e) for e in error.errors())) from error
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """List the dotted names of all settings.
+
+    >>> keys(TrainConfig)[:3]
+    ['bits', 'seed', 'network.backbone']
+    """
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += keys(inner, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def parse_workers(text: str) -> tuple[int, int]:
+    """Read how many workers are asked for: a number, or at least and at most.
+
+    Raises:
+        SchnRayError: neither.
+
+    >>> parse_workers("4"), parse_workers("2:8")
+    ((4, 4), (2, 8))
+    """
+    least, colon, most = text.partition(":")
+    if least.isdecimal() and (most.isdecimal() or not colon):
+        bounds = int(least), int(most or least)
+        if 1 <= bounds[0] <= bounds[1]:
+            return bounds
+    raise SchnRayError(f"--workers {text}: wanted a number such as 4, or a range such as 2:8")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file of ``key: value`` lines; numbers such as ``1e-3`` are numbers.
+
+    Raises:
+        SchnRayError: no such file, or not such lines.
+    """
+    if not path.is_file():
+        raise SchnRayError(f"no config file {path}")
+    try:
+        values = yaml.load(path.read_text(), Loader=_FloatLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SchnRayError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SchnRayError(f"{path}: wanted 'key: value' lines, got a {type(values).__name__}")
+    return values
+
+
+def _parse_setting(setting: str) -> dict[str, Any]:
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise SchnRayError(f"--set {setting}: wanted key=value, such as --set bits=48")
+    try:
+        nested: Any = yaml.load(value, Loader=_FloatLoader)
+    except yaml.YAMLError as error:
+        raise SchnRayError(f"--set {setting}: the value is not YAML: {error}") from error
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+class _FloatLoader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; people who set a learning rate mean the number."""
+
+
+_FloatLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def merged(into: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Put nested values ``new`` over those of ``into``, which is changed and returned.
+
+    >>> merged({"loss": {"cycle": 1, "hash": 1}}, {"loss": {"cycle": 0}})
+    {'loss': {'cycle': 0, 'hash': 1}}
+    """
+    for key, value in new.items():
+        if isinstance(value, Mapping):
+            into[key] = merged(dict(into.get(key) or {}), value)
+        else:
+            into[key] = value
+    return into
+
+
+def _complaint(model: type[BaseModel], error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown setting '{key}'{nearest(key, keys(model))}"
+    return f"setting '{key}': {error['msg']}, got {error['input']!r}"

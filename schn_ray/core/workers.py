@@ -1,0 +1,134 @@
+"""All of torch.distributed: what the workers of one run say to each other.
+
+The global batch is the batch: W workers compute what one process would compute on all their rows.
+A loss over own rows is scaled by ``Workers.share`` so that *averaging* gradients over the workers,
+which DDP does too, gives the gradient of the global mean, however unequal the slices are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Gather = Callable[[Tensor], Tensor]
+"""This worker's rows [b, ...] -> the rows of all workers [N, ...], in the order of the batch."""
+
+
+def identity(own: Tensor) -> Tensor:
+    """Return the argument: the gather, and the sum, of a single process."""
+    return own
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that share each global batch; by default one, and then nothing is sent."""
+
+    rank: int = 0
+    size: int = 1
+
+    def rows_of_each(self, total: int) -> list[int]:
+        """Cut ``total`` rows of a global batch into a slice a worker, as even as can be.
+
+        >>> Workers(size=3).rows_of_each(8)
+        [3, 3, 2]
+        """
+        each, rest = divmod(total, self.size)
+        return [each + (rank < rest) for rank in range(self.size)]
+
+    def own(self, total: int) -> slice:
+        """Return this worker's slice of a global batch of ``total`` rows."""
+        ends = list(accumulate(self.rows_of_each(total), initial=0))
+        return slice(ends[self.rank], ends[self.rank + 1])
+
+    def share(self, total: int) -> float:
+        """Return the factor that turns a mean over own rows into this worker's part.
+
+        The average over workers of (share x own mean) is the mean over the global batch.
+        """
+        return self.rows_of_each(total)[self.rank] * self.size / total
+
+    def gather(self, total: int) -> Gather:
+        """Return the differentiable gather for a global batch of ``total`` rows."""
+        if self.size == 1:
+            return identity
+        sizes = self.rows_of_each(total)
+        return lambda own: _GatherRows.apply(own, sizes, self.rank)
+
+    def gather_any(self, own: Tensor) -> Tensor:
+        """Concatenate rows of all workers, in order of rank; each may have any number of them."""
+        if self.size == 1:
+            return own
+        counts = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(own)], device=own.device))
+        return _gather_rows(own, [int(count) for count in counts])
+
+    def sum(self, own: Tensor) -> Tensor:
+        """Return the sum of a tensor over all workers."""
+        if self.size == 1:
+            return own
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    def meet(self) -> None:
+        """Wait until all workers are here."""
+        self.sum(torch.zeros(()))
+
+    def sum_with_gradient(self, own: Tensor) -> Tensor:
+        """Return the sum of a tensor over all workers; gradients flow through it.
+
+        Args:
+            own: this worker's summand, of the same shape on every worker.
+        """
+        return own if self.size == 1 else _Sum.apply(own)
+
+
+def current_workers() -> Workers:
+    """Return the workers of the initialised process group, or a single one."""
+    if not dist.is_initialized():
+        return Workers()
+    return Workers(dist.get_rank(), dist.get_world_size())
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # every worker's loss depends on the sum: its gradient is that of all of them
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _gather_rows(own: Tensor, sizes: list[int]) -> Tensor:
+    padded = own.new_zeros(max(sizes), *own.shape[1:])  # all_gather wants equal shapes
+    padded[: len(own)] = own
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, sizes: list[int], rank: int) -> Tensor:
+        start = sum(sizes[:rank])
+        ctx.own = slice(start, start + sizes[rank])
+        return _gather_rows(own, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        # every worker's loss may depend on every row: a row's gradient is the sum over all of them
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.own], None, None

@@ -1,0 +1,1 @@
+"""Images and labels in: sources, shards, the training store and its splits."""

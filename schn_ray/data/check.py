@@ -1,0 +1,269 @@
+"""Look at a source before anything is made from it: counts, balance, bad files, duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from schn_ray.data.config import SourceConfig
+from schn_ray.data.images import BadImage, decode, downsized
+from schn_ray.data.shards.rows import BadRow, Row, Source
+
+_SHOWN = 20
+_SAMPLES = 6  # pictures kept of a class
+_SAMPLED_CLASSES = 60
+_SAMPLE_SIDE = 96  # pixels
+_PAIRS_COUNTED = 50  # labels of one image, above which its pairs are not counted
+
+
+@dataclass
+class Report:
+    """What ``check`` found.
+
+    Attributes:
+        kind: layout of the source, as given or guessed.
+        location: where it is.
+        rows: all rows, bad ones included.
+        classes: name -> images with that label, most frequent first.
+        unlabelled: good images without a label.
+        multi_label: good images with several.
+        bad_rows: rows that ``prepare`` would put aside, with their reasons; repeated ids too.
+        repeated_images: good images whose bytes an earlier one has.
+        sizes: ``smallest``, ``median`` and ``largest`` -> [width, height] in pixels; empty where
+            no image is good. The median is of widths and heights apart.
+        copies: groups of ids whose images have the same bytes, and different labels first.
+        overlaps: pairs of labels that share images, most first: both names, how many images have
+            both, and whether every image of the first has the second.
+        splits: what the data set says its rows are for -> rows; empty where it does not.
+        cameras: how many cameras are named.
+        how_known: why the source was taken for this kind.
+        max_bad_share: the share of bad rows above which ``prepare`` stops.
+        next_command: what to run next.
+        samples: class -> a few of its images, made small; only if they are asked for.
+    """
+
+    kind: str
+    location: str
+    rows: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    unlabelled: int = 0
+    multi_label: int = 0
+    bad_rows: list[BadRow] = field(default_factory=list)
+    repeated_images: int = 0
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+    copies: list[list[str]] = field(default_factory=list)
+    overlaps: list[tuple[str, str, int, bool]] = field(default_factory=list)
+    splits: dict[str, int] = field(default_factory=dict)
+    cameras: int = 0
+    how_known: str = ""
+    max_bad_share: float = 0.0
+    next_command: str = ""
+    samples: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain values, but for the pictures."""
+        values = asdict(replace(self, samples={}))
+        del values["samples"]
+        return values
+
+
+def check(
+    source: Source,
+    config: SourceConfig,
+    advance: Callable[[int], object] = lambda rows: None,
+    samples: bool = False,
+) -> Report:
+    """Read and decode every row, and count; nothing is written.
+
+    Args:
+        source: what to look at.
+        config: limits, and where they are not the usual ones, part of the next command.
+        advance: called with the number of rows just done, such as ``Progress.advance``.
+        samples: keep a few small images of each class.
+
+    Raises:
+        SchnRayError: nothing there, or not in this layout.
+    """
+    report = Report(source.kind, source.location, max_bad_share=config.max_bad_share)
+    report.how_known = "as said" if config.kind != "auto" else "guessed from what lies there"
+    tally = _Tally(report, config.max_pixels, samples)
+    for shard in source.shards():
+        for row in source.read(shard):
+            tally.add(row)
+            advance(1)
+    tally.finish()
+    report.next_command = _next_command(source, config, report)
+    return report
+
+
+def render(report: Report) -> str:
+    """Return the report as text."""
+    good = report.rows - len(report.bad_rows)
+    lines = [
+        f"{report.location} ({report.kind}, {report.how_known})",
+        f"  rows             {report.rows:,}: {good:,} good, {len(report.bad_rows):,} bad",
+        f"  classes          {_balance(report.classes)}",
+        f"  several labels   {report.multi_label:,} images",
+        f"  no label         {report.unlabelled:,} images",
+        f"  repeated images  {report.repeated_images:,} with the same bytes as an earlier one",
+    ]
+    sizes = (f"{name} {width} x {height}" for name, (width, height) in report.sizes.items())
+    lines += [f"  pixels           {', '.join(sizes)}"] if report.sizes else []
+    if report.splits:
+        said = ", ".join(f"{name} {rows:,}" for name, rows in report.splits.items())
+        lines.append(f"  its own split    {said}")
+    lines += [f"  cameras          {report.cameras:,}"] if report.cameras else []
+    lines += _listed(
+        "images a class", [f"{n:>9,}  {_one_line(c)}" for c, n in report.classes.items()]
+    )
+    lines += _listed("labels that share images", _overlap_lines(report))
+    lines += _listed("the same bytes", [" = ".join(map(_one_line, ids)) for ids in report.copies])
+    lines += _listed("bad rows", [f"{_one_line(r.id)}: {r.reason}" for r in report.bad_rows])
+    if len(report.bad_rows) > report.max_bad_share * report.rows:
+        lines.append(
+            f"\nMore than max_bad_share = {report.max_bad_share:g} of the rows are bad: 'prepare' "
+            "stops there. Mend them, or --set source.max_bad_share=..."
+        )
+    return "\n".join([*lines, "", f"Next: {report.next_command}"])
+
+
+class _Tally:
+    """Counts rows into a report; keeps ids and digests, not images."""
+
+    def __init__(self, report: Report, max_pixels: int, samples: bool) -> None:
+        self._report, self._max_pixels, self._samples = report, max_pixels, samples
+        self._first_with_id: dict[str, str] = {}
+        self._ids_of: dict[bytes, list[tuple[str, tuple[str, ...]]]] = {}
+        self._classes: Counter[str] = Counter()
+        self._pairs: Counter[tuple[str, str]] = Counter()
+        self._sizes: Counter[tuple[int, int]] = Counter()
+        self._splits: Counter[str] = Counter()
+        self._cameras: set[int] = set()
+
+    def add(self, row: Row | BadRow) -> None:
+        self._report.rows += 1
+        if isinstance(row, Row):
+            try:
+                size = decode(row.image, self._max_pixels).size
+            except BadImage as error:
+                row = BadRow(row.id, row.uri, "decode", error.reason)
+            else:
+                first = self._first_with_id.setdefault(row.id, row.uri)
+                if first == row.uri:
+                    self._add_good(row, size)
+                    return
+                row = BadRow(row.id, row.uri, "id", f"same id as {first}")
+        self._report.bad_rows.append(row)
+
+    def finish(self) -> None:
+        report = self._report
+        report.classes = dict(self._classes.most_common())
+        report.splits = dict(self._splits.most_common())
+        report.cameras = len(self._cameras - {-1})
+        several = [found for found in self._ids_of.values() if len(found) > 1]
+        # copies with different labels are mistakes for sure
+        several.sort(key=lambda found: len({labels for _, labels in found}) == 1)
+        report.copies = [[name for name, _ in found] for found in several]
+        report.overlaps = [self._overlap(*pair) for pair in self._pairs.most_common()]
+        report.samples = dict(sorted(report.samples.items(), key=lambda one: self._rank(one[0])))
+        if self._sizes:
+            by_area = sorted(self._sizes, key=lambda size: (size[0] * size[1], size))
+            counts = list(self._sizes.values())
+            median = np.median(np.repeat(list(self._sizes), counts, axis=0), axis=0)
+            report.sizes = {
+                "smallest": list(by_area[0]),
+                "median": [int(side) for side in median],
+                "largest": list(by_area[-1]),
+            }
+
+    def _add_good(self, row: Row, size: tuple[int, int]) -> None:
+        same = self._ids_of.setdefault(hashlib.sha256(row.image).digest(), [])
+        same.append((row.id, row.labels))
+        self._report.repeated_images += len(same) > 1
+        self._classes.update(row.labels)
+        if 1 < len(row.labels) <= _PAIRS_COUNTED:
+            self._pairs.update(itertools.combinations(sorted(row.labels), 2))
+        self._sizes[size] += 1
+        self._splits.update((row.split or "").split())
+        self._cameras.add(row.camera)
+        self._report.unlabelled += not row.labels
+        self._report.multi_label += len(row.labels) > 1
+        if self._samples:
+            self._keep_sample(row)
+
+    def _keep_sample(self, row: Row) -> None:
+        samples = self._report.samples
+        for name in row.labels or ("",):
+            if name not in samples and len(samples) == _SAMPLED_CLASSES:
+                continue
+            kept = samples.setdefault(name, [])
+            if len(kept) < _SAMPLES:
+                kept.append(downsized(row.image, self._max_pixels, _SAMPLE_SIDE, 80)[0])
+
+    def _overlap(self, pair: tuple[str, str], both: int) -> tuple[str, str, int, bool]:
+        rarer, other = sorted(pair, key=lambda name: self._classes[name])
+        return rarer, other, both, both == self._classes[rarer]
+
+    def _rank(self, name: str) -> tuple[int, str]:
+        return -self._classes[name], name
+
+
+def _overlap_lines(report: Report) -> list[str]:
+    return [
+        f"{both:>9,}  {_one_line(rarer)} and {_one_line(other)}"
+        + (f": every '{_one_line(rarer)}' is one" if all_of_them else "")
+        for rarer, other, both, all_of_them in report.overlaps
+    ]
+
+
+_PROTOCOL_OF = {
+    "cifar10": "cifar10-54k",
+    "nuswide": "nuswide-21",
+    "mirflickr": "mirflickr",
+    "coco": "coco",
+    "voc": "official",
+    "cifar100": "official",
+    "market1501": "market1501",
+    "veri776": "veri776",
+}
+
+
+def _next_command(source: Source, config: SourceConfig, report: Report) -> str:
+    changed = config.model_dump(exclude_defaults=True)
+    settings = "".join(f" --set {shlex.quote(f'source.{k}={v}')}" for k, v in changed.items())
+    if report.classes:
+        says_all = {"train", "test", "database"} <= set(report.splits)
+        known = _PROTOCOL_OF.get(source.kind, "listed" if says_all else None)
+        protocol = f" --protocol {known}" if known else ""
+        place = shlex.quote(source.location)
+        return f"schn-ray prepare {place} --out store{protocol}{settings}"
+    return f"schn-ray encode {shlex.quote(source.location)} --model RUN --out codes{settings}"
+
+
+def _balance(classes: dict[str, int]) -> str:
+    if not classes:
+        return "none: these images can be encoded and searched, but not trained on"
+    names, counts = [_one_line(name) for name in classes], list(classes.values())
+    if len(names) == 1:
+        return f"1, '{names[0]}' with {counts[0]:,} images: training needs at least two classes"
+    return (
+        f"{len(names):,}; largest '{names[0]}' {counts[0]:,}, smallest '{names[-1]}' {counts[-1]:,}"
+    )
+
+
+def _listed(title: str, lines: list[str]) -> list[str]:
+    if not lines:
+        return []
+    more = [f"    and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
+    return ["", f"  {title}", *(f"    {line}" for line in lines[:_SHOWN]), *more]
+
+
+def _one_line(name: str) -> str:
+    return name if name.isprintable() else repr(name)

@@ -1,0 +1,245 @@
+"""Encoded bytes to pixels: one decoder for every format, and the views that networks are shown.
+
+Pillow decodes everything, so an image has the same pixels wherever it is read. What is not plain
+RGB becomes it so: EXIF rotation is applied, the first frame of an animation counts, transparency
+is laid over white, 16-bit gray keeps its upper byte (as Pillow itself does with 16-bit colour),
+CMYK and palettes are converted. Pixels of 32 bits have no agreed range and are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import Field, model_validator
+
+from schn_ray.core.settings import Count, Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_Positive = Annotated[float, Field(gt=0)]
+
+# A list of our own, as Pillow's longer one includes formats that start other programs (EPS).
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF")
+_OPENING = threading.Lock()
+
+
+class Preprocessing(Section):
+    """How an image becomes the network's input; saved with every model, as pixels decide codes.
+
+    Attributes:
+        resize: length of the shorter side before the crop, in pixels.
+        crop: side of the square that the network sees, in pixels, at most ``resize``.
+        mean: of each channel, on a scale of 0 to 1; subtracted.
+        std: of each channel, on the same scale; divided by.
+        max_pixels: larger images are refused before they are decoded.
+        reduced: let JPEG's decoder halve large images, once or more often, to no less than twice
+            ``resize``: several times faster, and other pixels by a little.
+    """
+
+    resize: Count
+    crop: Count
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[_Positive, _Positive, _Positive] = (0.229, 0.224, 0.225)
+    max_pixels: Count = 100_000_000
+    reduced: bool = False
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Preprocessing:
+        if self.crop > self.resize:
+            raise ValueError(f"crop {self.crop} does not fit into resize {self.resize}")
+        return self
+
+
+class BadImage(Exception):
+    """These bytes are no image that we can read; ``reason`` says why, in a few words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.Image:
+    """Decode one image to upright RGB.
+
+    Args:
+        data: the encoded bytes.
+        max_pixels: refuse larger images; looked up in the header, before anything is decoded.
+        at_least: a JPEG may come smaller, but no side shorter than this.
+
+    Raises:
+        BadImage: empty, not an image, too large, truncated or damaged.
+    """
+    if not data:
+        raise BadImage("empty: 0 bytes")
+    try:
+        image = _open(data)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage(f"{width} x {height} pixels, more than max_pixels = {max_pixels:,}")
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        image.load()
+        _rotate_upright(image)
+        return _to_rgb(image)
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage(
+            f"not an image: starts with {data[:16]!r}; wanted {', '.join(_FORMATS)}"
+        ) from error
+    except Exception as error:  # a decoder may raise anything over hostile bytes
+        raise BadImage(f"damaged: {error or type(error).__name__}") from error
+
+
+def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> tuple[bytes, float]:
+    """Decode, and encode again where the image is larger than wanted.
+
+    Args:
+        data: the encoded bytes.
+        max_pixels: see ``decode``.
+        largest_side: of the result, in pixels.
+        quality: of JPEG, 1 to 95.
+
+    Returns:
+        The bytes as they came and 1.0, or a JPEG (upright, RGB) and the factor, below 1.
+
+    Raises:
+        BadImage: see ``decode``.
+    """
+    image = decode(data, max_pixels)
+    factor = largest_side / max(image.size)
+    if factor >= 1:
+        return data, 1.0
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    smaller = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    out = io.BytesIO()
+    smaller.save(out, "JPEG", quality=quality)
+    return out.getvalue(), factor
+
+
+def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
+    """Decode, resize the shorter side (bilinear, antialiased) and cut out the centre.
+
+    Equal to torchvision's ``Resize`` and ``CenterCrop`` of the same image, within rounding.
+
+    Returns:
+        uint8 [3, crop, crop].
+
+    Raises:
+        BadImage: see ``decode``.
+    """
+    image = _decode_for(data, p)
+    width, height = _resized(image.size, p.resize)
+    left, top = round((width - p.crop) / 2), round((height - p.crop) / 2)
+    return _channels_first(_cut(image, (width, height), left, top, p.crop))
+
+
+def training_view(
+    data: bytes, p: Preprocessing, pad: int, flip: bool, draws: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Decode, resize the shorter side, add a black border, cut out a square, perhaps mirror it.
+
+    Args:
+        data: the encoded bytes.
+        p: sizes.
+        pad: width of the border on each side, in pixels of the resized image.
+        flip: whether images may be mirrored; they are where ``draws[2] < 0.5``.
+        draws: [3] in [0, 1): vertical and horizontal place of the square, and the mirror.
+
+    Returns:
+        uint8 [3, crop, crop].
+
+    Raises:
+        BadImage: see ``decode``.
+    """
+    image = _decode_for(data, p)
+    width, height = _resized(image.size, p.resize)
+    top = int(draws[0] * (height + 2 * pad - p.crop + 1)) - pad
+    left = int(draws[1] * (width + 2 * pad - p.crop + 1)) - pad
+    square = _cut(image, (width, height), left, top, p.crop)
+    mirrored = flip and draws[2] < 0.5
+    return _channels_first(square[:, ::-1] if mirrored else square)
+
+
+def normalise(batch: Tensor, p: Preprocessing) -> Tensor:
+    """Scale to 0..1, subtract the mean, divide by the deviation: uint8 to float32 [N, 3, S, S]."""
+    scaled = batch.float() / 255
+    mean = scaled.new_tensor(p.mean).view(1, 3, 1, 1)
+    std = scaled.new_tensor(p.std).view(1, 3, 1, 1)
+    return (scaled - mean) / std
+
+
+def _decode_for(data: bytes, p: Preprocessing) -> Image.Image:
+    return decode(data, p.max_pixels, 2 * p.resize if p.reduced else None)
+
+
+def _open(data: bytes) -> Image.Image:
+    with _OPENING:  # Pillow's limit is global, and would refuse what max_pixels allows
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(data), formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _rotate_upright(image: Image.Image) -> None:
+    # a damaged EXIF block says nothing about rotation, and the pixels are whole
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        upper = np.asarray(image) >> 8
+        return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BadImage(f"32-bit pixels (mode {image.mode}); convert them to 8 or 16 bits")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    width, height = size
+    if width <= height:
+        return shorter, int(shorter * height / width)
+    return int(shorter * width / height), shorter
+
+
+def _cut(
+    image: Image.Image, resized: tuple[int, int], left: int, top: int, side: int
+) -> NDArray[np.uint8]:
+    """Return a square of the resized image, black where it reaches over the edge: [side, side, 3].
+
+    Only the square is computed: a 1 x 20,000 image resized to 256 would fill 4 GB.
+    """
+    right, bottom = min(left + side, resized[0]), min(top + side, resized[1])
+    inner_left, inner_top = max(left, 0), max(top, 0)
+    square = np.zeros((side, side, 3), np.uint8)
+    if right <= inner_left or bottom <= inner_top:
+        return square
+    across, down = image.width / resized[0], image.height / resized[1]
+    part = image.resize(
+        (right - inner_left, bottom - inner_top),
+        Image.Resampling.BILINEAR,
+        box=(
+            inner_left * across,
+            inner_top * down,
+            min(right * across, image.width),  # rounding must not reach over the edge
+            min(bottom * down, image.height),
+        ),
+    )
+    square[inner_top - top : bottom - top, inner_left - left : right - left] = np.asarray(part)
+    return square
+
+
+def _channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))

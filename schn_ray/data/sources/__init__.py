@@ -1,0 +1,1 @@
+"""What users have: folders, lists, Parquet, Arrow, tar files and published data sets."""

@@ -1,0 +1,56 @@
+"""The bytes of one image, given the address that its row has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.storage.files import is_uri, kind_at, read_file
+from schn_ray.data.sources.arrow import SUFFIXES, arrow_image
+from schn_ray.data.sources.cifar import (
+    BATCHES,
+    cifar_image,
+)
+from schn_ray.data.sources.digits import LOCATION, digit
+from schn_ray.data.sources.parquet import parquet_image
+from schn_ray.data.sources.stored import is_store, stored_image
+from schn_ray.data.sources.webdataset import tar_image
+
+_ROW_URI = re.compile(r"(?P<path>.+)#(?P<row>[0-9]+)(:(?P<column>.+))?", re.DOTALL)
+
+
+def fetch(uri: str) -> bytes:
+    """Return the encoded image behind a row's uri.
+
+    Raises:
+        SchnRayError: it is not there any more, or not an address of ours.
+    """
+    try:
+        if (row_uri := _ROW_URI.fullmatch(uri)) and _is_row(uri, row_uri["path"]):
+            return _fetch_row(row_uri["path"], int(row_uri["row"]), row_uri["column"] or "image")
+        return read_file(uri)
+    except (OSError, IndexError) as error:
+        raise SchnRayError(
+            f"the image {uri} is not there any more ({error}); was its source moved or changed?"
+        ) from error
+
+
+def _is_row(uri: str, path: str) -> bool:
+    if is_uri(uri):
+        return path.endswith((".parquet", ".tar", *SUFFIXES)) or is_store(path)
+    return not Path(uri).is_file()
+
+
+def _fetch_row(path: str, row: int, column: str) -> bytes:
+    if path == LOCATION:
+        return digit(row)
+    if path.endswith(".tar"):
+        return tar_image(path, row)
+    if path.endswith(SUFFIXES):
+        return arrow_image(path, row, column)
+    if not path.endswith(".parquet") and kind_at(path) == "folder":
+        return stored_image(path, row)
+    if Path(path).name in BATCHES:
+        return cifar_image(Path(path), row)
+    return parquet_image(path, row, column)

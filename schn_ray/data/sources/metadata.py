@@ -1,0 +1,75 @@
+"""Folders as Hugging Face has them: images with a ``metadata.jsonl`` that says what they are."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.storage.files import join, names_in
+from schn_ray.data.config import SourceConfig
+from schn_ray.data.shards.rows import Entry
+from schn_ray.data.sources.listing import Item, label_names, read_lines, split_word
+
+METADATA = "metadata.jsonl"
+_NAME = "file_name"
+
+
+def has_metadata(place: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder, or one for a split in it, has a metadata.jsonl."""
+    return bool(_folders(place))
+
+
+def metadata_items(place: str, config: SourceConfig) -> Iterator[Item]:
+    """Read a JSON object a line: ``file_name``, relative to its folder, and the label's column.
+
+    Raises:
+        SchnRayError: no metadata.jsonl.
+    """
+    folders = _folders(place)
+    if not folders:
+        raise SchnRayError(f"{place}: no {METADATA} in there or in a folder of it")
+    for folder in folders:
+        file = join(place, posixpath.join(folder, METADATA))
+        for number, line in enumerate(read_lines(file), 1):
+            if line.strip():
+                yield _item(folder, file, number, line, config)
+
+
+def _folders(place: str) -> list[str]:
+    if METADATA in names_in(place):
+        return [""]
+    splits = sorted(name for name in names_in(place) if split_word(name))
+    return [name for name in splits if METADATA in names_in(join(place, name))]
+
+
+def _item(folder: str, file: str, number: int, line: str, config: SourceConfig) -> Item:
+    values, problem = _object(line)
+    name = values.get(_NAME)
+    path = posixpath.join(folder, name) if isinstance(name, str) and name else ""
+    row_id = values.get(config.id_column, path)
+    entry = Entry(
+        str(row_id) or f"line {number}", (), number, problem, split_word(folder), -1, file
+    )
+    if problem:
+        return Item(path, entry)
+    if not path:
+        return Item(path, entry._replace(problem=f"no '{_NAME}'"))
+    said = values.get(config.split_column)
+    try:
+        labels = label_names(values.get(config.label_column, values.get("labels")))
+    except ValueError as error:
+        return Item(path, entry._replace(problem=str(error)))
+    return Item(path, entry._replace(labels=labels, split=said if said else entry.split))
+
+
+def _object(line: str) -> tuple[dict[str, Any], str]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {}, f"not JSON: {error}"
+    if not isinstance(values, dict):
+        return {}, f"wanted an object, got {type(values).__name__}"
+    return values, ""

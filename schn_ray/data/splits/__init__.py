@@ -1,0 +1,1 @@
+"""Who is query, gallery and training row: protocols, their checks, the audit."""

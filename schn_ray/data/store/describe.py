@@ -1,0 +1,176 @@
+"""What the rows of a store come to: vocabulary, labels, duplicates, the split and its audit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+
+from schn_ray.core.atomic_files import write_json
+from schn_ray.core.memory import give_back_freed_memory
+from schn_ray.data.config import PrepareConfig
+from schn_ray.data.labels import label_sets
+from schn_ray.data.shards.equal_rows import first_with_hash
+from schn_ray.data.shards.repeated_ids import quarantine_rows, repeated_ids, rows_without
+from schn_ray.data.sources.stored import CLASSES
+from schn_ray.data.splits.audit import audit
+from schn_ray.data.splits.given import read_given
+from schn_ray.data.splits.protocols import (
+    Rows,
+    Split,
+    check_given,
+    find_protocol,
+    most_frequent,
+    split,
+)
+from schn_ray.data.store.row_files import read_rows, receipt_for, write_rows
+from schn_ray.data.store.store_shard import taken
+
+SPLIT = "split.parquet"
+_AT_ONCE = 1 << 14  # rows
+_SPLIT = pa.schema({"role": pa.string(), "row": pa.int64(), "id": pa.string()})
+
+
+def describe_and_split(
+    store: str, numbers: Sequence[int], here: Path, config: PrepareConfig
+) -> dict[str, Any]:
+    """Write the vocabulary and the split of a store's rows; return what was counted.
+
+    Args:
+        store: where the rows are.
+        numbers: of their files, in order.
+        here: where to write.
+        config: see there.
+
+    Raises:
+        SchnRayError: these rows do not make the split.
+    """
+    columns = ["id", "labels", "split", "sha256"]
+    table = pa.concat_tables([read_rows(store, number, columns) for number in numbers])
+    protocol = find_protocol(config.protocol)
+    classes = vocabulary(table["labels"])
+    labels = multi_hot(table["labels"], classes)
+    if protocol.most_frequent is not None:
+        kept = most_frequent(labels, protocol.most_frequent)
+        classes, labels = tuple(classes[c] for c in kept), labels[:, kept]
+    write_json(here / CLASSES, classes)
+    label_set_count, unlabelled = _distinct_label_sets(labels), np.diff(labels.indptr) == 0
+    give_back_freed_memory()  # else it lies beside what the next stage needs
+    if config.split_from is None:
+        roles = split(labels, classes, table["split"], config)
+    else:
+        roles = read_given(Path(config.split_from), table["id"])
+        check_given(config.protocol, roles, classes)
+    del labels
+    give_back_freed_memory()
+    _write_split(here / SPLIT, roles, table["id"])
+    give_back_freed_memory()
+    image_of = first_with_hash(table["sha256"])
+    findings = audit(roles, table["id"], image_of, unlabelled).findings()
+    return {
+        "rows": len(table),
+        "classes": len(classes),
+        "label_sets": label_set_count,
+        "unlabelled": int(unlabelled.sum()),
+        "repeated_images": int((image_of != np.arange(len(table))).sum()),
+        **{role: len(rows) for role, rows in roles.items()},
+        "audit": "; ".join(findings) or "nothing found",
+    }
+
+
+def quarantine_repeated_ids(store: str, numbers: Sequence[int]) -> None:
+    """Take rows out whose id an earlier row has; killed in the middle, the next call goes on."""
+    for number, rows in repeated_ids(numbers, partial(_column, store)):
+        table, done = read_rows(store, number), receipt_for(store, number).done
+        kept = taken(table, rows_without(len(table), rows))
+        write_rows(store, number, kept, quarantine_rows(done, rows))
+
+
+def _column(store: str, number: int, name: str) -> list[str]:
+    return list(read_rows(store, number, [name])[name].to_pylist())
+
+
+def vocabulary(labels: pa.ChunkedArray) -> tuple[str, ...]:
+    """Return the distinct labels of rows, sorted as people count: ``10`` after ``9``.
+
+    >>> vocabulary(pa.chunked_array([[["b10", "b9"], [], ["b9", "a"]]]))
+    ('a', 'b9', 'b10')
+    """
+    return tuple(sorted(pc.unique(pc.list_flatten(labels)).to_pylist(), key=_as_people_count))
+
+
+def multi_hot(labels: pa.ChunkedArray, classes: Sequence[str]) -> csr_array[Any]:
+    """Return rows' labels as a matrix [n, C] of 0 and 1, uint8; other labels do not count.
+
+    >>> multi_hot(pa.chunked_array([[["b", "a", "x"], [], ["b"]]]), ["a", "b"]).toarray().tolist()
+    [[1, 1], [0, 0], [0, 1]]
+    """
+    known = pa.array(classes, pa.string())
+    pieces = [_known_labels(chunk, known) for chunk in labels.chunks]
+    columns = np.concatenate([np.zeros(0, np.int32), *(columns for columns, _ in pieces)])
+    counts = np.concatenate([np.zeros(1, np.int32), *(counts for _, counts in pieces)])
+    del pieces
+    ones = np.ones(len(columns), np.uint8)
+    matrix = csr_array((ones, columns, np.cumsum(counts)), shape=(len(labels), len(classes)))
+    matrix.sort_indices()
+    return matrix
+
+
+def _known_labels(
+    rows: pa.ListArray, known: pa.Array
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the numbers of rows' labels, one row after the other, and how many each has."""
+    columns = pc.fill_null(pc.index_in(rows.flatten(), value_set=known), -1).to_numpy()
+    lengths = rows.value_lengths().to_numpy()
+    row = np.repeat(np.arange(len(lengths)), lengths)[columns >= 0]
+    return columns[columns >= 0], np.bincount(row, minlength=len(lengths)).astype(np.int32)
+
+
+def _distinct_label_sets(labels: csr_array[Any]) -> int:
+    starts = range(0, max(labels.shape[0], 1), _AT_ONCE)
+    blocks = [label_sets(labels[start : start + _AT_ONCE]).sets for start in starts]
+    return int(label_sets(vstack(blocks, format="csr")).sets.shape[0])
+
+
+def _write_split(path: Path, roles: Split, ids: pa.ChunkedArray) -> None:
+    with pq.ParquetWriter(path, _SPLIT) as writer:
+        for role, rows in roles.items():
+            for start in range(0, len(rows), _AT_ONCE):
+                some = rows[start : start + _AT_ONCE]
+                names = pa.repeat(role, len(some))
+                writer.write_table(pa.table([names, some, _taken(ids, some)], _SPLIT))
+
+
+def _taken(column: pa.ChunkedArray, rows: Rows) -> pa.ChunkedArray:
+    """Take ascending rows chunk by chunk; Arrow would copy the whole column first."""
+    starts = np.cumsum([0, *map(len, column.chunks)])
+    places = np.searchsorted(rows, starts)
+    return pa.chunked_array(
+        [
+            chunk.take(pa.array(rows[begin:end] - start))
+            for chunk, start, (begin, end) in zip(
+                column.chunks, starts[:-1], pairwise(places), strict=True
+            )
+            if begin < end
+        ],
+        column.type,
+    )
+
+
+def _as_people_count(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """Key of a name: its runs of digits compare as numbers, however long."""
+    parts: list[str | tuple[int, str]] = list(re.split("([0-9]+)", name))
+    for i in range(1, len(parts), 2):
+        digits = str(parts[i]).lstrip("0")
+        parts[i] = (len(digits), digits)
+    return parts, name

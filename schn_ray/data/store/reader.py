@@ -1,0 +1,121 @@
+"""A finished store, mapped: any row at any time; checked against its manifest first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import Manifest, read_manifest
+from schn_ray.core.storage.cache import local_copy
+from schn_ray.core.storage.files import as_location
+from schn_ray.data.shards.equal_rows import FirstRows, as_digests, first_with_hash
+from schn_ray.data.sources.stored import CLASSES, map_rows
+from schn_ray.data.splits.protocols import JUNK, ROLES, Rows, Split
+from schn_ray.data.store.describe import SPLIT, multi_hot
+from schn_ray.data.store.verify import check_sizes, verify_hashes
+
+
+class Store:
+    """A finished store, opened for reading; see ``open_store``.
+
+    Pickles as its location, and is mapped again where it arrives.
+
+    Attributes:
+        path: its directory on this machine.
+        location: where it really is: the same, or a URI.
+        manifest: what made it.
+        classes: the vocabulary; column c of ``labels`` is ``classes[c]``.
+        ids: [n] pyarrow strings, unique.
+        labels: [n, C] multi-hot uint8; rows without a label are empty.
+        cameras: [n] int32, -1 where nobody says.
+        split: role -> rows, ascending.
+    """
+
+    def __init__(self, location: str, verify: bool = False) -> None:
+        self.location = location
+        self.path = local_copy(location)
+        self.manifest: Manifest = read_manifest(self.path, "store")
+        check_sizes(self.path, self.manifest)
+        if verify:
+            verify_hashes(self.path, self.manifest)
+        self.classes: tuple[str, ...] = tuple(json.loads(_read(self.path / CLASSES)))
+        self._table = map_rows(self.path)
+        self._images, self._starts = _chunks(self._table["image"])
+        self.ids: pa.Array = self._table["id"].combine_chunks()
+        self.labels = multi_hot(self._table["labels"], self.classes)
+        self.cameras: NDArray[np.int32] = self._table["camera"].to_numpy()
+        self.split = _read_split(self.path / SPLIT)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
+        return open_store, (self.location,)
+
+    def image(self, row: int) -> bytes:
+        """Return the encoded image of one row."""
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        chunk = int(np.searchsorted(self._starts, row, "right")) - 1
+        return bytes(self._images[chunk][row - int(self._starts[chunk])].as_py())
+
+    def uri(self, row: int) -> str:
+        """Return where one row came from; ``schn_ray.sources.fetch`` reads it."""
+        return str(self._table["uri"][row].as_py())
+
+    def rows(self, role: str) -> Rows:
+        """Return the rows of a role, one of ``protocols.ROLES`` or ``junk``."""
+        return self.split[role]
+
+    def sha256(self, rows: Rows) -> NDArray[np.void]:
+        """Return the SHA-256 of these rows' images as they came: [m], 32 bytes each."""
+        return as_digests(self._table["sha256"].take(pa.array(rows)).combine_chunks())
+
+    def first_with_image(self) -> FirstRows:
+        """Return for each row [n] the first one whose image came as the same bytes."""
+        return first_with_hash(self._table["sha256"])
+
+
+def open_store(path: Path | str, verify: bool = False) -> Store:
+    """Open a finished store; images are mapped, and read when they are asked for.
+
+    Args:
+        path: a directory, or a URI: then a copy is made on this machine, once, and its hashes
+            are checked on the way.
+        verify: check all hashes, too, unless these very files were right before. Sizes are always
+            compared.
+
+    Raises:
+        SchnRayError: no finished store there, or a damaged one.
+    """
+    return Store(as_location(path), verify)
+
+
+def _chunks(column: pa.ChunkedArray) -> tuple[list[pa.Array], NDArray[np.int64]]:
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    lengths = [len(chunk) for chunk in chunks]
+    return chunks, np.cumsum([0, *lengths])[:-1]
+
+
+def _read_split(path: Path) -> Split:
+    try:
+        table = pq.read_table(path, columns=["role", "row"])
+    except (pa.ArrowException, OSError) as error:
+        raise SchnRayError(f"{path} is damaged ({error}); make the store again") from error
+    rows = table["row"].to_numpy()
+    return {role: rows[pc.equal(table["role"], role).to_numpy()] for role in (*ROLES, JUNK)}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise SchnRayError(f"{path} cannot be read; make the store again") from error

@@ -1,0 +1,1 @@
+"""Retrieval metrics on Hamming distances, exact under ties."""

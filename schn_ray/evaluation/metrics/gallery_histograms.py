@@ -1,0 +1,103 @@
+"""Histograms of a gallery in parts, counted wherever ``MapShards`` works, and summed: exact.
+
+Workers import this module and what it imports, so there is no torch in it: that is most of what a
+worker would hold.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.data.shards.map_shards import MapShards, map_locally
+from schn_ray.evaluation.metrics.histograms import GradedHistograms, graded_histograms
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """Rows of a store with their codes: the queries, or the gallery that they rank.
+
+    Attributes:
+        rows: [m] rows of the store.
+        codes: packed [m, ceil(K / 8)].
+        labels: [m, C].
+    """
+
+    rows: NDArray[np.int64]
+    codes: NDArray[np.uint8]
+    labels: csr_array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: NDArray[np.integer] | slice) -> Ranked:
+        return Ranked(self.rows[places], self.codes[places], self.labels[places])
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryPart:
+    """Some gallery rows on their way to a worker: a few bytes each."""
+
+    number: int
+    codes: NDArray[np.uint8]
+    labels: csr_array
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return len(self.codes)
+
+
+def count(
+    queries: Ranked,
+    gallery: Ranked,
+    bits: int,
+    part_rows: int,
+    map_shards: MapShards = map_locally,
+) -> GradedHistograms:
+    """Count the whole gallery, part by part.
+
+    Args:
+        queries: Q of them; they travel to every worker.
+        gallery: G rows.
+        bits: K.
+        part_rows: gallery rows of a part; a single part is counted in this process.
+        map_shards: applies a function to all parts, on whatever machines.
+
+    Returns:
+        The same, however the gallery is cut and whoever counts.
+    """
+    parts = list(gallery_parts(gallery, part_rows))
+    function = functools.partial(count_part, queries=queries, bits=bits)
+    counted = (map_locally if len(parts) == 1 else map_shards)(function, parts)
+    total: NDArray[np.int64] | None = None
+    for part in counted:
+        if total is None:
+            total = part.astype(np.int64)
+        else:
+            total += part
+    if total is None:
+        raise SchnRayError("an empty gallery; wanted at least one row to rank")
+    return GradedHistograms(total)
+
+
+def gallery_parts(gallery: Ranked, part_rows: int) -> Iterator[GalleryPart]:
+    """Cut a gallery into parts of so many rows."""
+    for number, start in enumerate(range(0, len(gallery), part_rows)):
+        some = slice(start, start + part_rows)
+        yield GalleryPart(number, gallery.codes[some], gallery.labels[some])
+
+
+def count_part(part: GalleryPart, queries: Ranked, bits: int) -> NDArray[np.unsignedinteger]:
+    """Count one part, as ``GradedHistograms`` have it, in numbers as narrow as its rows allow.
+
+    Run by whoever ``map_shards`` chooses; the counts travel.
+    """
+    h = graded_histograms(queries.codes, queries.labels, part.codes, part.labels, bits)
+    return h.counts.astype(np.min_scalar_type(part.rows))

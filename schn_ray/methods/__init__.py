@@ -1,0 +1,1 @@
+"""How codes are learned: the method protocol, losses, centres, the table of codes."""

@@ -1,0 +1,1 @@
+"""SCHN: Semantically Cycle-consistent Hashing Networks (ACM TOMM 2022)."""

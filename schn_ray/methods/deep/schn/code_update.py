@@ -1,0 +1,199 @@
+"""SCHN's exact code update, by label sets: the matrix of all pairs never exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from schn_ray.core.bits import sign
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.workers import identity
+from schn_ray.data.labels import label_sets, without_implied
+
+_CHUNK = 4096  # rows solved at once, and
+_BITS = 8  # bits solved at once: they stay in the cache while each waits for those before it
+_BLOCK = 2**19  # entries of the similarity of label sets held at once: 4 MB
+_DENSE = 2**28  # entries of a dense table of label sets, at most
+
+
+def pair_counts(sizes: NDArray[np.integer], sets: csr_array) -> tuple[int, int]:
+    """Count the ordered pairs of rows, each with itself included, that are similar and that aren't.
+
+    Args:
+        sizes: rows of each label set [L].
+        sets: label matrix of the sets [L, C].
+
+    Returns:
+        N1, N0.
+
+    Raises:
+        SchnRayError: nothing can be learnt, as no two rows are similar, or all are.
+    """
+    similar = neighbour_sums(sets, np.asarray(sizes, dtype=np.float64)[:, None])[:, 0]
+    return _checked_counts(np.asarray(sizes), sets, similar)
+
+
+def update_codes(
+    B: Tensor,
+    U_v: Tensor,
+    U_s: Tensor,
+    U_z: Tensor,
+    set_of_row: Tensor,
+    sets: csr_array,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    sum_over_workers: Callable[[Tensor], Tensor] = identity,
+) -> Tensor:
+    """Solve the codes bit by bit, each bit the best given the others: one round of DCC.
+
+    Exact, without the pair matrix: rows with the same label set have the same row of S~, so sums
+    over label sets are enough (method.md, "The code update"). All sums and products are float64.
+
+    Args:
+        B: [n_w, K] codes now of this worker's rows, of any type; zeros where there is none yet.
+        U_v: [n_w, K] relaxed image codes of this worker's rows.
+        U_s: [n_w, K] relaxed semantic codes.
+        U_z: [n_w, K] relaxed latent codes.
+        set_of_row: [n_w] label set of each row.
+        sets: [L, C] label matrix of the sets, the same on all workers.
+        alpha: pull of U_s.
+        beta: pull of U_z.
+        gamma: pull of U_v.
+        sum_over_workers: adds up a tensor over the workers, who call it in the same order.
+
+    Returns:
+        [n_w, K] new codes of this worker's rows, of B's type.
+
+    Raises:
+        SchnRayError: see ``pair_counts``.
+    """
+    sizes, M, V = (sum_over_workers(x) for x in _statistics(U_v, set_of_row, sets.shape[0]))
+    pull_of_set = B.shape[1] * _similarity_pull(sizes, M, sets)
+    V.fill_diagonal_(0)
+    after = torch.empty_like(B)
+    for rows in _chunks(len(B), _CHUNK):
+        Q = pull_of_set[set_of_row[rows]]
+        for weight, U in ((gamma, U_v), (alpha, U_s), (beta, U_z)):
+            Q.add_(U[rows], alpha=weight)
+        after[rows] = _solved(_columns(B[rows]), _columns(Q), V).T
+    return after
+
+
+def neighbour_sums(sets: csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum values [L, D] over the sets that share a label with each set: G values, [L, D].
+
+    An empty set shares a label with none, not even itself. Sets that differ in implied labels only
+    are similar to the same ones: they are summed as one.
+    """
+    fewer = label_sets(without_implied(sets))
+    merged = np.zeros((fewer.sets.shape[0], values.shape[1]))
+    np.add.at(merged, fewer.set_of_row, values)
+    return _neighbour_sums(fewer.sets, merged)[fewer.set_of_row]
+
+
+def _neighbour_sums(sets: csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Work in blocks: G [L, L] never exists."""
+    similar = _similar_dense if _is_dense(sets) else _similar_sparse
+    sums = np.empty_like(values)
+    start = 0
+    for G in similar(sets):
+        sums[start : start + G.shape[0]] = G @ values
+        start += G.shape[0]
+    return sums
+
+
+def _statistics(U_v: Tensor, set_of_row: Tensor, sets: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sizes [L], sums M [L, K] of U_v over label sets, and U_v^T U_v [K, K], as float64."""
+    bits = U_v.shape[1]
+    M = U_v.new_zeros((sets, bits), dtype=torch.float64)
+    V = U_v.new_zeros((bits, bits), dtype=torch.float64)
+    for rows in _chunks(len(U_v), _CHUNK):
+        U = U_v[rows].double()
+        M.index_add_(0, set_of_row[rows], U)
+        V.addmm_(U.T, U)
+    sizes = torch.bincount(set_of_row, minlength=sets).double()
+    return sizes, M, V
+
+
+def _similarity_pull(sizes: Tensor, M: Tensor, sets: csr_array) -> Tensor:
+    """Return S~^T U_v for a row of each set: [L, K]."""
+    present = torch.nonzero(sizes)[:, 0]  # the rows are a sample: many sets may have none
+    counts, sums = sizes[present, None].cpu().numpy(), M[present].cpu().numpy()
+    there = sets[present.cpu().numpy()]
+    both = neighbour_sums(there, np.concatenate([counts, sums], axis=1))
+    N1, N0 = _checked_counts(counts[:, 0], there, both[:, 0])
+    r = N1 / N0
+    pull = torch.zeros_like(M)
+    pull[present] = torch.from_numpy((1 + r) * both[:, 1:] - r * sums.sum(axis=0)).to(M.device)
+    return pull
+
+
+def _solved(B: Tensor, Q: Tensor, V: Tensor) -> Tensor:
+    """Set each bit of B [K, c] in turn to the sign of Q - V B, where V has no diagonal."""
+    for start in range(0, len(B), _BITS):
+        bits = slice(start, start + _BITS)
+        together = B[bits]
+        others = V[bits].clone()
+        others[:, bits] = 0
+        left = Q[bits].addmm_(others, B, alpha=-1)
+        for bit, rest, weights in zip(together, left, V[bits, bits], strict=True):
+            bit.copy_(sign(rest.addmv_(together.T, weights, alpha=-1)))
+    return B
+
+
+def _checked_counts(
+    sizes: NDArray[np.integer | np.float64], sets: csr_array, similar: NDArray[np.float64]
+) -> tuple[int, int]:
+    """Return N1 and N0, given how many rows are similar to a row of each set [L]."""
+    n, N1 = int(sizes.sum()), int(sizes @ similar)
+    N0 = n * n - N1
+    if N0 == 0:
+        raise SchnRayError(
+            f"all {n} training rows share a label with each other: nothing tells them apart. "
+            "Wanted at least two classes; drop a label that all rows have"
+        )
+    others = N1 - int(sizes[np.diff(sets.indptr) > 0].sum())  # a labelled row is like itself
+    if others == 0:
+        raise SchnRayError(
+            f"no two of the {n} training rows share a label: nothing says what is alike. "
+            "Wanted classes of several images each"
+        )
+    return N1, N0
+
+
+def _is_dense(sets: csr_array) -> bool:
+    # pairs of sets that a label joins, counted once a label: what a sparse product works through
+    joined = (np.bincount(sets.indices, minlength=1).astype(np.float64) ** 2).sum()
+    L, C = sets.shape
+    return bool(joined > 0.02 * L * L and L * C <= _DENSE)
+
+
+def _similar_dense(sets: csr_array) -> Iterator[NDArray[np.float64]]:
+    S = sets.astype(np.float32).toarray()
+    for rows in _chunks(len(S), max(_BLOCK // len(S), 1)):
+        yield (S[rows] @ S.T > 0).astype(np.float64)
+
+
+def _similar_sparse(sets: csr_array) -> Iterator[csr_array]:
+    # floats, as counts of shared labels in uint8 wrap at 256
+    S = sets.astype(np.float64)
+    columns = S.T.tocsr()
+    for rows in _chunks(S.shape[0], _CHUNK):
+        G = S[rows] @ columns
+        G.data[:] = 1
+        yield G
+
+
+def _columns(x: Tensor) -> Tensor:
+    return x.T.to(torch.float64, memory_format=torch.contiguous_format)
+
+
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

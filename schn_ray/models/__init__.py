@@ -1,0 +1,1 @@
+"""What is released: backbones, the encoder, the saved hasher, its ONNX export."""

@@ -1,0 +1,43 @@
+"""The network that is released: a backbone and a hash layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ImageNetwork(nn.Module):
+    """A backbone and a hash layer; the sign of its relaxed code is the code of an image.
+
+    Args:
+        backbone: images [N, 3, S, S] -> features [N, d_v].
+        feature_dim: d_v.
+        bits: K.
+        freeze_batch_norm: train with the means and variances that the backbone came with.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        bits: int,
+        freeze_batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.hash = nn.Linear(feature_dim, bits)
+        self._freeze_batch_norm = freeze_batch_norm
+
+    def train(self, mode: bool = True) -> ImageNetwork:
+        """Set training mode; frozen batch normalisation stays as it is."""
+        super().train(mode)
+        if self._freeze_batch_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images [N, 3, S, S] -> F_v [N, d_v], U_v [N, K] = tanh(F_v W + b)."""
+        F_v = self.backbone(images)
+        return F_v, torch.tanh(self.hash(F_v))

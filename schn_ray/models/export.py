@@ -1,0 +1,220 @@
+"""The network as ONNX, for where there is no torch, checked bit by bit against the original.
+
+FILE.onnx   uint8 images in, relaxed codes out; scaling and normalisation are inside
+FILE.json   what is outside: how an image becomes that input, and how a code is cut from the output
+FILE.md     the model card, with measured figures where an evaluation is given
+
+The JSON is also the value of ``schn-ray`` in the metadata of the ONNX file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from schn_ray.core.atomic_files import write_atomically, write_json
+from schn_ray.core.errors import SchnRayError
+from schn_ray.data.config import SourceConfig
+from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
+from schn_ray.data.shards.rows import Row, Source
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.reader import open_store
+from schn_ray.models.hasher import CARD, Hasher, load, model_directory
+
+INPUT, OUTPUT, METADATA = "images", "relaxed", "schn-ray"
+_LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How the exported network differs from the original on some images.
+
+    Attributes:
+        images: how many were compared.
+        source: which.
+        bits: how many bits were compared.
+        bits_that_differ: of these.
+        largest_difference: of the relaxed codes.
+    """
+
+    images: int
+    source: str
+    bits: int
+    bits_that_differ: int
+    largest_difference: float
+
+
+class _WithNormalisation(nn.Module):
+    def __init__(self, hasher: Hasher) -> None:
+        super().__init__()
+        self.network = hasher.network
+        self.preprocessing: Preprocessing = hasher.spec.preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the relaxed codes [n, K] of uint8 images [n, 3, S, S]."""
+        _, U_v = self.network(normalise(images, self.preprocessing))
+        return U_v
+
+
+def export_onnx(
+    model: Path | str, out: Path, images: str = "digits", figures: str | None = None
+) -> Checked:
+    """Write FILE.onnx, FILE.json and FILE.md, and compare with the network.
+
+    Args:
+        model: a finished run or a model directory.
+        out: the ONNX file.
+        images: a source to compare on; of a store, the split's queries.
+        figures: an evaluation's figures as text, for the model card.
+
+    Raises:
+        SchnRayError: a library is missing, or nothing to compare on.
+    """
+    _require_libraries()
+    hasher = load(model, torch.device("cpu"))
+    data = _onnx(hasher)
+    checked = compare(hasher, data, images)
+    described = describe(hasher) | {"checked": asdict(checked)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, _with_metadata(data, described))
+    write_json(out.with_suffix(".json"), described)
+    card = (model_directory(model) / CARD).read_text()
+    write_atomically(out.with_suffix(".md"), _card(card, out.name, checked, figures).encode())
+    return checked
+
+
+def describe(hasher: Hasher) -> dict[str, Any]:
+    """Say what an application has to do before and after the network."""
+    p = hasher.spec.preprocessing
+    return {
+        "model": hasher.fingerprint,
+        "bits": hasher.bits,
+        "classes": list(hasher.spec.classes),
+        "input": {"name": INPUT, "type": "uint8", "shape": ["n", 3, p.crop, p.crop]},
+        "output": {"name": OUTPUT, "type": "float32", "shape": ["n", hasher.bits]},
+        "before": [
+            "decode to RGB; apply EXIF rotation; lay transparency over white",
+            f"resize the shorter side to {p.resize} pixels, bilinear and antialiased, as Pillow's",
+            f"cut out the {p.crop} x {p.crop} pixels in the centre; channels first, 0 to 255",
+        ],
+        "inside": {"divide_by": 255, "subtract": list(p.mean), "then_divide_by": list(p.std)},
+        "after": "bit b of the code is 1 where relaxed[b] >= 0; it is bit b % 8 of byte b // 8",
+        "preprocessing": p.model_dump(mode="json"),
+    }
+
+
+def compare(hasher: Hasher, data: bytes, images: str) -> Checked:
+    """Run both networks over a source's images.
+
+    Raises:
+        SchnRayError: none of them can be read.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    count, differ, largest = 0, 0, 0.0
+    for views in _batches(hasher, images):
+        ours = hasher.relaxed(views).numpy()
+        theirs = session.run([OUTPUT], {INPUT: views})[0]
+        count += len(views)
+        differ += int(((ours >= 0) != (theirs >= 0)).sum())
+        largest = max(largest, float(np.abs(ours - theirs).max()))
+    if not count:
+        raise SchnRayError(f"{images}: no images to compare the exported network on")
+    return Checked(count, images, count * hasher.bits, differ, largest)
+
+
+def as_lines(out: Path, checked: Checked) -> str:
+    """Return what was written and how it compares, as lines to read."""
+    return (
+        f"{out}: written, with {out.with_suffix('.json').name} and {out.with_suffix('.md').name}\n"
+        f"  {_agreement(checked)}"
+    )
+
+
+def _agreement(checked: Checked) -> str:
+    return (
+        f"{checked.bits_that_differ:,} of {checked.bits:,} bits differ from the network's, on "
+        f"{checked.images:,} images of {checked.source} (largest difference before the sign: "
+        f"{checked.largest_difference:.1e})"
+    )
+
+
+def _require_libraries() -> None:
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SchnRayError(
+            f"export needs {', '.join(missing)}: pip install 'schn-ray[onnx]', or pip install "
+            f"{' '.join(missing)}"
+        )
+
+
+def _onnx(hasher: Hasher) -> bytes:
+    size = hasher.spec.preprocessing.crop
+    example = torch.zeros((2, 3, size, size), dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        program = torch.onnx.export(
+            _WithNormalisation(hasher).eval(),
+            (example,),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return bytes(program.model_proto.SerializeToString())
+
+
+def _with_metadata(data: bytes, described: dict[str, Any]) -> bytes:
+    import onnx
+
+    proto = onnx.load_model_from_string(data)
+    onnx.helper.set_model_props(proto, {METADATA: json.dumps(described)})
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def _batches(hasher: Hasher, images: str) -> Iterator[NDArray[np.uint8]]:
+    views = _views(open_source(images, SourceConfig()), hasher.spec.preprocessing)
+    while batch := list(islice(views, _BATCH)):
+        yield np.stack(batch)
+
+
+def _views(source: Source, p: Preprocessing) -> Iterator[NDArray[np.uint8]]:
+    for data in _images(source):
+        with contextlib.suppress(BadImage):  # encode puts these aside, too
+            yield evaluation_view(data, p)
+
+
+def _images(source: Source) -> Iterator[bytes]:
+    if source.kind == "store":
+        store = open_store(source.location)
+        yield from (store.image(int(row)) for row in store.rows("query"))
+    else:
+        for shard in source.shards():
+            yield from (row.image for row in source.read(shard) if isinstance(row, Row))
+
+
+def _card(card: str, name: str, checked: Checked, figures: str | None) -> str:
+    sections = [card.rstrip(), f"## ONNX\n\n`{name}`: {_agreement(checked)}."]
+    if figures is not None:
+        sections.append(f"## Measured\n\n```\n{figures}\n```")
+    return "\n\n".join(sections) + "\n"

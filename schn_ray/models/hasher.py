@@ -1,0 +1,194 @@
+"""The released artifact: the image network, all it takes to run it, and nothing that is unpickled.
+
+A model directory holds ``weights.safetensors``, ``hasher.yaml`` and ``README.md``, the model card.
+It loads without Ray, on a CPU or a GPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from schn_ray.core.atomic_files import sha256_file, write_atomically
+from schn_ray.core.bits import pack, sign
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import read_manifest
+from schn_ray.core.settings import Section, validated
+from schn_ray.core.storage.cache import local_copy
+from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
+from schn_ray.models.backbones import build_backbone, default_image_sizes, normalisation
+from schn_ray.models.config import NetworkConfig, PrecisionName
+from schn_ray.models.encoder import ImageNetwork
+from schn_ray.models.precision import Precision
+
+WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
+MODEL, LEARNED = "model", "learned.parquet"  # within a run's directory
+
+
+class HasherSpec(Section):
+    """What an image network is built from, and how images are prepared for it."""
+
+    bits: int
+    backbone: str
+    base_channels: int
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] = ()
+
+
+class Hasher:
+    """Images in, packed binary codes out.
+
+    Args:
+        network: the image network.
+        spec: what it is built from.
+        device: where it runs; by default the GPU if there is one.
+        precision: of the network; ``bf16`` is faster on GPUs, and flips a few bits.
+    """
+
+    def __init__(
+        self,
+        network: ImageNetwork,
+        spec: HasherSpec,
+        device: torch.device | None = None,
+        precision: PrecisionName = "float32",
+    ) -> None:
+        self.device = device or best_device()
+        self.precision = Precision(precision, self.device)
+        self.network = network.to(self.device).eval()
+        self.spec = spec
+        self.fingerprint = ""  # known once it is on disk
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return self.spec.bits
+
+    def encode(
+        self, images: Sequence[bytes | str | Path], batch_size: int = 64
+    ) -> NDArray[np.uint8]:
+        """Code images, given as paths or as encoded bytes.
+
+        Returns:
+            Packed codes [n, ceil(K / 8)]: bit b is bit b % 8 of byte b // 8.
+
+        Raises:
+            SchnRayError: an image is missing or does not decode; its place or path is named.
+        """
+        views = (self._view(place, image) for place, image in enumerate(images))
+        batches = iter(lambda: list(islice(views, batch_size)), [])
+        return self.encode_views(np.stack(batch) for batch in batches)
+
+    def encode_views(self, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Code batches of evaluation views [b, 3, S, S] -> packed [n, ceil(K / 8)]."""
+        codes = [pack(sign(self.relaxed(batch))) for batch in batches]
+        return np.concatenate(codes) if codes else np.zeros((0, -(-self.bits // 8)), np.uint8)
+
+    def relaxed(self, views: NDArray[np.uint8]) -> Tensor:
+        """Return the relaxed codes U_v [b, K] of evaluation views [b, 3, S, S]."""
+        _, U_v = self._forward(views)
+        return U_v.float().cpu()
+
+    def features(self, views: NDArray[np.uint8]) -> Tensor:
+        """Return the visual features F_v [b, d_v] of evaluation views [b, 3, S, S]."""
+        F_v, _ = self._forward(views)
+        return F_v.float().cpu()
+
+    def save(self, path: Path, card: str) -> None:
+        """Write the artifact: weights, spec and model card."""
+        path.mkdir(parents=True, exist_ok=True)
+        beside = path / f"{WEIGHTS}.partial"
+        save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, beside)
+        beside.rename(path / WEIGHTS)
+        spec = yaml.safe_dump(self.spec.model_dump(mode="json"), sort_keys=False)
+        write_atomically(path / SPEC, spec.encode())
+        write_atomically(path / CARD, card.encode())
+
+    def _forward(self, views: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        batch = torch.from_numpy(views).to(self.device, non_blocking=True)
+        with torch.inference_mode(), self.precision.for_networks():
+            F_v, U_v = self.network(normalise(batch, self.spec.preprocessing))
+        return F_v, U_v
+
+    def _view(self, place: int, image: bytes | str | Path) -> NDArray[np.uint8]:
+        name = f"image {place}" if isinstance(image, bytes) else str(image)
+        try:
+            data = image if isinstance(image, bytes) else Path(image).read_bytes()
+            return evaluation_view(data, self.spec.preprocessing)
+        except BadImage as error:
+            raise SchnRayError(f"{name} is not an image that can be read: {error}") from error
+        except OSError as error:
+            raise SchnRayError(f"cannot read {name}: {error.strerror}") from error
+
+
+def best_device() -> torch.device:
+    """Return the GPU if torch sees one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def model_directory(path: Path | str) -> Path:
+    """Return where the artifact lies, given a model directory or a finished run, also at a URI.
+
+    Raises:
+        SchnRayError: neither.
+    """
+    path = local_copy(path, MODEL)
+    if (path / SPEC).is_file():
+        return path
+    read_manifest(path, "run")
+    return path / MODEL
+
+
+def load(
+    path: str | Path, device: torch.device | None = None, precision: PrecisionName = "float32"
+) -> Hasher:
+    """Load a hasher from a finished run, also at a URI, or from a model directory.
+
+    Raises:
+        SchnRayError: there is no such model, or it is damaged.
+    """
+    path = model_directory(path)
+    try:
+        values: Any = yaml.safe_load((path / SPEC).read_text())
+        spec = validated(HasherSpec, values)
+        state = load_file(path / WEIGHTS)
+    except (OSError, yaml.YAMLError, SafetensorError) as error:
+        raise SchnRayError(f"{path} is not a whole model: {error}") from error
+    backbone, feature_dim = build_backbone(spec.backbone, None, spec.base_channels)
+    network = ImageNetwork(backbone, feature_dim, spec.bits)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise SchnRayError(f"{path / WEIGHTS} does not fit {path / SPEC}: {error}") from error
+    hasher = Hasher(network, spec, device, precision)
+    hasher.fingerprint = fingerprint(path)
+    return hasher
+
+
+def fingerprint(path: Path | str) -> str:
+    """Return the SHA-256 over weights and spec of a run or model: what decides its codes."""
+    path = model_directory(path)
+    parts = [sha256_file(path / name) for name in (WEIGHTS, SPEC)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def preprocessing_for(network: NetworkConfig) -> Preprocessing:
+    """Return how images are prepared for a backbone; ``image_size`` overrides its own size."""
+    resize, crop = default_image_sizes(network.backbone)
+    if network.image_size is not None:
+        resize = round(resize * network.image_size / crop)
+        crop = network.image_size
+    mean, std = normalisation(network.backbone)
+    return Preprocessing(
+        resize=resize, crop=crop, mean=mean, std=std, reduced=network.reduced_decoding
+    )

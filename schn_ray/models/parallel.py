@@ -1,0 +1,200 @@
+"""Networks that several workers train as one process would: gradients and normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from schn_ray.core.workers import Workers
+
+# weights: AlexNet's and VGG's classifiers have so many, no layer that sees several rows an image
+_LARGE = 2**24
+
+
+def factor_gradients(network: nn.Module, workers: Workers, least_weights: int = 0) -> None:
+    """Let the network's linear layers, from a size on, get gradients of the global batch.
+
+    After each ``backward``, ``complete_gradients`` computes them.
+    """
+    if workers.size > 1:
+        _replace(network, nn.Linear, lambda old: _factored(old, least_weights))
+
+
+def complete_gradients(
+    network: nn.Module, workers: Workers, parameters: Iterable[nn.Parameter]
+) -> None:
+    """Compute the gradients of the named parameters, those of a network's factored layers.
+
+    In one message, the factors: at AlexNet's two large layers, and 64 rows, 3 MB, where the
+    gradients are 218 MB. They come averaged, as DDP's do.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, FactoredLinear)]
+    moved = {id(parameter) for parameter in parameters}
+    kept = [(layer, *f) for layer in layers for f in layer.taken() if id(layer.weight) in moved]
+    if not kept:
+        return
+    columns = [factor.flatten(1) for _, *factors in kept for factor in factors]
+    widths = [column.shape[1] for column in columns]
+    gathered = workers.gather_any(torch.cat(columns, dim=1)).split(widths, dim=1)
+    for (layer, *_), x, gradient in zip(kept, gathered[::2], gathered[1::2], strict=True):
+        layer.add_gradient(x, gradient / workers.size)
+
+
+def data_parallel(network: nn.Module, workers: Workers) -> nn.Module:
+    """Wrap a network with one forward and one backward a step; its gradients come averaged.
+
+    Those of very large linear layers don't, see ``complete_gradients``.
+
+    Its batch normalisation becomes one over the global batch: torch's own on GPUs, ours on
+    CPUs, where torch has none. Ours on a single worker too, as torch's adds up with errors
+    that training makes large: it ended elsewhere than two workers, who agreed with three.
+    """
+    device = next(network.parameters()).device
+    if device.type == "cpu":
+        _replace(network, nn.BatchNorm2d, lambda old: _normalising_globally(old, workers))
+    elif workers.size > 1:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if workers.size == 1:
+        return network
+    factor_gradients(network, workers, _LARGE)
+    # DDP has a public way for networks of its own kind only, and points others to this
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        network, [name for name, _ in _factored_parameters(network)]
+    )
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(
+        network, devices, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+class GlobalBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the rows of all workers; ``nn.SyncBatchNorm`` wants GPUs.
+
+    As one process computes it on the global batch, up to the rounding of sums; a worker may have
+    any number of rows. Not training, it is ``nn.BatchNorm2d``.
+    """
+
+    workers = Workers()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise this worker's part [b, c, h, w] of the global batch."""
+        if not self.training:
+            return super().forward(x)
+        return self._over_all_workers(x.to(self.weight.dtype)).to(x.dtype)
+
+    def _over_all_workers(self, x: Tensor) -> Tensor:
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        sums = torch.cat([count, x.sum((0, 2, 3))])
+        total, mean = self._total_and_mean(sums)
+        centred = x - mean.view(1, -1, 1, 1)
+        _, variance = self._total_and_mean(torch.cat([count, centred.square().sum((0, 2, 3))]))
+        self._remember(total.detach(), mean.detach(), variance.detach())
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+    def _total_and_mean(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Add up [1 + c] of all workers: a count and c sums -> the count and c means."""
+        totals = self.workers.sum_with_gradient(sums)
+        return totals[0], totals[1:] / totals[0]
+
+    def _remember(self, total: Tensor, mean: Tensor, variance: Tensor) -> None:
+        # torchvision's layers all keep running statistics, with a momentum
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * total / (total - 1), self.momentum)
+
+
+class FactoredLinear(nn.Linear):
+    """A linear layer that keeps the two factors of its weight's gradient, not their product.
+
+    The gradient [out, in] is the output's gradients [b, out], transposed, times the inputs [b, in].
+    Where a batch has far fewer rows than a layer has inputs and outputs, these are what to send.
+    """
+
+    def __init__(self, old: nn.Linear) -> None:
+        super().__init__(old.in_features, old.out_features, old.bias is not None, "meta")
+        self.weight, self.bias = old.weight, old.bias  # shared: optimisers hold these
+        self._factors: list[tuple[Tensor, Tensor]] = []
+        self._product = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs [b, ..., in] -> [b, ..., out]."""
+        bias = None if self.bias is None else self.bias.detach()
+        y = nn.functional.linear(x, self.weight.detach(), bias)
+        return _KeepFactors.apply(y, x.detach(), self.weight, self._factors)
+
+    def taken(self) -> list[tuple[Tensor, Tensor]]:
+        """Return, and forget, the factors of each use of the layer since the last call."""
+        taken = list(self._factors)
+        self._factors.clear()
+        return taken
+
+    def add_gradient(self, x: Tensor, gradient: Tensor) -> None:
+        """Add the product of inputs [N, in] and output gradients [N, out] of the global batch."""
+        x = x.reshape(-1, self.in_features)
+        gradient = gradient.reshape(-1, self.out_features)
+        if self.weight.grad is None:
+            # into the same memory each time: to be given new pages takes longer than the product
+            self._product = self._product.to(x).resize_(self.weight.shape)
+            product = torch.mm(gradient.T, x, out=self._product)
+            self.weight.grad = product.to(self.weight.dtype)
+        else:
+            self.weight.grad += gradient.T @ x
+        if self.bias is not None:
+            bias = gradient.sum(dim=0).to(self.bias.dtype)
+            self.bias.grad = bias if self.bias.grad is None else self.bias.grad + bias
+
+
+class _KeepFactors(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, x: Tensor, weight: Tensor, factors: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        ctx.factors = factors
+        ctx.save_for_backward(x)
+        ctx.mark_dirty(y)  # a view would not let the next layer work in place
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        ctx.factors.append((*ctx.saved_tensors, gradient))
+        return gradient, None, None, None
+
+
+def _factored(old: nn.Linear, least_weights: int) -> nn.Linear:
+    return FactoredLinear(old) if old.weight.numel() >= least_weights else old
+
+
+def _factored_parameters(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [
+        (f"{name}.{kind}", parameter)
+        for name, layer in network.named_modules()
+        if isinstance(layer, FactoredLinear)
+        for kind, parameter in layer.named_parameters()
+    ]
+
+
+def _normalising_globally(old: nn.BatchNorm2d, workers: Workers) -> nn.BatchNorm2d:
+    ours = GlobalBatchNorm(old.num_features, old.eps, old.momentum)
+    ours.workers = workers
+    ours.weight, ours.bias = old.weight, old.bias  # shared: optimisers hold these
+    for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+        setattr(ours, buffer, getattr(old, buffer))
+    return ours
+
+
+def _replace(network: nn.Module, kind: type[nn.Module], by: Callable[[Any], nn.Module]) -> None:
+    """Replace each layer of just this kind, wherever it is in the network."""
+    for name, child in network.named_children():
+        if type(child) is kind:
+            setattr(network, name, by(child))
+        else:
+            _replace(child, kind, by)

@@ -1,1 +1,0 @@
-"""The networks of SCHN: layers only; ``hasher.py`` wires them."""

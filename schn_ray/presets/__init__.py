@@ -1,1 +1,0 @@
-"""Named training settings, one YAML file each."""

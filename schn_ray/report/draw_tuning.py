@@ -1,0 +1,187 @@
+"""What a search shows besides curves: dots, bars and parallel axes, drawn as SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from schn_ray.report.draw import Theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Points of one kind.
+
+    Attributes:
+        label: for the legend; empty for none.
+        points: (x, y).
+        look: ``full`` or ``hollow`` dots, or a ``line`` through the points.
+    """
+
+    label: str
+    points: tuple[Point, ...]
+    look: str = "full"
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Dots over an axis of numbers, or of ``names`` at 0, 1, ..."""
+
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    dots: tuple[Dots, ...]
+    log_x: bool = False
+    whole_x: bool = False
+    names: tuple[str, ...] = ()
+    x_range: Point | None = None
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar a name, the first on top."""
+
+    title: str
+    caption: str
+    x_label: str
+    bars: tuple[tuple[str, float], ...]
+    y_label: str = "setting"
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """A line a trial across one axis a setting.
+
+    Attributes:
+        axes: (name, what its bottom is, what its top is).
+        lines: place on each axis from 0 to 1, None where the trial does not have it; and how good
+            the trial is, from 0 to 1.
+    """
+
+    title: str
+    caption: str
+    axes: tuple[tuple[str, str, str], ...]
+    lines: tuple[tuple[tuple[float | None, ...], float], ...] = field(repr=False)
+    x_label: str = "setting"
+    y_label: str = "its value"
+
+
+Panel = Scatter | Bars | Parallel
+
+
+def draw_panel(panel: Panel, theme: Theme) -> bytes:
+    """Return a panel as an SVG file with a transparent background; equal input, equal bytes."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    wide = isinstance(panel, Parallel)
+    with mpl.rc_context({"svg.hashsalt": "schn-ray", "font.size": 11}):
+        size = (9.4, 3.6) if wide else (4.4, 2.9)
+        figure = Figure(figsize=size, layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
+        axes.tick_params(colors=theme.text, length=0, pad=7)
+        axes.spines[:].set_visible(False)
+        axes.set_axisbelow(True)
+        _drawer(panel)(axes, theme)
+        out = io.BytesIO()
+        FigureCanvasSVG(figure).print_svg(
+            out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    return out.getvalue()
+
+
+def _drawer(panel: Panel) -> Callable[[Axes, Theme], None]:
+    if isinstance(panel, Scatter):
+        return lambda axes, theme: _scatter(axes, panel, theme)
+    if isinstance(panel, Bars):
+        return lambda axes, theme: _bars(axes, panel, theme)
+    return lambda axes, theme: _parallel(axes, panel, theme)
+
+
+def _scatter(axes: Axes, panel: Scatter, theme: Theme) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for place, dots in enumerate(panel.dots):
+        if not dots.points:
+            continue
+        x, y = zip(*dots.points, strict=True)
+        color = theme.curves[place % len(theme.curves)]
+        if dots.look == "line":
+            axes.plot(x, y, label=dots.label, color=color, linewidth=2, drawstyle="steps-post")
+        else:
+            face = color if dots.look == "full" else "none"
+            axes.scatter(x, y, 26, label=dots.label, facecolors=face, edgecolors=color)
+    axes.set_xlabel(panel.x_label, color=theme.text)
+    axes.set_ylabel(panel.y_label, color=theme.text)
+    axes.grid(color=theme.grid, linewidth=0.8)
+    if panel.names:
+        axes.set_xticks(range(len(panel.names)), panel.names)
+        axes.set_xlim(-0.5, len(panel.names) - 0.5)
+    elif panel.log_x:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    elif panel.whole_x:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    if panel.x_range:
+        axes.set_xlim(*panel.x_range)
+    if any(dots.label and dots.points for dots in panel.dots):
+        _legend(axes, theme)
+
+
+def _bars(axes: Axes, panel: Bars, theme: Theme) -> None:
+    names = [name for name, _ in panel.bars]
+    axes.barh(names, [value for _, value in panel.bars], color=theme.curves[0], height=0.6)
+    axes.invert_yaxis()
+    axes.set_xlabel(panel.x_label, color=theme.text)
+    axes.grid(axis="x", color=theme.grid, linewidth=0.8)
+    axes.set_xlim(left=0)
+
+
+def _parallel(axes: Axes, panel: Parallel, theme: Theme) -> None:
+    places = range(len(panel.axes))
+    for place in places:
+        axes.axvline(place, color=theme.grid, linewidth=1)
+    for heights, score in sorted(panel.lines, key=lambda line: line[1]):
+        there = [(x, y) for x, y in zip(places, heights, strict=True) if y is not None]
+        axes.plot(
+            [x for x, _ in there],
+            [y for _, y in there],
+            color=theme.curves[1] if score >= 1 else theme.curves[0],
+            alpha=1.0 if score >= 1 else 0.08 + 0.6 * score**3,
+            linewidth=2.5 if score >= 1 else 1.2,
+        )
+    for place, (_, bottom, top) in zip(places, panel.axes, strict=True):
+        for height, text, side in ((-0.03, bottom, "top"), (1.03, top, "bottom")):
+            axes.text(place, height, text, ha="center", va=side, color=theme.text, fontsize=9)
+    axes.set_xticks(list(places), [_folded(name) for name, _, _ in panel.axes], fontsize=9)
+    axes.tick_params(axis="x", pad=18)
+    axes.set_yticks([])
+    axes.set_ylim(-0.02, 1.02)
+
+
+def _folded(name: str) -> str:
+    return name.replace(".", ".\n").replace("_", "_\n", 1) if len(name) > 12 else name
+
+
+def _legend(axes: Axes, theme: Theme) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=3,
+        frameon=False,
+        labelcolor=theme.text,
+        fontsize=10,
+        columnspacing=0.9,
+        handlelength=1.4,
+        handletextpad=0.4,
+        borderpad=0,
+    )

@@ -1,0 +1,1 @@
+"""Codes of a gallery, the index over them, search, duplicates, the search server."""

@@ -1,1 +1,0 @@
-"""Named search spaces, one YAML file each."""

@@ -1,0 +1,1 @@
+"""Training runs: settings, batches, the loop, checkpoints and what a run writes."""

@@ -1,0 +1,1 @@
+"""Presets of ``train``, as YAML files."""

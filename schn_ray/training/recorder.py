@@ -1,0 +1,104 @@
+"""What a training run writes: measurements, its best model, checkpoints, learned codes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schn_ray.core.atomic_files import write_atomically
+from schn_ray.core.bits import pack
+from schn_ray.core.storage.files import as_location, join, read_file
+from schn_ray.data.store.reader import Store
+from schn_ray.models.hasher import LEARNED, MODEL
+from schn_ray.retrieval.code_files import CODE, code_column
+from schn_ray.training.loop import Iteration
+from schn_ray.training.state import Run
+from schn_ray.training.tensorboard import TensorBoardWriter
+
+METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
+TENSORBOARD = "tensorboard"
+
+
+class Recorder:
+    """Writes what a run measures, its best model and its checkpoints; one worker has it.
+
+    Made, it forgets measurements later than the state that the run goes on from.
+    """
+
+    def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
+        self.path, self.run = path, run
+        kept = [line for line in read_metrics(path) if line["iteration"] <= run.iteration]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(path / METRICS, text.encode())
+        self._board = TensorBoardWriter(path / TENSORBOARD, kept) if tensorboard else None
+
+    def record(self, measured: Iteration, best: bool) -> None:
+        """Write the model if it is the best so far, a line, and the checkpoint, in this order."""
+        if best:
+            self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
+        with (self.path / METRICS).open("a") as file:
+            file.write(json.dumps(asdict(measured)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if self._board:
+            self._board.add(asdict(measured))
+        self.run.save(self.path / CHECKPOINTS, best)
+
+    def finish(self, store: Store) -> None:
+        """Write the learned codes of the rows that have one."""
+        coded = self.run.table.coded
+        rows = self.run.data.store_rows[coded]
+        codes = code_column(pack(self.run.table.read(np.flatnonzero(coded))))
+        table = pa.table({"id": store.ids.take(pa.array(rows)), CODE: codes})
+        beside = self.path / f"{LEARNED}.partial"
+        pq.write_table(table, beside)
+        beside.rename(self.path / LEARNED)
+
+
+def read_metrics(run: Path | str) -> list[dict[str, Any]]:
+    """Read the whole lines of a run's ``metrics.jsonl``, also while it is being written."""
+    try:
+        text = read_file(join(as_location(run), METRICS)).decode()
+    except FileNotFoundError:
+        return []
+    lines = text.split("\n")[:-1]  # what follows the last newline is unfinished
+    return [json.loads(line) for line in lines]
+
+
+def count_run(path: Path, store: Store) -> dict[str, Any]:
+    """Count what a finished run's manifest says."""
+    measured = [line["validation_map"] for line in read_metrics(path)]
+    scores = [score for score in measured if score is not None]
+    return {
+        "iterations": len(measured),
+        "training_rows": len(store.rows("train")),
+        "validation_rows": len(store.rows("validation")),
+        "best_validation_map": max(scores, default=None),
+    }
+
+
+def _model_card(run: Run, measured: Iteration) -> str:
+    score = measured.validation_map
+    quality = (
+        f"{score:.4f} (exact under ties; {len(run.validation)} validation rows, each ranked "
+        "against the others)"
+        if score is not None
+        else "not measured: the store has no validation rows"
+    )
+    return (
+        f"# Image hashing model\n\n"
+        f"- bits: {run.spec.bits}\n"
+        f"- backbone: {run.spec.backbone}\n"
+        f"- training rows: {len(run.data)}, classes: {len(run.spec.classes)}\n"
+        f"- outer iteration: {measured.iteration} of {run.schedule.iterations}, "
+        f"seed {run.seed}\n"
+        f"- validation mAP, codes encoded by this model: {quality}\n\n"
+        f"`schn_ray.hasher.load` reads it.\n"
+    )

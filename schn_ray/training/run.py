@@ -1,0 +1,210 @@
+"""From a config and a store to a run, and what a run leaves on disk.
+
+RUN/metrics.jsonl     a line an outer iteration
+RUN/model/            the released artifact: the best model by validation mAP
+RUN/learned.parquet   codes of the training rows, solved from their labels
+RUN/checkpoints/      last.pt and best.pt: all that is needed to go on
+RUN/tensorboard/      if asked for
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schn_ray.core.directories import LOCK, DirectoryWriter, resumable_directory
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.locks import locked
+from schn_ray.core.manifest import Manifest, read_manifest
+from schn_ray.core.storage.files import as_location, is_uri
+from schn_ray.core.storage.mirror import Mirror, open_output, open_shared_output
+from schn_ray.core.workers import Workers
+from schn_ray.data.labels import label_sets
+from schn_ray.data.store.reader import Store, open_store
+from schn_ray.methods.code_table import initial_codes
+from schn_ray.methods.deep.schn.method import Schn, SchnNetworks
+from schn_ray.models.hasher import HasherSpec, best_device, preprocessing_for
+from schn_ray.models.precision import Precision
+from schn_ray.training.batches import Decoder, TrainingImages
+from schn_ray.training.config import TrainConfig
+from schn_ray.training.loop import Iteration, train
+from schn_ray.training.recorder import CHECKPOINTS, Recorder, count_run
+from schn_ray.training.state import Run, ValidationImages
+from schn_ray.training.tensorboard import require_tensorboard
+
+_DYING_S = 300.0  # what a worker whose driver was killed may take to die
+
+
+def build_run(
+    config: TrainConfig, store: Store, workers: Workers, device: torch.device, threads: int = 2
+) -> Run:
+    """Build networks, codes and data of a run at its beginning.
+
+    Args:
+        config: decides what is computed.
+        store: training and validation rows.
+        workers: who shares each batch.
+        device: where this worker's networks are.
+        threads: how many decode images.
+
+    Raises:
+        SchnRayError: the store's rows can't be trained on, or the backbone can't be built.
+    """
+    store_rows = store.rows("train")
+    preprocessing = preprocessing_for(config.network)
+    data = TrainingImages(
+        store.image, store_rows, store.labels[store_rows], preprocessing, config.augment
+    )
+    spec = HasherSpec(
+        bits=config.bits,
+        backbone=config.network.backbone,
+        base_channels=config.network.base_channels,
+        preprocessing=preprocessing,
+        classes=store.classes,
+    )
+    validation_rows = store.rows("validation")
+    sets = label_sets(data.labels)
+    precision = Precision(config.precision, device)
+    return Run(
+        method=Schn(
+            _networks(config, len(store.classes)).to(device),
+            config.loss,
+            config.codes,
+            config.schedule,
+            sets,
+            workers,
+            precision,
+            config.compile,
+        ),
+        table=initial_codes(config.codes.init, sets, config.bits, config.seed),
+        spec=spec,
+        data=data,
+        validation=ValidationImages(
+            store.image,
+            validation_rows[workers.own(len(validation_rows))],
+            store.labels[validation_rows],
+            preprocessing,
+        ),
+        schedule=config.schedule,
+        codes=config.codes,
+        seed=config.seed,
+        precision=precision,
+        workers=workers,
+        decoder=Decoder(threads, pinned=device.type == "cuda"),
+    )
+
+
+def require_shareable(config: TrainConfig, store: Store, workers: int) -> None:
+    """Refuse a run whose batches have fewer rows than there are workers.
+
+    Raises:
+        SchnRayError: with the numbers.
+    """
+    rows = len(store.rows("train"))
+    if min(rows, config.schedule.batch_size) < workers:
+        raise SchnRayError(
+            f"{rows:,} training rows in batches of {config.schedule.batch_size} cannot be shared "
+            f"by {workers} workers: use fewer workers"
+        )
+
+
+def _networks(config: TrainConfig, classes: int) -> SchnNetworks:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # torch's layers take no generator
+        return SchnNetworks(
+            config.network, config.bits, classes, adversarial=config.loss.adversarial > 0
+        )
+
+
+def finish_run(
+    run: Run,
+    store: Store,
+    out: Path | str,
+    reported: Callable[[Iteration], None] = lambda _: None,
+    tensorboard: bool = False,
+) -> None:
+    """Go on with a run where it was stopped, to its end; all its workers call this.
+
+    Args:
+        run: at its beginning.
+        store: what it was built from.
+        out: the run's directory, or its URI; the first worker writes there.
+        reported: called after each iteration, when its checkpoint is on disk.
+        tensorboard: write ``RUN/tensorboard`` too.
+
+    Raises:
+        Diverged: see ``loop.train``.
+    """
+    first = run.workers.rank == 0
+    with ExitStack() as held:
+        if first and not is_uri(location := as_location(out)):
+            # the workers of a driver that was killed may still be writing
+            held.enter_context(locked(Path(location, CHECKPOINTS, LOCK), Path(out), _DYING_S))
+        run.workers.meet()
+        mirror = held.enter_context(open_shared_output(as_location(out)))
+        run.load(mirror.here / CHECKPOINTS)
+        recorder = Recorder(mirror.here, run, tensorboard) if first else None
+
+        def report(measured: Iteration, best: bool) -> None:
+            if recorder:
+                recorder.record(measured, best)
+                mirror.send()
+            reported(measured)
+
+        train(run, report)
+        if recorder:
+            recorder.finish(store)
+            mirror.send()
+
+
+@contextmanager
+def opened_run(
+    out: Path | str, config: TrainConfig, store: Store
+) -> Iterator[tuple[Mirror, DirectoryWriter]]:
+    """Open a run's directory, or its URI, to write what ``config`` makes of a store.
+
+    Raises:
+        AlreadyDone: it was finished by the same request.
+        SchnRayError: it holds something else, or another process writes it now.
+    """
+    with (
+        open_output(out) as mirror,
+        resumable_directory(mirror.here, "run", *run_request(config, store)) as draft,
+    ):
+        yield mirror, draft
+
+
+def conclude_run(mirror: Mirror, draft: DirectoryWriter, store: Store) -> None:
+    """Say in a run's manifest what its workers wrote."""
+    mirror.fetch_all()
+    draft.counts |= count_run(mirror.here, store)
+
+
+def run_request(config: TrainConfig, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config and inputs as a run's manifest records them."""
+    return config.model_dump(mode="json"), {"store": store.manifest.fingerprint}
+
+
+def train_here(
+    config: TrainConfig, store_path: Path | str, out: Path | str, tensorboard: bool = False
+) -> Manifest:
+    """Train in this process, without Ray; interrupted, the same call goes on.
+
+    Raises:
+        AlreadyDone: ``out`` was finished by the same request.
+        SchnRayError: ``out`` holds something else, or the store can't be trained on.
+    """
+    store = open_store(store_path, verify=True)
+    with opened_run(out, config, store) as (mirror, draft):
+        if tensorboard:
+            require_tensorboard()
+        run = build_run(config, store, Workers(), best_device(), threads=os.cpu_count() or 1)
+        mirror.send()
+        finish_run(run, store, mirror.location, tensorboard=tensorboard)
+        conclude_run(mirror, draft, store)
+    return read_manifest(mirror.here, "run")

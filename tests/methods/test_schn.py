@@ -1,0 +1,267 @@
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from support.schn_problem import BITS, ROWS, make_batch, make_schn
+from torch import Tensor, nn
+
+from schn_ray.methods.base import Batch
+from schn_ray.methods.config import ScheduleConfig
+from schn_ray.methods.deep.schn.config import LossConfig
+from schn_ray.methods.deep.schn.latent import BatchFeatures, LatentNetwork
+from schn_ray.methods.deep.schn.method import Schn, weighted
+
+ALL_TERMS = {
+    "hash_image",
+    "hash_semantic",
+    "hash_latent",
+    "cycle_image",
+    "cycle_semantic",
+    "discriminator",
+    "adversarial",
+}
+OFF = {name: 0.0 for name in ALL_TERMS - {"discriminator"}}
+
+
+def test_each_part_of_the_step_moves_only_what_it_may() -> None:
+    schn = make_schn()
+    moved: dict[str, set[str]] = {}
+    before: dict[str, Tensor] = {}
+
+    def remember(*_: object) -> None:
+        before.update({k: v.detach().clone() for k, v in schn.networks.named_parameters()})
+
+    def compare(name: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            now = schn.networks.named_parameters()
+            moved[name] = {k.split(".")[0] for k, v in now if not torch.equal(v, before[k])}
+
+        return hook
+
+    for name, optimiser in schn.optimisers.items():
+        optimiser.register_step_pre_hook(remember)
+        optimiser.register_step_post_hook(compare(name))
+    schn.step(make_batch())
+    assert moved == {
+        "main": {"image", "semantic", "latent", "cycle"},
+        "discriminators": {"discriminators"},
+        "generators": {"latent", "cycle"},
+    }
+
+
+def test_only_the_image_network_has_gradients_that_factors_do_not_give() -> None:
+    """Others are averaged by their linear layers' factors: any other layer would go its own way."""
+    for name, network in make_schn().networks.named_children():
+        linear = {id(p) for m in network.modules() if type(m) is nn.Linear for p in m.parameters()}
+        others = [k for k, p in network.named_parameters() if id(p) not in linear]
+        assert bool(others) == (name == "image"), others
+
+
+@pytest.mark.parametrize("term", ["hash_latent", "cycle_semantic", "hash_semantic"])
+def test_no_gradient_of_the_latent_side_reaches_the_backbone(term: str) -> None:
+    assert gradient_of_image_network(term) == 0
+
+
+@pytest.mark.parametrize("term", ["hash_image", "cycle_image"])
+def test_control_terms_of_the_image_code_do_reach_the_backbone(term: str) -> None:
+    assert gradient_of_image_network(term) > 0
+
+
+def gradient_of_image_network(term: str) -> float:
+    schn = make_schn(LossConfig(**OFF | {term: 1.0}))
+    batch = make_batch()
+    terms = schn._code_terms(schn._forward(batch), batch)
+    weighted(terms, schn.loss).backward()
+    return sum(float(p.grad.abs().sum()) for p in schn.encoder.parameters() if p.grad is not None)
+
+
+def test_terms_equal_a_slow_literal_version() -> None:
+    schn, batch = make_schn(LossConfig(quantization=3.0)), make_batch()
+    out = schn._forward(batch)
+    terms = schn._code_terms(out, batch)
+    for name, U in [("hash_image", out.U_v), ("hash_semantic", out.U_s), ("hash_latent", out.U_z)]:
+        assert terms[name].item() == pytest.approx(literal_hash(U, batch, 0.0, 3.0), rel=1e-12)
+    for name, R, U in [
+        ("cycle_image", out.R_v, out.U_v),
+        ("cycle_semantic", out.R_s, out.U_s),
+    ]:
+        assert terms[name].item() == pytest.approx(literal_mean_square(R, U), rel=1e-12)
+
+
+def test_soft_negatives_replace_only_the_zeros() -> None:
+    schn, batch = make_schn(LossConfig(negative_target="soft")), make_batch()
+    Y = batch.Y
+    similar = sum(bool(Y[i] @ Y[j] > 0) for i in range(ROWS) for j in range(ROWS))
+    negative = -similar / (ROWS**2 - similar)
+    assert schn.negative == pytest.approx(negative, rel=1e-12)
+    out = schn._forward(batch)
+    expected = literal_hash(out.U_v, batch, negative, 10.0)
+    assert schn._code_terms(out, batch)["hash_image"].item() == pytest.approx(expected, rel=1e-12)
+
+
+def literal_hash(U: Tensor, batch: Batch, negative: float, gamma: float) -> float:
+    total = 0.0
+    for i in range(ROWS):
+        for j in range(ROWS):
+            T = (
+                1.0
+                if any(a == b == 1 for a, b in zip(batch.Y[i], batch.Y[j], strict=True))
+                else negative
+            )
+            inner = float(sum(U[i, b].item() * batch.B[j, b].item() for b in range(BITS)))
+            total += (BITS * T - inner) ** 2 / ROWS**2
+    return 12 / BITS * total + gamma * literal_mean_square(U, batch.B)
+
+
+def literal_mean_square(X: Tensor, Y: Tensor) -> float:
+    pairs = zip(X.flatten().tolist(), Y.flatten().tolist(), strict=True)
+    return math.fsum((x - y) ** 2 for x, y in pairs) / X.numel()
+
+
+def test_a_step_equals_a_literal_one() -> None:
+    schn, batch = make_schn(LossConfig(adversarial=0.5)), make_batch()
+    literal = copy.deepcopy(schn)
+    step = schn.step(batch)
+    terms = literal_step(literal, batch)
+    assert set(step.terms) == ALL_TERMS == set(terms)
+    for name in ALL_TERMS:
+        assert step.terms[name].item() == pytest.approx(terms[name].item(), rel=1e-10)
+    for (name, ours), theirs in zip(
+        schn.networks.named_parameters(), literal.networks.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9, msg=name)
+
+
+def literal_step(schn: Schn, batch: Batch) -> dict[str, Tensor]:
+    """Three descents as the method states them, each with a forward pass of its own.
+
+    The features of the second and third are those of the first: the latent network reads them
+    as constants of the step.
+    """
+    nets, optimisers = schn.networks, schn.optimisers
+    A = (batch.Y @ batch.Y.T > 0).double()
+
+    def latent_side(F_v: Tensor, F_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = BatchFeatures(F_v, F_s, A)
+        Z, U_z = nets.latent(features, lambda x: x)
+        return U_z, *nets.cycle(features, Z, lambda x: x)
+
+    F_v, U_v = nets.image(batch.images)
+    F_s, U_s = nets.semantic(batch.Y)
+    U_z, R_v, R_s = latent_side(F_v.detach(), F_s.detach())
+
+    def hash_term(U: Tensor) -> Tensor:
+        pairs = (BITS * A - U @ batch.B.T) ** 2
+        return 12 / BITS * pairs.mean() + 10 * ((U - batch.B) ** 2).mean()
+
+    terms = {
+        "hash_image": hash_term(U_v),
+        "hash_semantic": hash_term(U_s),
+        "hash_latent": hash_term(U_z),
+        "cycle_image": ((R_v - U_v) ** 2).mean(),
+        "cycle_semantic": ((R_s - U_s) ** 2).mean(),
+    }
+    optimisers["main"].zero_grad()
+    sum(terms.values(), start=torch.zeros(())).backward()
+    optimisers["main"].step()
+
+    def probability(codes_v: Tensor, codes_s: Tensor) -> Tensor:
+        judges = nets.discriminators
+        a = torch.cat([judges.image(codes_v), judges.semantic(codes_s)])
+        return (torch.tanh(a) + 1) / 2  # as published
+
+    with torch.no_grad():
+        _, R_v, R_s = latent_side(F_v, F_s)
+    real, fake = probability(U_v.detach(), U_s.detach()), probability(R_v, R_s)
+    terms["discriminator"] = -torch.log(real).mean() - torch.log(1 - fake).mean()
+    optimisers["discriminators"].zero_grad()
+    (0.5 * terms["discriminator"]).backward()
+    optimisers["discriminators"].step()
+
+    _, R_v, R_s = latent_side(F_v.detach(), F_s.detach())
+    terms["adversarial"] = -torch.log(probability(R_v, R_s)).mean()
+    optimisers["generators"].zero_grad()
+    (0.5 * terms["adversarial"]).backward()
+    optimisers["generators"].step()
+    return terms
+
+
+def test_the_variants_ask_with_what_they_say() -> None:
+    """In schn the latent vectors ask features; in schn-mmasia features ask the latent vectors."""
+    dims = {"F_v": 64, "F_s": 12, "A": 4, "Z": 16}
+    inputs = {name: torch.randn(4, dim, requires_grad=True) for name, dim in dims.items()}
+    *features, Z = inputs.values()
+    depends = {}
+    for variant in ("schn", "schn-mmasia"):
+        cycle = make_schn(cycle=variant).networks.cycle.float()
+        outputs = cycle(BatchFeatures(*features), Z, lambda x: x)
+        for name, R in zip(("R_v", "R_s"), outputs, strict=True):
+            found = torch.autograd.grad(R.sum(), list(inputs.values()), allow_unused=True)
+            reached = {k for k, g in zip(inputs, found, strict=True) if g is not None}
+            depends[variant, name] = reached
+    assert depends == {
+        ("schn", "R_v"): {"Z", "F_s"},
+        ("schn", "R_s"): {"Z", "F_v"},
+        ("schn-mmasia", "R_v"): {"F_s", "Z"},
+        ("schn-mmasia", "R_s"): {"F_v", "Z"},
+    }
+
+
+def test_without_an_adversarial_weight_there_are_no_discriminators() -> None:
+    schn = make_schn(LossConfig(adversarial=0), cycle="schn-mmasia")
+    assert set(schn.optimisers) == {"main"}
+    assert set(schn.step(make_batch()).terms) == ALL_TERMS - {"discriminator", "adversarial"}
+
+
+def test_a_discriminator_answers_the_published_probability() -> None:
+    judges = make_schn().networks.discriminators
+    assert isinstance(judges, nn.Module)
+    codes = torch.randn(9, BITS, dtype=torch.float64)
+    published = (torch.tanh(judges.image(codes)) + 1) / 2
+    torch.testing.assert_close(torch.sigmoid(judges(codes, codes))[:9], published)
+
+
+def latent(**options: object) -> LatentNetwork:
+    torch.manual_seed(0)
+    return LatentNetwork(32, 12, 16, BITS, dropout=0.0, **options)  # type: ignore[arg-type]
+
+
+def latent_codes(network: LatentNetwork, A: Tensor) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    F_v, F_s = torch.randn(4, 32), torch.randn(4, 12)
+    return network(BatchFeatures(F_v, F_s, A), lambda x: x)
+
+
+def test_latent_options_change_what_they_name() -> None:
+    A = torch.ones(4, 4)
+    published = latent_codes(latent(), A)
+    assert published[1].min() > 0  # sigmoid codes can't approach a -1 bit
+    assert latent_codes(latent(activation="tanh"), A)[1].min() < 0
+    mean = latent_codes(latent(mean_over_neighbours=True), A)
+    by_hand = latent_codes(latent(), A / 4)
+    torch.testing.assert_close(mean[0], by_hand[0])
+    assert not torch.allclose(mean[0], published[0])
+
+
+def test_a_row_without_labels_has_no_neighbour_and_stays_finite() -> None:
+    Z, U_z = latent_codes(latent(mean_over_neighbours=True), torch.zeros(4, 4))
+    assert torch.isfinite(U_z).all()
+    assert torch.equal(Z[0], Z[1])  # only the bias is left
+
+
+@pytest.mark.parametrize(
+    ("iteration", "decays"), [(1, 0), (5, 0), (6, 1), (40, 1), (41, 2), (50, 2)]
+)
+@pytest.mark.parametrize("which", ["all", "adversarial"])
+def test_the_learning_rate_falls_after_the_named_iterations(
+    iteration: int, decays: int, which: str
+) -> None:
+    schn = make_schn()
+    schn.schedule = ScheduleConfig.model_validate({"decay": which})
+    schn.begin_iteration(iteration)
+    rates = {name: o.param_groups[0]["lr"] for name, o in schn.optimisers.items()}
+    decayed = pytest.approx(4e-5 / 5**decays)
+    assert rates["discriminators"] == rates["generators"] == decayed
+    assert rates["main"] == (decayed if which == "all" else 4e-5)

@@ -1,0 +1,129 @@
+"""Collectives are tried with real processes: they meet at a file, as fixed ports collide."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from support.schn_problem import ROWS, make_batch, make_schn
+from torch import Tensor
+
+from schn_ray.core.workers import Workers, current_workers
+from schn_ray.methods.base import Batch
+from schn_ray.models import parallel
+from schn_ray.models.parallel import data_parallel
+
+STEPS = 3
+
+
+def _enter(rank: int, function: Callable[..., Any], folder: Path, size: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
+    torch.save(function(current_workers()), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def on_workers(function: Callable[[Workers], Any], folder: Path, size: int = 2) -> list[Any]:
+    folder.mkdir()
+    mp.spawn(_enter, (function, folder, size), nprocs=size)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+
+
+def own_part(batch: Batch, workers: Workers) -> Batch:
+    return batch._replace(images=batch.images[workers.own(len(batch.Y))])
+
+
+def train_steps(workers: Workers) -> dict[str, Any]:
+    parallel._LARGE = 100  # so that the image network has layers of both kinds
+    schn = make_schn(workers=workers, label_graph="mean")
+    terms = []
+    for seed in range(STEPS):
+        step = schn.step(own_part(make_batch(seed), workers))
+        share = workers.share(ROWS) / workers.size
+        terms.append(workers.sum(torch.stack([t * share for t in step.terms.values()])))
+    rows = torch.arange(ROWS)[workers.own(ROWS)]
+    B = make_batch(9).B[workers.own(ROWS)]
+    solved = workers.gather_any(schn.update(rows, B.float(), step.relaxed))
+    state = {k: v.detach().clone() for k, v in schn.networks.state_dict().items()}
+    return {"terms": torch.stack(terms), "state": state, "codes": solved}
+
+
+def two_separate_batches(workers: Workers) -> Tensor:
+    """The mistake that the gather is there to prevent: each worker's pairs from its own rows."""
+    alone = make_schn(label_graph="mean")
+    batch = make_batch(0)
+    own = workers.own(ROWS)
+    step = alone.step(Batch(batch.images[own], batch.Y[own], batch.B[own]))
+    terms = torch.stack(list(step.terms.values())) * workers.share(ROWS) / workers.size
+    return workers.sum(terms)
+
+
+def normalised(workers: Workers) -> dict[str, Any]:
+    torch.manual_seed(0)
+    norm = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
+    torch.nn.init.normal_(norm[0].weight)
+    x = torch.randn(ROWS, 3, 4, 4, dtype=torch.float64)[workers.own(ROWS)].requires_grad_()
+    weights = torch.randn(ROWS, 3, 4, 4, dtype=torch.float64)[workers.own(ROWS)]
+    y = data_parallel(norm, workers)(x)
+    (y * weights).sum().backward()
+    return {"y": y.detach(), "gradient": x.grad, "state": norm.state_dict()}
+
+
+def collectives(workers: Workers) -> dict[str, Tensor]:
+    x = torch.arange(ROWS * 2.0).reshape(ROWS, 2)[workers.own(ROWS)].requires_grad_()
+    everyones = workers.gather(ROWS)(x)
+    # each worker weighs all rows by another number: a row's gradient is the sum of these
+    (everyones.sum() * (workers.rank + 1)).backward()
+    uneven = workers.gather_any(torch.full((workers.rank * 2,), float(workers.rank)))
+    assert x.grad is not None
+    return {"gathered": everyones.detach(), "gradient": x.grad, "uneven": uneven}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return on_workers(train_steps, tmp_path_factory.mktemp("workers") / "two")
+
+
+def test_two_workers_compute_what_one_does(together: list[dict[str, Any]]) -> None:
+    alone = train_steps(Workers())  # 7 rows on 2 workers: 4 and 3
+    for worker in together:
+        torch.testing.assert_close(worker["terms"], alone["terms"], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(worker["state"], alone["state"], rtol=1e-8, atol=1e-9)
+        assert torch.equal(worker["codes"], alone["codes"])
+
+
+def test_control_two_separate_batches_differ(
+    together: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    separate = on_workers(two_separate_batches, tmp_path / "apart")[0]
+    assert not torch.allclose(separate, together[0]["terms"][0], rtol=1e-3)
+
+
+def test_gather_sums_the_gradients_of_all_workers(tmp_path: Path) -> None:
+    first, second = on_workers(collectives, tmp_path / "gather")
+    assert torch.equal(first["gathered"], torch.arange(ROWS * 2.0).reshape(ROWS, 2))
+    assert torch.equal(first["gathered"], second["gathered"])
+    assert torch.equal(first["gradient"], torch.full((4, 2), 3.0))
+    assert torch.equal(second["gradient"], torch.full((3, 2), 3.0))
+    assert torch.equal(first["uneven"], torch.tensor([1.0, 1.0]))
+
+
+def test_batch_normalisation_is_over_the_global_batch(tmp_path: Path) -> None:
+    workers = on_workers(normalised, tmp_path / "norm")
+    alone = normalised(Workers())
+    for name in ("y", "gradient"):
+        together = torch.cat([worker[name] for worker in workers])
+        torch.testing.assert_close(together, alone[name], rtol=1e-10, atol=1e-12)
+    for worker in workers:
+        torch.testing.assert_close(worker["state"], alone["state"], rtol=1e-10, atol=1e-12)
+
+
+def test_slices_cover_the_batch_and_shares_average_to_its_mean() -> None:
+    values = torch.randn(11)
+    parts = [Workers(rank, 4) for rank in range(4)]
+    assert torch.equal(torch.cat([values[w.own(11)] for w in parts]), values)
+    mean = sum(float(values[w.own(11)].mean()) * w.share(11) for w in parts) / 4
+    assert mean == pytest.approx(float(values.mean()))

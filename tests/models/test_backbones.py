@@ -1,0 +1,204 @@
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.models.backbones import build_backbone, default_image_sizes, normalisation
+from schn_ray.models.encoder import ImageNetwork
+
+# the smallest of each family; RegNet's builder reads values, which meta tensors have not
+FAMILIES = [
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_0",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11_bn",
+    "vit_b_32",
+]
+
+
+def features_fit(name: str, device: str) -> None:
+    with torch.device(device):
+        backbone, feature_dim = build_backbone(name, None)
+        size = default_image_sizes(name)[1]
+        features = backbone.train()(torch.zeros(2, 3, size, size))
+    assert features.shape == (2, feature_dim)
+
+
+@pytest.mark.parametrize("name", ["small", *FAMILIES])
+def test_every_classifier_gives_plain_features_in_train_mode(name: str) -> None:
+    features_fit(name, "meta")
+
+
+def test_regnet_gives_plain_features() -> None:
+    features_fit("regnet_x_400mf", "cpu")
+
+
+def test_alexnet_ends_after_its_last_relu() -> None:
+    backbone, feature_dim = build_backbone("alexnet", None)
+    features = backbone.eval()(torch.randn(2, 3, 224, 224))
+    assert feature_dim == 4096
+    assert features.min() == 0 < features.max()
+
+
+def test_a_state_dict_of_the_whole_classifier_gives_its_features(tmp_path: Path) -> None:
+    whole = models.resnet18().eval()
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    backbone, _ = build_backbone("resnet18", str(tmp_path / "w.pth"))
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(whole.fc(backbone.eval()(images)), whole(images))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_in_a_file_are_left_out(name: str, tmp_path: Path) -> None:
+    # as torchvision's own pretrained model: it turns ImageNet's normalisation into its own
+    whole = models.get_model(name, init_weights=False, transform_input=True).eval()
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    backbone, _ = build_backbone(name, str(tmp_path / "w.pth"))
+    images = torch.randn(1, 3, 299, 299)
+    torch.testing.assert_close(whole.fc(backbone.eval()(images)), whole(images))
+
+
+def test_densenets_old_names_and_mnasnet_without_a_version(tmp_path: Path) -> None:
+    whole = models.densenet121().eval()
+    old = {
+        k.replace("norm1", "norm.1")
+        .replace("norm2", "norm.2")
+        .replace("conv1", "conv.1")
+        .replace("conv2", "conv.2"): v
+        for k, v in whole.state_dict().items()
+        if "num_batches_tracked" not in k
+    }
+    torch.save(old, tmp_path / "dense.pth")
+    backbone, _ = build_backbone("densenet121", str(tmp_path / "dense.pth"))
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(whole.classifier(backbone.eval()(images)), whole(images))
+    save_file(models.mnasnet0_5().state_dict(), tmp_path / "mnasnet.safetensors")
+    build_backbone("mnasnet0_5", str(tmp_path / "mnasnet.safetensors"))
+
+
+def test_weights_of_a_small_network_come_back(tmp_path: Path) -> None:
+    saved, _ = build_backbone("small", None, base_channels=3)
+    save_file(saved.state_dict(), tmp_path / "w.safetensors")
+    backbone, _ = build_backbone("small", str(tmp_path / "w.safetensors"), base_channels=3)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(saved(images), backbone(images))
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"<html>not found</html>")
+
+
+def cut_short(path: Path) -> None:
+    torch.save(build_backbone("small", None, 2)[0].state_dict(), path)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def a_whole_module(path: Path) -> None:
+    torch.save(nn.Linear(2, 2), path)
+
+
+def a_checkpoint(path: Path) -> None:
+    torch.save({"epoch": 3, "model": {}}, path)
+
+
+def another_model(path: Path) -> None:
+    torch.save(models.squeezenet1_1().state_dict(), path)
+
+
+def another_width(path: Path) -> None:
+    torch.save(build_backbone("small", None, 8)[0].state_dict(), path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (garbage, "holds no weights"),
+        (cut_short, "holds no weights"),
+        (a_whole_module, "holds no weights"),
+        (a_checkpoint, "wanted a state dict|holds no weights"),
+        (another_model, "another model|holds no weights"),
+        (another_width, "other shapes|holds no weights"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_an_error(
+    write: Callable[[Path], None], said: str, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"w{suffix}"
+    write(path)
+    with pytest.raises(SchnRayError, match=said) as caught:
+        build_backbone("small", str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_unknown_names_say_which_are_known() -> None:
+    with pytest.raises(SchnRayError, match="did you mean 'resnet50'"):
+        build_backbone("resent50", None)
+    with pytest.raises(SchnRayError, match="IMAGENET1K_V2"):
+        build_backbone("resnet50", "IMAGENET_V2")
+    with pytest.raises(SchnRayError, match="--weights none"):
+        build_backbone("small", "DEFAULT")
+    with pytest.raises(SchnRayError, match=r"no backbone 'smal'.*'small'"):
+        default_image_sizes("smal")
+
+
+@pytest.mark.parametrize("error", [URLError("no route to host"), TimeoutError("slow")])
+def test_without_a_network_both_ways_out_are_named(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(SchnRayError, match=r"--weights FILE.*--weights none"):
+        build_backbone("resnet18", "DEFAULT")
+
+
+def test_weights_by_name_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = models.resnet18()
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *_, **__: whole.state_dict()
+    )
+    backbone, _ = build_backbone("resnet18", "IMAGENET1K_V1")
+    assert torch.equal(backbone.state_dict()["conv1.weight"], whole.conv1.weight)
+    scratch, _ = build_backbone("resnet18", "none")
+    assert not torch.equal(scratch.state_dict()["conv1.weight"], whole.conv1.weight)
+
+
+@pytest.mark.parametrize("size", [8, 32, 45])
+def test_small_takes_any_size_and_codes_each_image_alone(size: int) -> None:
+    torch.manual_seed(0)
+    network = ImageNetwork(*build_backbone("small", None, base_channels=5), bits=12).eval()
+    images = torch.randn(4, 3, size, size)
+    F_v, U_v = network(images)
+    assert F_v.shape == (4, 80)
+    assert U_v.shape == (4, 12)
+    assert U_v.abs().max() < 1
+    torch.testing.assert_close(network(images[2:3])[1], U_v[2:3])
+
+
+def test_preprocessing_by_backbone() -> None:
+    assert default_image_sizes("small") == (32, 32)
+    assert default_image_sizes("alexnet") == default_image_sizes("resnet50") == (256, 224)
+    assert default_image_sizes("inception_v3") == (342, 299)
+    assert normalisation("small")[0] == (0.5, 0.5, 0.5)
+    assert normalisation("alexnet")[0] == (0.485, 0.456, 0.406)

@@ -1,0 +1,257 @@
+"""What an evaluation adds to a report, several runs in one, and figures as files."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.evaluation.compare import Comparison, Gap, Method, Spread
+from schn_ray.evaluation.metrics.bootstrap import Difference, Interval
+from schn_ray.report import draw as figures
+from schn_ray.report import tables as measures
+from schn_ray.report.charts import Chart
+from schn_ray.report.contents import Example, Picture, ReportData
+from schn_ray.report.diagrams import Heatmap, Scatter, at_ranks, evaluation_diagrams, map_by_bits
+from schn_ray.report.figure_files import write_figures
+from schn_ray.report.overview import overview
+from schn_ray.report.page import diagrams_of, write_reports
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CLASSES = ["cat", "dog", "owl"]
+CURVE = [{"threshold": d, "precision": 1 - d / 20, "recall": d / 12, "empty": 0} for d in range(13)]
+
+
+def found(classes: int = 3) -> dict[str, Any]:
+    names = (CLASSES * 20)[:classes] if classes <= 3 else [f"class {i}" for i in range(classes)]
+    return {
+        "at": [{"k": k, "precision": 1 / k, "recall": k / 100} for k in (1, 10, 100)],
+        "distances": {"similar": [5, 3, 2, 0], "dissimilar": [0, 0, 4, 4]},
+        "bits": {"balance": [0.5, 1.0], "correlation": [[1.0, None], [None, None]]},
+        "confusion": {
+            "classes": names,
+            "share": [[1.0 if i == j else 0.0 for j in range(classes)] for i in range(classes)],
+            "neighbours": 10,
+        },
+        "map": {
+            "x": [float(i) for i in range(3 * classes)],
+            "y": [0.0] * 3 * classes,
+            "class": [name for name in names for _ in range(3)],
+            "rows": [1, 4, 9] * classes,
+        },
+    }
+
+
+METRICS: dict[str, Any] = {
+    "gallery_codes": "encoded",
+    "bits": 12,
+    "queries": 60,
+    "gallery": 500,
+    "map": 0.75,
+    "map_best": 0.8,
+    "map_worst": 0.7,
+    "map_interval": {"low": 0.71, "high": 0.79, "level": 0.95},
+    "radius": 2,
+    "precision_within_radius": 0.7,
+    "mrr": 0.9,
+    "ndcg_at": {"10": 0.85},
+    "legacy": {"stable": 0.77},
+    "pr_curve": CURVE,
+    "audit": {"findings": ["3 gallery rows repeat an image"]},
+    "by_class": [
+        {"class": "cat", "queries": 30, "map": 0.9, "low": 0.8, "high": 1.0},
+        {"class": "dog", "queries": 30, "map": 0.6, "low": 0.5, "high": 0.7},
+        {"class": "owl", "queries": 1, "map": None, "low": None, "high": None},
+    ],
+    "side_by_side": [{"gallery_codes": "learned", "gallery": 100, "map": 0.99}],
+    "controls": {
+        "queries": 60,
+        "gallery": 500,
+        **{
+            name: {"mean": score, "low": score - 0.02, "high": score + 0.02, "queries": 60}
+            for name, score in (
+                ("model", 0.75),
+                ("classifier", 0.6),
+                ("cosine", 0.7),
+                ("random", 0.3),
+            )
+        },
+        "model_less_classifier": {"interval": {"mean": 0.15, "low": 0.1, "high": 0.2}},
+    },
+}
+
+
+def data(name: str = "run", **values: Any) -> ReportData:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    examples = [
+        Example(Picture(kind, picture.getvalue()), [], kind) for kind in ("The worst", "The best")
+    ]
+    whole = {"metrics": METRICS, "diagrams": found(), "examples": examples}
+    return ReportData(f"{name}: 12-bit image codes", **(whole | values))
+
+
+def comparison() -> Comparison:
+    methods = tuple(
+        Method(
+            name=f"{bits} bits, codes.init={init}",
+            bits=bits,
+            runs=tuple(f"{init}-{bits}-{seed}" for seed in range(2)),
+            seeds=(0, 1),
+            figures={"map": Spread(0.5 + bits / 100, 0.01), "mrr": Spread(0.9, None)},
+            controls={"classifier": 0.5},
+        )
+        for init in ("random", "zeros")
+        for bits in (12, 32)
+    )
+    gap = Difference(Interval(0.05, 0.01, 0.09, 60), 0.004)
+    gaps = (Gap(methods[1].name, methods[0].name, gap),)
+    return Comparison(60, 500, "encoded", "random", methods, gaps)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "report.html"
+    names = ("first", "second")
+    opening = overview(comparison(), dict.fromkeys(names, METRICS), dict.fromkeys(names, found()))
+    write_reports("2 runs", [data(name) for name in names], opening, out)
+    return out
+
+
+def test_every_part_of_the_issue_is_on_the_page(page: Path) -> None:
+    text = page.read_text()
+    for words in (
+        "60 queries against the same",
+        "0.620 ± 0.010",
+        "+0.0500 mAP",
+        "mAP by length of code",
+        "Precision and recall",
+        "Precision of the first k",
+        "Precision within 2 bits",
+        "Which classes are mixed up",
+        "Map of the codes",
+        "Balance of the bits",
+        "Correlation of the bits",
+        "Distances of similar and dissimilar pairs",
+        "Against the controls",
+        "Classifier&#39;s codeword",
+        "Two ways to code the gallery",
+        "By class",
+        "The worst",
+        "The best",
+        "Split audit:",
+        "NDCG@10",
+        "tie rule &#39;stable&#39;",
+        "first: 12-bit image codes",
+        "second: 12-bit image codes",
+    ):
+        assert words in text, words
+    assert "http" not in text.replace("http-equiv", "")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_without_a_fetch_or_a_sideways_scroll(page: Path, scheme: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    asked: list[str] = []
+    said: list[str] = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for width in (1280, 360):
+            view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+            view.on("request", lambda request: asked.append(request.url))
+            view.on("console", lambda message: said.append(message.text))
+            view.goto(page.as_uri())
+            assert view.evaluate("document.documentElement.scrollWidth") <= width
+            broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+            assert view.evaluate(broken) == 0
+            dark = "getComputedStyle(document.body).backgroundColor == 'rgb(21, 23, 27)'"
+            assert view.evaluate(dark) == (scheme == "dark")
+        browser.close()
+    assert not said
+    assert {url.split(":", 1)[0] for url in asked} <= {"file", "data"}
+
+
+def test_diagrams_hold_the_numbers_that_are_there() -> None:
+    by_title = {diagram.title: diagram for diagram in evaluation_diagrams(found())}
+    distances = by_title["Distances of similar and dissimilar pairs"]
+    assert isinstance(distances, Chart)
+    assert distances.curves[0].points[:2] == ((0.0, 0.5), (1.0, 0.3))
+    confusion = by_title["Which classes are mixed up"]
+    assert isinstance(confusion, Heatmap)
+    assert confusion.row_labels == tuple(CLASSES)
+    placed = by_title["Map of the codes"]
+    assert isinstance(placed, Scatter)
+    assert [(name, len(points)) for name, points in placed.groups] == [(c, 3) for c in CLASSES]
+    assert evaluation_diagrams({}) == []
+    assert at_ranks({"": {}}) is None
+
+
+def test_many_classes_become_others() -> None:
+    placed = next(d for d in evaluation_diagrams(found(40)) if isinstance(d, Scatter))
+    assert len(placed.groups) == 24
+    assert placed.groups[-1][0] == "others"
+    assert sum(len(points) for _, points in placed.groups) == 120
+
+
+def test_map_by_bits_needs_two_lengths() -> None:
+    chart = map_by_bits({"a": {12: (0.5, 0.1), 32: (0.6, 0.0)}})
+    assert chart is not None
+    assert chart.curves[0].points == ((12.0, 0.5), (32.0, 0.6))
+    assert chart.curves[0].errors == (0.1, 0.0)
+    assert map_by_bits({"a": {12: (0.5, 0.1)}, "b": {12: (0.6, 0.1)}}) is None
+
+
+@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK])
+@pytest.mark.parametrize("classes", [3, 30])
+def test_every_diagram_is_drawn(theme: figures.Theme, classes: int) -> None:
+    for diagram in evaluation_diagrams(found(classes)):
+        assert figures.draw(diagram, theme).startswith(b"<?xml")
+    png = Image.open(io.BytesIO(figures.draw_png(diagram, theme)))
+    corner = "#{:02x}{:02x}{:02x}".format(*png.convert("RGB").getpixel((0, 0)))
+    assert corner == theme.page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.1, 0.2, "The model beats the classifier"),
+        (-0.2, -0.1, "The classifier's codeword beats the model"),
+        (-0.1, 0.1, "has learned classes, not similarity"),
+    ],
+)
+def test_the_verdict_follows_the_interval(low: float, high: float, words: str) -> None:
+    gap = {"interval": {"mean": (low + high) / 2, "low": low, "high": high}}
+    controls = METRICS["controls"] | {"model_less_classifier": gap}
+    assert words in measures.verdict({"controls": controls})
+    assert measures.verdict({}) == measures.verdict({"controls": None}) == ""
+
+
+def test_tables_of_classes_and_galleries() -> None:
+    assert [row[0] for row in measures.by_class(METRICS)] == ["dog", "cat"]
+    assert [row[0] for row in measures.galleries(METRICS)] == [
+        "encoded, whole gallery",
+        "learned, rows with a learned code",
+    ]
+    assert [row[0] for row in measures.controls(METRICS)][1] == "Classifier's codeword"
+
+
+def test_each_figure_is_a_png_and_its_numbers(tmp_path: Path) -> None:
+    out = tmp_path / "figures"
+    reports = [data(diagrams={"distances": found()["distances"]})]
+    write_figures(out, ["run"], reports, None)
+    names = sorted(path.name for path in out.iterdir() if path.name != "manifest.json")
+    stems = ["distances-of-similar-and-dissimilar-pairs", "precision-and-recall"]
+    assert names == sorted(f"{s}{end}" for s in stems for end in (".json", ".png", "-dark.png"))
+    saved = json.loads((out / f"{stems[0]}.json").read_text())
+    assert saved["curves"][0]["points"][0] == [0.0, 0.5]
+    assert Image.open(out / f"{stems[0]}.png").size[0] >= 800
+    assert len(diagrams_of(reports[0])) == 2
+    write_figures(out, ["run"], reports, None)  # the same again: nothing to do
+    with pytest.raises(SchnRayError, match="another request"):
+        write_figures(out, ["run"], [data(diagrams={})], None)

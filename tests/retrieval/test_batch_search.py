@@ -1,0 +1,86 @@
+"""Whole galleries searched part by part, in this process; tests/cluster does it on Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from support.gallery_codes import draw_clustered, draw_ids, make_index, write_codes
+
+from schn_ray.core.directories import AlreadyDone
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import MANIFEST
+from schn_ray.retrieval.batch_search import search_gallery
+from schn_ray.retrieval.index.index import open_index
+from schn_ray.retrieval.search import SearchLimits
+
+BITS = 24
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    codes, ids = draw_clustered(rng, 500, BITS, 6), draw_ids(rng, 500)
+    make_index(tmp_path, ids[:300], codes[:300], BITS)
+    make_index(tmp_path / "second", ids[300:], codes[300:], BITS)
+    make_index(tmp_path / "whole", ids, codes, BITS)
+    write_codes(tmp_path / "queries", ids[:90], codes[:90], BITS, parts=4)
+    return tmp_path
+
+
+def rows_in(out: Path) -> list[dict[str, object]]:
+    parts = sorted(out.glob("matches-*.parquet"))
+    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+
+@pytest.mark.parametrize("wanted", [SearchLimits(7), SearchLimits(5, 3), SearchLimits(None, 2)])
+def test_two_indexes_answer_as_the_whole(gallery: Path, wanted: SearchLimits) -> None:
+    indexes = [gallery / "index", gallery / "second" / "index"]
+    made = search_gallery(indexes, gallery / "queries", gallery / "out", wanted)
+    whole = open_index(gallery / "whole" / "index")
+    found = rows_in(gallery / "out")
+    assert made.counts == {"queries": 90, "parts": 4, "rows": 500}
+    for row in found:
+        code = whole.codes(np.array([whole.find(str(row["query"]))]))
+        if wanted.radius is None:
+            near = whole.search(code, 7)
+            assert row["tied"] == near.tied[0]
+            expected = near.distances[0]
+        else:
+            within = whole.within(code, wanted.radius, wanted.k)
+            assert row["found"] == within.found[0]
+            near, expected = within, within.distances
+        assert (row["ids"], row["distances"]) == (near.ids(0), expected.tolist())
+
+
+def test_parts_that_are_there_are_not_made_again(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(function, shards):  # type: ignore[no-untyped-def]
+        for shard in shards[:2]:
+            yield function(shard)
+        raise KeyboardInterrupt
+
+    arguments = ([gallery / "index"], gallery / "queries", gallery / "out", SearchLimits(3))
+    with pytest.raises(KeyboardInterrupt):
+        search_gallery(*arguments, half)
+    assert not (gallery / "out" / MANIFEST).exists()
+    (gallery / "out" / "matches-00003.parquet.x.partial").write_bytes(b"of a killed worker")
+    before = {p.name: p.stat().st_mtime_ns for p in (gallery / "out").glob("matches-*.parquet")}
+    assert len(before) == 2
+    search_gallery(*arguments)
+    after = {p.name: p.stat().st_mtime_ns for p in (gallery / "out").glob("matches-*")}
+    assert len(after) == 4
+    assert before.items() <= after.items()
+    assert len(rows_in(gallery / "out")) == 90
+    with pytest.raises(AlreadyDone):
+        search_gallery(*arguments)
+    with pytest.raises(SchnRayError, match="k: 3 there, 4 now"):
+        search_gallery(*arguments[:3], SearchLimits(4))
+
+
+def test_queries_of_other_bits_are_refused(gallery: Path) -> None:
+    codes = write_codes(gallery / "wide", ["a"], np.zeros((1, 4), np.uint8), 32, parts=1)
+    with pytest.raises(SchnRayError, match="another model"):
+        search_gallery([gallery / "index"], codes, gallery / "out", SearchLimits(3))
+    assert not (gallery / "out").exists()

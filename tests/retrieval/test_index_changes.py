@@ -1,0 +1,189 @@
+"""Adding to an index and removing from it: as if it had been built so."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.gallery_codes import Codes, draw_clustered, draw_ids, make_index, write_codes
+
+from schn_ray.core.directories import AlreadyDone
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import MANIFEST
+from schn_ray.retrieval.index import build as index_build
+from schn_ray.retrieval.index.build import change_index
+from schn_ray.retrieval.index.index import Index, open_index, verify_index
+
+
+@pytest.fixture
+def drawn() -> tuple[list[str], Codes]:
+    rng = np.random.default_rng(0)
+    return draw_ids(rng, 300), draw_clustered(rng, 300, 20, 4)
+
+
+def same(index: Index, other: Index, queries: Codes) -> None:
+    ours, theirs = index.search(queries, 30), other.search(queries, 30)
+    np.testing.assert_array_equal(ours.rows, theirs.rows)
+    np.testing.assert_array_equal(ours.distances, theirs.distances)
+    np.testing.assert_array_equal(ours.tied, theirs.tied)
+    assert [ours.ids(q) for q in range(9)] == [theirs.ids(q) for q in range(9)]
+    assert [ours.uris(q) for q in range(9)] == [theirs.uris(q) for q in range(9)]
+
+
+def files(path: Path) -> list[str]:
+    made = json.loads((path / MANIFEST).read_text())
+    return sorted(made["files"].values())
+
+
+def test_added_and_removed_as_if_built_so(tmp_path: Path, drawn: tuple[list[str], Codes]) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids[:200], codes[:200], 20)
+    more = write_codes(tmp_path / "more", ids[150:], codes[150:], 20)
+    made = change_index(tmp_path / "index", add=more, remove=ids[100:200])
+    kept = [*range(100), *range(150, 300)]
+    fresh = make_index(tmp_path / "fresh", [ids[i] for i in kept], codes[kept], 20)
+    same(open_index(tmp_path / "index"), fresh, codes[:50])
+    assert files(tmp_path / "index") == files(tmp_path / "fresh" / "index")
+    assert made.counts["rows"] == 250
+    assert verify_index(tmp_path / "index") > 0
+    assert sorted(p.name for p in (tmp_path / "index").iterdir()) == ["2", MANIFEST]
+
+
+def test_the_same_change_again_does_nothing(tmp_path: Path, drawn: tuple[list[str], Codes]) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids[:200], codes[:200], 20)
+    more = write_codes(tmp_path / "more", ids[200:], codes[200:], 20)
+    change_index(tmp_path / "index", add=more)
+    with pytest.raises(AlreadyDone):
+        change_index(tmp_path / "index", add=more)
+    change_index(tmp_path / "index", remove=ids[200:])
+    change_index(tmp_path / "index", add=more)  # they had been removed
+    assert len(open_index(tmp_path / "index")) == 300
+
+
+def test_a_reader_keeps_the_version_that_it_opened(
+    tmp_path: Path, drawn: tuple[list[str], Codes]
+) -> None:
+    ids, codes = drawn
+    before = make_index(tmp_path, ids, codes, 20)
+    expected = make_index(tmp_path / "fresh", ids, codes, 20)
+    change_index(tmp_path / "index", remove=ids[:100])
+    same(before, expected, codes[:20])
+    assert len(open_index(tmp_path / "index")) == 200
+
+
+@pytest.mark.parametrize(
+    ("add", "remove", "complaint"),
+    [
+        (None, [], "nothing to change"),
+        (None, ["none"], "'none' is not an id"),
+        (slice(100, 120), [], "20 rows repeat an id"),
+    ],
+)
+def test_what_cannot_be_changed_leaves_the_index_alone(
+    tmp_path: Path,
+    drawn: tuple[list[str], Codes],
+    add: slice | None,
+    remove: list[str],
+    complaint: str,
+) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids[:200], codes[:200], 20)
+    before = (tmp_path / "index" / MANIFEST).read_bytes()
+    more = add and write_codes(tmp_path / "more", ids[add], codes[add], 20)
+    with pytest.raises(SchnRayError, match=complaint):
+        change_index(tmp_path / "index", more, remove)
+    assert (tmp_path / "index" / MANIFEST).read_bytes() == before
+    assert sorted(p.name for p in (tmp_path / "index").iterdir()) == ["1", MANIFEST]
+
+
+def test_all_rows_cannot_be_removed(tmp_path: Path, drawn: tuple[list[str], Codes]) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids, codes, 20)
+    with pytest.raises(SchnRayError, match="holds no codes"):
+        change_index(tmp_path / "index", remove=ids)
+    assert len(open_index(tmp_path / "index")) == 300
+
+
+def test_codes_of_another_model_are_not_added(
+    tmp_path: Path, drawn: tuple[list[str], Codes]
+) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids, codes, 20)
+    wide = write_codes(tmp_path / "wide", ["x"], np.zeros((1, 4), np.uint8), 32, parts=1)
+    with pytest.raises(SchnRayError, match="coded by another model"):
+        change_index(tmp_path / "index", add=wide)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from schn_ray.core import directories
+from schn_ray.retrieval.index import build
+from schn_ray.retrieval.index.build import change_index
+before = getattr({module}, {name!r})
+def killed(*arguments):
+    if {after}:
+        before(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr({module}, {name!r}, killed)
+change_index(Path(sys.argv[1]), remove=sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "after", "rows"),
+    [
+        ("build", "write_lists", False, 300),
+        ("directories", "write_json", False, 300),
+        ("directories", "write_json", True, 200),
+    ],
+)
+def test_killed_and_run_again(
+    tmp_path: Path,
+    drawn: tuple[list[str], Codes],
+    module: str,
+    name: str,
+    after: bool,
+    rows: int,
+) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids, codes, 20)
+    code = KILLED.format(module=module, name=name, after=after)
+    arguments = [sys.executable, "-c", code, str(tmp_path / "index"), *ids[:100]]
+    assert subprocess.run(arguments, env=os.environ, check=False).returncode == -9
+    assert len(open_index(tmp_path / "index")) == rows
+    try:
+        change_index(tmp_path / "index", remove=ids[:100])
+    except AlreadyDone:
+        assert rows == 200
+    index = open_index(tmp_path / "index")
+    same(index, make_index(tmp_path / "fresh", ids[100:], codes[100:], 20), codes[:20])
+    verify_index(tmp_path / "index")
+
+
+def test_one_changes_it_at_a_time(
+    tmp_path: Path, drawn: tuple[list[str], Codes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids, codes, 20)
+    begun, may_end, write = threading.Event(), threading.Event(), index_build.write_lists
+
+    def slow(*arguments: object) -> object:
+        begun.set()
+        may_end.wait(60)
+        return write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(index_build, "write_lists", slow)
+    first = threading.Thread(target=change_index, args=(tmp_path / "index", None, ids[:50]))
+    first.start()
+    begun.wait(60)
+    with pytest.raises(SchnRayError, match="another process is writing"):
+        change_index(tmp_path / "index", remove=ids[50:60])
+    may_end.set()
+    first.join()
+    assert len(open_index(tmp_path / "index")) == 250

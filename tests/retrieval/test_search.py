@@ -1,0 +1,108 @@
+"""Searches as typed: by images, ids and codes, near and within; what they print."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.service import write_gallery
+from support.users import Run
+
+from schn_ray.models.hasher import load
+from schn_ray.retrieval.index.index import open_index
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gallery(tmp_path_factory.mktemp("search"))
+
+
+def test_images_ids_and_codes_at_once(schn_ray: Run, gallery: Path) -> None:
+    index, photo = gallery / "index", gallery / "photos" / "cat" / "004.png"
+    code = load(gallery / "model").encode([photo])
+    model = ("--model", gallery / "model")
+    asked = [index, photo, *model, "--id", "cat/004.png", "--code", code[0].tobytes().hex()]
+    answer = schn_ray("search", *asked, "-k", 6, "--json")
+    assert answer.code == 0, answer.err
+    by_image, by_id, by_code = json.loads(answer.out)
+    expected = open_index(index).search(code, 7)
+    assert [hit["id"] for hit in by_image["hits"]] == expected.ids(0)[:6]
+    assert by_code["hits"] == by_image["hits"]
+    others = [id for id in expected.ids(0) if id != "cat/004.png"]
+    assert [hit["id"] for hit in by_id["hits"]] == others[:6]
+    assert by_image["tied"] == open_index(index).search(code, 6).tied[0]
+
+
+def test_a_radius_counts_all_and_shows_k(schn_ray: Run, gallery: Path) -> None:
+    index = open_index(gallery / "index")
+    within = index.within(index.codes(np.array([index.find("cat/004.png")])), 4)
+    asked = ("search", gallery / "index", "--id", "cat/004.png", "-r", 4, "--json")
+    (found,) = json.loads(schn_ray(*asked).out)
+    others = [id for id in within.ids(0) if id != "cat/004.png"]
+    assert [hit["id"] for hit in found["hits"]] == others
+    assert found["found"] == len(others) > 2
+    (few,) = json.loads(schn_ray(*asked, "-k", 2).out)
+    assert [hit["id"] for hit in few["hits"]] == others[:2]
+    assert few["found"] == len(others)
+
+
+def test_paths_only_for_pipes(schn_ray: Run, gallery: Path) -> None:
+    answer = schn_ray(
+        "search", gallery / "index", "--id", "cat/004.png", "--id", "cat/005.png", "-k", 39, "-f"
+    )
+    paths = answer.out.splitlines()
+    assert sorted(paths) == sorted(str(p) for p in (gallery / "photos").rglob("*.png"))
+
+
+def test_pictures_as_a_page(schn_ray: Run, gallery: Path, tmp_path: Path) -> None:
+    page = tmp_path / "found.html"
+    asked = ("search", gallery / "index", "--id", "cat/004.png", "-k", 5, "--html", page)
+    assert schn_ray(*asked).code == 0
+    assert page.read_text().count("<img") == 6
+    code = "00" * 2
+    assert schn_ray("search", gallery / "index", "--code", code, "--html", page).code == 0
+    assert page.read_text().count("<img") == 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ((), "nothing to look for"),
+        (("photo.png",), "--model RUN is missing"),
+        (("--id", "none"), "'none' is not an id"),
+        (("--code", "abc"), "not hexadecimal"),
+        (("--code", "00"), "wanted 4 hexadecimal digits"),
+        (("--code", "00ff"), "beyond the 12"),
+        (("--queries", "codes"), "--queries CODES and --out DIR go together"),
+    ],
+)
+def test_mistakes_are_explained(
+    schn_ray: Run, gallery: Path, asked: tuple[str, ...], complaint: str
+) -> None:
+    answer = schn_ray("search", gallery / "index", *asked)
+    assert (answer.code, complaint in answer.err) == (2, True), answer.err
+
+
+def test_an_index_is_built_described_changed_and_verified(
+    schn_ray: Run, gallery: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    assert schn_ray("index", gallery / "codes", "--out", out).code == 0
+    info = json.loads(schn_ray("index", out, "--info", "--json").out)
+    assert (info["rows"], info["bits"], info["scan"]) == (40, 12, "all distinct codes")
+    assert "are sound" in schn_ray("index", out, "--verify").out
+    (tmp_path / "ids.txt").write_text("cat/001.png\ndog & co/002.png\n")
+    answer = schn_ray("index", out, "--remove", tmp_path / "ids.txt")
+    assert (answer.code, "rows: 38" in answer.out) == (0, True), answer.err
+    answer = schn_ray("index", out, "--add", gallery / "codes")
+    assert (answer.code, "38 rows repeat an id" in answer.err) == (2, True)
+    assert schn_ray("index", out).code == 2
+    assert schn_ray("index", out, "--out", out, "--info").code == 2
+
+
+def test_duplicates_as_typed(schn_ray: Run, gallery: Path, tmp_path: Path) -> None:
+    answer = schn_ray("duplicates", gallery / "index", "-r", 2, "--out", tmp_path / "g", "--json")
+    counted = json.loads(answer.out)
+    assert (counted["rows"], counted["groups"] > 0) == (40, True)
+    assert schn_ray("duplicates", gallery / "codes", "--out", tmp_path / "g").code == 0
+    assert schn_ray("duplicates", gallery / "codes", "-r", 9, "--out", tmp_path / "g").code == 2

@@ -1,0 +1,145 @@
+"""The search page in a real browser, used as a person does."""
+
+import base64
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.service import served, write_gallery
+
+from schn_ray.models.hasher import load
+from schn_ray.retrieval.config import ServeConfig
+from schn_ray.retrieval.index.index import open_index
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+DROP = """([name, data]) => {
+    const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name));
+    for (const kind of ["dragenter", "dragover", "drop"]) {
+        const event = new DragEvent(kind, { dataTransfer: transfer, bubbles: true });
+        document.getElementById("drop").dispatchEvent(event);
+    }
+}"""
+LOADED = """() => {
+    const pictures = [...document.querySelectorAll("#results img")];
+    const seen = pictures.filter((p) => p.getBoundingClientRect().top < innerHeight);
+    return seen.length > 0 && seen.every((p) => p.complete && p.naturalWidth > 0);
+}"""
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gallery(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def address(gallery: Path) -> Iterator[str]:
+    with served(gallery, ServeConfig()) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture
+def page(browser, address: str):  # type: ignore[no-untyped-def]
+    opened = browser.new_page()
+    opened.set_default_timeout(30_000)
+    problems: list[str] = []
+    elsewhere: list[str] = []
+    opened.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("request", lambda r: elsewhere.append(r.url))
+    opened.goto(address)
+    # a function, as the page's own policy refuses what must be evaluated anew at each look
+    opened.wait_for_function("() => document.getElementById('about').textContent")
+    opened.problems = problems
+    yield opened
+    own = (address, "blob:", "data:")
+    assert [url for url in elsewhere if not url.startswith(own)] == []
+    opened.close()
+
+
+def drop(page, name: str, data: bytes) -> None:  # type: ignore[no-untyped-def]
+    page.evaluate(DROP, [name, base64.b64encode(data).decode()])
+
+
+def results(page) -> list[str]:  # type: ignore[no-untyped-def]
+    page.wait_for_selector("#results:not(.old)", state="attached")
+    return page.eval_on_selector_all("#results img", "all => all.map((p) => p.alt)")
+
+
+def test_drop_an_image_then_click_a_result_then_move_the_slider(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
+    photo = gallery / "photos" / "dog & co" / "007.png"
+    drop(page, "mine.png", photo.read_bytes())
+    page.wait_for_function(LOADED)
+    index, codes = open_index(gallery / "index"), load(gallery / "model").encode([photo])
+    expected = index.search(codes, 40)
+    assert results(page) == expected.ids(0)
+    assert page.text_content("#looking") == "Images like mine.png"
+    assert page.text_content("#status") == "The nearest 40 of 40"
+    near = page.eval_on_selector_all("#results .distance", "all => all.map((d) => d.textContent)")
+    assert near[0] == "same code"
+    assert near[-1] == f"{expected.distances[0, -1]} bits"
+
+    clicked = expected.ids(0)[3]
+    page.click(f'#results button[title="More like {clicked}"]')
+    page.wait_for_function("() => document.getElementById('status').textContent.includes('39')")
+    assert clicked not in results(page)
+    assert page.text_content("#looking") == f"More like {clicked}"
+    page.wait_for_function("() => document.getElementById('query').naturalWidth > 0")
+
+    code = index.codes(expected.rows[0, 3:4])
+    radius = int(index.search(code, 6).distances[0, -1])
+    page.focus("#radius")
+    page.keyboard.press("Home")
+    for _ in range(radius):
+        page.keyboard.press("ArrowRight")
+    within = [id for id in index.within(code, radius).ids(0) if id != clicked]
+    page.wait_for_function(
+        "n => document.querySelectorAll('#results li').length === n", arg=len(within)
+    )
+    assert results(page) == within
+    assert len(within) >= 5
+    assert page.text_content("#bits") in (f"{radius} bits", f"{radius} bit")
+    assert page.problems == []
+
+
+def test_what_is_not_an_image_is_said(page) -> None:  # type: ignore[no-untyped-def]
+    drop(page, "notes.txt", b"not an image")
+    page.wait_for_selector("#status.wrong")
+    assert "the image cannot be used: not an image" in page.text_content("#status")
+    assert results(page) == []
+
+
+def test_choosing_a_file_with_the_keyboard(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    page.set_input_files("#file", gallery / "photos" / "cat" / "000.png")
+    page.wait_for_function(LOADED)
+    assert "cat/000.png" in results(page)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_sticks_out(  # type: ignore[no-untyped-def]
+    page, gallery: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    drop(page, "x" * 200 + ".png", (gallery / "photos" / "cat" / "001.png").read_bytes())
+    page.wait_for_function(LOADED)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert light == (scheme == "light")
+    page.screenshot(path=tmp_path / "page.png")

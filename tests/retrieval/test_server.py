@@ -1,0 +1,240 @@
+"""The JSON API over real HTTP: what it answers, and what it refuses."""
+
+import http.client
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.image_files import encode_image
+from support.models import write_model
+from support.service import served, write_gallery
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.models.hasher import load
+from schn_ray.retrieval.config import ServeConfig
+from schn_ray.retrieval.index.index import open_index
+from schn_ray.retrieval.server.service import open_service
+
+LIMITS = ServeConfig(max_bytes=12_000_000, max_pixels=1_000_000, max_results=30)
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gallery(tmp_path_factory.mktemp("gallery"))
+
+
+@pytest.fixture(scope="module")
+def port(gallery: Path) -> Iterator[int]:
+    with served(gallery, LIMITS) as port:
+        yield port
+
+
+class Client:
+    """Speaks HTTP without tidying up what it is told to ask."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def __call__(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            names = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, names)
+            answer = connection.getresponse()
+            return answer.status, answer.read(), {k.lower(): v for k, v in answer.getheaders()}
+        finally:
+            connection.close()
+
+    def search(self, asked: dict[str, Any]) -> tuple[int, Any]:
+        body = json.dumps(asked).encode()
+        status, answer, _ = self("POST", "/search", body, content_type="application/json")
+        return status, json.loads(answer)
+
+
+@pytest.fixture
+def ask(port: int) -> Client:
+    return Client(port)
+
+
+def bomb() -> bytes:
+    """Return a PNG of a few KB whose header says 30,000 x 30,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1_000_000), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels)
+
+
+def test_an_image_finds_what_the_index_says(ask: Client, gallery: Path) -> None:
+    photo = gallery / "photos" / "cat" / "003.png"
+    status, body, headers = ask("POST", "/search?k=7", photo.read_bytes())
+    found = json.loads(body)
+    codes = load(gallery / "model").encode([photo])
+    expected = open_index(gallery / "index").search(codes, 7)
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert [hit["id"] for hit in found["hits"]] == expected.ids(0)
+    assert [hit["distance"] for hit in found["hits"]] == expected.distances[0].tolist()
+    assert (found["tied"], found["rows"], found["bits"]) == (int(expected.tied[0]), 40, 12)
+    assert ask.search({"code": found["code"], "k": 7})[1]["hits"] == found["hits"]
+    assert str(gallery) not in body.decode()  # where images lie is nobody's business
+
+
+def test_more_like_an_id_leaves_itself_out(ask: Client, gallery: Path) -> None:
+    status, found = ask.search({"id": "dog & co/001.png", "radius": 12, "k": 30})
+    assert (status, found["found"], len(found["hits"])) == (200, 39, 30)
+    assert "dog & co/001.png" not in [hit["id"] for hit in found["hits"]]
+    distances = [hit["distance"] for hit in found["hits"]]
+    assert distances == sorted(distances)
+    _, near = ask.search({"id": "dog & co/001.png", "radius": distances[3]})
+    assert near["found"] == sum(d <= distances[3] for d in distances)
+
+
+def test_thumbnails_are_of_indexed_images(ask: Client, gallery: Path) -> None:
+    status, body, headers = ask("GET", f"/image/{quote('dog & co/001.png')}")
+    assert (status, headers["content-type"]) == (200, "image/png")
+    shown = np.asarray(Image.open(io.BytesIO(body)))
+    photo = np.asarray(Image.open(gallery / "photos" / "dog & co" / "001.png"))
+    np.testing.assert_array_equal(shown, photo)
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "none.png",
+        "../model/hasher.yaml",
+        "%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "..%2f..%2f..%2fetc%2fpasswd",
+        "/etc/passwd",
+        "cat/../cat/001.png",
+        "cat/001.png%00",
+        "file:///etc/passwd",
+        "http://127.0.0.1/",
+        "%ff%fe",
+        "",
+    ],
+)
+def test_no_other_file_is_shown(ask: Client, id: str) -> None:
+    status, body, _ = ask("GET", f"/image/{id}")
+    assert status == 404
+    assert b"root:" not in body
+
+
+def test_an_image_that_went_away(ask: Client, gallery: Path) -> None:
+    photo = gallery / "photos" / "cat" / "019.png"
+    kept = photo.read_bytes()
+    photo.unlink()
+    try:
+        status, body, _ = ask("GET", "/image/cat/019.png")
+    finally:
+        photo.write_bytes(kept)
+    assert (status, b"not there any more" in body) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "why"),
+    [
+        ("/search", b"x" * 10_000_000, 415, "not an image"),
+        ("/search", b"x" * 13_000_000, 413, "more than 12,000,000 bytes"),
+        ("/search", bomb(), 415, "more than max_pixels = 1,000,000"),
+        ("/search", encode_image()[:60], 415, "damaged"),
+        ("/search", b"", 400, "empty"),
+        ("/search?k=0", encode_image(), 400, "k is '0'"),
+        ("/search?k=31", encode_image(), 400, "1 to 30"),
+        ("/search?k=9999999999999999999", encode_image(), 400, "k is"),
+        ("/search?radius=-1", encode_image(), 400, "radius is '-1'"),
+        ("/search?radius=two", encode_image(), 400, "radius is 'two'"),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else str(value),
+)
+def test_bad_images_and_numbers(ask: Client, path: str, body: bytes, status: int, why: str) -> None:
+    found, answer, _ = ask("POST", path, body)
+    assert (found, why in json.loads(answer)["error"]) == (status, True), answer
+
+
+def test_a_long_body_without_a_length(ask: Client) -> None:
+    pieces = (b"x" * 1_000_000 for _ in range(20))
+    try:
+        status, _, _ = ask("POST", "/search", pieces, transfer_encoding="chunked")
+    except (BrokenPipeError, ConnectionResetError):
+        return  # hung up before all was sent: as good
+    assert status == 413
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        [],
+        {"id": 3},
+        {"id": "cat/001.png", "code": "0000"},
+        {"id": "cat/001.png", "url": "http://127.0.0.1/"},
+        {"id": "cat/001.png", "k": True},
+        {"id": "cat/001.png", "k": None},
+        {"id": "cat/001.png", "k": 2.5},
+        {"code": "00"},
+        {"code": "zzzz"},
+        {"code": "00ff"},
+    ],
+    ids=str,
+)
+def test_bad_requests(ask: Client, asked: Any) -> None:
+    status, answer = ask.search(asked)
+    assert (status, bool(answer["error"])) == (400, True)
+
+
+def test_an_unknown_id_and_a_body_that_is_no_json(ask: Client) -> None:
+    assert ask.search({"id": "../cat/001.png"})[0] == 404
+    assert ask("POST", "/search", b"{", content_type="application/json")[0] == 400
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
+def test_wrong_methods(ask: Client, method: str) -> None:
+    assert ask(method, "/search")[0] == 405
+
+
+def test_other_hosts_and_other_sites(ask: Client) -> None:
+    assert ask("GET", "/healthz", host="evil.example:80")[0] == 400
+    assert ask("POST", "/search", encode_image(), sec_fetch_site="cross-site")[0] == 403
+    assert ask("GET", "/healthz", host="localhost:80")[0] == 200
+
+
+def test_health_page_and_headers(ask: Client) -> None:
+    status, body, headers = ask("GET", "/healthz")
+    assert (status, json.loads(body)["index_rows"]) == (200, 40)
+    for path, kind in (("/", "text/html"), ("/search.js", "text/javascript")):
+        status, body, headers = ask("GET", path)
+        assert (status, headers["content-type"].split(";")[0]) == (200, kind)
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert b"http" not in body.replace(b"<!doctype html>", b"")  # nothing from elsewhere
+
+
+def test_metrics_count_by_route_and_status(gallery: Path) -> None:
+    with served(gallery, ServeConfig()) as port:
+        ask = Client(port)
+        for _ in range(3):
+            ask("GET", "/image/none")
+        ask("GET", "/elsewhere/of/any/name")
+        lines = ask("GET", "/metrics")[1].decode().splitlines()
+    assert 'schn_ray_requests_total{route="/image",status="404"} 3' in lines
+    assert 'schn_ray_requests_total{route="other",status="404"} 1' in lines
+    assert 'schn_ray_request_seconds_bucket{route="/image",le="+Inf"} 3' in lines
+    assert "schn_ray_index_rows 40" in lines
+
+
+def test_another_model_is_refused(gallery: Path, tmp_path: Path) -> None:
+    with pytest.raises(SchnRayError, match="another model"):
+        open_service(gallery / "index", write_model(tmp_path / "m", seed=1), ServeConfig())

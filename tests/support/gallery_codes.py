@@ -1,0 +1,55 @@
+"""Codes as encode writes them, drawn at random, and an index of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schn_ray.core.directories import new_directory
+from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.index import Index, open_index
+
+Codes = NDArray[np.uint8]
+
+
+def draw_codes(rng: np.random.Generator, n: int, bits: int, distinct: int) -> Codes:
+    """Draw n packed codes; at most ``distinct`` differ, half of them by few bits."""
+    ones = rng.random((distinct, bits)) < rng.choice([0.5, 0.02], (distinct, 1))
+    pool = np.packbits(ones, axis=1, bitorder="little")
+    return pool[rng.integers(0, distinct, n)]
+
+
+def draw_ids(rng: np.random.Generator, n: int) -> list[str]:
+    return [f"{'äz/ '[i % 4]}{i}" for i in rng.permutation(n)]  # not in order, not only ASCII
+
+
+def write_codes(folder: Path, ids: list[str], codes: Codes, bits: int, parts: int = 3) -> Path:
+    width = -(-bits // 8)
+    made_from = {"model": "m0del", "source": "s"}
+    with new_directory(folder, "codes", {"bits": bits}, made_from) as draft:
+        for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
+            some = [ids[i] for i in rows]
+            packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
+            columns = {"id": some, "uri": [f"file:{i}" for i in some], "code": packed}
+            schema = pa.schema(
+                [("id", pa.string()), ("uri", pa.string()), ("code", pa.binary(width))]
+            )
+            table = pa.table(columns, schema=schema)
+            pq.write_table(table, draft.path / f"part-{number:05}.parquet")
+    return folder
+
+
+def make_index(folder: Path, ids: list[str], codes: Codes, bits: int, parts: int = 3) -> Index:
+    build_index(write_codes(folder / "codes", ids, codes, bits, parts), folder / "index")
+    return open_index(folder / "index")
+
+
+def draw_clustered(
+    rng: np.random.Generator, n: int, bits: int, centres: int = 20, flips: float = 0.05
+) -> Codes:
+    """Draw n packed codes around a few centres, as supervised codes lie."""
+    middles = rng.random((centres, bits)) < 0.5
+    ones = middles[rng.integers(0, centres, n)] ^ (rng.random((n, bits)) < flips)
+    return np.packbits(ones, axis=1, bitorder="little")

@@ -1,0 +1,46 @@
+"""The web application on a free port of this machine, without Ray."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from schn_ray.data.config import SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.retrieval.config import EncodeConfig, ServeConfig
+from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.server.app import application
+from schn_ray.retrieval.server.service import open_service
+from support.image_files import write_tree
+from support.models import write_model
+from support.processes import wait_for
+
+
+def write_gallery(folder: Path) -> Path:
+    """Write photos, a model that nobody trained, their codes and their index."""
+    photos = write_tree(folder / "photos", {"cat": 20, "dog & co": 20})
+    write_model(folder / "model")
+    source = open_source(str(photos), SourceConfig())
+    encode(source, folder / "model", folder / "codes", EncodeConfig())
+    build_index(folder / "codes", folder / "index")
+    return folder
+
+
+@contextmanager
+def served(gallery: Path, config: ServeConfig) -> Iterator[int]:
+    """Serve a gallery; the block gets the port."""
+    app = application(open_service(gallery / "index", gallery / "model", config))
+    with socket.create_server((config.host, 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        wait_for(lambda: server.started, 30)
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(30)

@@ -1,0 +1,201 @@
+"""What a search leaves: the winner confirmed, settings to train with, a table, a page."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from schn_ray.core.settings import validated
+from schn_ray.report.tuning import REPORT, panels, report_search
+from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.tuning import confirm
+from schn_ray.tuning.confirm import Confirmation
+from schn_ray.tuning.results import (
+    best_rows,
+    count_search,
+    importances,
+    iterations_saved,
+    seconds_beside_training,
+    verdict,
+    write_results,
+)
+from schn_ray.tuning.space import Space, base_config
+from schn_ray.tuning.study import Outcome, Row, Search, ranked
+
+HOSTILE = "<script>alert(1)</script>"
+SPACE: dict[str, Any] = {
+    "preset": "digits",
+    "parameters": {
+        "loss.quantization": {"log": [0.1, 100]},
+        "codes.update": {"choices": [True, False]},
+        "codes.alpha": {"linear": [0, 4], "when": {"codes.update": True}},
+        "bits": {"integer": [16, 64], "step": 16},
+    },
+    "sampler": "random",
+    "pruning": {"grace": 1, "factor": 3},
+}
+
+
+def searched(path: Path, trials: int = 8, **changed: Any) -> Search:
+    """Search with figures that only the quantization's weight decides; one trial fails."""
+    path.mkdir(exist_ok=True)
+    space = validated(Space, SPACE | changed)
+    search = Search(path, space, base_config(space, None, None, ()))
+    sitting = search.sat(None, 0, 2)
+    for _ in range(trials):
+        proposal = search.propose()
+        assert proposal
+        score = 0.9 - 0.1 * abs(math.log10(proposal.values["loss.quantization"]))
+        outcome = Outcome("complete", {"validation_map": score}, "", 8, 10.0)
+        outcome.figures["bits"] = float(proposal.values["bits"])
+        if proposal.number == 3:
+            outcome = Outcome("failed", {}, HOSTILE, 2, 3.0)
+        elif proposal.number > 0 and search.heard(proposal.number, 1, score):
+            outcome = Outcome("pruned", {}, "", 1, 1.0)
+        search.finish(proposal.number, outcome)
+    search.sat(sitting, 60.0, 2)
+    return search
+
+
+def row(number: int, score: float) -> Row:
+    return Row("complete", {"validation_map": score}, number=number, values={"bits": 16 + number})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_gain_is_that_of_a_paired_t_test(seed: int) -> None:
+    a, b = np.random.default_rng(seed).normal(0.5, 0.05, (2, 4 + seed))
+    found = confirm.gain(a.tolist(), b.tolist())
+    assert found
+    wanted = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    assert found.is_one == (wanted.low > 0)
+
+
+def test_a_gain_of_one_pair_has_no_interval() -> None:
+    assert confirm.gain([0.5], [0.6]) is None
+
+
+def test_candidates_are_close_and_few() -> None:
+    rows = [row(0, 0.5), row(1, 0.695), row(2, 0.7), row(3, 0.691), row(4, 0.692), row(5, 0.6)]
+    assert [r.number for r in confirm.candidates(rows, 0.01)] == [2, 1, 4]
+    assert [r.number for r in confirm.candidates(rows, 0.001)] == [2]
+
+
+def test_seeds_are_fresh_and_places_are_apart() -> None:
+    base = train_config("digits", None, ("seed=7",))
+    deciding, judging = confirm.deciding_seeds(base, 3), confirm.judging_seeds(base, 3)
+    assert not {base.seed} & {*deciding, *judging}
+    assert not {*deciding} & {*judging}
+    jobs = confirm.jobs("s", base, [row(0, 0.5), row(4, 0.6)], judging)
+    assert len({job.place.run for job in jobs}) == 6
+    assert [(job.config.seed, job.config.bits) for job in jobs[:2]] == [(11, 16), (11, 20)]
+
+
+def test_the_verdict_says_what_is_known(tmp_path: Path) -> None:
+    search = searched(tmp_path)
+    gain, loss = (
+        confirm.gain([0.5, 0.51, 0.5], [0.6, 0.6, 0.61]),
+        confirm.gain([0.5, 0.6], [0.6, 0.5]),
+    )
+    assert "not confirmed" in verdict(search, None)[0]
+    assert "found nothing better" in verdict(search, Confirmation(0, {}))[0]
+    said = verdict(search, Confirmation(2, {}, gain, loss))
+    assert said[-2:] == [
+        "on validation the winner is better",
+        "on test queries the winner is not better beyond chance",
+    ]
+
+
+def test_the_file_of_settings_trains_as_the_winner_did(tmp_path: Path) -> None:
+    search = searched(tmp_path / "s")
+    write_results(tmp_path / "s", search, None)
+    (best,) = best_rows(search, None)
+    scores = [r.figures["validation_map"] for r in search.rows() if r.state == "complete"]
+    assert best.figures["validation_map"] == max(scores)
+    config = train_config("schn-plus", tmp_path / "s" / "best.yaml")
+    values = config.model_dump()
+    assert values["loss"]["quantization"] == best.values["loss.quantization"]
+    untouched = values | {"bits": 32}
+    untouched["loss"] = values["loss"] | {"quantization": 10.0}
+    untouched["codes"] = values["codes"] | {"alpha": 2.0, "update": True}
+    assert validated(TrainConfig, untouched) == search.base
+
+
+def test_a_confirmed_winner_that_was_not_first_is_written(tmp_path: Path) -> None:
+    search = searched(tmp_path)
+    write_results(tmp_path, search, Confirmation(0, {0: 0.8, 2: 0.7}))
+    values = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    assert values["loss"]["quantization"] == 10.0
+    assert json.loads((tmp_path / "confirmed.json").read_text())["winner"] == 0
+
+
+def test_the_table_and_the_counts(tmp_path: Path) -> None:
+    search = searched(tmp_path)
+    write_results(tmp_path, search, None)
+    lines = list(csv.DictReader((tmp_path / "trials.csv").open()))
+    assert [line["trial"] for line in lines] == [str(n) for n in range(8)]
+    assert lines[3]["reason"] == HOSTILE
+    assert all((line["codes.alpha"] == "") == (line["codes.update"] == "false") for line in lines)
+    states = [line["state"] for line in lines]
+    counts = count_search(search, None, 0)
+    assert counts["pruned"] == states.count("pruned") > 0
+    assert counts["complete"] == states.count("complete")
+    assert iterations_saved(search) == 7 * states.count("pruned")  # one of eight was run
+    trained = 10 * states.count("complete") + states.count("pruned") + 3
+    assert seconds_beside_training(search) == pytest.approx((120 - trained) / 8)
+
+
+def test_importance_finds_what_decides(tmp_path: Path) -> None:
+    search = searched(tmp_path, 25, pruning=None)
+    shares = importances(search, "validation_map")
+    assert max(shares, key=lambda key: shares[key]) == "loss.quantization"
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_the_page_shows_all_and_believes_nothing(tmp_path: Path) -> None:
+    search = searched(tmp_path)
+    gain = confirm.gain([0.5, 0.51], [0.6, 0.62])
+    winner = ranked(search.rows())[0].number
+    report_search(tmp_path, "digits", search, Confirmation(winner, {}, gain, None))
+    page = (tmp_path / REPORT).read_text()
+    assert HOSTILE not in page
+    assert "&lt;script&gt;" in page
+    titles = ["History", "Parallel coordinates", "Trials at each rung", *SPACE["parameters"]]
+    for title in titles:
+        assert f"<h3>{title}</h3>" in page
+    assert "+0.1050" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    report_search(tmp_path, "digits", search, Confirmation(winner, {}, gain, None))
+    assert (tmp_path / REPORT).read_text() == page
+
+
+def test_several_objectives_have_a_front_and_a_file_each(tmp_path: Path) -> None:
+    search = searched(tmp_path, 12, objectives=["validation_map", "bits"], pruning=None)
+    write_results(tmp_path, search, None)
+    numbers = [r.number for r in best_rows(search, None)]
+    assert len(numbers) > 1
+    assert len(list((tmp_path / "pareto").iterdir())) == len(numbers)
+    assert not (tmp_path / "best.yaml").exists()
+    assert "Front: validation mAP and bits of a code" in [
+        panel.title for panel in panels(search, search.rows())
+    ]
+    report_search(tmp_path, "digits", search, None)
+    assert "Pareto front" in (tmp_path / REPORT).read_text()
+
+
+def test_a_search_in_which_all_failed_has_a_page_too(tmp_path: Path) -> None:
+    space = validated(Space, SPACE)
+    search = Search(tmp_path, space, base_config(space, None, None, ()))
+    proposal = search.propose()
+    assert proposal
+    search.finish(proposal.number, Outcome("failed", {}, "no memory"))
+    write_results(tmp_path, search, None)
+    report_search(tmp_path, "digits", search, None)
+    assert "no memory" in (tmp_path / REPORT).read_text()
+    assert not (tmp_path / "best.yaml").exists()

@@ -1,0 +1,185 @@
+"""A search space is refused before anything starts, with the line that is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.settings import validated
+from schn_ray.training.config import train_config
+from schn_ray.tuning.space import (
+    Space,
+    base_config,
+    check_space,
+    read_space,
+    space_names,
+    starting_point,
+    value_of,
+    with_values,
+)
+
+GOOD: dict[str, Any] = {
+    "preset": "digits",
+    "parameters": {"loss.quantization": {"log": [0.1, 100]}},
+}
+
+
+def space(**changed: Any) -> Space:
+    return validated(Space, GOOD | changed)
+
+
+def complaint(found: Space, preset: str | None = None) -> str:
+    with pytest.raises(SchnRayError) as refused:
+        check_space(found, base_config(found, preset, None, ()))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_spaces_that_come_with_the_package_fit_every_preset(name: str) -> None:
+    found = read_space(name)
+    for preset in (None, "digits", "cifar10"):
+        check_space(found, base_config(found, preset, None, ()))
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_trial_0_is_as_published(name: str) -> None:
+    found = read_space(name)
+    base = base_config(found, None, None, ())
+    first = with_values(base, starting_point(found, base, 0))
+    published = train_config("schn")
+    assert (first.loss, first.codes) == (published.loss, published.codes)
+
+
+@pytest.mark.parametrize(
+    ("key", "domain", "message"),
+    [
+        ("loss.cycle_imag", {"log": [1, 2]}, "unknown setting 'loss.cycle_imag'; did you mean"),
+        ("loss", {"log": [1, 2]}, "unknown setting 'loss'"),
+        ("seed", {"integer": [0, 9]}, "its best value is luck"),
+        ("loss.cycle_image", {"linear": [2, 2]}, "is empty"),
+        ("loss.cycle_image", {"linear": [2, 1]}, "is empty"),
+        ("loss.cycle_image", {"log": [0, 1]}, "begins above 0"),
+        ("loss.cycle_image", {"linear": [-1, 1]}, "greater than or equal to 0"),
+        ("loss.cycle_image", {"linear": [0, 1], "step": 2}, "'step' belongs to 'integer'"),
+        ("bits", {"linear": [16, 64]}, "give it 'integer', not 'linear'"),
+        ("bits", {"integer": [16, 60], "step": 8}, "steps of 8 from 16 do not end at 60"),
+        ("codes.init", {"linear": [0, 1]}, "give it 'choices', not 'linear'"),
+        ("codes.update", {"integer": [0, 1]}, "give it 'choices', not 'integer'"),
+        ("codes.init", {"choices": ["zeros"]}, "two or more different choices"),
+        ("codes.init", {"choices": ["zeros", "zeros"]}, "two or more different choices"),
+        ("codes.init", {"choices": ["zeros", "ones"]}, "Input should be 'zeros', 'random'"),
+        ("bits", {"choices": ["16", "32"]}, "which a config reads as 16"),
+        ("schedule.patience", {"linear": [1, 5]}, "give it 'integer'"),
+        ("codes.alpha", {"linear": [0, 4], "when": {"codes.beta": 1}}, "not a parameter above it"),
+    ],
+)
+def test_a_parameter_that_training_would_refuse(
+    key: str, domain: dict[str, Any], message: str
+) -> None:
+    text = complaint(space(parameters={key: domain}))
+    assert message in text
+    assert key.split(".")[-1] in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"parameters": {}}, "nothing to search"),
+        ({"objectives": ["query_map"]}, "objective 'query_map' is not measured"),
+        ({"objectives": ["validation_map", "bits"]}, "the same in every trial"),
+        ({"objectives": ["validation_map", "validation_map"]}, "named twice"),
+        ({"pruning": {"grace": 8}}, "none would be stopped"),
+        ({"start": [{"loss.quantization": 1000}]}, "is not in log [0.1, 100]"),
+        ({"start": [{"bits": 16}]}, "'bits' is not a parameter of the space"),
+        ({"fixed": {"loss.quantization": 3}}, "both in parameters and fixed"),
+        ({"fixed": {"loss.quantisation": 3}}, "unknown setting 'loss.quantisation'"),
+    ],
+)
+def test_a_space_that_means_nothing(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(SchnRayError) as refused:
+        check_space(space(**changed), base_config(space(**changed), None, None, ()))
+    assert message in str(refused.value)
+
+
+def test_bits_alone_are_no_aim_and_two_aims_prune_nothing() -> None:
+    bits = {"bits": {"choices": [16, 32]}}
+    assert "wanted validation_map among them" in complaint(
+        space(parameters=bits, objectives=["bits"])
+    )
+    several = space(
+        parameters=bits, objectives=["validation_map", "bits"], pruning={"grace": 1, "factor": 3}
+    )
+    assert "pruning wants one objective" in complaint(several)
+
+
+def test_conditions_name_choices_that_exist() -> None:
+    alpha = {"linear": [0, 4], "when": {"codes.init": "ones"}}
+    parameters = {"codes.init": {"choices": ["zeros", "random"]}, "codes.alpha": alpha}
+    assert "wants codes.init = 'ones'" in complaint(space(parameters=parameters))
+    parameters = {
+        "codes.beta": {"linear": [0, 1]},
+        "codes.alpha": alpha | {"when": {"codes.beta": 1}},
+    }
+    assert "codes.beta, which has no choices" in complaint(space(parameters=parameters))
+
+
+def test_two_kinds_of_domain_and_unknown_words_are_refused() -> None:
+    with pytest.raises(SchnRayError, match="wanted one of log, linear, integer, choices"):
+        space(parameters={"bits": {"log": [1, 2], "linear": [1, 2]}})
+    with pytest.raises(SchnRayError, match="unknown setting 'prunning'; did you mean 'pruning'"):
+        space(prunning={})
+
+
+def test_an_inactive_parameter_has_no_value_and_keeps_the_base_s() -> None:
+    found = space(
+        parameters={
+            "codes.update": {"choices": [True, False]},
+            "codes.alpha": {"linear": [0, 4], "when": {"codes.update": True}},
+        },
+        start=[{}, {"codes.update": False}],
+    )
+    base = base_config(found, None, None, ())
+    assert starting_point(found, base, 0) == {"codes.update": True, "codes.alpha": 2.0}
+    values = starting_point(found, base, 1)
+    assert values == {"codes.update": False}
+    assert with_values(base, values).codes.alpha == base.codes.alpha
+
+
+def test_settings_of_the_command_win_but_not_over_what_is_searched() -> None:
+    found = space(fixed={"bits": 16, "schedule.epochs": 1})
+    base = base_config(found, None, None, ("bits=24",))
+    assert (base.bits, base.schedule.epochs, base.network.backbone) == (24, 1, "small")
+    assert base_config(found, "cifar10", None, ()).augment.pad == 4
+    with pytest.raises(SchnRayError, match="the space searches that setting"):
+        base_config(found, None, None, ("loss.quantization=3",))
+
+
+def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "preset: digits\nparameters:\n  schedule.learning_rate: {choices: [1e-4, 1e-3]}\n"
+    )
+    found = read_space(str(tmp_path / "s.yaml"))
+    check_space(found, base_config(found, None, None, ()))
+    assert found.parameters["schedule.learning_rate"].choices == (1e-4, 1e-3)
+
+
+def test_an_unknown_space_names_those_there_are() -> None:
+    with pytest.raises(SchnRayError, match="did you mean 'quick'"):
+        read_space("quik")
+
+
+def test_choices_may_be_lists() -> None:
+    found = space(parameters={"schedule.decay_after": {"choices": [[5, 7], [3]]}})
+    base = base_config(found, None, None, ())
+    check_space(found, base)
+    changed = with_values(base, {"schedule.decay_after": [3]})
+    assert changed.schedule.decay_after == (3,)
+    assert value_of(changed, "schedule.decay_after") == [3]
+
+
+def test_a_config_written_as_yaml_reads_back_the_same(tmp_path: Path) -> None:
+    base = with_values(train_config("digits"), {"schedule.learning_rate": 1.2345678901e-05})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(base.model_dump(mode="json")))
+    assert train_config("schn-plus", tmp_path / "c.yaml") == base

@@ -1,0 +1,144 @@
+"""One trial without Ray: stopped by a note, killed and gone on, failed with its reason."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from support.image_files import write_tree
+from support.users import TINY
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import is_finished, read_manifest
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare
+from schn_ray.models.hasher import fingerprint
+from schn_ray.training import state
+from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.training.recorder import read_metrics
+from schn_ray.tuning.objectives import encoding_cost
+from schn_ray.tuning.study import Outcome
+from schn_ray.tuning.trial import Place, place_of, run_trial, train_in_this_process
+
+Told = list[tuple[int, float]]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("trial")
+    tree = write_tree(folder / "images", {"cat": 16, "dog": 16, "owl": 16})
+    some_validated = PrepareConfig(validation_share=0.3)
+    prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
+    return str(folder / "store")
+
+
+def config(*settings: str) -> TrainConfig:
+    small = ("schedule.batch_size=8", "schedule.iterations=3", "schedule.epochs=1")
+    return train_config("digits", None, (*TINY, *small, *settings))
+
+
+def trial(store: str, place: Place, told: Told, *settings: str) -> Outcome:
+    def tell(iteration: int, score: float) -> None:
+        told.append((iteration, score))
+
+    objectives = ("validation_map", "encoding_cost")
+    return run_trial(config(*settings), store, place, tell, train_in_this_process, objectives)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    store: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Place, Outcome, Told]:
+    place, told = place_of(str(tmp_path_factory.mktemp("undisturbed")), 0), Told()
+    return place, trial(store, place, told), told
+
+
+def test_a_trial_tells_its_best_so_far(undisturbed: tuple[Place, Outcome, Told]) -> None:
+    place, outcome, told = undisturbed
+    lines = read_metrics(place.run)
+    maps = [line["validation_map"] for line in lines]
+    assert told == [(t, max(maps[:t])) for t in (1, 2, 3)]
+    assert (outcome.state, outcome.iterations) == ("complete", 3)
+    assert outcome.figures["validation_map"] == max(maps)
+    assert outcome.figures["bits"] == 12
+    assert read_manifest(Path(place.run), "run").counts["best_validation_map"] == max(maps)
+    assert not Path(place.run, "checkpoints").exists()
+
+
+def test_a_finished_trial_is_told_again_and_not_trained(
+    store: str, undisturbed: tuple[Place, Outcome, Told]
+) -> None:
+    place, outcome, told = undisturbed
+    again = Told()
+    written = Path(place.run, "manifest.json").stat().st_mtime_ns
+    assert trial(store, place, again).figures == outcome.figures
+    assert again == told
+    assert Path(place.run, "manifest.json").stat().st_mtime_ns == written
+
+
+def test_killed_after_any_iteration_it_goes_on_to_the_same_end(
+    store: str, undisturbed: tuple[Place, Outcome, Told], tmp_path: Path
+) -> None:
+    place = place_of(str(tmp_path), 7)
+
+    def killed(iteration: int, score: float) -> None:
+        if iteration == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(config(), store, place, killed, train_in_this_process, ())
+    assert not is_finished(Path(place.run))
+    checkpoint = Path(place.run, "checkpoints", "last.pt").stat().st_mtime_ns
+    told = Told()
+    outcome = trial(store, place, told)
+    assert told == undisturbed[2]
+    assert outcome.figures == undisturbed[1].figures
+    assert fingerprint(place.run) == fingerprint(undisturbed[0].run)
+    assert checkpoint
+
+
+def test_a_note_stops_it_after_the_iteration(store: str, tmp_path: Path) -> None:
+    place, told = place_of(str(tmp_path), 3), Told()
+
+    def tell(iteration: int, score: float) -> None:
+        told.append((iteration, score))
+        if iteration == 2:
+            Path(place.stop).touch()
+
+    outcome = run_trial(config(), store, place, tell, train_in_this_process, ())
+    assert (outcome.state, outcome.figures, outcome.iterations) == ("pruned", {}, 2)
+    assert [iteration for iteration, _ in told] == [1, 2]
+    assert sorted(p.name for p in Path(place.run).iterdir()) == ["metrics.jsonl", "request.json"]
+
+
+def test_settings_that_cannot_be_trained_are_an_outcome(store: str, tmp_path: Path) -> None:
+    broken = ("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
+    outcome = trial(store, place_of(str(tmp_path), 0), Told(), *broken)
+    assert outcome.state == "failed"
+    assert "is not finite" in outcome.reason
+    outcome = trial(store, place_of(str(tmp_path), 1), Told(), "network.backbone=no_such_net")
+    assert (outcome.state, "no_such_net" in outcome.reason) == ("failed", True)
+
+
+def test_a_full_disk_is_not_the_settings_fault(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = place_of(str(tmp_path), 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(state.Run, "save", full)
+        with pytest.raises(SchnRayError, match="No space left on device"):
+            trial(store, place, Told())
+    assert trial(store, place, Told()).state == "complete"
+
+
+def test_the_cost_of_a_network_is_that_of_its_layers() -> None:
+    import torch
+    from torch import nn
+
+    # by hand: 8x8 places x 5 outputs x 3x3x3 products and sums; then 5*64 x 7 of them
+    network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Flatten(), nn.Linear(320, 7))
+    assert encoding_cost(network, 8) == (2 * 64 * 5 * 27 + 2 * 320 * 7) / 1e6
+    assert torch.is_grad_enabled()
