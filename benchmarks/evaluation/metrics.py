@@ -121,7 +121,7 @@ class Peak(threading.Thread):
 def large(labels_file: Path, workers: int, bits: int, part_rows: int) -> dict[str, object]:
     from schn_ray.cluster.map_shards import RayShards
     from schn_ray.cluster.session import ray_session
-    from schn_ray.evaluation.metrics.gallery_histograms import Ranked, count
+    from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_relevant
 
     rows = csr_array(np.loadtxt(labels_file, dtype=np.uint8))
     rng = np.random.default_rng(0)
@@ -135,12 +135,12 @@ def large(labels_file: Path, workers: int, bits: int, part_rows: int) -> dict[st
             some = chosen[start : start + 50_000]
             flipped = centres[some] ^ (rng.random((len(some), bits)) < 0.1)
             codes[start : start + 50_000] = np.packbits(flipped, axis=1, bitorder="little")
-        sides.append(Ranked(np.arange(n), codes, rows[chosen]))
+        sides.append(LabelledCodes(np.arange(n), codes, rows[chosen]))
     with ray_session():
         peak = Peak()
         peak.start()
         started = time.monotonic()
-        h = count(*sides, bits, part_rows, RayShards("counting", workers))
+        h = count_relevant(*sides, bits, part_rows, RayShards("counting", workers))
         counted = time.monotonic() - started
         score = mean(average_precision(h.plain))
         seconds = time.monotonic() - started

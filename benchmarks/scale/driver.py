@@ -34,12 +34,12 @@ from schn_ray.core.directories import new_directory
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import decode, evaluation_view
 from schn_ray.data.shards.pending import find_pending
-from schn_ray.data.shards.receipts import Done, Receipt, plain, receipt_of
+from schn_ray.data.shards.receipts import Receipt, UnitReceipt, plain, receipt_of
 from schn_ray.data.shards.rows import Shard, cut, listing_sha256, units_of
 from schn_ray.data.sources import folder
 from schn_ray.data.sources import webdataset as tars
 from schn_ray.models.config import NetworkConfig
-from schn_ray.retrieval.code_files import Codes, read_receipts, write_part
+from schn_ray.retrieval.code_files import Codes, read_code_receipts, write_part
 
 SHARD_ROWS, FILE_ROWS = 2048, 65_536
 STAMP = "104857-1760000000000000000"
@@ -116,7 +116,7 @@ def files(rows: int) -> list[Shard]:
     listed = folder._images
     folder._images = lambda root: names
     try:
-        return folder.Folder("s3://bucket/photos", SHARD_ROWS).shards()
+        return folder.FolderSource("s3://bucket/photos", SHARD_ROWS).shards()
     finally:
         folder._images = listed
 
@@ -132,7 +132,7 @@ def tables(rows: int) -> list[Shard]:
 
 
 def receipt(shard: Shard) -> Receipt:
-    done = tuple(Done(unit, unit.rows) for unit in units_of(shard))
+    done = tuple(UnitReceipt(unit, unit.rows) for unit in units_of(shard))
     values = json.loads(json.dumps(plain(Receipt(shard.number, done))))
     return receipt_of(values)  # strings of its own, as when it is read from a part
 
@@ -157,7 +157,7 @@ def parts() -> list[str]:
         rows = PARTS * SHARD_ROWS
 
         def reading() -> None:
-            read_receipts(out)
+            read_code_receipts(out)
 
         lines.append(f"receipts of image files: {seconds(reading) / rows * 1e6:.2f} us a row")
         repeated = seconds(lambda: encode._put_repeated_ids_aside(out))
@@ -188,7 +188,7 @@ def written(out: Path, shards: list[Shard], bits: int, relaxed: bool) -> float:
             rng.integers(0, 256, (n, 32), np.uint8),
             rng.random((n, bits if relaxed else 0), np.float32).astype(np.float16),
         )
-        done = tuple(Done(unit, unit.rows) for unit in units_of(shard))
+        done = tuple(UnitReceipt(unit, unit.rows) for unit in units_of(shard))
         write_part(out, codes, Receipt(shard.number, done))
         size += (out / f"part-{shard.number:05}.parquet").stat().st_size
     return size / sum(shard.rows for shard in shards)
@@ -268,7 +268,7 @@ def reads_of_a_tar() -> str:
                     info = tarfile.TarInfo(member)
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
-        source = tars.Tars(str(path), SourceConfig())
+        source = tars.WebDataset(str(path), SourceConfig())
         (shard,) = source.shards()
         listing, Counted.reads = Counted.reads, 0
         tars.samples_of.cache_clear()  # a worker is another process

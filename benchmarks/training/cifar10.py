@@ -21,10 +21,10 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate
-from schn_ray.evaluation.results import read_measured
+from schn_ray.evaluation.results import read_figures
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 FROM_SCRATCH = (
     "network.backbone=small",
@@ -64,13 +64,13 @@ def measure(name: str, parquet: Path, out: Path, choose: bool, seed: int) -> dic
     _once(lambda: prepare(open_source(str(parquet), config.source), config, store))
     config = train_config("schn", None, (*FROM_SCRATCH, *VARIANTS[name], f"seed={seed}"))
     started = time.monotonic()
-    _once(lambda: train_here(config, store, run))
+    _once(lambda: train_locally(config, store, run))
     result = {"variant": name, "seed": seed, "minutes": round((time.monotonic() - started) / 60, 1)}
     if choose:
         return result | {"validation_map": read_metrics(run)[-1]["validation_map"]}
     evaluation = out / f"evaluation-{name}-{seed}"
     _once(lambda: evaluate(run, store, evaluation, EvaluateConfig()))
-    measured = read_measured(evaluation)
+    measured = read_figures(evaluation)
     return result | {"map": measured["map"], "gallery_codes": measured["gallery_codes"]}
 
 

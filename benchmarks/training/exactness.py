@@ -61,7 +61,7 @@ def train(workers: Workers, store: Path, settings: tuple[str, ...], dtype: torch
     training.Schn, Watched.dtype = Watched, dtype
     config = train_config("digits", None, settings)
     run = training.build_run(config, open_store(store), workers, torch.device("cpu"))
-    loop.train(run, lambda measured, best: None)
+    loop.train_run(run, lambda measured, best: None)
     return torch.stack(run.method.terms), run.table.packed
 
 

@@ -20,7 +20,7 @@ from schn_ray.cluster.tune import SearchBudget, tune
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import VALIDATION_MAP
-from schn_ray.tuning.results import as_text, planned_iterations, seconds_beside_training
+from schn_ray.tuning.results import planned_iterations, seconds_beside_training, study_text
 from schn_ray.tuning.space import Space, base_config, read_space
 from schn_ray.tuning.study import Search, ranked
 
@@ -71,7 +71,7 @@ def searched(space: Space, base: TrainConfig, store: Path, out: Path, effort: Se
     print(
         f"{minutes:.1f} minutes for the trials alone; beside its training a trial took {beside} s"
     )
-    print(as_text(out), flush=True)
+    print(study_text(out), flush=True)
 
 
 def compare(space: Space, whole: Space, base: TrainConfig, folder: Path) -> None:

@@ -27,7 +27,7 @@ from benchmarks.support.processes import end, marked, started
 from schn_ray.core.manifest import is_finished, read_manifest
 from schn_ray.training.recorder import METRICS, read_metrics
 from schn_ray.tuning.space import base_config, read_space
-from schn_ray.tuning.study import STUDY, Row, Search
+from schn_ray.tuning.study import STUDY, Search, TrialRow
 
 TRIALS, AT_ONCE = 12, 2
 ITERATIONS = 10  # of each trial: enough for ten kills
@@ -78,7 +78,7 @@ class Job:
         self.command = [sys.executable, "-m", "schn_ray", "tune", str(self.store)]
         self.command += ["--space", str(self.space), "--out", str(self.out)]
         self.command += ["--trials", str(TRIALS), "--at-once", str(AT_ONCE)]
-        self.seen: dict[int, tuple[Row, float]] = {}
+        self.seen: dict[int, tuple[TrialRow, float]] = {}
         self.first: dict[str, Any] | None = None
 
     def killed(self, what: str) -> str:
@@ -132,7 +132,7 @@ class Job:
             assert begun[0].values == self.first, "another trial 0"
         return len(rows)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         space = read_space(str(self.space))
         search = Search(self.out, space, base_config(space, None, None, ()))
         try:

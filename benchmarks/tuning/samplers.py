@@ -23,7 +23,7 @@ from benchmarks.support.digits import TINY, prepare_digits
 from schn_ray.core.atomic_files import write_json
 from schn_ray.core.settings import validated
 from schn_ray.training.config import TrainConfig
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 from schn_ray.tuning.space import Space, Values, base_config, with_values
 from schn_ray.tuning.study import Outcome, Search
 
@@ -94,7 +94,7 @@ def record() -> None:
 
 
 def trained(config: TrainConfig, store: Path, out: Path) -> float:
-    return float(train_here(config, store, out).counts["best_validation_map"])
+    return float(train_locally(config, store, out).counts["best_validation_map"])
 
 
 def searched(table: dict[str, float], sampler: str, seed: int, trials: int) -> list[float]:

@@ -16,10 +16,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from schn_ray.cli import cluster, data, demo
-from schn_ray.cli import evaluation as measuring
-from schn_ray.cli import retrieval as codes
-from schn_ray.cli import training as models
+from schn_ray.cli import cluster, data, demo, evaluation, retrieval, training
 from schn_ray.cli.options import VERBOSE
 
 INTERRUPTED = 130
@@ -49,25 +46,25 @@ app = typer.Typer(
 
 
 for _verb in (
-    data.check,
-    data.prepare,
-    models.train,
-    models.tune,
-    codes.encode,
-    codes.index,
-    codes.search,
-    codes.duplicates,
-    codes.serve,
-    measuring.evaluate,
-    measuring.compare,
-    measuring.report,
-    models.export,
-    cluster.doctor,
-    demo.demo,
+    data.check_command,
+    data.prepare_command,
+    training.train_command,
+    training.tune_command,
+    retrieval.encode_command,
+    retrieval.index_command,
+    retrieval.search_command,
+    retrieval.duplicates_command,
+    retrieval.serve_command,
+    evaluation.evaluate_command,
+    evaluation.compare_command,
+    evaluation.report_command,
+    training.export_command,
+    cluster.doctor_command,
+    demo.demo_command,
 ):
-    app.command()(_verb)
+    app.command(_verb.__name__.removesuffix("_command"))(_verb)
 # what follows the verb is the verb's, options too
-app.command(context_settings={"allow_interspersed_args": False})(cluster.submit)
+app.command("submit", context_settings={"allow_interspersed_args": False})(cluster.submit_command)
 
 
 def main(*verb: str) -> NoReturn:

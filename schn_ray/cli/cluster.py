@@ -21,7 +21,7 @@ _WRITTEN = {
 }
 
 
-def submit(
+def submit_command(
     context: typer.Context,
     command: Annotated[
         list[str], typer.Argument(metavar="VERB ...", help="A verb and its arguments.")
@@ -109,7 +109,7 @@ def _say(what: str) -> None:
     typer.echo(f"schn-ray: {what}", err=True)
 
 
-def doctor(
+def doctor_command(
     storage: Annotated[
         list[str] | None,
         typer.Argument(help="Directories or addresses that every node must read and write."),
@@ -118,8 +118,8 @@ def doctor(
     verbose: Verbose = False,
 ) -> None:
     """Look at every node of the cluster: versions, GPUs, storage, disk, clock, dashboard."""
-    from schn_ray.cluster.doctor import as_text, examine
+    from schn_ray.cluster.doctor import doctor_text, examine
 
     found = examine(storage or [])
-    show([finding.to_json() for finding in found], as_text(found), as_json)
+    show([finding.to_json() for finding in found], doctor_text(found), as_json)
     raise typer.Exit(1 if any(finding.level == "error" for finding in found) else 0)

@@ -17,12 +17,12 @@ from schn_ray.cli.options import (
     Workers,
     as_range,
     as_settings,
-    make,
+    run_and_print,
     show,
 )
 
 
-def check(
+def check_command(
     source: Source,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page with pictures, too.")
@@ -58,7 +58,7 @@ LargestSide = Annotated[
 Quality = Annotated[int | None, typer.Option(min=1, max=95, help="Of their JPEGs. Default: 90.")]
 
 
-def prepare(
+def prepare_command(
     source: Source,
     out: Out,
     protocol: Annotated[
@@ -114,4 +114,4 @@ def prepare(
 
     shards = RayShards("preparing", as_range(workers), writes=out)
     opened = open_source(source, config.source)
-    make(out, as_json, lambda: prepare(opened, config, out, shards, update))
+    run_and_print(out, as_json, lambda: prepare(opened, config, out, shards, update))

@@ -10,7 +10,7 @@ import typer
 from schn_ray.cli.options import Verbose
 
 
-def demo(
+def demo_command(
     directory: Annotated[Path, typer.Option("--dir", help="Where everything goes.")] = Path("demo"),
     verbose: Verbose = False,
 ) -> None:

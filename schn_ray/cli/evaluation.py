@@ -16,7 +16,7 @@ from schn_ray.cli.options import (
     Workers,
     as_range,
     as_settings,
-    made,
+    run_verb,
     show,
 )
 
@@ -29,7 +29,7 @@ class Gallery(StrEnum):
     both = "both"
 
 
-def evaluate(
+def evaluate_command(
     run: Annotated[str, typer.Argument(help="A finished run.")],
     store: Annotated[str, typer.Option(help="The store with the split.")],
     out: Annotated[
@@ -57,17 +57,17 @@ def evaluate(
 
     from schn_ray.cluster.map_shards import RayShards
     from schn_ray.evaluation.evaluate import evaluate
-    from schn_ray.evaluation.results import default_evaluation, read_measured
-    from schn_ray.evaluation.text import as_text
+    from schn_ray.evaluation.results import default_evaluation, read_figures
+    from schn_ray.evaluation.text import figures_text
 
     target = out or default_evaluation(run)
     shards = RayShards("evaluating", as_range(workers), gpus=True, writes=target)
-    made(lambda: evaluate(run, store, target, config, shards))
-    measured = read_measured(target)
-    show(measured | {"path": target}, f"{target}\n{as_text(measured)}", as_json)
+    run_verb(lambda: evaluate(run, store, target, config, shards))
+    measured = read_figures(target)
+    show(measured | {"path": target}, f"{target}\n{figures_text(measured)}", as_json)
 
 
-def compare(
+def compare_command(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Evaluated runs, or evaluations.")
     ],
@@ -83,7 +83,7 @@ def compare(
     show(asdict(found), as_table(found), as_json)
 
 
-def report(
+def report_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs, finished or not.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
     evaluation: Annotated[

@@ -59,7 +59,7 @@ def as_range(workers: str | None) -> tuple[int, int] | None:
     return None if workers is None else parse_workers(workers)
 
 
-def as_lines(path: Path) -> tuple[str, ...]:
+def read_id_file(path: Path) -> tuple[str, ...]:
     """Return the lines of a file that are not empty."""
     from schn_ray.core.errors import SchnRayError
 
@@ -69,7 +69,7 @@ def as_lines(path: Path) -> tuple[str, ...]:
         raise SchnRayError(f"{path} is not text: {error}") from error
 
 
-def made(work: Callable[[], Manifest]) -> Manifest:
+def run_verb(work: Callable[[], Manifest]) -> Manifest:
     """Return the manifest of what ``work`` wrote, or of what was there already and is the same."""
     from schn_ray.core.directories import AlreadyDone
     from schn_ray.core.manifest import read_manifest
@@ -81,9 +81,9 @@ def made(work: Callable[[], Manifest]) -> Manifest:
         return read_manifest(done.path, done.kind)
 
 
-def make(out: str, as_json: bool, work: Callable[[], Manifest]) -> None:
+def run_and_print(out: str, as_json: bool, work: Callable[[], Manifest]) -> None:
     """Do ``work``, which writes ``out``, and show its counts."""
-    manifest = made(work)
+    manifest = run_verb(work)
     result: dict[str, Any] = {
         "path": out,
         "kind": manifest.kind,

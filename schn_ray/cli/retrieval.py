@@ -15,15 +15,15 @@ from schn_ray.cli.options import (
     Source,
     Verbose,
     Workers,
-    as_lines,
     as_range,
     as_settings,
-    make,
+    read_id_file,
+    run_and_print,
     show,
 )
 
 
-def encode(
+def encode_command(
     source: Source,
     model: Annotated[str, typer.Option(help="A finished run, or its model directory.")],
     out: Out,
@@ -51,7 +51,7 @@ def encode(
 
     shards = RayShards("encoding", as_range(workers), gpus=True, writes=out)
     opened = open_source(source, config.source)
-    make(
+    run_and_print(
         out,
         as_json,
         lambda: encode(
@@ -60,7 +60,7 @@ def encode(
     )
 
 
-def index(
+def index_command(
     path: Annotated[
         str, typer.Argument(metavar="CODES|INDEX", help="Codes to index, or an index.")
     ],
@@ -89,18 +89,18 @@ def index(
     if out is not None:
         if add or remove or verify or info:
             raise SchnRayError("--out builds an index; --add, --remove ... take an index instead")
-        make(out, as_json, lambda: build_index(path, out))
+        run_and_print(out, as_json, lambda: build_index(path, out))
         return
     if add or remove:
-        ids = () if remove is None else as_lines(remove)
-        make(path, as_json, lambda: change_index(path, add, ids))
+        ids = () if remove is None else read_id_file(remove)
+        run_and_print(path, as_json, lambda: change_index(path, add, ids))
     if verify:
         size = verify_index(path)
         show({"path": path, "verified": size}, f"{path}: {size:,} bytes are sound", as_json)
     if info:
-        found = open_index(path).info()
-        lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in found.items()]
-        show({"path": path} | found, "\n".join([f"{path}: index", *lines]), as_json)
+        search = open_index(path).info()
+        lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in search.items()]
+        show({"path": path} | search, "\n".join([f"{path}: index", *lines]), as_json)
     if not (add or remove or verify or info):
         raise SchnRayError(
             "say what to do: --out INDEX to index codes; --add, --remove, --verify or --info for "
@@ -108,7 +108,7 @@ def index(
         )
 
 
-def search(
+def search_command(
     index: Annotated[str, typer.Argument(help="An index that index wrote.")],
     images: Annotated[list[Path] | None, typer.Argument(help="Images to look for.")] = None,
     model: Annotated[
@@ -143,7 +143,7 @@ def search(
 ) -> None:
     """Find what is nearest to IMAGES, ids or codes, exactly, ties in the order of ids."""
     from schn_ray.core.errors import SchnRayError
-    from schn_ray.retrieval.search import SearchLimits, as_paths, as_text, found
+    from schn_ray.retrieval.search import SearchLimits, results_paths, results_text, search
 
     wanted = SearchLimits(10 if k is None and radius is None else k, radius)
     indexes = [index, *(also or ())]
@@ -152,12 +152,12 @@ def search(
     if queries is not None and out is not None:
         _search_gallery(indexes, queries, out, wanted, workers, as_json)
         return
-    results = found(indexes, wanted, images or (), model, like or (), code or ())
+    results = search(indexes, wanted, images or (), model, like or (), code or ())
     if html is not None:
         from schn_ray.report.runs import write_results_page
 
         write_results_page(results, html)
-    text = as_paths(results) if paths else as_text(results)
+    text = results_paths(results) if paths else results_text(results)
     show([result.to_json() for result in results], text, as_json)
 
 
@@ -173,10 +173,10 @@ def _search_gallery(
     from schn_ray.retrieval.batch_search import search_gallery
 
     shards = RayShards("searching", as_range(workers), writes=out)
-    make(out, as_json, lambda: search_gallery(indexes, queries, out, wanted, shards))
+    run_and_print(out, as_json, lambda: search_gallery(indexes, queries, out, wanted, shards))
 
 
-def duplicates(
+def duplicates_command(
     path: Annotated[str, typer.Argument(metavar="CODES|INDEX", help="Codes, or an index.")],
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
     radius: Annotated[
@@ -194,7 +194,7 @@ def duplicates(
     show({"path": str(out)} | asdict(counted), f"{out}: {counted}", as_json)
 
 
-def serve(
+def serve_command(
     index: Annotated[str, typer.Argument(help="An index that index wrote.")],
     model: Annotated[str, typer.Option(help="The run or model that coded the index.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -14,13 +14,13 @@ from schn_ray.cli.options import (
     Settings,
     Verbose,
     as_settings,
-    made,
-    make,
+    run_and_print,
+    run_verb,
     show,
 )
 
 
-def train(
+def train_command(
     store: Annotated[str, typer.Argument(help="A store that prepare wrote.")],
     out: Out,
     preset: Annotated[str | None, typer.Option(help="Named settings; see presets/.")] = None,
@@ -55,10 +55,10 @@ def train(
     from schn_ray.cluster.train import train_on_ray
 
     demand = WorkerRequest(least, most, cpus, None if gpu is None else int(gpu))
-    make(out, as_json, lambda: train_on_ray(config, store, out, demand, tensorboard))
+    run_and_print(out, as_json, lambda: train_on_ray(config, store, out, demand, tensorboard))
 
 
-def tune(
+def tune_command(
     store: Annotated[str, typer.Argument(help="A store that prepare wrote.")],
     space: Annotated[str, typer.Option(help="quick, loss_weights, code_length, full, or a file.")],
     trials: Annotated[int, typer.Option(min=1, help="In all, with those of earlier calls.")],
@@ -91,16 +91,16 @@ def tune(
     check_space(searched, base)
 
     from schn_ray.cluster.tune import SearchBudget, tune
-    from schn_ray.tuning.results import as_text
+    from schn_ray.tuning.results import study_text
 
     gpus = None if gpu is None else int(gpu)
     effort = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats)
-    manifest = made(lambda: tune(searched, base, store, out, effort, seed))
+    manifest = run_verb(lambda: tune(searched, base, store, out, effort, seed))
     result = {"path": out, "kind": manifest.kind, "counts": manifest.counts}
-    show(result | {"fingerprint": manifest.fingerprint}, as_text(out), as_json)
+    show(result | {"fingerprint": manifest.fingerprint}, study_text(out), as_json)
 
 
-def export(
+def export_command(
     run: Annotated[str, typer.Argument(help="A finished run, or its model directory.")],
     onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
     images: Annotated[
@@ -114,9 +114,9 @@ def export(
     from dataclasses import asdict
 
     from schn_ray.evaluation.text import text_for_model
-    from schn_ray.models.export import as_lines, export_onnx
+    from schn_ray.models.export import export_onnx, export_text
     from schn_ray.models.hasher import fingerprint
 
     figures = None if evaluation is None else text_for_model(evaluation, fingerprint(run))
     checked = export_onnx(run, onnx, images, figures)
-    show({"path": str(onnx)} | asdict(checked), as_lines(onnx, checked), as_json)
+    show({"path": str(onnx)} | asdict(checked), export_text(onnx, checked), as_json)

@@ -17,14 +17,13 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate
-from schn_ray.evaluation.results import read_examples, read_measured
-from schn_ray.evaluation.text import as_text
+from schn_ray.evaluation.results import read_examples, read_figures
+from schn_ray.evaluation.text import figures_text
 from schn_ray.report.runs import report_run, write_results_page
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode
 from schn_ray.retrieval.index.build import build_index
-from schn_ray.retrieval.search import as_text as results_as_text
-from schn_ray.retrieval.search import search_images
+from schn_ray.retrieval.search import results_text, search_images
 from schn_ray.training.config import train_config
 
 WORKERS = 2
@@ -62,7 +61,7 @@ def demo(directory: Path) -> Path:
     report = directory / "report.html"
     typer.echo(f"\n$ schn-ray report {run} --evaluation {evaluation} --out {report}")
     report_run(run, evaluation, report)
-    typer.echo(f"\n{as_text(read_measured(evaluation))}\n\nOpen {report} in a browser.")
+    typer.echo(f"\n{figures_text(read_figures(evaluation))}\n\nOpen {report} in a browser.")
     return report
 
 
@@ -82,4 +81,4 @@ def _search(directory: Path, index: Path, run: Path, evaluation: Path) -> None:
     typer.echo(f"\n$ schn-ray search {index} {image} --model {run} -k 5 --html {page}")
     results = search_images(index, run, [image], k=5)
     write_results_page(results, page)
-    typer.echo(results_as_text(results))
+    typer.echo(results_text(results))

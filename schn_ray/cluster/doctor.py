@@ -31,7 +31,7 @@ _DASHBOARD_PORT = 8265  # Ray's, where nobody chose another
 
 
 @dataclass(frozen=True)
-class Finding:
+class NodeCheck:
     """One thing that was looked at.
 
     Attributes:
@@ -52,7 +52,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Seen:
+class NodeReport:
     """What one node says of itself."""
 
     versions: dict[str, str]
@@ -64,7 +64,7 @@ class Seen:
     storage: dict[str, str]  # address -> what went wrong, or ""
 
 
-def examine(storage: list[str]) -> list[Finding]:
+def examine(storage: list[str]) -> list[NodeCheck]:
     """Look at all nodes of the cluster of ``RAY_ADDRESS``, or at this machine.
 
     Args:
@@ -81,14 +81,14 @@ def examine(storage: list[str]) -> list[Finding]:
                 seen[name] = _ask(node, probes)
             except ray.exceptions.RayError as error:
                 said = str(error).splitlines()[0]
-                findings.append(Finding(name, "node", "error", f"does not answer: {said}"))
+                findings.append(NodeCheck(name, "node", "error", f"does not answer: {said}"))
                 continue
-            clock = Finding(name, "clock", *_clock(seen[name].clock, asked, time.time()))
+            clock = NodeCheck(name, "clock", *_clock(seen[name].clock, asked, time.time()))
             findings += [*_of_node(name, seen[name]), clock]
         return [*findings, *_versions(seen), *_dashboard(nodes)]
 
 
-def as_text(findings: Iterable[Finding]) -> str:
+def doctor_text(findings: Iterable[NodeCheck]) -> str:
     """Return the findings as a table to read, the worst first."""
     order = {"error": 0, "warning": 1, "ok": 2}
     rows = sorted(findings, key=lambda f: (order[f.level], f.node))
@@ -96,15 +96,15 @@ def as_text(findings: Iterable[Finding]) -> str:
     return "\n".join(f"{f.level:8}{f.node:{node}}  {f.what:{what}}  {f.said}" for f in rows)
 
 
-def _ask(node: dict[str, Any], probes: dict[str, str]) -> Seen:
+def _ask(node: dict[str, Any], probes: dict[str, str]) -> NodeReport:
     here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     look = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_look)
     return ray.get(look.remote(probes), timeout=_ANSWERS_WITHIN_S)
 
 
-def _look(probes: dict[str, str]) -> Seen:
+def _look(probes: dict[str, str]) -> NodeReport:
     """Run on the node that is looked at."""
-    return Seen(
+    return NodeReport(
         versions={"python": platform.python_version()} | {n: _version(n) for n in _COMPARED},
         gpus=_gpus(),
         free_disk=shutil.disk_usage("/tmp").free,
@@ -149,9 +149,9 @@ def _probe(address: str, name: str) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def _of_node(name: str, seen: Seen) -> list[Finding]:
+def _of_node(name: str, seen: NodeReport) -> list[NodeCheck]:
     findings = [
-        Finding(name, "GPUs", "ok", ", ".join(seen.gpus) or "none"),
+        NodeCheck(name, "GPUs", "ok", ", ".join(seen.gpus) or "none"),
         _enough(name, "free disk in /tmp", seen.free_disk, _LITTLE_DISK, "Ray spills there"),
         _enough(
             name,
@@ -163,15 +163,15 @@ def _of_node(name: str, seen: Seen) -> list[Finding]:
     ]
     for address, wrong in seen.storage.items():
         level: Level = "error" if wrong else "ok"
-        findings.append(Finding(name, address, level, wrong or "written, read, removed"))
+        findings.append(NodeCheck(name, address, level, wrong or "written, read, removed"))
     return findings
 
 
-def _enough(name: str, what: str, have: int, want: int, why: str) -> Finding:
+def _enough(name: str, what: str, have: int, want: int, why: str) -> NodeCheck:
     there = f"{have / _GIB:.1f} GiB"
     if have >= want:
-        return Finding(name, what, "ok", there)
-    return Finding(name, what, "warning", f"{there}, wanted {want / _GIB:.1f}: {why}")
+        return NodeCheck(name, what, "ok", there)
+    return NodeCheck(name, what, "warning", f"{there}, wanted {want / _GIB:.1f}: {why}")
 
 
 def _clock(theirs: float, asked: float, answered: float) -> tuple[Level, str]:
@@ -181,22 +181,22 @@ def _clock(theirs: float, asked: float, answered: float) -> tuple[Level, str]:
     return "warning", f"{apart:.0f} s apart from here: times of files are compared by --update"
 
 
-def _versions(seen: dict[str, Seen]) -> list[Finding]:
+def _versions(seen: dict[str, NodeReport]) -> list[NodeCheck]:
     findings = []
     for package in next(iter(seen.values())).versions if seen else ():
         found = {name: node.versions[package] for name, node in seen.items()}
         if len(set(found.values())) == 1:
-            findings.append(Finding("cluster", package, "ok", next(iter(found.values()))))
+            findings.append(NodeCheck("cluster", package, "ok", next(iter(found.values()))))
         else:
             said = ", ".join(f"{v} on {name}" for name, v in found.items())
-            findings.append(Finding("cluster", package, "error", f"{said}: install one"))
+            findings.append(NodeCheck("cluster", package, "error", f"{said}: install one"))
     return findings
 
 
-def _dashboard(nodes: list[dict[str, Any]]) -> list[Finding]:
+def _dashboard(nodes: list[dict[str, Any]]) -> list[NodeCheck]:
     """Ask each node's outward address for its jobs, as a stranger would, without a token."""
     hosts = {n["NodeManagerAddress"] for n in nodes if not _is_loopback(n["NodeManagerAddress"])}
-    return [Finding(host, "dashboard", *_strangers_answer(host)) for host in sorted(hosts)]
+    return [NodeCheck(host, "dashboard", *_strangers_answer(host)) for host in sorted(hosts)]
 
 
 def _is_loopback(host: str) -> bool:

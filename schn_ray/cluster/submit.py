@@ -34,14 +34,14 @@ _TOKEN_HELP = (
 )
 
 
-class Sent(NamedTuple):
+class SubmittedJob(NamedTuple):
     """A job's id, and whether the command ran already."""
 
     job: str
     already: bool
 
 
-class Ended(NamedTuple):
+class JobEnd(NamedTuple):
     """A job's exit code, and what the cluster says of a job that did not end well."""
 
     code: int
@@ -60,7 +60,7 @@ class Jobs:
     address: str
     directory: str | None = None
 
-    def send(self, command: Sequence[str]) -> Sent:
+    def send(self, command: Sequence[str]) -> SubmittedJob:
         """Send a verb with its arguments, or find the job in which it runs already.
 
         Raises:
@@ -71,7 +71,7 @@ class Jobs:
             with self._asked():
                 running, number = self._known(client, command)
             if running is not None:
-                return Sent(running, True)
+                return SubmittedJob(running, True)
             try:
                 with self._asked():
                     job = client.submit_job(
@@ -79,13 +79,13 @@ class Jobs:
                         submission_id=f"{self.name(command)}-{number}",
                         runtime_env=_runtime_env(),
                     )
-                return Sent(str(job), False)
+                return SubmittedJob(str(job), False)
             except _ComeLater as error:
                 if time.monotonic() > deadline:
                     raise SchnRayError(str(error)) from error
                 time.sleep(_POLL_S)
 
-    def follow(self, job: str, show: Callable[[str], None]) -> Ended:
+    def follow(self, job: str, show: Callable[[str], None]) -> JobEnd:
         """Show a job's output from its beginning until it ends.
 
         Raises:
@@ -210,15 +210,15 @@ def _ended(client: JobSubmissionClient, job: str) -> Any:
     return info
 
 
-def _as_ended(status: str, code: int | None, message: str) -> Ended:
+def _as_ended(status: str, code: int | None, message: str) -> JobEnd:
     """Return a job's end as a shell would.
 
     >>> _as_ended("SUCCEEDED", 0, "Job finished successfully."), _as_ended("FAILED", -9, "Killed")
-    (Ended(code=0, said=''), Ended(code=137, said='failed: Killed'))
+    (JobEnd(code=0, said=''), Ended(code=137, said='failed: Killed'))
     """
     if status == "SUCCEEDED":
-        return Ended(0, "")
+        return JobEnd(0, "")
     # of a verb that ran, the message repeats the output; else it is all there is
     said = message if code is None else message.partition(", last available logs")[0]
     shown = code if code and code > 0 else _SIGNALLED - code if code else 1
-    return Ended(shown, f"{status.lower()}: {said}")
+    return JobEnd(shown, f"{status.lower()}: {said}")

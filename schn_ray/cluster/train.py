@@ -26,7 +26,7 @@ from schn_ray.data.store.reader import open_store
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.loop import Iteration
 from schn_ray.training.recorder import CHECKPOINTS, read_metrics
-from schn_ray.training.run import build_run, conclude_run, finish_run, opened_run, require_shareable
+from schn_ray.training.run import build_run, conclude_run, finish_run, open_run, require_shareable
 from schn_ray.training.state import Diverged
 from schn_ray.training.tensorboard import require_tensorboard
 from schn_ray.tuning.trial import Stopped
@@ -64,7 +64,7 @@ def train_on_ray(
         Stopped: by ``stop``.
     """
     store = open_store(store_path, verify=True)
-    with opened_run(out, config, store) as (mirror, draft):
+    with open_run(out, config, store) as (mirror, draft):
         run = mirror.location
         # every mistake that one process can find is found before workers start
         if tensorboard:

@@ -30,7 +30,7 @@ from schn_ray.core.storage.files import remove_file, remove_folder, write_file
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.recorder import read_metrics
 from schn_ray.tuning.study import Outcome
-from schn_ray.tuning.trial import Place, Tell, Train, run_trial, scores, train_in_this_process
+from schn_ray.tuning.trial import Tell, Train, TrialDir, run_trial, scores, train_in_this_process
 from schn_ray.tuning.trial_queue import Job, TrialQueue
 
 _MOST_DEATHS = 3  # of a trial's process, before the trial counts as failed
@@ -152,7 +152,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
 
     trained = TrainConfig.model_validate_json(config["config"])
     train = train_in_this_process if settings["workers"] == 1 else _on_workers(settings)
-    place, store = Place(config["run"]), settings["store"]
+    place, store = TrialDir(config["run"]), settings["store"]
     try:
         outcome = run_trial(trained, store, place, tell, train, settings["objectives"])
     except (SchnRayError, OSError) as error:
@@ -167,7 +167,7 @@ def _on_workers(settings: dict[str, Any]) -> Train:
         settings["workers"], settings["workers"], settings["cpus"], settings["gpus"]
     )
 
-    def train(config: TrainConfig, store: str, place: Place, tell: Tell) -> None:
+    def train(config: TrainConfig, store: str, place: TrialDir, tell: Tell) -> None:
         failures: list[BaseException] = []
 
         def work() -> None:

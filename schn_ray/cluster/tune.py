@@ -28,7 +28,7 @@ from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate
-from schn_ray.evaluation.results import read_measured
+from schn_ray.evaluation.results import read_figures
 from schn_ray.report.tuning import report_search
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.run import build_run, require_shareable
@@ -37,7 +37,7 @@ from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import count_search, write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
-from schn_ray.tuning.study import Row, Search
+from schn_ray.tuning.study import Search, TrialRow
 from schn_ray.tuning.trial import TRIALS
 from schn_ray.tuning.trial_queue import Runs, TrialQueue, Trials
 
@@ -252,7 +252,9 @@ class _Work:
             return Confirmation(winner, means)
         return self._judged(rows[BASELINE], rows[winner], means)
 
-    def _judged(self, baseline: Row, winner: Row, means: dict[int, float]) -> Confirmation:
+    def _judged(
+        self, baseline: TrialRow, winner: TrialRow, means: dict[int, float]
+    ) -> Confirmation:
         seeds = confirm.judging_seeds(self.base, self.effort.repeats)
         scored = self._scored("confirming", [baseline, winner], seeds)
         both = sorted(scored[baseline.number].keys() & scored[winner.number].keys())
@@ -268,12 +270,12 @@ class _Work:
 
     @staticmethod
     def _gain(
-        scored: dict[int, dict[int, float]], baseline: Row, winner: Row, seeds: list[int]
+        scored: dict[int, dict[int, float]], baseline: TrialRow, winner: TrialRow, seeds: list[int]
     ) -> Gain | None:
         pairs = ([scored[row.number][seed] for seed in seeds] for row in (baseline, winner))
         return confirm.gain(*pairs)
 
-    def _scored(self, what: str, rows: list[Row], seeds: range) -> dict[int, dict[int, float]]:
+    def _scored(self, what: str, rows: list[TrialRow], seeds: range) -> dict[int, dict[int, float]]:
         """Train rows with seeds; return number -> seed -> validation mAP, of those that ended."""
         jobs = confirm.jobs(self.out, self.base, rows, seeds)
         runs = Runs(jobs)
@@ -288,13 +290,13 @@ class _Work:
                 print(f"schn-ray: {job.place.name}: {outcome.reason}", file=sys.stderr)
         return scored
 
-    def _on_queries(self, row: Row, seed: int) -> float:
+    def _on_queries(self, row: TrialRow, seed: int) -> float:
         (job,) = confirm.jobs(self.out, self.base, [row], range(seed, seed + 1))
         place = f"{job.place.run}-queries"
         shards = map_locally if len(self.store) <= _ROWS_HERE else RayShards("encoding")
         with suppress(AlreadyDone):
             evaluate(job.place.run, self.store.location, place, EvaluateConfig(examples=0), shards)
-        return float(read_measured(place)["map"])
+        return float(read_figures(place)["map"])
 
 
 def trials_at_once(effort: SearchBudget) -> int:

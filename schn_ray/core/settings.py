@@ -69,8 +69,10 @@ def validated(model: type[ConfigT], values: dict[str, Any]) -> ConfigT:
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """List the dotted names of all settings.
 
-    >>> keys(TrainConfig)[:3]
-    ['bits', 'seed', 'network.backbone']
+    >>> class Picture(Section):
+    ...     width: int = 8
+    >>> keys(Picture)
+    ['width']
     """
     found: list[str] = []
     for name, field in model.model_fields.items():

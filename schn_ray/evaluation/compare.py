@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.evaluation.metrics.bootstrap import Difference, paired_difference
-from schn_ray.evaluation.results import find_evaluation, read_measured, read_queries
+from schn_ray.evaluation.results import find_evaluation, read_figures, read_queries
 
 _SAME = (
     ("queries_sha256", "other queries"),
@@ -36,7 +36,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodFigures:
     """Runs that differ in nothing but their seed.
 
     Attributes:
@@ -73,7 +73,7 @@ class Comparison:
     gallery: int
     gallery_codes: str
     protocol: str
-    methods: tuple[Method, ...]
+    methods: tuple[MethodFigures, ...]
     gaps: tuple[Gap, ...]
 
 
@@ -151,7 +151,7 @@ def _shown(spread: Spread | None) -> str:
 
 def _read(path: Path) -> _Evaluated:
     _, values = read_queries(path)
-    return _Evaluated(path, read_measured(path), values["average_precision"])
+    return _Evaluated(path, read_figures(path), values["average_precision"])
 
 
 def _refuse_repeated(found: Sequence[_Evaluated]) -> None:
@@ -197,7 +197,7 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _method(name: str, runs: Sequence[_Evaluated]) -> Method:
+def _method(name: str, runs: Sequence[_Evaluated]) -> MethodFigures:
     measured = [run.measured for run in runs]
     values = [_figures(each) for each in measured]
     controls = [each["controls"] or {} for each in measured]
@@ -205,7 +205,7 @@ def _method(name: str, runs: Sequence[_Evaluated]) -> Method:
     shared = {
         key: [value for each in values if (value := each.get(key)) is not None] for key in values[0]
     }
-    return Method(
+    return MethodFigures(
         name=name,
         bits=measured[0]["bits"],
         runs=tuple(each["run"] for each in measured),

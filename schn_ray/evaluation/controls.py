@@ -27,7 +27,7 @@ from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import ControlsConfig
 from schn_ray.evaluation.metrics.average_precision import average_precision
 from schn_ray.evaluation.metrics.bootstrap import interval, paired_difference
-from schn_ray.evaluation.metrics.gallery_histograms import Ranked
+from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.metrics.histograms import Histograms, distance_histograms
 from schn_ray.methods.code_table import initial_codes
 from schn_ray.models.hasher import Hasher, load
@@ -44,16 +44,16 @@ class Sides:
     train_labels: csr_array
     query_features: Floats
     gallery_features: Floats
-    queries: Ranked
-    gallery: Ranked
+    queries: LabelledCodes
+    gallery: LabelledCodes
     bits: int
 
 
 def measure_controls(
     run: Path | str,
     store: Store,
-    queries: Ranked,
-    gallery: Ranked,
+    queries: LabelledCodes,
+    gallery: LabelledCodes,
     bits: int,
     config: ControlsConfig,
     map_shards: MapShards,

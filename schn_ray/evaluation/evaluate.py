@@ -33,7 +33,7 @@ from schn_ray.evaluation.figures import _by_class, _Measure, _reidentified
 from schn_ray.evaluation.metrics.average_precision import (
     average_precision,
 )
-from schn_ray.evaluation.metrics.gallery_histograms import Ranked
+from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.plot_data import diagrams
 from schn_ray.evaluation.results import (
     AUDIT,
@@ -150,13 +150,13 @@ def _encode_store(
     return packed
 
 
-def _ranked(store: Store, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> Ranked:
-    return Ranked(rows, codes[rows], store.labels[rows])
+def _ranked(store: Store, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> LabelledCodes:
+    return LabelledCodes(rows, codes[rows], store.labels[rows])
 
 
 def _gallery(
     run: Path, store: Store, encoded: NDArray[np.uint8], learned: bool
-) -> tuple[Ranked, int]:
+) -> tuple[LabelledCodes, int]:
     """Return the gallery with the codes asked for, and how many of its rows have none."""
     rows = store.rows("gallery")
     if not learned:
@@ -171,7 +171,7 @@ def _gallery(
         )
     codes = packed_codes(table)[places.drop_null().to_numpy()]
     kept = rows[found]
-    return Ranked(kept, codes, store.labels[kept]), int((~found).sum())
+    return LabelledCodes(kept, codes, store.labels[kept]), int((~found).sum())
 
 
 def _side_by_side(
@@ -192,8 +192,8 @@ def _side_by_side(
 def _controls(
     model: str,
     store: Store,
-    queries: Ranked,
-    gallery: Ranked,
+    queries: LabelledCodes,
+    gallery: LabelledCodes,
     bits: int,
     config: EvaluateConfig,
     map_shards: MapShards,
@@ -209,7 +209,7 @@ def _context(
     store: Store,
     config: EvaluateConfig,
     audited: Audit,
-    gallery: Ranked,
+    gallery: LabelledCodes,
     dropped: int,
 ) -> dict[str, Any]:
     codes = "learned" if config.gallery == "learned" else "encoded"

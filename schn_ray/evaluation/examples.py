@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.data.store.reader import Store
-from schn_ray.evaluation.metrics.gallery_histograms import Ranked
+from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 
 BEST, WORST, BETWEEN = "best", "worst", "in between"
 _NEIGHBOURS = 10
@@ -17,7 +17,11 @@ _LOOKED_THROUGH = 500  # equals among which other classes are looked for
 
 
 def examples(
-    store: Store, queries: Ranked, gallery: Ranked, ap: NDArray[np.float64], count: int
+    store: Store,
+    queries: LabelledCodes,
+    gallery: LabelledCodes,
+    ap: NDArray[np.float64],
+    count: int,
 ) -> list[dict[str, Any]]:
     """Describe so many queries: a third the worst, a third the best, the rest over the whole row.
 
@@ -33,7 +37,7 @@ def examples(
     ]
 
 
-def _chosen(queries: Ranked, ap: NDArray[np.float64], count: int) -> dict[int, str]:
+def _chosen(queries: LabelledCodes, ap: NDArray[np.float64], count: int) -> dict[int, str]:
     """Return place -> kind."""
     defined = np.flatnonzero(~np.isnan(ap))
     third = min(count, len(defined)) // 3
@@ -48,7 +52,7 @@ def _chosen(queries: Ranked, ap: NDArray[np.float64], count: int) -> dict[int, s
 
 
 def _of_many_classes(
-    queries: Ranked, ap: NDArray[np.float64], ordered: Iterable[int], count: int
+    queries: LabelledCodes, ap: NDArray[np.float64], ordered: Iterable[int], count: int
 ) -> list[int]:
     """Take the first so many, but of equal ones rather those of classes that are not there yet."""
     chosen: list[int] = []
@@ -62,7 +66,9 @@ def _of_many_classes(
     return chosen
 
 
-def _example(store: Store, queries: Ranked, query: int, gallery: Ranked) -> dict[str, Any]:
+def _example(
+    store: Store, queries: LabelledCodes, query: int, gallery: LabelledCodes
+) -> dict[str, Any]:
     distances = np.bitwise_count(queries.codes[query] ^ gallery.codes).sum(axis=1, dtype=np.int64)
     # hundreds share a distance: the first rows of the store would show its order, not the ranking
     drawn = np.random.default_rng([0, query]).random(len(distances))

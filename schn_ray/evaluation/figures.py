@@ -18,11 +18,11 @@ from schn_ray.evaluation.metrics.average_precision import (
 )
 from schn_ray.evaluation.metrics.bootstrap import LEVEL, by_class, interval
 from schn_ray.evaluation.metrics.first_hit import reciprocal_rank
-from schn_ray.evaluation.metrics.gallery_histograms import Ranked, count
+from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_relevant
 from schn_ray.evaluation.metrics.histograms import GradedHistograms
 from schn_ray.evaluation.metrics.ndcg import ndcg_at
-from schn_ray.evaluation.metrics.reid import reid_histograms, reidentified, sightings
-from schn_ray.evaluation.metrics.summary import Summary, summary
+from schn_ray.evaluation.metrics.reid import reid_figures, reid_histograms, sightings
+from schn_ray.evaluation.metrics.summary import Summary, summarise
 from schn_ray.evaluation.metrics.tie_rules import legacy_average_precision
 
 Floats = NDArray[np.float64]
@@ -32,21 +32,21 @@ class _Measure:
     """Measures the same queries, in the same way, against one gallery or another."""
 
     def __init__(
-        self, queries: Ranked, bits: int, config: EvaluateConfig, map_shards: MapShards
+        self, queries: LabelledCodes, bits: int, config: EvaluateConfig, map_shards: MapShards
     ) -> None:
         self._queries, self._bits, self._config = queries, bits, config
         self._map_shards = map_shards
 
-    def counted(self, gallery: Ranked) -> GradedHistograms:
+    def counted(self, gallery: LabelledCodes) -> GradedHistograms:
         """Count a gallery."""
         part_rows = self._config.part_rows
-        return count(self._queries, gallery, self._bits, part_rows, self._map_shards)
+        return count_relevant(self._queries, gallery, self._bits, part_rows, self._map_shards)
 
     def figures(self, h: GradedHistograms, gallery_rows: int) -> dict[str, Any]:
         """Return every figure of the whole gallery, as plain values."""
         ks = [k for k in self._config.ks if k <= gallery_rows]
         known = interval(average_precision(h.plain))
-        return _figures(summary(h.plain, ks, self._config.radius)) | {
+        return _figures(summarise(h.plain, ks, self._config.radius)) | {
             "map_interval": None if known is None else asdict(known) | {"level": LEVEL},
             "mrr": mean_or_none(reciprocal_rank(h.plain)),
             "ndcg_gain": "linear",
@@ -64,7 +64,7 @@ class _Measure:
         ks = [k for k in self._config.ks if k <= rows]
         return found | {f"precision_at_{k}": precision_at(h.plain, k) for k in ks}
 
-    def legacy(self, gallery: Ranked) -> dict[str, float | None]:
+    def legacy(self, gallery: LabelledCodes) -> dict[str, float | None]:
         """Return mAP by each tie rule that was asked for."""
         codes = self._queries.codes, self._queries.labels, gallery.codes, gallery.labels
         return {
@@ -74,7 +74,7 @@ class _Measure:
 
 
 def _reidentified(
-    store: Store, queries: Ranked, gallery: Ranked, bits: int
+    store: Store, queries: LabelledCodes, gallery: LabelledCodes, bits: int
 ) -> dict[str, Any] | None:
     """Measure who is found on another camera; None where nobody says who took the queries."""
     if (store.cameras[queries.rows] < 0).any():
@@ -83,11 +83,11 @@ def _reidentified(
         sightings(ranked.codes, ranked.labels, store.cameras[ranked.rows])
         for ranked in (queries, gallery)
     )
-    found = asdict(reidentified(reid_histograms(asked, held, bits)))
+    found = asdict(reid_figures(reid_histograms(asked, held, bits)))
     return found | {"cmc": {str(k): value for k, value in found["cmc"].items()}}
 
 
-def _by_class(store: Store, queries: Ranked, h: GradedHistograms) -> list[dict[str, Any]]:
+def _by_class(store: Store, queries: LabelledCodes, h: GradedHistograms) -> list[dict[str, Any]]:
     columns = queries.labels.tocsc()
     present = np.flatnonzero(np.diff(columns.indptr))
     places = [columns[:, [c]].indices.astype(np.int64) for c in present]

@@ -10,7 +10,7 @@ from scipy.sparse import csc_array
 
 from schn_ray.core.bits import unpack
 from schn_ray.evaluation.metrics.average_precision import mean_or_none, precision_at, recall_at
-from schn_ray.evaluation.metrics.gallery_histograms import Ranked
+from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.metrics.histograms import GradedHistograms, Histograms
 
 _NEIGHBOURS = 10
@@ -23,7 +23,7 @@ _PERPLEXITY = 30.0
 
 
 def diagrams(
-    queries: Ranked, gallery: Ranked, h: GradedHistograms, classes: tuple[str, ...]
+    queries: LabelledCodes, gallery: LabelledCodes, h: GradedHistograms, classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return everything that is drawn from an evaluation, as plain values for JSON."""
     return {
@@ -82,7 +82,7 @@ def bit_statistics(codes: NDArray[np.uint8], bits: int) -> dict[str, Any]:
 
 
 def confusion(
-    queries: Ranked, gallery: Ranked, h: Histograms, classes: tuple[str, ...]
+    queries: LabelledCodes, gallery: LabelledCodes, h: Histograms, classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Say of which classes the ten nearest images are, by class of the query.
 
@@ -114,7 +114,7 @@ def confusion(
     }
 
 
-def code_map(gallery: Ranked, bits: int, classes: tuple[str, ...]) -> dict[str, Any] | None:
+def code_map(gallery: LabelledCodes, bits: int, classes: tuple[str, ...]) -> dict[str, Any] | None:
     """Place the codes of up to 800 gallery rows in a plane by t-SNE; None of fewer than 8 codes.
 
     A point is a code and a class, ``rows`` how many of the rows have both. An image with several
@@ -142,7 +142,7 @@ def code_map(gallery: Ranked, bits: int, classes: tuple[str, ...]) -> dict[str, 
     }
 
 
-def _shared_among_labels(gallery: Ranked) -> csc_array:
+def _shared_among_labels(gallery: LabelledCodes) -> csc_array:
     """Return each row's weight for each of its classes [G, C]; a labelled row's come to 1."""
     labels = gallery.labels.astype(np.float64)
     per_row = np.diff(labels.indptr)
@@ -163,7 +163,7 @@ def _distances(code: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.
     return np.asarray(np.bitwise_count(code ^ codes).sum(axis=1, dtype=np.int64))
 
 
-def _frequent(queries: Ranked, classes: int) -> NDArray[np.int64]:
+def _frequent(queries: LabelledCodes, classes: int) -> NDArray[np.int64]:
     often = np.bincount(queries.labels.indices, minlength=classes)
     top = np.argsort(-often, kind="stable")[:_CONFUSED_CLASSES]
     return np.sort(top[often[top] > 0])

@@ -29,7 +29,7 @@ QUERIES, CODES = "queries.parquet", "codes"
 KIND = "evaluation"
 
 
-def read_measured(out: Path | str) -> dict[str, Any]:
+def read_figures(out: Path | str) -> dict[str, Any]:
     """Read the figures of a finished evaluation."""
     return dict(_read(out, METRICS))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.evaluation.results import read_measured
+from schn_ray.evaluation.results import read_figures
 
 Measured = Mapping[str, Any]
 
@@ -22,15 +22,15 @@ def text_for_model(evaluation: Path | str, fingerprint: str) -> str:
     Raises:
         SchnRayError: the evaluation measured another model.
     """
-    measured = read_measured(evaluation)
+    measured = read_figures(evaluation)
     if measured["model"] != fingerprint:
         raise SchnRayError(
             f"{evaluation} measured another model; evaluate this one, or name its own evaluation"
         )
-    return as_text(measured)
+    return figures_text(measured)
 
 
-def as_text(measured: Measured) -> str:
+def figures_text(measured: Measured) -> str:
     """Return the figures as lines to read."""
     lines = [
         f"mAP {_shown(measured['map'])}, gallery codes: {measured['gallery_codes']}",

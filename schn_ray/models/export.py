@@ -41,7 +41,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Checked:
+class ExportCheck:
     """How the exported network differs from the original on some images.
 
     Attributes:
@@ -73,7 +73,7 @@ class _WithNormalisation(nn.Module):
 
 def export_onnx(
     model: Path | str, out: Path, images: str = "digits", figures: str | None = None
-) -> Checked:
+) -> ExportCheck:
     """Write FILE.onnx, FILE.json and FILE.md, and compare with the network.
 
     Args:
@@ -88,7 +88,7 @@ def export_onnx(
     _require_libraries()
     hasher = load(model, torch.device("cpu"))
     data = _onnx(hasher)
-    checked = compare(hasher, data, images)
+    checked = check_export(hasher, data, images)
     described = describe(hasher) | {"checked": asdict(checked)}
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, _with_metadata(data, described))
@@ -118,7 +118,7 @@ def describe(hasher: Hasher) -> dict[str, Any]:
     }
 
 
-def compare(hasher: Hasher, data: bytes, images: str) -> Checked:
+def check_export(hasher: Hasher, data: bytes, images: str) -> ExportCheck:
     """Run both networks over a source's images.
 
     Raises:
@@ -136,10 +136,10 @@ def compare(hasher: Hasher, data: bytes, images: str) -> Checked:
         largest = max(largest, float(np.abs(ours - theirs).max()))
     if not count:
         raise SchnRayError(f"{images}: no images to compare the exported network on")
-    return Checked(count, images, count * hasher.bits, differ, largest)
+    return ExportCheck(count, images, count * hasher.bits, differ, largest)
 
 
-def as_lines(out: Path, checked: Checked) -> str:
+def export_text(out: Path, checked: ExportCheck) -> str:
     """Return what was written and how it compares, as lines to read."""
     return (
         f"{out}: written, with {out.with_suffix('.json').name} and {out.with_suffix('.md').name}\n"
@@ -147,7 +147,7 @@ def as_lines(out: Path, checked: Checked) -> str:
     )
 
 
-def _agreement(checked: Checked) -> str:
+def _agreement(checked: ExportCheck) -> str:
     return (
         f"{checked.bits_that_differ:,} of {checked.bits:,} bits differ from the network's, on "
         f"{checked.images:,} images of {checked.source} (largest difference before the sign: "
@@ -213,7 +213,7 @@ def _images(source: Source) -> Iterator[bytes]:
             yield from (row.image for row in source.read(shard) if isinstance(row, Row))
 
 
-def _card(card: str, name: str, checked: Checked, figures: str | None) -> str:
+def _card(card: str, name: str, checked: ExportCheck, figures: str | None) -> str:
     sections = [card.rstrip(), f"## ONNX\n\n`{name}`: {_agreement(checked)}."]
     if figures is not None:
         sections.append(f"## Measured\n\n```\n{figures}\n```")

@@ -45,7 +45,7 @@ Found = Mapping[str, Any]
 def evaluation_diagrams(found: Found) -> list[Diagram]:
     """Return every picture that the numbers of ``diagrams.json`` have something for."""
     made = [
-        at_ranks({"": found}),
+        curves_at_ranks({"": found}),
         _distances(found.get("distances")),
         _confusion(found.get("confusion")),
         _map(found.get("map")),
@@ -55,7 +55,7 @@ def evaluation_diagrams(found: Found) -> list[Diagram]:
     return [diagram for diagram in made if diagram is not None]
 
 
-def at_ranks(runs: Mapping[str, Found]) -> Chart | None:
+def curves_at_ranks(runs: Mapping[str, Found]) -> Chart | None:
     """Return precision of the first k images over k, a curve a run."""
     curves = []
     for name, found in runs.items():

@@ -31,7 +31,7 @@ class Dots:
 
 
 @dataclass(frozen=True)
-class Scatter:
+class TuningScatter:
     """Dots over an axis of numbers, or of ``names`` at 0, 1, ..."""
 
     title: str
@@ -74,7 +74,7 @@ class Parallel:
     y_label: str = "its value"
 
 
-Panel = Scatter | Bars | Parallel
+Panel = TuningScatter | Bars | Parallel
 
 
 def draw_panel(panel: Panel, theme: Theme) -> bytes:
@@ -100,14 +100,14 @@ def draw_panel(panel: Panel, theme: Theme) -> bytes:
 
 
 def _drawer(panel: Panel) -> Callable[[Axes, Theme], None]:
-    if isinstance(panel, Scatter):
+    if isinstance(panel, TuningScatter):
         return lambda axes, theme: _scatter(axes, panel, theme)
     if isinstance(panel, Bars):
         return lambda axes, theme: _bars(axes, panel, theme)
     return lambda axes, theme: _parallel(axes, panel, theme)
 
 
-def _scatter(axes: Axes, panel: Scatter, theme: Theme) -> None:
+def _scatter(axes: Axes, panel: TuningScatter, theme: Theme) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for place, dots in enumerate(panel.dots):

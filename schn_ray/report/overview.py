@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schn_ray.report.charts import precision_recall
-from schn_ray.report.diagrams import Diagram, at_ranks, map_by_bits
+from schn_ray.report.diagrams import Diagram, curves_at_ranks, map_by_bits
 
 if TYPE_CHECKING:
-    from schn_ray.evaluation.compare import Comparison, Method, Spread
+    from schn_ray.evaluation.compare import Comparison, MethodFigures, Spread
 
 _MOST = 12  # curves that colours and line styles tell apart
 _BITS = re.compile(r"^\d+ bits(?:, )?")
@@ -46,7 +46,7 @@ def overview(
     drawn = [
         map_by_bits(_by_bits(found.methods)),
         precision_recall({}, some),
-        at_ranks({name: diagrams[name] for name in some}),
+        curves_at_ranks({name: diagrams[name] for name in some}),
     ]
     runs = sum(len(method.runs) for method in found.methods)
     return Overview(
@@ -67,7 +67,7 @@ def overview(
     )
 
 
-def _row(method: Method) -> tuple[str, ...]:
+def _row(method: MethodFigures) -> tuple[str, ...]:
     controls = (method.controls.get(name) for name in ("classifier", "cosine"))
     return (
         method.name,
@@ -84,7 +84,7 @@ def _spread(value: Spread | None) -> str:
     return f"{value.mean:.3f}" + ("" if value.deviation is None else f" ± {value.deviation:.3f}")
 
 
-def _by_bits(methods: Sequence[Method]) -> dict[str, dict[int, tuple[float, float]]]:
+def _by_bits(methods: Sequence[MethodFigures]) -> dict[str, dict[int, tuple[float, float]]]:
     """Return method without its bits -> bits -> mean and deviation of mAP."""
     found: dict[str, dict[int, tuple[float, float]]] = {}
     for method in methods:

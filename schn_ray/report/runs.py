@@ -17,7 +17,7 @@ from schn_ray.evaluation.results import (
     default_evaluation,
     read_diagrams,
     read_examples,
-    read_measured,
+    read_figures,
 )
 from schn_ray.models.hasher import fingerprint
 from schn_ray.report.contents import Example, Neighbour, Picture, ReportData
@@ -86,7 +86,7 @@ def _matched(
 ) -> list[Path | str | None]:
     """Return the evaluation of each run."""
     models = {run: _model(run) for run in runs}
-    given = {str(read_measured(path)["model"]): path for path in evaluations}
+    given = {str(read_figures(path)["model"]): path for path in evaluations}
     stray = set(given) - set(models.values())
     if stray:
         paths = ", ".join(str(given[model]) for model in stray)
@@ -97,7 +97,7 @@ def _matched(
     found: list[Path | str | None] = []
     for run in runs:
         beside = default_evaluation(run)
-        finished = _is_finished(beside) and read_measured(beside)["model"] == models[run]
+        finished = _is_finished(beside) and read_figures(beside)["model"] == models[run]
         found.append(given.get(models[run] or "") or (beside if finished else None))
     return found
 
@@ -122,7 +122,7 @@ def _data(run: Path, name: str, evaluation: Path | str | None) -> ReportData:
     pictures: Mapping[str, Any] = {}
     examples: list[Example] = []
     if evaluation is not None:
-        measured, pictures = read_measured(evaluation), read_diagrams(evaluation)
+        measured, pictures = read_figures(evaluation), read_diagrams(evaluation)
         examples = [_example(found) for found in read_examples(evaluation)]
     return ReportData(
         title=f"{name}: {request['config']['bits']}-bit image codes",

@@ -59,7 +59,7 @@ def gallery_codes(metrics: Metrics) -> str:
     return (f"Gallery codes: {how}" + (f" ({meaning})." if meaning else ".")) if how else ""
 
 
-def table(metrics: Metrics) -> list[Row]:
+def metric_rows(metrics: Metrics) -> list[Row]:
     """Return (label, value, note) of every measure that is there."""
     rows = [_map(metrics), _mrr(metrics), *_map_at(metrics)]
     rows += _at(metrics, "ndcg_at", "NDCG@{}", "by how many labels are shared; 1 is the best order")
@@ -92,7 +92,7 @@ def galleries(metrics: Metrics) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
-def controls(metrics: Metrics) -> list[Row]:
+def control_rows(metrics: Metrics) -> list[Row]:
     """Return (what, mAP with its interval, note) of the model and its controls; empty without."""
     found = metrics.get("controls") or {}
     rows = []
@@ -104,7 +104,7 @@ def controls(metrics: Metrics) -> list[Row]:
     return rows
 
 
-def verdict(metrics: Metrics) -> str:
+def verdict_lines(metrics: Metrics) -> str:
     """Say whether the model beats the classifier's codeword; empty where that is not known."""
     found = metrics.get("controls") or {}
     gap = (found.get("model_less_classifier") or {}).get("interval")
@@ -125,7 +125,7 @@ def verdict(metrics: Metrics) -> str:
     )
 
 
-def by_class(metrics: Metrics) -> list[tuple[str, str, str]]:
+def class_rows(metrics: Metrics) -> list[tuple[str, str, str]]:
     """Return (class, mAP with its interval, queries), the worst first; empty without."""
     known = [each for each in metrics.get("by_class") or () if each.get("map") is not None]
     return [
@@ -138,7 +138,7 @@ def by_class(metrics: Metrics) -> list[tuple[str, str, str]]:
     ]
 
 
-def audit(metrics: Metrics) -> list[str]:
+def audit_lines(metrics: Metrics) -> list[str]:
     """Return what the split audit found, a line each."""
     return list((metrics.get("audit") or {}).get("findings") or ())
 

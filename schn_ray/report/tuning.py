@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from schn_ray.report.charts import Chart, Curve
-from schn_ray.report.draw_tuning import Bars, Dots, Panel, Parallel, Point, Scatter
+from schn_ray.report.draw_tuning import Bars, Dots, Panel, Parallel, Point, TuningScatter
 from schn_ray.report.page import write_tuning_page
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
@@ -20,10 +20,10 @@ from schn_ray.tuning.results import (
     iterations_saved,
     planned_iterations,
     seconds_beside_training,
-    verdict,
+    study_verdict,
 )
 from schn_ray.tuning.space import Domain
-from schn_ray.tuning.study import Row, Search, front, ranked
+from schn_ray.tuning.study import Search, TrialRow, front, ranked
 
 REPORT = "report.html"
 _MOST_LISTED = 200  # trials in the table of the page; trials.csv has all
@@ -36,7 +36,7 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
         out / REPORT,
         title=f"{name}: a search over {len(search.space.parameters)} settings",
         tiles=_tiles(search, rows, confirmed),
-        verdict=verdict(search, confirmed),
+        verdict=study_verdict(search, confirmed),
         gains=_gains(confirmed),
         panels=panels(search, rows),
         charts=[chart for chart in [_rungs(search, rows)] if chart is not None],
@@ -46,7 +46,7 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
     )
 
 
-def panels(search: Search, rows: Sequence[Row]) -> list[Panel]:
+def panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel]:
     """Return what is drawn: history, front, importance, parallel axes, a slice a setting."""
     complete = [row for row in rows if row.state == "complete"]
     if not complete:
@@ -60,10 +60,10 @@ def panels(search: Search, rows: Sequence[Row]) -> list[Panel]:
     return found
 
 
-def _history(search: Search, rows: Sequence[Row]) -> Scatter:
+def _history(search: Search, rows: Sequence[TrialRow]) -> TuningScatter:
     complete = _points(rows, "complete", lambda row: row.number)
     best = tuple(accumulate(complete, lambda a, b: (b[0], max(a[1], b[1]))))
-    return Scatter(
+    return TuningScatter(
         "History",
         "Validation mAP of each trial, in the order in which they began. Stopped ones are shown "
         "with the best that they had reached. The line is the best so far.",
@@ -78,7 +78,7 @@ def _history(search: Search, rows: Sequence[Row]) -> Scatter:
     )
 
 
-def _fronts(search: Search, complete: Sequence[Row]) -> list[Panel]:
+def _fronts(search: Search, complete: Sequence[TrialRow]) -> list[Panel]:
     best = {row.number for row in front(complete, search.space.objectives)}
     found: list[Panel] = []
     for name in search.space.objectives:
@@ -93,7 +93,7 @@ def _fronts(search: Search, complete: Sequence[Row]) -> list[Panel]:
         off = tuple(p for number, p in points.items() if number not in best)
         dots = (Dots("Pareto front", on), Dots("other trials", off, "hollow"))
         title = f"Front: validation mAP and {OBJECTIVES[name].title}"
-        found.append(Scatter(title, caption, OBJECTIVES[name].title, "validation mAP", dots))
+        found.append(TuningScatter(title, caption, OBJECTIVES[name].title, "validation mAP", dots))
     return found
 
 
@@ -110,7 +110,7 @@ def _importance(search: Search, objective: str) -> Bars | None:
     return Bars(title, caption, "share", tuple(shares.items()))
 
 
-def _parallel(search: Search, complete: Sequence[Row]) -> Parallel:
+def _parallel(search: Search, complete: Sequence[TrialRow]) -> Parallel:
     scores = [row.figures[VALIDATION_MAP] for row in complete]
     low, high = min(scores), max(scores)
     best = {row.number for row in front(complete, search.space.objectives)}
@@ -133,17 +133,17 @@ def _parallel(search: Search, complete: Sequence[Row]) -> Parallel:
     return Parallel("Parallel coordinates", caption, axes, tuple(lines))
 
 
-def _slice(search: Search, key: str, rows: Sequence[Row]) -> Scatter:
+def _slice(search: Search, key: str, rows: Sequence[TrialRow]) -> TuningScatter:
     domain = search.space.parameters[key]
     with_it = [row for row in rows if key in row.values]
 
-    def place(row: Row) -> float:
+    def place(row: TrialRow) -> float:
         return _place(domain, row.values[key])
 
     condition = "".join(
         f" Only where {other} is {_shown(allowed)}." for other, allowed in domain.when.items()
     )
-    return Scatter(
+    return TuningScatter(
         key,
         f"Validation mAP over {key}, all other settings as they came.{condition}",
         key,
@@ -158,7 +158,7 @@ def _slice(search: Search, key: str, rows: Sequence[Row]) -> Scatter:
     )
 
 
-def _rungs(search: Search, rows: Sequence[Row]) -> Chart | None:
+def _rungs(search: Search, rows: Sequence[TrialRow]) -> Chart | None:
     reached = [row.iterations for row in rows if row.state in ("complete", "pruned")]
     if search.space.pruning is None or not reached:
         return None
@@ -174,7 +174,7 @@ def _rungs(search: Search, rows: Sequence[Row]) -> Chart | None:
 
 
 def _tiles(
-    search: Search, rows: Sequence[Row], confirmed: Confirmation | None
+    search: Search, rows: Sequence[TrialRow], confirmed: Confirmation | None
 ) -> list[tuple[str, str, str]]:
     states: list[str] = [row.state for row in rows]
     counts = ", ".join(
@@ -198,7 +198,7 @@ def _tiles(
     return tiles + _cost(search, rows)
 
 
-def _cost(search: Search, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+def _cost(search: Search, rows: Sequence[TrialRow]) -> list[tuple[str, str, str]]:
     seconds = sum(sitting["seconds"] for sitting in search.sittings())
     sittings = len(search.sittings())
     note = "start of Ray not counted" + (f"; in {sittings} goes" if sittings > 1 else "")
@@ -226,7 +226,7 @@ def _gain(gain: Gain) -> tuple[str, str, str, str]:
     return f"{gain.baseline:.4f}", f"{gain.winner:.4f}", f"{gain.mean:+.4f}", interval
 
 
-def _table(search: Search, rows: Sequence[Row], best: set[int]) -> dict[str, Any]:
+def _table(search: Search, rows: Sequence[TrialRow], best: set[int]) -> dict[str, Any]:
     parameters, objectives = list(search.space.parameters), list(search.space.objectives)
     order = {row.number: place for place, row in enumerate(ranked(rows))}
     listed = sorted(rows, key=lambda row: (order.get(row.number, len(rows)), row.number))
@@ -240,20 +240,20 @@ def _table(search: Search, rows: Sequence[Row], best: set[int]) -> dict[str, Any
     return {"heads": [*heads, *parameters, "reason"], "rows": lines, "left_out": len(rows[200:])}
 
 
-def _points(rows: Iterable[Row], state: str, place: Any) -> tuple[Point, ...]:
+def _points(rows: Iterable[TrialRow], state: str, place: Any) -> tuple[Point, ...]:
     found = [
         (float(place(r)), s) for r in rows if r.state == state and (s := _score(r)) is not None
     ]
     return tuple(found)
 
 
-def _score(row: Row) -> float | None:
+def _score(row: TrialRow) -> float | None:
     if row.figures:
         return row.figures[VALIDATION_MAP]
     return max(row.curve.values(), default=None)
 
 
-def _score_of(rows: Sequence[Row], number: int) -> str:
+def _score_of(rows: Sequence[TrialRow], number: int) -> str:
     score = next((_score(row) for row in rows if row.number == number), None)
     return f"{score:.4f}" if score is not None else "failed"
 

@@ -147,7 +147,7 @@ def read_part(place: str) -> Codes:
         raise _damaged(place, error) from error
 
 
-def read_receipts(out: str) -> dict[int, Receipt]:
+def read_code_receipts(out: str) -> dict[int, Receipt]:
     """Read the receipts of all parts, by number.
 
     Raises:

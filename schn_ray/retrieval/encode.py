@@ -28,7 +28,7 @@ from schn_ray.data.images import BadImage, evaluation_view
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.pending import PendingWork, ShardTask, find_pending
 from schn_ray.data.shards.quarantine import refuse_too_many, write_quarantine
-from schn_ray.data.shards.receipts import Done, Receipt
+from schn_ray.data.shards.receipts import Receipt, UnitReceipt
 from schn_ray.data.shards.repeated_ids import quarantine_rows, repeated_ids, rows_without
 from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, Unit, listing_sha256, units_of
 from schn_ray.models.config import PrecisionName
@@ -37,10 +37,10 @@ from schn_ray.retrieval.code_files import (
     Codes,
     list_parts,
     part_path,
+    read_code_receipts,
     read_column,
     read_part,
     read_receipt,
-    read_receipts,
     remove_parts,
     write_part,
 )
@@ -217,7 +217,7 @@ class _Rows:
         self._views, self._waiting = [], []
 
 
-def _code(rows: _Rows, read: Iterator[Row | BadRow], units: list[Unit]) -> list[Done]:
+def _code(rows: _Rows, read: Iterator[Row | BadRow], units: list[Unit]) -> list[UnitReceipt]:
     """Code the rows of these units -> what became of each.
 
     Raises:
@@ -233,7 +233,7 @@ def _code(rows: _Rows, read: Iterator[Row | BadRow], units: list[Unit]) -> list[
             failed = row if isinstance(row, BadRow) else rows.add(row)
             if failed:
                 bad.append(failed)
-        done.append(Done(unit, len(rows) - before, tuple(bad)))
+        done.append(UnitReceipt(unit, len(rows) - before, tuple(bad)))
     if next(read, None) is not None:
         raise _changed_meanwhile(units[-1])
     return done
@@ -246,7 +246,7 @@ def _changed_meanwhile(unit: Unit) -> SchnRayError:
     )
 
 
-def _kept(shard: Shard, place: str, old: Codes | None) -> tuple[Codes, list[Done]] | None:
+def _kept(shard: Shard, place: str, old: Codes | None) -> tuple[Codes, list[UnitReceipt]] | None:
     """Return what stays of the part that is there: rows, and what they are the rows of."""
     if not isinstance(shard, ShardTask) or not shard.kept or old is None:
         return None
@@ -278,7 +278,7 @@ def _plan(
     """
     if finished := is_finished(draft.path):
         _refuse_changed_parts(read_manifest(draft.path, "codes"), there)
-    plan = find_pending(shards, read_receipts(there), config.source.shard_rows, retry)
+    plan = find_pending(shards, read_code_receipts(there), config.source.shard_rows, retry)
     if finished and not plan.tasks and not plan.emptied:
         raise AlreadyDone(draft.path, "codes")
     if retry and not update and (plan.new or plan.changed or plan.gone):
@@ -310,7 +310,7 @@ def _conclude(
     draft: DirectoryWriter, there: str, shards: list[Shard], max_bad_share: float
 ) -> None:
     """Count, once more from the parts themselves: rows in = coded + quarantined."""
-    receipts = read_receipts(there).values()
+    receipts = read_code_receipts(there).values()
     rows, listed = sum(receipt.rows for receipt in receipts), sum(shard.rows for shard in shards)
     if rows != listed:
         raise SchnRayError(

@@ -36,14 +36,14 @@ class Result:
         uri: where the query's image is, if it has one.
         hits: the nearest.
         tied: how many images of the gallery lie at the last hit's distance; None with a radius.
-        found: how many lie within the radius, shown or not; None without one.
+        within_radius: how many lie within the radius, shown or not; None without one.
     """
 
     query: str
     uri: str
     hits: tuple[Hit, ...]
     tied: int | None = None
-    found: int | None = None
+    within_radius: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -83,10 +83,10 @@ def search_images(
     Raises:
         SchnRayError: an image can't be read, or the index was coded by another model.
     """
-    return found([index_path], SearchLimits(k), images, model)
+    return search([index_path], SearchLimits(k), images, model)
 
 
-def found(
+def search(
     indexes: Sequence[Path | str],
     wanted: SearchLimits,
     images: Sequence[Path] = (),
@@ -108,11 +108,11 @@ def found(
             raise SchnRayError("--model RUN is missing: images are coded by the index's model")
         from schn_ray.models.hasher import load
 
-        results += search(index, image_queries(index, load(model), images), wanted)
+        results += search_codes(index, image_queries(index, load(model), images), wanted)
     if ids:
-        results += search(index, id_queries(index, ids), wanted)
+        results += search_codes(index, id_queries(index, ids), wanted)
     if codes:
-        results += search(index, code_queries(index, codes), wanted)
+        results += search_codes(index, code_queries(index, codes), wanted)
     return results
 
 
@@ -159,7 +159,7 @@ def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:
     return Queries(codes, [""] * len(codes), table, np.full(len(codes), -1))
 
 
-def search(index: Searchable, queries: Queries, wanted: SearchLimits) -> list[Result]:
+def search_codes(index: Searchable, queries: Queries, wanted: SearchLimits) -> list[Result]:
     """Answer queries, exactly; a query that is in the index itself is left out of its result.
 
     Raises:
@@ -186,8 +186,8 @@ def _answers(
         for place, query in enumerate(asked.tolist()):
             rows, distances = near.rows_of(place)
             rows, distances = _others(rows, distances, int(queries.rows[query]), wanted.k)
-            found = int(near.found[place]) - extra
-            results.append(_result(index, queries, query, rows, distances, None, found))
+            within = int(near.found[place]) - extra
+            results.append(_result(index, queries, query, rows, distances, None, within))
         return results
     matches = index.search(queries.codes[asked], k or len(index))
     for place, query in enumerate(asked.tolist()):
@@ -213,11 +213,11 @@ def _result(
     rows: NDArray[np.int64],
     distances: NDArray[np.int32],
     tied: int | None,
-    found: int | None,
+    within_radius: int | None,
 ) -> Result:
     found_rows = zip(index.ids(rows), index.uris(rows), distances.tolist(), strict=True)
     hits = tuple(Hit(*hit) for hit in found_rows)
-    return Result(queries.names[query], queries.uris[query], hits, tied, found)
+    return Result(queries.names[query], queries.uris[query], hits, tied, within_radius)
 
 
 def require_same_model(index: Searchable, hasher: Hasher) -> None:
@@ -238,16 +238,18 @@ def require_same_model(index: Searchable, hasher: Hasher) -> None:
         )
 
 
-def as_text(results: Sequence[Result]) -> str:
+def results_text(results: Sequence[Result]) -> str:
     """Return results as lines: distance, id and where the image is."""
     lines = []
     for result in results:
-        more = "" if result.found is None else f": {result.found:,} within the radius"
+        more = (
+            "" if result.within_radius is None else f": {result.within_radius:,} within the radius"
+        )
         lines.append(f"{result.query}{more}")
         lines += [f"  {hit.distance:4}  {hit.id}  {hit.uri}" for hit in result.hits]
     return "\n".join(lines)
 
 
-def as_paths(results: Sequence[Result]) -> str:
+def results_paths(results: Sequence[Result]) -> str:
     """Return where the images are, a line each, each once: for pipes."""
     return "\n".join(dict.fromkeys(hit.uri for result in results for hit in result.hits))

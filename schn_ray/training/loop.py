@@ -66,7 +66,7 @@ Report = Callable[[Iteration, bool], None]
 """Called after each iteration with what it measured and whether its model is the best so far."""
 
 
-def train(run: Run, report: Report) -> None:
+def train_run(run: Run, report: Report) -> None:
     """Run all outer iterations that are left.
 
     Raises:

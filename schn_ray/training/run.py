@@ -32,7 +32,7 @@ from schn_ray.models.hasher import HasherSpec, best_device, preprocessing_for
 from schn_ray.models.precision import Precision
 from schn_ray.training.batches import Decoder, TrainingImages
 from schn_ray.training.config import TrainConfig
-from schn_ray.training.loop import Iteration, train
+from schn_ray.training.loop import Iteration, train_run
 from schn_ray.training.recorder import CHECKPOINTS, Recorder, count_run
 from schn_ray.training.state import Run, ValidationImages
 from schn_ray.training.tensorboard import require_tensorboard
@@ -156,14 +156,14 @@ def finish_run(
                 mirror.send()
             reported(measured)
 
-        train(run, report)
+        train_run(run, report)
         if recorder:
             recorder.finish(store)
             mirror.send()
 
 
 @contextmanager
-def opened_run(
+def open_run(
     out: Path | str, config: TrainConfig, store: Store
 ) -> Iterator[tuple[Mirror, DirectoryWriter]]:
     """Open a run's directory, or its URI, to write what ``config`` makes of a store.
@@ -190,7 +190,7 @@ def run_request(config: TrainConfig, store: Store) -> tuple[dict[str, Any], dict
     return config.model_dump(mode="json"), {"store": store.manifest.fingerprint}
 
 
-def train_here(
+def train_locally(
     config: TrainConfig, store_path: Path | str, out: Path | str, tensorboard: bool = False
 ) -> Manifest:
     """Train in this process, without Ray; interrupted, the same call goes on.
@@ -200,7 +200,7 @@ def train_here(
         SchnRayError: ``out`` holds something else, or the store can't be trained on.
     """
     store = open_store(store_path, verify=True)
-    with opened_run(out, config, store) as (mirror, draft):
+    with open_run(out, config, store) as (mirror, draft):
         if tensorboard:
             require_tensorboard()
         run = build_run(config, store, Workers(), best_device(), threads=os.cpu_count() or 1)

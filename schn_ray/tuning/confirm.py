@@ -21,8 +21,8 @@ from schn_ray.core.storage.files import join
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.space import Space, with_values
-from schn_ray.tuning.study import Row, ranked
-from schn_ray.tuning.trial import Place
+from schn_ray.tuning.study import TrialRow, ranked
+from schn_ray.tuning.trial import TrialDir
 from schn_ray.tuning.trial_queue import Job
 
 CONFIRM, CONFIRMED = "confirm", "confirmed.json"
@@ -102,7 +102,7 @@ def gain(baseline: Sequence[float], winner: Sequence[float]) -> Gain | None:
     )
 
 
-def candidates(rows: Sequence[Row], close: float) -> list[Row]:
+def candidates(rows: Sequence[TrialRow], close: float) -> list[TrialRow]:
     """Return the best trial and up to two others whose validation mAP is ``close`` to it."""
     best = ranked(rows)
     near = [r for r in best if r.figures[VALIDATION_MAP] >= best[0].figures[VALIDATION_MAP] - close]
@@ -119,13 +119,13 @@ def judging_seeds(base: TrainConfig, repeats: int) -> range:
     return range(base.seed + 1 + repeats, base.seed + 1 + 2 * repeats)
 
 
-def jobs(out: str, base: TrainConfig, rows: Sequence[Row], seeds: range) -> list[Job]:
+def jobs(out: str, base: TrainConfig, rows: Sequence[TrialRow], seeds: range) -> list[Job]:
     """Return a job a trial and seed; its place says which, so that it is done once."""
     found: list[Job] = []
     for seed in seeds:
         for row in rows:
             config = with_values(base, row.values).model_copy(update={"seed": seed})
-            place = Place(join(out, f"{CONFIRM}/{row.number:04}-seed-{seed}"))
+            place = TrialDir(join(out, f"{CONFIRM}/{row.number:04}-seed-{seed}"))
             found.append(Job(len(found), config, place))
     return found
 
@@ -135,6 +135,6 @@ def winner_of(means: Mapping[int, float]) -> int:
     return min(means, key=lambda number: (-means[number], number))
 
 
-def needs_confirming(space: Space, rows: Sequence[Row], repeats: int) -> bool:
+def needs_confirming(space: Space, rows: Sequence[TrialRow], repeats: int) -> bool:
     """Tell whether there is a winner to be confirmed."""
     return repeats > 0 and not space.several and bool(ranked(rows))

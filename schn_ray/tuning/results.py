@@ -30,7 +30,7 @@ from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.tuning.confirm import CONFIRMED, Confirmation
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.space import with_values
-from schn_ray.tuning.study import Row, Search, front, ranked
+from schn_ray.tuning.study import Search, TrialRow, front, ranked
 
 BEST, PARETO, TABLE, SUMMARY = "best.yaml", "pareto", "trials.csv", "summary.json"
 _ENOUGH_TO_RANK = 4  # complete trials, below which importance is noise
@@ -44,13 +44,13 @@ def write_results(out: Path, search: Search, confirmed: Confirmation | None) -> 
         name = f"{PARETO}/trial-{row.number:04}.yaml" if search.space.several else BEST
         (out / name).parent.mkdir(exist_ok=True)
         write_atomically(out / name, _settings_file(search, row, confirmed).encode())
-    write_atomically(out / TABLE, table(search).encode())
-    write_json(out / SUMMARY, summary(search, confirmed))
+    write_atomically(out / TABLE, trial_table(search).encode())
+    write_json(out / SUMMARY, study_summary(search, confirmed))
     if confirmed is not None:
         write_json(out / CONFIRMED, confirmed.to_json())
 
 
-def best_rows(search: Search, confirmed: Confirmation | None) -> list[Row]:
+def best_rows(search: Search, confirmed: Confirmation | None) -> list[TrialRow]:
     """Return the winner, or the Pareto set; empty where no trial was completed."""
     rows = search.rows()
     if confirmed is not None:
@@ -60,7 +60,7 @@ def best_rows(search: Search, confirmed: Confirmation | None) -> list[Row]:
     return ranked(rows)[:1]
 
 
-def table(search: Search) -> str:
+def trial_table(search: Search) -> str:
     """Return all trials as CSV: number, state, figures, settings, cost and reason of failure."""
     parameters, names = list(search.space.parameters), list(search.space.objectives)
     text = io.StringIO()
@@ -106,7 +106,7 @@ def iterations_saved(search: Search) -> int:
     )
 
 
-def planned_iterations(search: Search, row: Row) -> int:
+def planned_iterations(search: Search, row: TrialRow) -> int:
     """Return how many iterations a trial would have at most."""
     key = "schedule.iterations"
     return int(row.values.get(key, search.base.schedule.iterations))
@@ -146,21 +146,21 @@ def importances(search: Search, objective: str) -> dict[str, float]:
     return {name: float(share) for name, share in found.items()}
 
 
-def summary(search: Search, confirmed: Confirmation | None) -> dict[str, Any]:
+def study_summary(search: Search, confirmed: Confirmation | None) -> dict[str, Any]:
     """Return what came out as plain values."""
     return {
         "best": [
             {"trial": row.number, "figures": row.figures, "settings": row.values}
             for row in best_rows(search, confirmed)
         ],
-        "verdict": verdict(search, confirmed),
+        "verdict": study_verdict(search, confirmed),
         "pareto": search.space.several,
         "searched_seconds": sum(sitting["seconds"] for sitting in search.sittings()),
         "seconds_beside_training": seconds_beside_training(search),
     }
 
 
-def as_text(out: Path | str) -> str:
+def study_text(out: Path | str) -> str:
     """Return what came out of a finished search, as lines to read."""
     counts = json.loads(read_file(join(as_location(out), MANIFEST)))["counts"]
     found = json.loads(read_file(join(as_location(out), SUMMARY)))
@@ -178,7 +178,7 @@ def as_text(out: Path | str) -> str:
     return "\n".join([*lines, f"Next: schn-ray train STORE --out RUN --config {named}"])
 
 
-def verdict(search: Search, confirmed: Confirmation | None) -> list[str]:
+def study_verdict(search: Search, confirmed: Confirmation | None) -> list[str]:
     """Say whether the winner is better than the first trial, and how that is known."""
     if search.space.several:
         return []
@@ -199,10 +199,14 @@ def verdict(search: Search, confirmed: Confirmation | None) -> list[str]:
     return lines
 
 
-def _settings_file(search: Search, row: Row, confirmed: Confirmation | None) -> str:
+def _settings_file(search: Search, row: TrialRow, confirmed: Confirmation | None) -> str:
     figures = ", ".join(f"{OBJECTIVES[n].title} {row.figures[n]}" for n in search.space.objectives)
     about = [f"Trial {row.number} of a search over {len(search.space.parameters)} settings."]
-    about += [figures, *verdict(search, confirmed), "schn-ray train STORE --out RUN --config FILE"]
+    about += [
+        figures,
+        *study_verdict(search, confirmed),
+        "schn-ray train STORE --out RUN --config FILE",
+    ]
     config = with_values(search.base, row.values).model_dump(mode="json")
     head = "".join(f"# {line}\n" for line in about)
     return head + yaml.safe_dump(config, sort_keys=False)

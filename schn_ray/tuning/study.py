@@ -75,7 +75,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Row(Outcome):
+class TrialRow(Outcome):
     """One trial as the study has it.
 
     Attributes:
@@ -204,7 +204,7 @@ class Search:
             trial.set_user_attr(name, value)
         self._tell(number, outcome)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """Return all trials that began; repeated proposals, which nobody ran, are left out."""
         frozen = self.study.get_trials(deepcopy=False)
         return [
@@ -272,7 +272,7 @@ class Search:
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
 
-def front(rows: Sequence[Row], objectives: Sequence[str]) -> list[Row]:
+def front(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[TrialRow]:
     """Return the complete trials that no other is better than in every objective.
 
     With one objective: the best one. Of equal trials the first counts. Ordered by number.
@@ -280,7 +280,7 @@ def front(rows: Sequence[Row], objectives: Sequence[str]) -> list[Row]:
     complete = [row for row in rows if row.state == "complete"]
     points = {row.number: _upwards(row, objectives) for row in complete}
 
-    def beaten(row: Row) -> bool:
+    def beaten(row: TrialRow) -> bool:
         mine = points[row.number]
         return any(
             all(a >= b for a, b in zip(other, mine, strict=True))
@@ -292,13 +292,13 @@ def front(rows: Sequence[Row], objectives: Sequence[str]) -> list[Row]:
     return [row for row in complete if not beaten(row)]
 
 
-def ranked(rows: Sequence[Row]) -> list[Row]:
+def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Return the complete trials, best validation mAP first."""
     complete = [row for row in rows if row.state == "complete"]
     return sorted(complete, key=lambda row: (-row.figures[VALIDATION_MAP], row.number))
 
 
-def _upwards(row: Row, objectives: Sequence[str]) -> tuple[float, ...]:
+def _upwards(row: TrialRow, objectives: Sequence[str]) -> tuple[float, ...]:
     return tuple(OBJECTIVES[name].sign * row.figures[name] for name in objectives)
 
 
@@ -377,9 +377,9 @@ def _with_finite_figures(outcome: Outcome, objectives: Sequence[str]) -> Outcome
     return outcome
 
 
-def _row(trial: FrozenTrial) -> Row:
+def _row(trial: FrozenTrial) -> TrialRow:
     attributes = trial.user_attrs
-    return Row(
+    return TrialRow(
         state=_STATES[trial.state],
         figures=dict(attributes.get(_FIGURES, {})),
         reason=attributes.get(_REASON, ""),

@@ -21,7 +21,7 @@ from schn_ray.models.hasher import MODEL, best_device, load
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.loop import Iteration
 from schn_ray.training.recorder import CHECKPOINTS, read_metrics
-from schn_ray.training.run import build_run, conclude_run, finish_run, opened_run
+from schn_ray.training.run import build_run, conclude_run, finish_run, open_run
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.study import Outcome, State
 
@@ -34,7 +34,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class TrialDir:
     """Where a trial is, for the search and for the process that runs it.
 
     Attributes:
@@ -65,22 +65,22 @@ class Place:
             yield
 
 
-def place_of(out: str, number: int) -> Place:
+def trial_dir(out: str, number: int) -> TrialDir:
     """Return where trial ``number`` of a search is."""
-    return Place(join(out, f"{TRIALS}/{number:04}"))
+    return TrialDir(join(out, f"{TRIALS}/{number:04}"))
 
 
 Tell = Callable[[int, float], None]
 """Called with an iteration and the best validation mAP until then."""
 
-Train = Callable[[TrainConfig, str, Place, Tell], None]
+Train = Callable[[TrainConfig, str, TrialDir, Tell], None]
 """Trains a trial to its end, or raises ``Stopped``."""
 
 
 def run_trial(
     config: TrainConfig,
     store: str,
-    place: Place,
+    place: TrialDir,
     tell: Tell,
     train: Train,
     objectives: Iterable[str],
@@ -126,7 +126,9 @@ def run_trial(
     return Outcome(state, figures, reason, iterations, time.monotonic() - began)
 
 
-def train_in_this_process(config: TrainConfig, store_path: str, place: Place, tell: Tell) -> None:
+def train_in_this_process(
+    config: TrainConfig, store_path: str, place: TrialDir, tell: Tell
+) -> None:
     """Train alone, on what this process was given of the machine.
 
     Raises:
@@ -144,7 +146,7 @@ def train_in_this_process(config: TrainConfig, store_path: str, place: Place, te
             raise Stopped
 
     try:
-        with opened_run(place.run, config, store) as (mirror, draft):
+        with open_run(place.run, config, store) as (mirror, draft):
             run = build_run(config, store, Workers(), best_device())
             mirror.send()
             finish_run(run, store, place.run, reported)

@@ -12,7 +12,7 @@ from schn_ray.core.storage.files import remove_file
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.space import with_values
 from schn_ray.tuning.study import Outcome, Proposal, Search, ranked
-from schn_ray.tuning.trial import Place, place_of
+from schn_ray.tuning.trial import TrialDir, trial_dir
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Job:
 
     number: int
     config: TrainConfig
-    place: Place
+    place: TrialDir
 
 
 class TrialQueue(Protocol):
@@ -62,7 +62,7 @@ class Trials:
             except SchnRayError as error:
                 self._search.finish(proposal.number, Outcome("failed", reason=str(error)))
                 continue
-            place = place_of(self._out, proposal.number)
+            place = trial_dir(self._out, proposal.number)
             remove_file(place.stop)
             return Job(proposal.number, config, place)
         return None

@@ -24,7 +24,7 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate
-from schn_ray.evaluation.results import read_measured
+from schn_ray.evaluation.results import read_figures
 from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.batch_search import search_gallery
 from schn_ray.retrieval.code_files import read_codes
@@ -32,10 +32,10 @@ from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode
 from schn_ray.retrieval.index.build import build_index, change_index
 from schn_ray.retrieval.index.index import open_index, verify_index
-from schn_ray.retrieval.search import SearchLimits, found
+from schn_ray.retrieval.search import SearchLimits, search
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 CONFIG = train_config("digits", None, (*TINY, "schedule.iterations=3", "schedule.epochs=1"))
 MEASURED = ("map", "ndcg_at", "controls", "unique_share", "queries_sha256")
@@ -70,7 +70,7 @@ def chain(photos: str, root: str) -> Chain:
     small = SourceConfig(shard_rows=20)
     config = PrepareConfig(source=small, validation_share=0.3)
     prepare(open_source(photos, small), config, at.store)
-    train_here(CONFIG, at.store, at.run)
+    train_locally(CONFIG, at.store, at.run)
     encode(open_source(photos, small), at.run, at.codes, EncodeConfig(source=small))
     build_index(at.codes, at.index)
     search_gallery([at.index], at.codes, at.matches, SearchLimits(5))
@@ -94,7 +94,7 @@ def test_the_same_comes_out_as_in_directories(here: Chain, there: Chain) -> None
     wanted, wanted_codes = read_codes(here.codes)
     assert table.equals(wanted)
     assert codes.tobytes() == wanted_codes.tobytes()
-    measured, wanted_figures = read_measured(there.evaluation), read_measured(here.evaluation)
+    measured, wanted_figures = read_figures(there.evaluation), read_figures(here.evaluation)
     assert {k: measured[k] for k in MEASURED} == {k: wanted_figures[k] for k in MEASURED}
     assert measured["run"] == "run"
     for number in range(4):
@@ -102,8 +102,8 @@ def test_the_same_comes_out_as_in_directories(here: Chain, there: Chain) -> None
         matches = [pq.read_table(local_copy(at.matches) / name) for at in (here, there)]
         assert matches[0].equals(matches[1])
     like = table["id"][7].as_py()
-    (result,) = found([there.index], SearchLimits(3), ids=[like])
-    (expected,) = found([here.index], SearchLimits(3), ids=[like])
+    (result,) = search([there.index], SearchLimits(3), ids=[like])
+    (expected,) = search([here.index], SearchLimits(3), ids=[like])
     assert [hit.id for hit in result.hits] == [hit.id for hit in expected.hits]
     assert verify_index(there.index) > 0
 
@@ -139,12 +139,12 @@ def test_the_same_files_lie_there_and_nothing_stays_here(here: Chain, there: Cha
 
 def test_done_already_says_so_by_uri(photos: str, there: Chain) -> None:
     with pytest.raises(AlreadyDone, match=f"{there.run} is finished already"):
-        train_here(CONFIG, there.store, there.run)
+        train_locally(CONFIG, there.store, there.run)
     with pytest.raises(AlreadyDone, match=there.index):
         build_index(there.codes, there.index)
     other = CONFIG.model_copy(update={"seed": 5})
     with pytest.raises(SchnRayError, match="seed: 0 there, 5 now"):
-        train_here(other, there.store, there.run)
+        train_locally(other, there.store, there.run)
 
 
 class Killed(BaseException):
@@ -167,9 +167,9 @@ def test_training_killed_at_any_upload_goes_on_to_the_same_end(
     with monkeypatch.context() as patch:
         patch.setattr(mirror, "send_file", dies)
         with pytest.raises(Killed):
-            train_here(CONFIG, there.store, run)
+            train_locally(CONFIG, there.store, run)
     assert "manifest.json" not in names_in(run)
-    train_here(CONFIG, there.store, run)
+    train_locally(CONFIG, there.store, run)
     assert fingerprint(run) == fingerprint(here.run)
     assert [line["loss"] for line in read_metrics(run)] == [
         line["loss"] for line in read_metrics(here.run)
@@ -202,7 +202,7 @@ def test_what_a_killed_evaluation_of_another_run_left_does_not_count(
     here: Chain, there: Chain, bucket: str
 ) -> None:
     other, out = f"{bucket}/other-run", f"{bucket}/evaluation-killed"
-    train_here(CONFIG.model_copy(update={"seed": 5}), there.store, other)
+    train_locally(CONFIG.model_copy(update={"seed": 5}), there.store, other)
 
     def dies(function: Any, shards: Any) -> Iterator[Any]:
         yield from map(function, shards)
@@ -211,7 +211,7 @@ def test_what_a_killed_evaluation_of_another_run_left_does_not_count(
     with pytest.raises(Killed):
         evaluate(other, there.store, out, EvaluateConfig(), dies)
     evaluate(there.run, there.store, out, EvaluateConfig())
-    measured, wanted = read_measured(out), read_measured(here.evaluation)
+    measured, wanted = read_figures(out), read_figures(here.evaluation)
     assert {k: measured[k] for k in MEASURED} == {k: wanted[k] for k in MEASURED}
 
 

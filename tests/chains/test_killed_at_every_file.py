@@ -34,7 +34,7 @@ from schn_ray.retrieval.encode import encode
 from schn_ray.retrieval.index.build import build_index
 from schn_ray.retrieval.search import SearchLimits
 from schn_ray.training.config import train_config
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 SETTINGS = (*TINY, "schedule.iterations=2", "schedule.epochs=1", "schedule.batch_size=8")
 SHARDS = SourceConfig(shard_rows=10)
@@ -75,7 +75,7 @@ def prepared(root: Path, out: Path, update: bool = False) -> None:
 
 
 def trained(root: Path, out: Path) -> None:
-    train_here(train_config("digits", None, SETTINGS), root / "store", out / "run")
+    train_locally(train_config("digits", None, SETTINGS), root / "store", out / "run")
 
 
 def encoded(root: Path, out: Path, update: bool = False) -> None:

@@ -21,12 +21,12 @@ from schn_ray.data.store.prepare import prepare
 from schn_ray.data.store.reader import open_store
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate
-from schn_ray.evaluation.metrics.reid import Sightings, reid_histograms, reidentified
-from schn_ray.evaluation.results import read_measured
+from schn_ray.evaluation.metrics.reid import Sightings, reid_figures, reid_histograms
+from schn_ray.evaluation.results import read_figures
 from schn_ray.report.runs import report_run
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.training.config import train_config
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 SETTINGS = (*TINY, "schedule.iterations=1", "schedule.epochs=1", "schedule.batch_size=8")
 
@@ -38,11 +38,11 @@ def prepared(source: Path, out: Path, protocol: str) -> Manifest:
 
 def through(folder: Path) -> dict[str, float]:
     """Train, evaluate and report; return the figures."""
-    train_here(train_config("digits", None, SETTINGS), folder / "store", folder / "run")
+    train_locally(train_config("digits", None, SETTINGS), folder / "store", folder / "run")
     evaluate(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig(ks=(3,)))
     report_run(folder / "run", folder / "evaluation", folder / "report.html")
     assert "<img" in (folder / "report.html").read_text()
-    return read_measured(folder / "evaluation")
+    return read_figures(folder / "evaluation")
 
 
 def test_several_labels_and_the_most_frequent_concepts(
@@ -108,6 +108,6 @@ def by_the_files_names(codes: Path) -> dict[str, object]:
     identities = np.array([int(name[0]) for name in names])
     cameras = np.array([int(name[1][1]) for name in names])
     sides = (Sightings(packed[m], identities[m], cameras[m]) for m in (asked, held))
-    found = asdict(reidentified(reid_histograms(*sides, bits=12)))
+    found = asdict(reid_figures(reid_histograms(*sides, bits=12)))
     assert found["undefined_queries"] == 0
     return found | {"cmc": {str(rank): value for rank, value in found["cmc"].items()}}

@@ -29,7 +29,7 @@ from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode
 from schn_ray.training.config import train_config
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_killed_and_run_again(made: Manifest, photos: str, bucket: str) -> None:
 def test_trained_and_encoded_from_it(made: Manifest, bucket: str, tmp_path: Path) -> None:
     config = train_config("digits", None, (*TINY, "schedule.iterations=1"))
     # a path, as the command line has it: it makes s3:/ of s3://
-    train_here(config, Path(f"{bucket}/store"), tmp_path / "run")
+    train_locally(config, Path(f"{bucket}/store"), tmp_path / "run")
     source = open_source(f"{bucket}/store", SourceConfig(shard_rows=7))
     assert source.kind == "store"
     encode(source, tmp_path / "run", tmp_path / "codes", EncodeConfig())

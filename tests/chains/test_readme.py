@@ -14,7 +14,7 @@ from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode
 from schn_ray.retrieval.index.build import build_index
 from schn_ray.training.config import train_config
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 README = Path(__file__).parents[2] / "README.md"
 QUICK = (*TINY, "bits=32", "schedule.iterations=1", "schedule.samples=64")
@@ -28,7 +28,7 @@ def test_the_snippet_runs(
     demo = tmp_path / "demo"
     digits = open_source("digits", SourceConfig())
     prepare(digits, PrepareConfig(), demo / "store")
-    train_here(train_config("digits", None, QUICK), demo / "store", demo / "run")
+    train_locally(train_config("digits", None, QUICK), demo / "store", demo / "run")
     encode(digits, demo / "run", demo / "codes", EncodeConfig())
     build_index(demo / "codes", demo / "index")
     (demo / "query.png").write_bytes(fetch("digits#7"))

@@ -15,7 +15,7 @@ from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode
 from schn_ray.retrieval.index.build import build_index
 from schn_ray.training.config import train_config
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare(photos, PrepareConfig(), folder / "store")
     for name, setting in [("run", "seed=0"), ("other", "seed=1"), ("wide", "bits=16")]:
         config = train_config("digits", None, (*ONE, setting))
-        train_here(config, folder / "store", folder / name)
+        train_locally(config, folder / "store", folder / name)
     encode(photos, folder / "run", folder / "codes", EncodeConfig())
     build_index(folder / "codes", folder / "index")
     return folder

@@ -6,18 +6,18 @@ import pytest
 from schn_ray.cluster.map_shards import RayShards
 from schn_ray.data.labels import label_matrix
 from schn_ray.evaluation.metrics.average_precision import average_precision, average_precision_at
-from schn_ray.evaluation.metrics.gallery_histograms import Ranked, count
+from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_relevant
 from schn_ray.evaluation.metrics.histograms import GradedHistograms, graded_histograms
 from schn_ray.evaluation.metrics.ndcg import ndcg_at
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-def drawn(rows: int, seed: int) -> Ranked:
+def drawn(rows: int, seed: int) -> LabelledCodes:
     rng = np.random.default_rng(seed)
     pool = np.packbits(rng.random((300, 20)) < 0.5, axis=1, bitorder="little")
     labels = [rng.choice(9, rng.integers(0, 4), replace=False).tolist() for _ in range(rows)]
-    return Ranked(np.arange(rows), pool[rng.integers(0, 300, rows)], label_matrix(labels, 9))
+    return LabelledCodes(np.arange(rows), pool[rng.integers(0, 300, rows)], label_matrix(labels, 9))
 
 
 def figures(h: GradedHistograms) -> np.ndarray:
@@ -28,7 +28,7 @@ def figures(h: GradedHistograms) -> np.ndarray:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_fifty_parts_on_any_workers_change_no_figure(workers: int) -> None:
     queries, gallery = drawn(40, 1), drawn(1000, 2)
-    h = count(queries, gallery, 20, 20, RayShards("counting", workers))
+    h = count_relevant(queries, gallery, 20, 20, RayShards("counting", workers))
     whole = graded_histograms(queries.codes, queries.labels, gallery.codes, gallery.labels, 20)
     np.testing.assert_array_equal(h.counts, whole.counts)
     np.testing.assert_allclose(figures(h), figures(whole), rtol=1e-12, equal_nan=True)

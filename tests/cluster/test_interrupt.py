@@ -15,7 +15,7 @@ from schn_ray.core.manifest import read_manifest
 from schn_ray.models.hasher import fingerprint
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 SETTINGS = (*TINY, "schedule.iterations=4", "schedule.epochs=6", "schedule.batch_size=4")
 
@@ -32,7 +32,7 @@ def train(store: Path, out: Path) -> list[object]:
 def test_ctrl_c_stops_says_how_to_go_on_and_leaves_no_process(store: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as Ray's workers have
-    train_here(train_config("digits", None, SETTINGS), store, tmp_path / "whole")
+    train_locally(train_config("digits", None, SETTINGS), store, tmp_path / "whole")
     torch.set_num_threads(threads)
 
     out, mark = tmp_path / "run", uuid.uuid4().hex

@@ -28,9 +28,9 @@ from schn_ray.data.store.prepare import prepare
 from schn_ray.data.store.reader import open_store
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import Row, Search
+from schn_ray.tuning.study import Search, TrialRow
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -65,7 +65,7 @@ def space_file(store: Path) -> Path:
     return file
 
 
-def rows_of(out: Path, values: dict[str, Any]) -> list[Row]:
+def rows_of(out: Path, values: dict[str, Any]) -> list[TrialRow]:
     space = validated(Space, values)
     search = Search(out, space, base_config(space, None, None, ()))
     try:
@@ -103,7 +103,7 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
     assert json.loads((out / "confirmed.json").read_text())["winner"] == counts["best_trial"]
 
     best = train_config("schn-plus", out / "best.yaml")
-    train_here(best, store, tmp_path / "again")
+    train_locally(best, store, tmp_path / "again")
     measured = read_manifest(tmp_path / "again", "run").counts["best_validation_map"]
     winner = rows[counts["best_trial"]]
     assert measured == pytest.approx(winner.figures["validation_map"], abs=1e-6)

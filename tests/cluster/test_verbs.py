@@ -26,7 +26,7 @@ from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.recorder import read_metrics
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -99,7 +99,7 @@ def test_control_batches_of_another_size_end_elsewhere(
 ) -> None:
     values = read_manifest(runs[1], "run").config
     values["schedule"]["batch_size"] = 4
-    train_here(validated(TrainConfig, values), store, tmp_path / "run")
+    train_locally(validated(TrainConfig, values), store, tmp_path / "run")
     first, other = read_metrics(runs[1])[0]["loss"], read_metrics(tmp_path / "run")[0]["loss"]
     assert other != pytest.approx(first, rel=1e-2)
 

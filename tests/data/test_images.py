@@ -233,7 +233,7 @@ def test_preprocessing_refuses_what_cannot_be_cut() -> None:
 
 
 def test_decoding_needs_no_torch() -> None:
-    script = "import sys, schn_ray.images; sys.exit('torch' in sys.modules)"
+    script = "import sys, schn_ray.data.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

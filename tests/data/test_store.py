@@ -23,7 +23,7 @@ from schn_ray.data.shards.map_shards import T
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits.protocols import ROLES
-from schn_ray.data.store.describe import multi_hot, vocabulary
+from schn_ray.data.store.describe import multi_hot_matrix, vocabulary
 from schn_ray.data.store.prepare import prepare
 from schn_ray.data.store.reader import open_store
 
@@ -290,7 +290,7 @@ def test_multi_hot_over_chunks_and_slices() -> None:
     rows = [["b"], [], ["a", "c"], ["c"], []]
     column = pa.chunked_array([rows[:1], rows, rows]).slice(1, 9)
     expected = [[name in row for name in "abc"] for row in [*rows, *rows[:4]]]
-    np.testing.assert_array_equal(multi_hot(column, ["a", "b", "c"]).toarray(), expected)
+    np.testing.assert_array_equal(multi_hot_matrix(column, ["a", "b", "c"]).toarray(), expected)
 
 
 @pytest.mark.skipif(not (SHARED / "data/cifar10.parquet").is_file(), reason="no shared data")

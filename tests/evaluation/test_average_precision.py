@@ -38,7 +38,7 @@ from schn_ray.evaluation.metrics.histograms import (
     distance_histograms,
     without_themselves,
 )
-from schn_ray.evaluation.metrics.summary import summary
+from schn_ray.evaluation.metrics.summary import summarise
 
 Codes = NDArray[np.uint8]
 Levels = list[list[bool]]  # for each distance, which of its rows are relevant
@@ -342,7 +342,7 @@ def test_512_bits() -> None:
     distances = ones[0] @ (1 - ones[1].T) + (1 - ones[0]) @ ones[1].T
     counted = np.stack([np.bincount(row, minlength=513) for row in distances])
     np.testing.assert_array_equal(h.all_rows, counted)
-    assert len(summary(h).pr_curve.precision) == 513
+    assert len(summarise(h).pr_curve.precision) == 513
 
 
 def test_no_shared_label_is_lost_among_256() -> None:
@@ -417,7 +417,7 @@ def test_undefined_queries_are_dropped_and_counted() -> None:
     for both, alone in zip(every_metric(h), every_metric(histograms(defined)), strict=True):
         assert np.isnan(both[1])
         assert mean(both) == alone[0]
-    with_undefined, without = asdict(summary(h)), asdict(summary(histograms(defined)))
+    with_undefined, without = asdict(summarise(h)), asdict(summarise(histograms(defined)))
     assert (with_undefined.pop("queries"), without.pop("queries")) == (2, 1)
     assert (with_undefined.pop("undefined_queries"), without.pop("undefined_queries")) == (1, 0)
     assert with_undefined == without
@@ -425,7 +425,7 @@ def test_undefined_queries_are_dropped_and_counted() -> None:
 
 @pytest.mark.parametrize("queries", [[[[False], []]], [[[], []]]])
 def test_nothing_defined_is_none_not_zero(queries: list[Levels]) -> None:
-    found = summary(histograms(*queries))
+    found = summarise(histograms(*queries))
     assert found.undefined_queries == found.queries == 1
     assert found.map is found.map_best is found.at[0].map_hits is found.empty_balls is None
     json.dumps(asdict(found), allow_nan=False)
@@ -433,7 +433,7 @@ def test_nothing_defined_is_none_not_zero(queries: list[Levels]) -> None:
 
 def test_no_queries_at_all() -> None:
     empty = np.zeros((0, 9), np.int64)
-    found = summary(Histograms(empty, empty))
+    found = summarise(Histograms(empty, empty))
     assert (found.queries, found.gallery, found.bits, found.map) == (0, 0, 8, None)
 
 
@@ -441,7 +441,7 @@ def test_summary_holds_the_means_of_the_metrics() -> None:
     rng = np.random.default_rng(0)
     queries, gallery = draw(rng, 20, 12, 15), draw(rng, 200, 12, 50)
     h = distance_histograms(*queries, *gallery, 12)
-    found = summary(h, ks=(5, 1000))
+    found = summarise(h, ks=(5, 1000))
     assert (found.bits, found.gallery, found.queries) == (12, 200, 20)
     assert found.undefined_queries == h.undefined > 0
     assert found.map == mean(average_precision(h))
@@ -460,7 +460,7 @@ def test_summary_holds_the_means_of_the_metrics() -> None:
 
 def test_a_summary_needs_one_gallery() -> None:
     with pytest.raises(SchnRayError, match="between 1 and 2 rows"):
-        summary(histograms([[True], []], [[True], [False]]))
+        summarise(histograms([[True], []], [[True], [False]]))
 
 
 def test_bad_codes_and_labels_say_what_was_wanted() -> None:

@@ -18,7 +18,6 @@ from support.users import TINY
 
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.settings import load_settings as load_config
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.labels import label_matrix
 from schn_ray.data.sources.kinds import open_source
@@ -32,21 +31,21 @@ from schn_ray.evaluation import plot_data as diagrams
 from schn_ray.evaluation.config import ControlsConfig, EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate
 from schn_ray.evaluation.metrics.average_precision import average_precision, mean
-from schn_ray.evaluation.metrics.gallery_histograms import Ranked, count
+from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_relevant
 from schn_ray.evaluation.metrics.histograms import distance_histograms, graded_histograms
 from schn_ray.evaluation.metrics.tie_rules import legacy_average_precision
 from schn_ray.evaluation.results import (
     find_evaluation,
     read_diagrams,
     read_examples,
-    read_measured,
+    read_figures,
     read_queries,
 )
-from schn_ray.evaluation.text import as_text
+from schn_ray.evaluation.text import figures_text
 from schn_ray.models.hasher import LEARNED
 from schn_ray.retrieval.code_files import read_codes
-from schn_ray.training.config import TrainConfig
-from schn_ray.training.run import train_here
+from schn_ray.training.config import train_config
+from schn_ray.training.run import train_locally
 
 
 @pytest.fixture(scope="module")
@@ -58,28 +57,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setitem(protocols.PROTOCOLS, "random", Protocol("shares", "not-query"))
         prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), folder / "store")
     one = (*TINY, "schedule.iterations=1", "schedule.epochs=1")
-    train_here(load_config(TrainConfig, "digits", None, one), folder / "store", folder / "run")
+    train_locally(train_config("digits", None, one), folder / "store", folder / "run")
     config = EvaluateConfig(gallery="both", ks=(5, 20), legacy=("stable",), examples=6)
     evaluate(folder / "run", folder / "store", folder / "run-evaluation", config)
     return folder
 
 
-def sides(folder: Path) -> tuple[Ranked, Ranked]:
+def sides(folder: Path) -> tuple[LabelledCodes, LabelledCodes]:
     store = open_store(folder / "store")
     _, codes = read_codes(folder / "run-evaluation" / "codes")
     both = (store.rows(role) for role in ("query", "gallery"))
-    queries, gallery = (Ranked(rows, codes[rows], store.labels[rows]) for rows in both)
+    queries, gallery = (LabelledCodes(rows, codes[rows], store.labels[rows]) for rows in both)
     return queries, gallery
 
 
-def ap_of(queries: Ranked, gallery: Ranked) -> np.ndarray:
+def ap_of(queries: LabelledCodes, gallery: LabelledCodes) -> np.ndarray:
     return average_precision(
         distance_histograms(queries.codes, queries.labels, gallery.codes, gallery.labels, 12)
     )
 
 
 def test_figures_are_those_of_the_codes_on_disk(folder: Path) -> None:
-    measured, (queries, gallery) = read_measured(folder / "run-evaluation"), sides(folder)
+    measured, (queries, gallery) = read_figures(folder / "run-evaluation"), sides(folder)
     ap = ap_of(queries, gallery)
     assert measured["map"] == pytest.approx(mean(ap), rel=1e-12)
     assert measured["gallery_codes"] == "encoded"
@@ -98,7 +97,7 @@ def test_figures_are_those_of_the_codes_on_disk(folder: Path) -> None:
 
 
 def test_learned_codes_stand_beside_and_are_never_mixed(folder: Path) -> None:
-    measured, (queries, gallery) = read_measured(folder / "run-evaluation"), sides(folder)
+    measured, (queries, gallery) = read_figures(folder / "run-evaluation"), sides(folder)
     learned, encoded = measured["side_by_side"]
     assert [side["gallery_codes"] for side in (learned, encoded)] == ["learned", "encoded"]
     store = open_store(folder / "store")
@@ -116,7 +115,7 @@ def test_learned_codes_stand_beside_and_are_never_mixed(folder: Path) -> None:
 
 
 def test_a_tie_rule_of_others_is_measured_on_request(folder: Path) -> None:
-    measured, (queries, gallery) = read_measured(folder / "run-evaluation"), sides(folder)
+    measured, (queries, gallery) = read_figures(folder / "run-evaluation"), sides(folder)
     stable = legacy_average_precision(
         queries.codes, queries.labels, gallery.codes, gallery.labels, "stable"
     )
@@ -125,7 +124,7 @@ def test_a_tie_rule_of_others_is_measured_on_request(folder: Path) -> None:
 
 
 def test_it_is_said_in_words(folder: Path) -> None:
-    text = as_text(read_measured(folder / "run-evaluation"))
+    text = figures_text(read_figures(folder / "run-evaluation"))
     for words in (
         "encoded",
         "worst order",
@@ -176,10 +175,10 @@ def test_a_query_in_the_gallery_is_refused_by_name(folder: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
     allowed = plain.model_copy(update={"audit": "report"})
     evaluate(folder / "run", store, tmp_path / "out", allowed)
-    measured = read_measured(tmp_path / "out")
+    measured = read_figures(tmp_path / "out")
     assert measured["audit"]["findings"] == ["2 queries are in the gallery"]
     assert measured["controls"] is None
-    assert "audit: 2 queries are in the gallery" in as_text(measured)
+    assert "audit: 2 queries are in the gallery" in figures_text(measured)
     listed = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert listed["found"][0]["ids"] == ids
 
@@ -192,25 +191,27 @@ def scattered(function: Callable[[Any], Any], parts: list[Any]) -> Iterable[Any]
     return (function(parts[i]) for i in np.random.default_rng(0).permutation(len(parts)))
 
 
-def drawn(rng: np.random.Generator, rows: int, distinct: int = 40) -> Ranked:
+def drawn(rng: np.random.Generator, rows: int, distinct: int = 40) -> LabelledCodes:
     pool = np.packbits(rng.random((distinct, 12)) < 0.5, axis=1, bitorder="little")
     labels = [rng.choice(5, rng.integers(0, 4), replace=False).tolist() for _ in range(rows)]
-    return Ranked(np.arange(rows), pool[rng.integers(0, distinct, rows)], label_matrix(labels, 5))
+    return LabelledCodes(
+        np.arange(rows), pool[rng.integers(0, distinct, rows)], label_matrix(labels, 5)
+    )
 
 
 @pytest.mark.parametrize("part_rows", [2, 7, 59, 60, 1000])
 def test_one_part_or_many_count_the_same(part_rows: int) -> None:
     rng = np.random.default_rng(0)
     queries, gallery = drawn(rng, 12), drawn(rng, 60)
-    h = count(queries, gallery, 12, part_rows, scattered)
+    h = count_relevant(queries, gallery, 12, part_rows, scattered)
     whole = graded_histograms(queries.codes, queries.labels, gallery.codes, gallery.labels, 12)
     np.testing.assert_array_equal(h.counts, whole.counts)
     order = rng.permutation(60)
     np.testing.assert_array_equal(
-        count(queries, gallery[order], 12, part_rows).counts, whole.counts
+        count_relevant(queries, gallery[order], 12, part_rows).counts, whole.counts
     )
     with pytest.raises(SchnRayError, match="empty gallery"):
-        count(queries, gallery[:0], 12, part_rows)
+        count_relevant(queries, gallery[:0], 12, part_rows)
 
 
 # --- controls
@@ -228,7 +229,7 @@ def planted(rows: int, noise: float, several: bool = False) -> controls.Sides:
     codes = rng.integers(0, 256, (rows, 2), dtype=np.uint8)
     third = rows // 3
     asked, ranked = (
-        Ranked(np.arange(part.stop - part.start), codes[part], labels[part])
+        LabelledCodes(np.arange(part.stop - part.start), codes[part], labels[part])
         for part in (slice(third, third + 20), slice(third + 20, rows))
     )
     return controls.Sides(
@@ -295,7 +296,7 @@ def test_random_codes_score_the_share_of_right_rows() -> None:
 
 
 def test_controls_rank_the_very_rows_of_the_model(folder: Path) -> None:
-    measured = read_measured(folder / "run-evaluation")
+    measured = read_figures(folder / "run-evaluation")
     found = measured["controls"]
     assert found["model"]["mean"] == pytest.approx(measured["map"], rel=1e-12)
     assert (found["queries"], found["gallery"], found["train_rows"]) == (6, 54, 27)
@@ -324,8 +325,8 @@ def test_diagrams_are_what_they_say(folder: Path) -> None:
 def test_confusion_is_the_mean_over_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagrams, "_NEIGHBOURS", 3)
     codes = np.array([[0], [1], [1], [2], [3], [7]], np.uint8)
-    gallery = Ranked(np.arange(6), codes, label_matrix([[0], [0], [1], [2], [0, 2], [1]], 3))
-    queries = Ranked(np.arange(1), np.zeros((1, 1), np.uint8), label_matrix([[0]], 3))
+    gallery = LabelledCodes(np.arange(6), codes, label_matrix([[0], [0], [1], [2], [0, 2], [1]], 3))
+    queries = LabelledCodes(np.arange(1), np.zeros((1, 1), np.uint8), label_matrix([[0]], 3))
     h = distance_histograms(queries.codes, queries.labels, codes, gallery.labels, 8)
     found = diagrams.confusion(queries, gallery, h, ("a", "b", "c"))
     assert found["classes"] == ["a"]

@@ -18,7 +18,7 @@ from schn_ray.evaluation.metrics.average_precision import (
 from schn_ray.evaluation.metrics.bootstrap import by_class, interval, paired_difference
 from schn_ray.evaluation.metrics.first_hit import hit_rate_at
 from schn_ray.evaluation.metrics.histograms import distance_histograms
-from schn_ray.evaluation.metrics.reid import Sightings, reid_histograms, reidentified
+from schn_ray.evaluation.metrics.reid import Sightings, reid_figures, reid_histograms
 from schn_ray.evaluation.metrics.tie_rules import legacy_average_precision
 
 Side = tuple[NDArray[np.uint8], csr_array]
@@ -122,7 +122,7 @@ def test_reid_leaves_out_what_its_rules_say(seed: int) -> None:
         np.testing.assert_array_equal(h.relevant[q], alone.relevant[0])
     assert np.any(gallery.identities == 0)
     assert len(np.unique(h.gallery)) > 1  # each drops rows of its own
-    found = reidentified(h, (1, 5))
+    found = reid_figures(h, (1, 5))
     assert found.map == mean(average_precision(h))
     assert found.cmc == {k: mean(hit_rate_at(h, k)) for k in (1, 5)}
 
@@ -131,9 +131,9 @@ def test_reid_counts_whom_no_other_camera_saw() -> None:
     code = np.zeros((1, 1), np.uint8)
     query = Sightings(code, np.array([7]), np.array([2]))
     h = reid_histograms(query, Sightings(code, np.array([7]), np.array([2])), 8)
-    assert (reidentified(h).undefined_queries, reidentified(h).map) == (1, None)
+    assert (reid_figures(h).undefined_queries, reid_figures(h).map) == (1, None)
     elsewhere = reid_histograms(query, Sightings(code, np.array([7]), np.array([3])), 8)
-    assert reidentified(elsewhere).map == 1.0
+    assert reid_figures(elsewhere).map == 1.0
 
 
 def test_reid_refuses_what_it_cannot_mean() -> None:

@@ -22,11 +22,11 @@ from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate
 from schn_ray.evaluation.text import text_for_model
 from schn_ray.models import export
-from schn_ray.models.export import compare, export_onnx
+from schn_ray.models.export import check_export, export_onnx
 from schn_ray.models.hasher import fingerprint
 from schn_ray.models.hasher import load as load_hasher
 from schn_ray.training.config import train_config
-from schn_ray.training.run import train_here
+from schn_ray.training.run import train_locally
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = open_source(str(write_tree(folder / "photos", {"cat": 20, "dog": 20})), SourceConfig())
     prepare(photos, PrepareConfig(), folder / "store")
     one = (*TINY, "schedule.iterations=1", "schedule.epochs=1")
-    train_here(train_config("digits", None, one), folder / "store", folder / "run")
+    train_locally(train_config("digits", None, one), folder / "store", folder / "run")
     evaluate(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig())
     out = folder / "out" / "model.onnx"
     figures = text_for_model(folder / "evaluation", fingerprint(folder / "run"))
@@ -90,7 +90,7 @@ def test_a_flipped_weight_is_counted(folder: Path) -> None:
     values[1] -= 100
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     hasher = load_hasher(folder / "run")
-    checked = compare(hasher, proto.SerializeToString(), str(folder / "photos"))
+    checked = check_export(hasher, proto.SerializeToString(), str(folder / "photos"))
     bits = np.unpackbits(
         hasher.encode(sorted((folder / "photos").rglob("*.png"))), axis=1, bitorder="little"
     )
@@ -99,7 +99,7 @@ def test_a_flipped_weight_is_counted(folder: Path) -> None:
 
 def test_of_a_store_the_queries_are_compared(folder: Path) -> None:
     data = (folder / "out" / "model.onnx").read_bytes()
-    assert compare(load_hasher(folder / "run"), data, str(folder / "store")).images == 4
+    assert check_export(load_hasher(folder / "run"), data, str(folder / "store")).images == 4
 
 
 def test_what_cannot_be_exported(
@@ -112,7 +112,7 @@ def test_what_cannot_be_exported(
     (tmp_path / "bad" / "x.png").write_bytes(encode_image()[:20])
     data = (folder / "out" / "model.onnx").read_bytes()
     with pytest.raises(SchnRayError, match="no images to compare"):
-        compare(load_hasher(folder / "run"), data, str(tmp_path / "bad"))
+        check_export(load_hasher(folder / "run"), data, str(tmp_path / "bad"))
     monkeypatch.setattr(export, "_LIBRARIES", ("onnx", "onnx_not_there"))
     with pytest.raises(SchnRayError, match=r"needs onnx_not_there: pip install 'schn-ray\[onnx\]'"):
         export_onnx(other, tmp_path / "x.onnx")

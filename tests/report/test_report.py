@@ -220,7 +220,7 @@ def test_a_measure_that_is_missing_is_left_out(tmp_path: Path, key: str, null: b
     metrics = {k: v for k, v in METRICS.items() if k != key}
     if null:
         metrics[key] = None
-    labels = [label for label, _, _ in measures.table(metrics)]
+    labels = [label for label, _, _ in measures.metric_rows(metrics)]
     assert ROW_OF.get(key) not in labels
     assert set(ROW_OF.values()) - {ROW_OF.get(key)} <= set(labels)
     page = report(tmp_path, metrics={**metrics, "pr_curve": None})  # drawing is slow
@@ -234,7 +234,7 @@ def test_an_empty_report_says_so(tmp_path: Path) -> None:
 
 
 def test_the_table_says_values_and_conventions() -> None:
-    rows = {label: (value, note) for label, value, note in measures.table(METRICS)}
+    rows = {label: (value, note) for label, value, note in measures.metric_rows(METRICS)}
     assert rows["mAP"][0] == "0.971"
     assert "0.951" in rows["mAP"][1]
     assert "0.982" in rows["mAP"][1]

@@ -10,13 +10,19 @@ import pytest
 from PIL import Image
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.evaluation.compare import Comparison, Gap, Method, Spread
+from schn_ray.evaluation.compare import Comparison, Gap, MethodFigures, Spread
 from schn_ray.evaluation.metrics.bootstrap import Difference, Interval
 from schn_ray.report import draw as figures
 from schn_ray.report import tables as measures
 from schn_ray.report.charts import Chart
 from schn_ray.report.contents import Example, Picture, ReportData
-from schn_ray.report.diagrams import Heatmap, Scatter, at_ranks, evaluation_diagrams, map_by_bits
+from schn_ray.report.diagrams import (
+    Heatmap,
+    Scatter,
+    curves_at_ranks,
+    evaluation_diagrams,
+    map_by_bits,
+)
 from schn_ray.report.figure_files import write_figures
 from schn_ray.report.overview import overview
 from schn_ray.report.page import diagrams_of, write_reports
@@ -97,7 +103,7 @@ def data(name: str = "run", **values: Any) -> ReportData:
 
 def comparison() -> Comparison:
     methods = tuple(
-        Method(
+        MethodFigures(
             name=f"{bits} bits, codes.init={init}",
             bits=bits,
             runs=tuple(f"{init}-{bits}-{seed}" for seed in range(2)),
@@ -189,7 +195,7 @@ def test_diagrams_hold_the_numbers_that_are_there() -> None:
     assert isinstance(placed, Scatter)
     assert [(name, len(points)) for name, points in placed.groups] == [(c, 3) for c in CLASSES]
     assert evaluation_diagrams({}) == []
-    assert at_ranks({"": {}}) is None
+    assert curves_at_ranks({"": {}}) is None
 
 
 def test_many_classes_become_others() -> None:
@@ -228,17 +234,17 @@ def test_every_diagram_is_drawn(theme: figures.Theme, classes: int) -> None:
 def test_the_verdict_follows_the_interval(low: float, high: float, words: str) -> None:
     gap = {"interval": {"mean": (low + high) / 2, "low": low, "high": high}}
     controls = METRICS["controls"] | {"model_less_classifier": gap}
-    assert words in measures.verdict({"controls": controls})
-    assert measures.verdict({}) == measures.verdict({"controls": None}) == ""
+    assert words in measures.verdict_lines({"controls": controls})
+    assert measures.verdict_lines({}) == measures.verdict_lines({"controls": None}) == ""
 
 
 def test_tables_of_classes_and_galleries() -> None:
-    assert [row[0] for row in measures.by_class(METRICS)] == ["dog", "cat"]
+    assert [row[0] for row in measures.class_rows(METRICS)] == ["dog", "cat"]
     assert [row[0] for row in measures.galleries(METRICS)] == [
         "encoded, whole gallery",
         "learned, rows with a learned code",
     ]
-    assert [row[0] for row in measures.controls(METRICS)][1] == "Classifier's codeword"
+    assert [row[0] for row in measures.control_rows(METRICS)][1] == "Classifier's codeword"
 
 
 def test_each_figure_is_a_png_and_its_numbers(tmp_path: Path) -> None:

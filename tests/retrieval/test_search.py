@@ -40,10 +40,10 @@ def test_a_radius_counts_all_and_shows_k(schn_ray: Run, gallery: Path) -> None:
     (found,) = json.loads(schn_ray(*asked).out)
     others = [id for id in within.ids(0) if id != "cat/004.png"]
     assert [hit["id"] for hit in found["hits"]] == others
-    assert found["found"] == len(others) > 2
+    assert found["within_radius"] == len(others) > 2
     (few,) = json.loads(schn_ray(*asked, "-k", 2).out)
     assert [hit["id"] for hit in few["hits"]] == others[:2]
-    assert few["found"] == len(others)
+    assert few["within_radius"] == len(others)
 
 
 def test_paths_only_for_pipes(schn_ray: Run, gallery: Path) -> None:

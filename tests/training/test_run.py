@@ -31,7 +31,7 @@ from schn_ray.training import run as training
 from schn_ray.training import tensorboard as board
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.recorder import read_metrics
-from schn_ray.training.run import build_run, train_here
+from schn_ray.training.run import build_run, train_locally
 
 SMALL = (
     *TINY,
@@ -57,7 +57,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(store: Path) -> Path:
     out = store.parent / "run"
-    train_here(small_config(), store, out)
+    train_locally(small_config(), store, out)
     return out
 
 
@@ -93,7 +93,7 @@ def test_the_released_model_is_the_best_by_validation(
         models.append((best, fingerprint(self.path / "model")))
 
     monkeypatch.setattr(recorder.Recorder, "record", record)
-    train_here(small_config(), store, tmp_path / "run")
+    train_locally(small_config(), store, tmp_path / "run")
     assert [best for best, _ in models] == [True, True, False]
     assert fingerprint(tmp_path / "run") == models[1][1] != models[0][1]
     assert "outer iteration: 2 of 3" in (tmp_path / "run" / "model" / "README.md").read_text()
@@ -116,7 +116,7 @@ def test_training_ends_when_validations_bring_nothing(
     monkeypatch.setattr(loop, "_validate", lambda run: next(scores))
     settings = ("schedule.iterations=6", "schedule.epochs=1", f"schedule.patience={patience}")
     config = small_config(*settings[:2] if patience is None else settings)
-    manifest = train_here(config, store, tmp_path / "run")
+    manifest = train_locally(config, store, tmp_path / "run")
     assert manifest.counts["iterations"] == iterations
 
 
@@ -134,8 +134,8 @@ def test_patience_outlives_an_interruption(
     monkeypatch.setattr(loop, "_validate", next_score)
     config = small_config("schedule.iterations=9", "schedule.patience=2")
     with pytest.raises(KeyboardInterrupt):
-        train_here(config, store, tmp_path / "run")
-    assert train_here(config, store, tmp_path / "run").counts["iterations"] == 3
+        train_locally(config, store, tmp_path / "run")
+    assert train_locally(config, store, tmp_path / "run").counts["iterations"] == 3
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
@@ -161,10 +161,10 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one(
     with monkeypatch.context() as patch:
         patch.setattr(state.Run, "save", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_here(small_config(), store, out)
+            train_locally(small_config(), store, out)
     with pytest.raises(SchnRayError, match="unfinished"):
         read_manifest(out, "run")
-    train_here(small_config(), store, out)
+    train_locally(small_config(), store, out)
     torch.testing.assert_close(last_state(out), last_state(finished), rtol=0, atol=0)
     assert fingerprint(out) == fingerprint(finished)
     for ours, theirs in zip(read_metrics(out), read_metrics(finished), strict=True):
@@ -173,15 +173,15 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one(
 
 
 def test_control_another_seed_ends_elsewhere(store: Path, finished: Path, tmp_path: Path) -> None:
-    train_here(small_config("seed=1"), store, tmp_path / "run")
+    train_locally(small_config("seed=1"), store, tmp_path / "run")
     assert fingerprint(tmp_path / "run") != fingerprint(finished)
 
 
 def test_finished_and_changed_requests(store: Path, finished: Path) -> None:
     with pytest.raises(AlreadyDone):
-        train_here(small_config(), store, finished)
+        train_locally(small_config(), store, finished)
     with pytest.raises(SchnRayError, match=r"config\.bits: 12 there, 16 now"):
-        train_here(small_config("bits=16"), store, finished)
+        train_locally(small_config("bits=16"), store, finished)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_finished_and_changed_requests(store: Path, finished: Path) -> None:
 )
 def test_every_variant_trains(setting: str, store: Path, tmp_path: Path) -> None:
     settings = (setting, "schedule.iterations=1", "schedule.epochs=1")
-    train_here(small_config(*settings), store, tmp_path / "run")
+    train_locally(small_config(*settings), store, tmp_path / "run")
     (line,) = read_metrics(tmp_path / "run")
     assert ("adversarial" in line["loss"]) == (setting != "loss.adversarial=0")
 
@@ -209,7 +209,7 @@ def test_every_variant_trains(setting: str, store: Path, tmp_path: Path) -> None
 def test_fixed_centres_stay_where_they_are(store: Path, tmp_path: Path) -> None:
     config = small_config("codes.init=hadamard", "codes.update=false", "schedule.iterations=1")
     before = build_run(config, open_store(store), Workers(), torch.device("cpu")).table
-    train_here(config, store, tmp_path / "run")
+    train_locally(config, store, tmp_path / "run")
     assert torch.equal(last_state(tmp_path / "run")["packed"], torch.from_numpy(before.packed))
 
 
@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_term(store: Path, tmp_path: Pa
     config = small_config("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
     message = r"iteration 1: the loss term \w+ is not finite; there is no checkpoint yet"
     with pytest.raises(SchnRayError, match=message):
-        train_here(config, store, tmp_path / "run")
+        train_locally(config, store, tmp_path / "run")
 
 
 def test_a_loss_that_breaks_later_leaves_a_good_checkpoint(
@@ -232,7 +232,7 @@ def test_a_loss_that_breaks_later_leaves_a_good_checkpoint(
 
     monkeypatch.setattr(Schn, "begin_iteration", breaks)
     with pytest.raises(SchnRayError, match="last checkpoint, of iteration 2, is good"):
-        train_here(small_config(), store, tmp_path / "run")
+        train_locally(small_config(), store, tmp_path / "run")
     assert [line["iteration"] for line in read_metrics(tmp_path / "run")] == [1, 2]
     assert all(x.isfinite().all() for x in last_state(tmp_path / "run").values())
 
@@ -240,7 +240,7 @@ def test_a_loss_that_breaks_later_leaves_a_good_checkpoint(
 def test_tensorboard_shows_what_the_metrics_say(store: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train_here(small_config(), store, tmp_path / "run", tensorboard=True)
+    train_locally(small_config(), store, tmp_path / "run", tensorboard=True)
     shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     lines = read_metrics(tmp_path / "run")
     for name, values in (
@@ -257,7 +257,7 @@ def test_a_library_that_is_missing_is_said_before_training(
 ) -> None:
     monkeypatch.setattr(board, "find_spec", lambda name: None)
     with pytest.raises(SchnRayError, match=r"pip install 'schn-ray\[tensorboard\]'"):
-        train_here(small_config(), store, tmp_path / "run", tensorboard=True)
+        train_locally(small_config(), store, tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -265,7 +265,7 @@ def test_without_validation_rows_the_last_model_is_released(tmp_path: Path) -> N
     tree = write_tree(tmp_path / "images", {"cat": 12, "dog": 12})
     config = PrepareConfig(validation_share=0)
     prepare(open_source(str(tree), SourceConfig()), config, tmp_path / "store")
-    train_here(small_config(), tmp_path / "store", tmp_path / "run")
+    train_locally(small_config(), tmp_path / "store", tmp_path / "run")
     assert [line["validation_map"] for line in read_metrics(tmp_path / "run")] == [None] * 3
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "outer iteration: 3 of 3" in card

@@ -22,11 +22,11 @@ from schn_ray.tuning.results import (
     importances,
     iterations_saved,
     seconds_beside_training,
-    verdict,
+    study_verdict,
     write_results,
 )
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import Outcome, Row, Search, ranked
+from schn_ray.tuning.study import Outcome, Search, TrialRow, ranked
 
 HOSTILE = "<script>alert(1)</script>"
 SPACE: dict[str, Any] = {
@@ -63,8 +63,10 @@ def searched(path: Path, trials: int = 8, **changed: Any) -> Search:
     return search
 
 
-def row(number: int, score: float) -> Row:
-    return Row("complete", {"validation_map": score}, number=number, values={"bits": 16 + number})
+def row(number: int, score: float) -> TrialRow:
+    return TrialRow(
+        "complete", {"validation_map": score}, number=number, values={"bits": 16 + number}
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -103,9 +105,9 @@ def test_the_verdict_says_what_is_known(tmp_path: Path) -> None:
         confirm.gain([0.5, 0.51, 0.5], [0.6, 0.6, 0.61]),
         confirm.gain([0.5, 0.6], [0.6, 0.5]),
     )
-    assert "not confirmed" in verdict(search, None)[0]
-    assert "found nothing better" in verdict(search, Confirmation(0, {}))[0]
-    said = verdict(search, Confirmation(2, {}, gain, loss))
+    assert "not confirmed" in study_verdict(search, None)[0]
+    assert "found nothing better" in study_verdict(search, Confirmation(0, {}))[0]
+    said = study_verdict(search, Confirmation(2, {}, gain, loss))
     assert said[-2:] == [
         "on validation the winner is better",
         "on test queries the winner is not better beyond chance",

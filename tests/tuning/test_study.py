@@ -10,7 +10,7 @@ import pytest
 
 from schn_ray.core.settings import validated
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import STUDY, Outcome, Row, Search, front, ranked
+from schn_ray.tuning.study import STUDY, Outcome, Search, TrialRow, front, ranked
 from schn_ray.tuning.trial_queue import Trials
 
 SPACE: dict[str, Any] = {
@@ -294,13 +294,13 @@ def test_two_objectives_with_every_sampler(tmp_path: Path, sampler: str) -> None
     assert len(search.study.trials) >= 3
 
 
-def row(number: int, score: float, bits: float) -> Row:
-    return Row("complete", {"validation_map": score, "bits": bits}, number=number)
+def row(number: int, score: float, bits: float) -> TrialRow:
+    return TrialRow("complete", {"validation_map": score, "bits": bits}, number=number)
 
 
 def test_the_front_is_what_nobody_beats() -> None:
     rows = [row(0, 0.5, 32), row(1, 0.6, 32), row(2, 0.5, 16), row(3, 0.7, 64), row(4, 0.6, 32)]
-    rows.append(Row("pruned", number=5))
+    rows.append(TrialRow("pruned", number=5))
     assert [r.number for r in front(rows, ("validation_map", "bits"))] == [1, 2, 3]
     assert [r.number for r in front(rows, ("validation_map",))] == [3]
     assert [r.number for r in ranked(rows)] == [3, 1, 4, 0, 2]

@@ -18,7 +18,7 @@ from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.recorder import read_metrics
 from schn_ray.tuning.objectives import encoding_cost
 from schn_ray.tuning.study import Outcome
-from schn_ray.tuning.trial import Place, place_of, run_trial, train_in_this_process
+from schn_ray.tuning.trial import TrialDir, run_trial, train_in_this_process, trial_dir
 
 Told = list[tuple[int, float]]
 
@@ -37,7 +37,7 @@ def config(*settings: str) -> TrainConfig:
     return train_config("digits", None, (*TINY, *small, *settings))
 
 
-def trial(store: str, place: Place, told: Told, *settings: str) -> Outcome:
+def trial(store: str, place: TrialDir, told: Told, *settings: str) -> Outcome:
     def tell(iteration: int, score: float) -> None:
         told.append((iteration, score))
 
@@ -48,12 +48,12 @@ def trial(store: str, place: Place, told: Told, *settings: str) -> Outcome:
 @pytest.fixture(scope="module")
 def undisturbed(
     store: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Place, Outcome, Told]:
-    place, told = place_of(str(tmp_path_factory.mktemp("undisturbed")), 0), Told()
+) -> tuple[TrialDir, Outcome, Told]:
+    place, told = trial_dir(str(tmp_path_factory.mktemp("undisturbed")), 0), Told()
     return place, trial(store, place, told), told
 
 
-def test_a_trial_tells_its_best_so_far(undisturbed: tuple[Place, Outcome, Told]) -> None:
+def test_a_trial_tells_its_best_so_far(undisturbed: tuple[TrialDir, Outcome, Told]) -> None:
     place, outcome, told = undisturbed
     lines = read_metrics(place.run)
     maps = [line["validation_map"] for line in lines]
@@ -66,7 +66,7 @@ def test_a_trial_tells_its_best_so_far(undisturbed: tuple[Place, Outcome, Told])
 
 
 def test_a_finished_trial_is_told_again_and_not_trained(
-    store: str, undisturbed: tuple[Place, Outcome, Told]
+    store: str, undisturbed: tuple[TrialDir, Outcome, Told]
 ) -> None:
     place, outcome, told = undisturbed
     again = Told()
@@ -77,9 +77,9 @@ def test_a_finished_trial_is_told_again_and_not_trained(
 
 
 def test_killed_after_any_iteration_it_goes_on_to_the_same_end(
-    store: str, undisturbed: tuple[Place, Outcome, Told], tmp_path: Path
+    store: str, undisturbed: tuple[TrialDir, Outcome, Told], tmp_path: Path
 ) -> None:
-    place = place_of(str(tmp_path), 7)
+    place = trial_dir(str(tmp_path), 7)
 
     def killed(iteration: int, score: float) -> None:
         if iteration == 2:
@@ -98,7 +98,7 @@ def test_killed_after_any_iteration_it_goes_on_to_the_same_end(
 
 
 def test_a_note_stops_it_after_the_iteration(store: str, tmp_path: Path) -> None:
-    place, told = place_of(str(tmp_path), 3), Told()
+    place, told = trial_dir(str(tmp_path), 3), Told()
 
     def tell(iteration: int, score: float) -> None:
         told.append((iteration, score))
@@ -113,10 +113,10 @@ def test_a_note_stops_it_after_the_iteration(store: str, tmp_path: Path) -> None
 
 def test_settings_that_cannot_be_trained_are_an_outcome(store: str, tmp_path: Path) -> None:
     broken = ("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
-    outcome = trial(store, place_of(str(tmp_path), 0), Told(), *broken)
+    outcome = trial(store, trial_dir(str(tmp_path), 0), Told(), *broken)
     assert outcome.state == "failed"
     assert "is not finite" in outcome.reason
-    outcome = trial(store, place_of(str(tmp_path), 1), Told(), "network.backbone=no_such_net")
+    outcome = trial(store, trial_dir(str(tmp_path), 1), Told(), "network.backbone=no_such_net")
     assert (outcome.state, "no_such_net" in outcome.reason) == ("failed", True)
 
 
@@ -126,7 +126,7 @@ def test_a_full_disk_is_not_the_settings_fault(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    place = place_of(str(tmp_path), 0)
+    place = trial_dir(str(tmp_path), 0)
     with monkeypatch.context() as patch:
         patch.setattr(state.Run, "save", full)
         with pytest.raises(SchnRayError, match="No space left on device"):

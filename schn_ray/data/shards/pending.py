@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from schn_ray.data.shards.receipts import Done, Receipt
+from schn_ray.data.shards.receipts import Receipt, UnitReceipt
 from schn_ray.data.shards.rows import Shard, Unit, cut, shard_of, units_of
 
 NEW, CHANGED, GONE, FAILED, SAME = "new", "changed", "gone", "failed", "same"
@@ -128,7 +128,7 @@ def _named(units: Iterable[Unit]) -> dict[_Name, Unit]:
 
 def _matched(
     receipts: Iterable[Receipt], units: dict[_Name, Unit]
-) -> dict[int, list[tuple[Done, Unit | None]]]:
+) -> dict[int, list[tuple[UnitReceipt, Unit | None]]]:
     """Take from ``units`` what a part answers for: part -> what it has, and what is listed now."""
     seen = Counter[tuple[str, int]]()
     return {
@@ -140,7 +140,7 @@ def _matched(
     }
 
 
-def _why(done: Done, unit: Unit | None, retry: bool, retry_ids: bool) -> str:
+def _why(done: UnitReceipt, unit: Unit | None, retry: bool, retry_ids: bool) -> str:
     if unit is None:
         return GONE
     if any(retry or (retry_ids and row.stage == "id") for row in done.quarantined):

@@ -11,7 +11,7 @@ ID, URI = "id", "uri"
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class UnitReceipt:
     """What became of one unit: coded + quarantined = its rows."""
 
     unit: Unit
@@ -29,7 +29,7 @@ class Receipt:
     """
 
     number: int
-    done: tuple[Done, ...]
+    done: tuple[UnitReceipt, ...]
 
     @property
     def rows(self) -> int:
@@ -58,13 +58,13 @@ def receipt_of(values: list[Any]) -> Receipt:
     return Receipt(
         number,
         tuple(
-            Done(Unit(file, start, rows, at), coded, tuple(BadRow(*row) for row in bad))
+            UnitReceipt(Unit(file, start, rows, at), coded, tuple(BadRow(*row) for row in bad))
             for file, start, rows, at, coded, bad in done
         ),
     )
 
 
-def _plain(done: Done) -> list[Any]:
+def _plain(done: UnitReceipt) -> list[Any]:
     unit = done.unit
     bad = [list(asdict(row).values()) for row in done.quarantined]
     return [unit.file, unit.start, unit.rows, unit.stamp, done.coded, bad]

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from schn_ray.data.shards.receipts import ID, URI, Done
+from schn_ray.data.shards.receipts import ID, URI, UnitReceipt
 from schn_ray.data.shards.rows import BadRow
 
 Piece = TypeVar("Piece")
@@ -38,12 +38,14 @@ def repeated_ids(
             yield piece, found
 
 
-def quarantine_rows(done: Sequence[Done], rows: Mapping[int, BadRow]) -> tuple[Done, ...]:
+def quarantine_rows(
+    done: Sequence[UnitReceipt], rows: Mapping[int, BadRow]
+) -> tuple[UnitReceipt, ...]:
     """Return what became of units when these rows of theirs are put aside, too."""
-    changed, start = list[Done](), 0
+    changed, start = list[UnitReceipt](), 0
     for one in done:
         bad = tuple(rows[row] for row in range(start, start + one.coded) if row in rows)
-        changed.append(Done(one.unit, one.coded - len(bad), one.quarantined + bad))
+        changed.append(UnitReceipt(one.unit, one.coded - len(bad), one.quarantined + bad))
         start += one.coded
     return tuple(changed)
 

@@ -28,7 +28,7 @@ _FILE_MAGIC = b"ARROW1"
 
 
 @dataclass(frozen=True)
-class Arrow:
+class ArrowSource:
     """Rows of Arrow files, of the file or of the stream format; columns as in Parquet.
 
     Local files are mapped, so that rows in the middle cost no more than those at the start.

@@ -83,7 +83,7 @@ def download(location: Path, kind: str = "cifar10") -> None:
 
 
 @dataclass(frozen=True)
-class Cifar:
+class CifarSource:
     """All batches; ids number the rows as published: ``train-00000`` ... ``test-09999``."""
 
     location: str

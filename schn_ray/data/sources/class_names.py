@@ -11,7 +11,7 @@ from schn_ray.data.sources.listing import read_lines
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedClasses:
     """A source whose labels are numbers, with names in their place."""
 
     source: Source
@@ -49,7 +49,7 @@ class Named:
         return number and int(label) < len(self.names)
 
 
-def named(source: Source, file: str) -> Named:
+def with_class_names(source: Source, file: str) -> NamedClasses:
     """Give a source's classes the names in a file.
 
     Raises:
@@ -62,4 +62,4 @@ def named(source: Source, file: str) -> Named:
                 f"{file}:{number + 1}: {'no name' if not name else f'{name!r} is there twice'}; "
                 "wanted a name a line, the first for class 0"
             )
-    return Named(source, names, file)
+    return NamedClasses(source, names, file)

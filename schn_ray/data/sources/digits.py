@@ -17,7 +17,7 @@ LOCATION = "digits"
 
 
 @dataclass(frozen=True)
-class Digits:
+class DigitsSource:
     """The digits as 8 x 8 PNGs, labels ``0`` to ``9``."""
 
     shard_rows: int

@@ -15,7 +15,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderSource:
     """Image files under a folder; a row's id is its path below it, its label the first part.
 
     Other files and hidden ones are passed over. Links are followed, but not back to a folder that

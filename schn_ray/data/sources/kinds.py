@@ -15,22 +15,22 @@ from schn_ray.data.shards.rows import (
 from schn_ray.data.sources import coco_voc as objects
 from schn_ray.data.sources import flickr, lists, metadata
 from schn_ray.data.sources import reid as identities
-from schn_ray.data.sources.arrow import Arrow, has_arrow
+from schn_ray.data.sources.arrow import ArrowSource, has_arrow
 from schn_ray.data.sources.cifar import (
     CIFAR10,
     CIFAR100,
     COARSE,
-    Cifar,
+    CifarSource,
     Layout,
     find_batches,
 )
-from schn_ray.data.sources.class_names import named
-from schn_ray.data.sources.digits import LOCATION, Digits
-from schn_ray.data.sources.folder import Folder
-from schn_ray.data.sources.listing import Listed, ReadListing, folder_of
-from schn_ray.data.sources.parquet import Parquet
-from schn_ray.data.sources.stored import Stored, has_store
-from schn_ray.data.sources.webdataset import Tars, has_tars
+from schn_ray.data.sources.class_names import with_class_names
+from schn_ray.data.sources.digits import LOCATION, DigitsSource
+from schn_ray.data.sources.folder import FolderSource
+from schn_ray.data.sources.listing import ListingSource, ReadListing, folder_of
+from schn_ray.data.sources.parquet import ParquetSource
+from schn_ray.data.sources.stored import StoreSource, has_store
+from schn_ray.data.sources.webdataset import WebDataset, has_tars
 
 
 def open_source(location: str, config: SourceConfig) -> Source:
@@ -44,7 +44,7 @@ def open_source(location: str, config: SourceConfig) -> Source:
         SchnRayError: nothing there, or nothing that we know.
     """
     if location == LOCATION or config.kind == "digits":
-        return Digits(config.shard_rows)
+        return DigitsSource(config.shard_rows)
     place = absolute(location)
     what = kind_at(place)
     if what is None:
@@ -58,7 +58,7 @@ def open_source(location: str, config: SourceConfig) -> Source:
     if kind in _LOCAL and is_uri(place):
         raise SchnRayError(f"{location}: a {kind} source has to be local; copy it first")
     source = _OPENERS[kind](place, config)
-    return named(source, absolute(config.class_names)) if config.class_names else source
+    return with_class_names(source, absolute(config.class_names)) if config.class_names else source
 
 
 def _cifar(place: str, config: SourceConfig, layout: Layout, kind: str) -> Source:
@@ -66,17 +66,17 @@ def _cifar(place: str, config: SourceConfig, layout: Layout, kind: str) -> Sourc
     if found is None:
         raise SchnRayError(f"{place}: no {kind} batches in there ({layout.meta} is missing)")
     coarse = layout is CIFAR100 and config.label_column.startswith("coarse")
-    return Cifar(str(found), config.shard_rows, COARSE if coarse else layout, kind)
+    return CifarSource(str(found), config.shard_rows, COARSE if coarse else layout, kind)
 
 
 def _folder(place: str, config: SourceConfig) -> Source:
     if kind_at(place) == "file":
         raise SchnRayError(f"{place} is a file; wanted a folder of images")
-    return Folder(place, config.shard_rows)
+    return FolderSource(place, config.shard_rows)
 
 
 def _listed(kind: str, items: ReadListing) -> Callable[[str, SourceConfig], Source]:
-    return lambda place, config: Listed(place, config, kind, items, folder_of(place))
+    return lambda place, config: ListingSource(place, config, kind, items, folder_of(place))
 
 
 def _has_cifar(place: str, names: frozenset[str], layout: Layout) -> bool:
@@ -85,16 +85,16 @@ def _has_cifar(place: str, names: frozenset[str], layout: Layout) -> bool:
 
 # a new data set is a function that lists it, one that knows it when it sees it, and two lines here
 _OPENERS: dict[str, Callable[[str, SourceConfig], Source]] = {
-    "digits": lambda _, config: Digits(config.shard_rows),
+    "digits": lambda _, config: DigitsSource(config.shard_rows),
     "folder": _folder,
     "list": _listed("list", lists.text_items),
     "lists": _listed("lists", lists.split_list_items),
     "paired": _listed("paired", lists.paired_items),
     "csv": _listed("csv", lists.csv_items),
     "metadata": _listed("metadata", metadata.metadata_items),
-    "parquet": Parquet,
-    "arrow": Arrow,
-    "webdataset": Tars,
+    "parquet": ParquetSource,
+    "arrow": ArrowSource,
+    "webdataset": WebDataset,
     "cifar10": lambda place, config: _cifar(place, config, CIFAR10, "cifar10"),
     "cifar100": lambda place, config: _cifar(place, config, CIFAR100, "cifar100"),
     "nuswide": _listed("nuswide", flickr.nuswide_items),
@@ -103,7 +103,7 @@ _OPENERS: dict[str, Callable[[str, SourceConfig], Source]] = {
     "voc": _listed("voc", objects.voc_items),
     "market1501": _listed("market1501", identities.market1501_items),
     "veri776": _listed("veri776", identities.veri776_items),
-    "store": lambda place, config: Stored(place, config.shard_rows),
+    "store": lambda place, config: StoreSource(place, config.shard_rows),
 }
 _KNOWN_BY: dict[str, Callable[[str, frozenset[str]], bool]] = {
     "cifar10": functools.partial(_has_cifar, layout=CIFAR10),

@@ -44,7 +44,7 @@ ReadListing = Callable[[str, SourceConfig], Iterable[Item]]
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListingSource:
     """Images that a list names.
 
     The list and the images may be at URIs. The stamp of a local image is its size and time of

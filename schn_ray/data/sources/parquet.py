@@ -31,7 +31,7 @@ _BATCH_ROWS = 256  # bounds memory: this many images are decompressed at a time
 
 
 @dataclass(frozen=True)
-class Parquet:
+class ParquetSource:
     """Rows of Parquet files; which column is what is said by the config.
 
     The image column holds bytes, a struct with a field ``bytes`` as Hugging Face writes it, or

@@ -24,7 +24,7 @@ CLASSES = "classes.json"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoreSource:
     """A store as a source: the same ids, labels and splits; the bytes are now in the store."""
 
     location: str

@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tars:
+class WebDataset:
     """A tar or a folder of them; a row's id is ``name.tar/key``.
 
     A folder or tar that is called train, test ... says so of its rows. Compressed tars are refused,

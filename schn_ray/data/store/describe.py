@@ -34,7 +34,7 @@ from schn_ray.data.splits.protocols import (
     split,
 )
 from schn_ray.data.store.row_files import read_rows, receipt_for, write_rows
-from schn_ray.data.store.store_shard import taken
+from schn_ray.data.store.store_shard import take_rows
 
 SPLIT = "split.parquet"
 _AT_ONCE = 1 << 14  # rows
@@ -59,7 +59,7 @@ def describe_and_split(
     table = pa.concat_tables([read_rows(store, number, columns) for number in numbers])
     protocol = find_protocol(config.protocol)
     classes = vocabulary(table["labels"])
-    labels = multi_hot(table["labels"], classes)
+    labels = multi_hot_matrix(table["labels"], classes)
     if protocol.most_frequent is not None:
         kept = most_frequent(labels, protocol.most_frequent)
         classes, labels = tuple(classes[c] for c in kept), labels[:, kept]
@@ -92,7 +92,7 @@ def quarantine_repeated_ids(store: str, numbers: Sequence[int]) -> None:
     """Take rows out whose id an earlier row has; killed in the middle, the next call goes on."""
     for number, rows in repeated_ids(numbers, partial(_column, store)):
         table, done = read_rows(store, number), receipt_for(store, number).done
-        kept = taken(table, rows_without(len(table), rows))
+        kept = take_rows(table, rows_without(len(table), rows))
         write_rows(store, number, kept, quarantine_rows(done, rows))
 
 
@@ -109,10 +109,11 @@ def vocabulary(labels: pa.ChunkedArray) -> tuple[str, ...]:
     return tuple(sorted(pc.unique(pc.list_flatten(labels)).to_pylist(), key=_as_people_count))
 
 
-def multi_hot(labels: pa.ChunkedArray, classes: Sequence[str]) -> csr_array[Any]:
+def multi_hot_matrix(labels: pa.ChunkedArray, classes: Sequence[str]) -> csr_array[Any]:
     """Return rows' labels as a matrix [n, C] of 0 and 1, uint8; other labels do not count.
 
-    >>> multi_hot(pa.chunked_array([[["b", "a", "x"], [], ["b"]]]), ["a", "b"]).toarray().tolist()
+    >>> labels = pa.chunked_array([[["b", "a", "x"], [], ["b"]]])
+    >>> multi_hot_matrix(labels, ["a", "b"]).toarray().tolist()
     [[1, 1], [0, 0], [0, 1]]
     """
     known = pa.array(classes, pa.string())

@@ -19,7 +19,7 @@ from schn_ray.core.storage.files import as_location
 from schn_ray.data.shards.equal_rows import FirstRows, as_digests, first_with_hash
 from schn_ray.data.sources.stored import CLASSES, map_rows
 from schn_ray.data.splits.protocols import JUNK, ROLES, Rows, Split
-from schn_ray.data.store.describe import SPLIT, multi_hot
+from schn_ray.data.store.describe import SPLIT, multi_hot_matrix
 from schn_ray.data.store.verify import check_sizes, verify_hashes
 
 
@@ -50,7 +50,7 @@ class Store:
         self._table = map_rows(self.path)
         self._images, self._starts = _chunks(self._table["image"])
         self.ids: pa.Array = self._table["id"].combine_chunks()
-        self.labels = multi_hot(self._table["labels"], self.classes)
+        self.labels = multi_hot_matrix(self._table["labels"], self.classes)
         self.cameras: NDArray[np.int32] = self._table["camera"].to_numpy()
         self.split = _read_split(self.path / SPLIT)
 

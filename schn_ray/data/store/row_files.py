@@ -30,7 +30,7 @@ from schn_ray.core.storage.files import (
     sha256_and_size,
     write_file,
 )
-from schn_ray.data.shards.receipts import Done, Receipt, plain, receipt_of
+from schn_ray.data.shards.receipts import Receipt, UnitReceipt, plain, receipt_of
 
 RECEIPTS = "receipts"
 _NEXT = ".next"
@@ -72,7 +72,7 @@ def _next_receipt_name(number: int) -> str:
 
 
 def write_rows(
-    store: str, number: int, batches: Iterable[pa.RecordBatch], done: Sequence[Done]
+    store: str, number: int, batches: Iterable[pa.RecordBatch], done: Sequence[UnitReceipt]
 ) -> None:
     """Write rows as they come, and then their receipt; older ones are replaced.
 

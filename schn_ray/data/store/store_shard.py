@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.images import BadImage, decode, downsized
 from schn_ray.data.shards.pending import ShardTask
-from schn_ray.data.shards.receipts import Done
+from schn_ray.data.shards.receipts import UnitReceipt
 from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, Unit, units_of
 from schn_ray.data.store.row_files import ROWS, read_rows, receipt_for, write_rows
 
@@ -50,7 +50,7 @@ class _Work:
 
     def __init__(self, shard: Shard, source: Source, keeping: ImageOptions, store: str) -> None:
         self._shard, self._source, self._keeping, self._store = shard, source, keeping, store
-        self.done: list[Done] = []
+        self.done: list[UnitReceipt] = []
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows."""
@@ -73,7 +73,7 @@ class _Work:
                     bad.append(found)
                 else:
                     yield found
-            self.done.append(Done(unit, unit.rows - len(bad), tuple(bad)))
+            self.done.append(UnitReceipt(unit, unit.rows - len(bad), tuple(bad)))
         if next(read, None) is not None:
             raise _changed_meanwhile(units[-1])
 
@@ -104,10 +104,10 @@ class _Work:
                 rows.append(np.arange(start, start + before.coded))
                 self.done.append(before)
             start += before.coded
-        yield from taken(read_rows(self._store, self._shard.number), np.concatenate(rows))
+        yield from take_rows(read_rows(self._store, self._shard.number), np.concatenate(rows))
 
 
-def taken(table: pa.Table, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+def take_rows(table: pa.Table, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
     """Yield these rows of a table, in batches of a bounded size."""
     for start in range(0, len(rows), _BATCH_ROWS):
         part = table.take(pa.array(rows[start : start + _BATCH_ROWS])).combine_chunks()

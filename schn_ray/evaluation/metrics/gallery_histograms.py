@@ -20,7 +20,7 @@ from schn_ray.evaluation.metrics.histograms import GradedHistograms, graded_hist
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked:
+class LabelledCodes:
     """Rows of a store with their codes: the queries, or the gallery that they rank.
 
     Attributes:
@@ -36,8 +36,8 @@ class Ranked:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, places: NDArray[np.integer] | slice) -> Ranked:
-        return Ranked(self.rows[places], self.codes[places], self.labels[places])
+    def __getitem__(self, places: NDArray[np.integer] | slice) -> LabelledCodes:
+        return LabelledCodes(self.rows[places], self.codes[places], self.labels[places])
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +54,9 @@ class GalleryPart:
         return len(self.codes)
 
 
-def count(
-    queries: Ranked,
-    gallery: Ranked,
+def count_relevant(
+    queries: LabelledCodes,
+    gallery: LabelledCodes,
     bits: int,
     part_rows: int,
     map_shards: MapShards = map_locally,
@@ -87,14 +87,14 @@ def count(
     return GradedHistograms(total)
 
 
-def gallery_parts(gallery: Ranked, part_rows: int) -> Iterator[GalleryPart]:
+def gallery_parts(gallery: LabelledCodes, part_rows: int) -> Iterator[GalleryPart]:
     """Cut a gallery into parts of so many rows."""
     for number, start in enumerate(range(0, len(gallery), part_rows)):
         some = slice(start, start + part_rows)
         yield GalleryPart(number, gallery.codes[some], gallery.labels[some])
 
 
-def count_part(part: GalleryPart, queries: Ranked, bits: int) -> NDArray[np.unsignedinteger]:
+def count_part(part: GalleryPart, queries: LabelledCodes, bits: int) -> NDArray[np.unsignedinteger]:
     """Count one part, as ``GradedHistograms`` have it, in numbers as narrow as its rows allow.
 
     Run by whoever ``map_shards`` chooses; the counts travel.

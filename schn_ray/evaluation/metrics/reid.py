@@ -96,7 +96,7 @@ def reid_histograms(queries: Sightings, gallery: Sightings, bits: int) -> Histog
 
 
 @dataclass(frozen=True)
-class Reidentified:
+class ReidFigures:
     """Figures of re-identification, means over the queries that someone can be found for.
 
     Attributes:
@@ -112,13 +112,13 @@ class Reidentified:
     cmc: dict[int, float | None]
 
 
-def reidentified(h: Histograms, ks: tuple[int, ...] = (1, 5, 10, 20)) -> Reidentified:
+def reid_figures(h: Histograms, ks: tuple[int, ...] = (1, 5, 10, 20)) -> ReidFigures:
     """Summarise what ``reid_histograms`` counted.
 
     Raises:
         SchnRayError: a k < 1.
     """
-    return Reidentified(
+    return ReidFigures(
         queries=len(h),
         undefined_queries=h.undefined,
         map=mean_or_none(average_precision(h)),

@@ -58,7 +58,7 @@ class Summary:
     pr_curve: PRCurve
 
 
-def summary(h: Histograms, ks: Sequence[int] = (10, 100, 1000), radius: int = 2) -> Summary:
+def summarise(h: Histograms, ks: Sequence[int] = (10, 100, 1000), radius: int = 2) -> Summary:
     """Compute every metric of ``metrics``.
 
     Args:

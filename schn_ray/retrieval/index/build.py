@@ -124,7 +124,9 @@ def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
     return read_manifest(path, "index")
 
 
-def write_rows(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> tuple[Bytes, Any]:
+def write_index_rows(
+    folder: Path, pieces: Iterable[Piece], bits: int, what: str
+) -> tuple[Bytes, Any]:
     """Write all of an index but its lists, rows in the order of their ids.
 
     Returns:
@@ -154,7 +156,7 @@ def write_rows(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> t
 
 
 def _write(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[str, Any]:
-    codes, counts = write_rows(folder, pieces, bits, what)
+    codes, counts = write_index_rows(folder, pieces, bits, what)
     trial = write_lists(folder, codes, counts)
     write_digests(folder)
     counted = {"rows": int(counts.sum()), "unique_codes": len(codes)}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Named(Protocol):
+class NamedRows(Protocol):
     """Names rows: their ids, and where their images are."""
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
@@ -33,7 +33,7 @@ class Matches:
     rows: NDArray[np.int64]
     distances: NDArray[np.int32]
     tied: NDArray[np.int64]
-    _names: Named = field(repr=False)
+    _names: NamedRows = field(repr=False)
 
     def ids(self, query: int) -> list[str]:
         """Return the ids of one query's matches, nearest first."""
@@ -59,7 +59,7 @@ class Within:
     rows: NDArray[np.int64]
     distances: NDArray[np.int32]
     found: NDArray[np.int64]
-    _names: Named = field(repr=False)
+    _names: NamedRows = field(repr=False)
 
     def rows_of(self, query: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return one query's rows and their distances, nearest first."""

@@ -13,7 +13,7 @@ _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 class RequestMetrics:
     """Requests by route and status, and how long they took; threads may share one.
 
-    >>> traffic = Traffic()
+    >>> traffic = RequestMetrics()
     >>> traffic.count("/search", 200, 0.02)
     >>> print(traffic.text({"index_rows": 3}).splitlines()[1])
     schn_ray_requests_total{route="/search",status="200"} 1

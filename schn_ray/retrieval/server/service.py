@@ -25,7 +25,7 @@ from schn_ray.retrieval.search import (
     code_queries,
     id_queries,
     require_same_model,
-    search,
+    search_codes,
 )
 
 _TINY, _THUMBNAIL = 64, 320  # pixels; what is tiny keeps every pixel
@@ -125,7 +125,7 @@ class Service:
         raise Refused(404, f"{id!r} is not an id of the index") from error
 
     def _answer(self, queries: Queries, wanted: SearchLimits) -> dict[str, Any]:
-        (found,) = search(self.index, queries, wanted)
+        (found,) = search_codes(self.index, queries, wanted)
         return {
             "code": queries.codes[0].tobytes().hex(),
             "bits": self.index.bits,
@@ -136,7 +136,7 @@ class Service:
 
 
 def _counts(found: Result) -> dict[str, int]:
-    counts = {"tied": found.tied, "found": found.found}
+    counts = {"tied": found.tied, "found": found.within_radius}
     return {name: count for name, count in counts.items() if count is not None}
 
 
