@@ -83,9 +83,12 @@ def view_draws(n: int, seed: int, iteration: int, epoch: int) -> NDArray[np.floa
     return np.random.default_rng([seed, _VIEW, iteration, epoch]).random((n, 3))
 
 
-def dropout_seed(seed: int, iteration: int, rank: int) -> int:
-    """Return the seed of torch's own generator, which dropout draws from, for an iteration."""
-    return int(np.random.default_rng([seed, _TORCH, iteration, rank]).integers(2**63))
+def dropout_seed(seed: int, iteration: int) -> int:
+    """Return the seed of torch's own generator for an iteration: dropout draws from it.
+
+    The same on all workers; see ``global_dropout``.
+    """
+    return int(np.random.default_rng([seed, _TORCH, iteration, 0]).integers(2**63))
 
 
 class Decoder:

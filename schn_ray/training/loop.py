@@ -90,7 +90,7 @@ def train_run(run: Run, report: Report) -> None:
 def train_iteration(run: Run) -> Iteration:
     """Train some epochs over the sampled rows, solve their codes, and validate."""
     started, waited_s = time.monotonic(), run.decoder.waited_s
-    torch.manual_seed(dropout_seed(run.seed, run.iteration, run.workers.rank))
+    torch.manual_seed(dropout_seed(run.seed, run.iteration))
     run.method.begin_iteration(run.iteration)
     rows = sampled_rows(len(run.data), run.schedule.samples, run.seed, run.iteration)
     terms: dict[str, list[Tensor]] = defaultdict(list)

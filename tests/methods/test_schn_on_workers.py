@@ -10,10 +10,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from support.schn_problem import ROWS, make_batch, make_schn
 from torch import Tensor
+from torchvision.ops import StochasticDepth
 
 from schn_ray.core.workers import Workers, current_workers
 from schn_ray.methods.base import Batch
 from schn_ray.models import parallel
+from schn_ray.models.global_dropout import share_dropout
 from schn_ray.models.parallel import data_parallel
 
 STEPS = 3
@@ -38,7 +40,7 @@ def own_part(batch: Batch, workers: Workers) -> Batch:
 
 def train_steps(workers: Workers) -> dict[str, Any]:
     parallel._LARGE = 100  # so that the image network has layers of both kinds
-    schn = make_schn(workers=workers, label_graph="mean")
+    schn = make_schn(workers=workers, label_graph="mean", latent_dropout=0.5)
     terms = []
     for seed in range(STEPS):
         step = schn.step(own_part(make_batch(seed), workers))
@@ -53,7 +55,7 @@ def train_steps(workers: Workers) -> dict[str, Any]:
 
 def two_separate_batches(workers: Workers) -> Tensor:
     """The mistake that the gather is there to prevent: each worker's pairs from its own rows."""
-    alone = make_schn(label_graph="mean")
+    alone = make_schn(label_graph="mean", latent_dropout=0.5)
     batch = make_batch(0)
     own = workers.own(ROWS)
     step = alone.step(Batch(batch.images[own], batch.Y[own], batch.B[own]))
@@ -80,6 +82,18 @@ def collectives(workers: Workers) -> dict[str, Tensor]:
     uneven = workers.gather_any(torch.full((workers.rank * 2,), float(workers.rank)))
     assert x.grad is not None
     return {"gathered": everyones.detach(), "gradient": x.grad, "uneven": uneven}
+
+
+def dropped(workers: Workers) -> Tensor:
+    network = torch.nn.Sequential(
+        torch.nn.Dropout(0.3), torch.nn.Dropout2d(0.4), StochasticDepth(0.5, "row")
+    )
+    layers = share_dropout(network, workers)
+    torch.manual_seed(5)
+    for layer in layers:
+        layer.rows = ROWS
+    x = torch.arange(ROWS * 24.0).reshape(ROWS, 3, 4, 2)[workers.own(ROWS)]
+    return torch.stack([network.train()(x), network.train()(x), network.eval()(x)])
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +133,14 @@ def test_batch_normalisation_is_over_the_global_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(together, alone[name], rtol=1e-10, atol=1e-12)
     for worker in workers:
         torch.testing.assert_close(worker["state"], alone["state"], rtol=1e-10, atol=1e-12)
+
+
+def test_dropout_is_drawn_for_the_global_batch(tmp_path: Path) -> None:
+    alone = dropped(Workers())
+    assert 0 < (alone[0] == 0).double().mean() < 1
+    assert not torch.equal(alone[0], alone[1])
+    together = torch.cat(on_workers(dropped, tmp_path / "dropout", size=3), dim=1)
+    assert torch.equal(together, alone)
 
 
 def test_slices_cover_the_batch_and_shares_average_to_its_mean() -> None:

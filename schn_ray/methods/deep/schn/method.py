@@ -28,6 +28,7 @@ from schn_ray.methods.losses import (
 from schn_ray.models.backbones import build_backbone
 from schn_ray.models.config import NetworkConfig
 from schn_ray.models.encoder import ImageNetwork
+from schn_ray.models.global_dropout import share_dropout
 from schn_ray.models.parallel import complete_gradients, data_parallel, factor_gradients
 from schn_ray.models.precision import Precision
 
@@ -101,6 +102,7 @@ class Schn:
         for network in networks.children():
             if network is not networks.image:
                 factor_gradients(network, workers)
+        self._dropout = share_dropout(networks, workers)
         networks.image.to(memory_format=torch.channels_last)
         image = data_parallel(networks.image, workers)
         self._image = torch.compile(image) if compiled else image
@@ -124,6 +126,8 @@ class Schn:
         """Descend all losses once on a global batch."""
         total = len(batch.Y)
         share = self.workers.share(total)
+        for layer in self._dropout:
+            layer.rows = total
         out = self._forward(batch)
         terms = self._code_terms(out, batch)
         self._descend("main", share * weighted(terms, self.loss))
