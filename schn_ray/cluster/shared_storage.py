@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from schn_ray.core.directories import SEEN
+from schn_ray.core.directories import PROBE_PREFIX
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location, is_uri
 
@@ -62,7 +62,7 @@ def require_seen(probe: Path) -> None:
 
 
 def _probe(directory: Path) -> Path:
-    name = SEEN if directory.is_dir() else f".{directory.name}{SEEN}"
+    name = PROBE_PREFIX if directory.is_dir() else f".{directory.name}{PROBE_PREFIX}"
     there = next(path for path in (directory, *directory.parents) if path.is_dir())
     for left in there.iterdir():
         if left.name.startswith(name):

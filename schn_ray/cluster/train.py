@@ -86,7 +86,7 @@ def train_on_ray(
             with _shown(run, config.schedule.iterations):
                 _fit_while_it_gets_on(settings, demand)
         conclude_run(mirror, draft, store)
-    return read_manifest(mirror.here, "run")
+    return read_manifest(mirror.local, "run")
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

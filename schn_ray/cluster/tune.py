@@ -104,26 +104,26 @@ def tune(
     request = settings, made_from
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.here, "search", *request, update=True) as draft,
+        resumable_directory(mirror.local, "search", *request, update=True) as draft,
     ):
-        _refuse_if_done(mirror.here, effort)
+        _refuse_if_done(mirror.local, effort)
         mirror.fetch_all(*_OF_TRIALS)
         with ray_session():
             at_once = trials_at_once(effort)
             require_shared(out)
             draft.begin()
             mirror.send()
-            work = _Work(Search(mirror.here, space, base, seed), store, mirror, effort, at_once)
+            work = _Work(Search(mirror.local, space, base, seed), store, mirror, effort, at_once)
             try:
                 confirmed = work.do()
                 _tidy(mirror)
-                write_results(mirror.here, work.search, confirmed)
-                report_search(mirror.here, Path(mirror.location).name, work.search, confirmed)
+                write_results(mirror.local, work.search, confirmed)
+                report_search(mirror.local, Path(mirror.location).name, work.search, confirmed)
                 draft.counts |= count_search(work.search, confirmed, effort.repeats)
             finally:
                 work.search.close()
         draft.known |= _known(mirror)
-    return read_manifest(mirror.here, "search")
+    return read_manifest(mirror.local, "search")
 
 
 def _tidy(mirror: Mirror) -> None:
@@ -131,7 +131,7 @@ def _tidy(mirror: Mirror) -> None:
     remove_folder(join(mirror.location, _TUNES_OWN))
     if not is_uri(mirror.location):
         for folder in (TRIALS, confirm.CONFIRM):
-            for left in (mirror.here / folder).glob(".*"):
+            for left in (mirror.local / folder).glob(".*"):
                 left.unlink()
 
 

@@ -17,7 +17,7 @@ from schn_ray.core.locks import locked
 from schn_ray.core.manifest import MANIFEST, REQUEST, Manifest, _fingerprint, _versions
 
 LOCK = ".lock"
-SEEN = ".seen-"  # begins the name of a file that nodes look for, see cluster.shared
+PROBE_PREFIX = ".seen-"  # begins the name of a file that nodes look for, see cluster.shared
 _BEGUN = (REQUEST, REQUEST + _UNFINISHED, LOCK)
 _CANNOT_WRITE = (
     errno.ENOSPC,
@@ -182,7 +182,7 @@ def _holds_nothing(path: Path) -> bool:
 
 
 def _is_of_the_writing(name: str) -> bool:
-    return name in _BEGUN or name.startswith(SEEN)
+    return name in _BEGUN or name.startswith(PROBE_PREFIX)
 
 
 def _refuse_other_request(

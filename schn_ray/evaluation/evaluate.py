@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def evaluate(
     audited = _audited(store, config)
     made_from = {"model": hasher.fingerprint, "store": store.manifest.fingerprint}
     request = config.model_dump(mode="json"), made_from
-    with open_output(out) as mirror, new_directory(mirror.here, KIND, *request) as draft:
+    with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
         encoded = _encode_store(model, store, codes, config, map_shards)
         draft.known |= {f"{CODES}/{Path(p).name}": sha256_and_size(p) for p in list_parts(codes)}
@@ -95,13 +95,13 @@ def evaluate(
         own = _ranked(store, gallery.rows, encoded)
         figures["controls"] = _controls(model, store, queries, own, hasher.bits, config, map_shards)
         write_json(draft.path / METRICS, figures | made_from)
-        write_json(draft.path / AUDIT, asdict(audited))
+        write_json(draft.path / AUDIT, audited.to_json())
         write_json(draft.path / DIAGRAMS, diagrams(queries, gallery, h, store.classes))
         ap = average_precision(h.plain)
         write_json(draft.path / EXAMPLES, examples(store, queries, gallery, ap, config.examples))
         write_queries(draft.path, store.ids.take(pa.array(queries.rows)), measure.each(h))
         draft.counts |= {"queries": len(queries), "gallery": len(gallery)}
-    return read_manifest(mirror.here, KIND)
+    return read_manifest(mirror.local, KIND)
 
 
 def _audited(store: Store, config: EvaluateConfig) -> Audit:
@@ -222,7 +222,7 @@ def _context(
         "protocol": store.manifest.config["protocol"],
         "split_seed": store.manifest.config["seed"],
         "audit": {
-            "findings": audited.findings(),
+            "findings": audited.summary(),
             "spoiling": audited.spoiling(),
             "rows": audited.rows,
         },

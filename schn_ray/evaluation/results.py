@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
-from schn_ray.core.storage.cache import kind_of, local_copy
+from schn_ray.core.storage.cache import directory_kind, local_copy
 from schn_ray.core.storage.files import as_location
 
 METRICS, EXAMPLES, DIAGRAMS, AUDIT = "metrics.json", "examples.json", "diagrams.json", "audit.json"
@@ -76,7 +76,7 @@ def find_evaluation(path: Path | str) -> Path:
     """
     beside = default_evaluation(path)
     for place in (as_location(path), beside):
-        if kind_of(place) == KIND:
+        if directory_kind(place) == KIND:
             return local_copy(place)
     raise SchnRayError(
         f"{path} is no finished evaluation, and {beside} is none either: run "

@@ -71,7 +71,7 @@ def search_gallery(
     }
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.here, "matches", config, made_from) as draft,
+        resumable_directory(mirror.local, "matches", config, made_from) as draft,
     ):
         mirror.send()
         verify_files(codes, source)
@@ -82,7 +82,7 @@ def search_gallery(
         )
         for _ in map_shards(work, left):
             pass  # counted below, where parts of an earlier run are, too
-        for path in mirror.here.glob("*.partial"):
+        for path in mirror.local.glob("*.partial"):
             path.unlink()  # of killed workers
         parts = [_part(mirror.location, shard) for shard in shards]
         draft.known |= {Path(part).name: sha256_and_size(part) for part in parts}
@@ -90,7 +90,7 @@ def search_gallery(
         if sum(counted) != sum(shard.rows for shard in shards):
             raise SchnRayError(f"{out}: the parts do not answer for all queries; remove it")
         draft.counts |= {"queries": sum(counted), "parts": len(shards), "rows": len(opened)}
-    return read_manifest(mirror.here, "matches")
+    return read_manifest(mirror.local, "matches")
 
 
 def search_part(

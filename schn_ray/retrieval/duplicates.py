@@ -25,7 +25,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.cache import kind_of
+from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location
 from schn_ray.retrieval.index.build import build_index
 from schn_ray.retrieval.index.index import Index, open_index
@@ -80,7 +80,7 @@ def find_duplicates(path: Path | str, radius: int, out: Path) -> DuplicateCounts
     if out.is_dir():
         raise SchnRayError(f"{out} is a directory; name the Parquet file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if kind_of(as_location(path)) == "index":
+    if directory_kind(as_location(path)) == "index":
         return _write(open_index(path), radius, out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".duplicates-") as folder:
         build_index(path, Path(folder, "index"))

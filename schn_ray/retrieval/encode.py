@@ -100,7 +100,7 @@ def encode(
     request = settings, made_from, LISTING, again
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.here, "codes", *request) as draft,
+        resumable_directory(mirror.local, "codes", *request) as draft,
     ):
         there = mirror.location
         plan = _plan(draft, there, shards, config, update, retry_failed)
@@ -115,7 +115,7 @@ def encode(
         _conclude(draft, there, shards, config.source.max_bad_share)
         if again:
             draft.counts |= plan.counts | {"tried_again": plan.failed}
-    return read_manifest(mirror.here, "codes")
+    return read_manifest(mirror.local, "codes")
 
 
 def encode_shards(

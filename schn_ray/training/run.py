@@ -147,8 +147,8 @@ def finish_run(
             held.enter_context(locked(Path(location, CHECKPOINTS, LOCK), Path(out), _DYING_S))
         run.workers.meet()
         mirror = held.enter_context(open_shared_output(as_location(out)))
-        run.load(mirror.here / CHECKPOINTS)
-        recorder = Recorder(mirror.here, run, tensorboard) if first else None
+        run.load(mirror.local / CHECKPOINTS)
+        recorder = Recorder(mirror.local, run, tensorboard) if first else None
 
         def report(measured: Iteration, best: bool) -> None:
             if recorder:
@@ -174,7 +174,7 @@ def open_run(
     """
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.here, "run", *run_request(config, store)) as draft,
+        resumable_directory(mirror.local, "run", *run_request(config, store)) as draft,
     ):
         yield mirror, draft
 
@@ -182,7 +182,7 @@ def open_run(
 def conclude_run(mirror: Mirror, draft: DirectoryWriter, store: Store) -> None:
     """Say in a run's manifest what its workers wrote."""
     mirror.fetch_all()
-    draft.counts |= count_run(mirror.here, store)
+    draft.counts |= count_run(mirror.local, store)
 
 
 def run_request(config: TrainConfig, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -207,4 +207,4 @@ def train_locally(
         mirror.send()
         finish_run(run, store, mirror.location, tensorboard=tensorboard)
         conclude_run(mirror, draft, store)
-    return read_manifest(mirror.here, "run")
+    return read_manifest(mirror.local, "run")

@@ -113,14 +113,14 @@ def test_who_follows_a_directory_has_its_files_and_sends_only_what_is_new(bucket
     for name in ("checkpoints/1.pt", "checkpoints/2.pt", "metrics.jsonl"):
         write_file(join(place, name), name.encode())
     with open_shared_output(place) as ours:
-        assert (ours.here / "checkpoints" / "2.pt").read_bytes() == b"checkpoints/2.pt"
+        assert (ours.local / "checkpoints" / "2.pt").read_bytes() == b"checkpoints/2.pt"
         write_file(join(place, "metrics.jsonl"), b"written by another since")
-        (ours.here / "checkpoints" / "1.pt").unlink()
-        (ours.here / "checkpoints" / "3.pt").write_bytes(b"new")
+        (ours.local / "checkpoints" / "1.pt").unlink()
+        (ours.local / "checkpoints" / "3.pt").write_bytes(b"new")
         ours.send()
     assert names_in(join(place, "checkpoints")) == {"2.pt", "3.pt"}
     assert read_file(join(place, "metrics.jsonl")) == b"written by another since"
-    assert not ours.here.exists()
+    assert not ours.local.exists()
 
 
 def test_the_same_files_lie_there_and_nothing_stays_here(here: Chain, there: Chain) -> None:

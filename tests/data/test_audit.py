@@ -44,7 +44,7 @@ def looked_at(
 
 def test_a_clean_split_has_no_findings() -> None:
     found = looked_at(clean())
-    assert found.findings() == found.spoiling() == []
+    assert found.summary() == found.spoiling() == []
     assert found.rows == {"query": 10, "train": 30, "validation": 10, "gallery": 50}
 
 
@@ -56,7 +56,7 @@ def test_planted_queries_are_named(role: str, where: str) -> None:
     roles = clean()
     roles[role] = np.sort(np.concatenate([roles[role], [3, 7]]))
     found = looked_at(roles)
-    assert found.findings() == [f"2 queries are in {where}"]
+    assert found.summary() == [f"2 queries are in {where}"]
     assert found.spoiling() == [f"2 queries are in {where}:", "  i3", "  i7"]
 
 
@@ -76,7 +76,7 @@ def test_planted_copies_are_named_with_what_they_copy(row: int, where: str) -> N
 def test_the_same_row_is_an_overlap_and_no_copy() -> None:
     roles = clean()
     roles["gallery"] = np.append(roles["gallery"], 5)
-    assert [finding.what for finding in looked_at(roles).found] == ["queries are in the gallery"]
+    assert [finding.what for finding in looked_at(roles).findings] == ["queries are in the gallery"]
 
 
 @pytest.mark.parametrize(("row", "role"), [(2, "query"), (20, "train"), (70, "gallery")])
@@ -95,8 +95,8 @@ def test_an_image_that_is_twice_spoils_only_queries() -> None:
     content = np.arange(ROWS)
     content[61] = content[60]
     found = looked_at(clean(), content=content)
-    assert found.findings() == ["1 gallery rows repeat an image"]
-    assert found.found[0].listed() == ["i61 (as i60)"]
+    assert found.summary() == ["1 gallery rows repeat an image"]
+    assert found.findings[0].listed() == ["i61 (as i60)"]
     assert found.spoiling() == []
     content[1] = content[0]
     assert "1 query rows repeat an image:" in looked_at(clean(), content=content).spoiling()
@@ -120,14 +120,14 @@ def test_long_lists_are_cut_with_how_many_more() -> None:
     lines = found.spoiling()
     assert lines[0] == "10 queries are in the gallery:"
     assert lines[-1] == "  and 20 more"
-    assert len(found.found[-1].listed()) == 30
+    assert len(found.findings[-1].listed()) == 30
 
 
 def test_it_counts_what_a_slow_look_counts() -> None:
     rng = np.random.default_rng(4)
     roles = {role: np.sort(rng.choice(ROWS, 30, replace=False)) for role in ROLES}
     content = np.arange(ROWS) % 70
-    found = {str(f.what): set(f.ids) for f in looked_at(roles, content=content).found}
+    found = {str(f.what): set(f.ids) for f in looked_at(roles, content=content).findings}
     gallery, train = set(roles["gallery"]), {*roles["train"], *roles["validation"]}
     for among, where in ((gallery, "the gallery"), (train, "training")):
         known = {content[row] for row in among}

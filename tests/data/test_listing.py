@@ -16,7 +16,7 @@ import pytest
 from support.image_files import encode_image, write_tree
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import opened
+from schn_ray.core.storage.files import filesystem_of
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import BadRow, Row, listing_sha256, units_of
 from schn_ray.data.sources.fetch import fetch
@@ -274,7 +274,7 @@ def test_a_bucket_that_cannot_be_reached_says_why(monkeypatch: pytest.MonkeyPatc
     arrow = SimpleNamespace(FileSystem=SimpleNamespace(from_uri=unreachable))
     monkeypatch.setattr("schn_ray.core.storage.files.fs", arrow)
     with pytest.raises(SchnRayError, match=r"s3://a-bucket .*: could not resolve host$"):
-        opened("s3://a-bucket/photos")
+        filesystem_of("s3://a-bucket/photos")
 
 
 def test_places_that_cannot_be_opened(photos: Path, bucket: str) -> None:

@@ -53,7 +53,7 @@ def local_copy(place: Path | str, below: str = "") -> Path:
     return copy
 
 
-def kind_of(location: str) -> str:
+def directory_kind(location: str) -> str:
     """Return the kind of a finished directory, or "" where nothing says it."""
     try:
         return str(json.loads(read_file(join(location, MANIFEST)))["kind"])

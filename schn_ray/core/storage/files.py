@@ -71,7 +71,7 @@ def read_file(place: str) -> bytes:
         if not stat.S_ISREG(os.stat(place).st_mode):
             raise OSError("not a regular file")
         return Path(place).read_bytes()
-    filesystem, path = opened(place)
+    filesystem, path = filesystem_of(place)
     try:
         with filesystem.open_input_stream(path, compression=None) as file:
             return bytes(file.read())
@@ -85,7 +85,7 @@ def open_file(place: str) -> pa.NativeFile:
     """Open a file to read any part of it; ``OSError`` if it cannot be."""
     if not is_uri(place):
         return pa.OSFile(place)
-    filesystem, path = opened(place)
+    filesystem, path = filesystem_of(place)
     return filesystem.open_input_file(path)
 
 
@@ -113,7 +113,7 @@ def kind_at(location: str) -> str | None:
     """
     if not is_uri(location):
         return "folder" if os.path.isdir(location) else "file" if os.path.exists(location) else None
-    filesystem, path = opened(location)
+    filesystem, path = filesystem_of(location)
     found = filesystem.get_file_info(path).type
     return {fs.FileType.File: "file", fs.FileType.Directory: "folder"}.get(found)
 
@@ -134,7 +134,7 @@ def size_and_stamp(place: str) -> tuple[int, str]:
     if not is_uri(place):
         status = os.stat(place)
         return status.st_size, stamp(status.st_size, status.st_mtime_ns)
-    filesystem, path = opened(place)
+    filesystem, path = filesystem_of(place)
     info = filesystem.get_file_info(path)
     if info.type != fs.FileType.File:
         raise FileNotFoundError(f"{place}: no such file")
@@ -143,7 +143,7 @@ def size_and_stamp(place: str) -> tuple[int, str]:
 
 def files_below(location: str) -> Iterator[tuple[str, int, str]]:
     """List a folder at a URI: path below it, size in bytes, stamp; hidden ones are passed over."""
-    filesystem, root = opened(location)
+    filesystem, root = filesystem_of(location)
     all_below = fs.FileSelector(root, recursive=True, allow_not_found=True)
     for info in filesystem.get_file_info(all_below):
         below = info.path.removeprefix(root).lstrip("/")
@@ -156,7 +156,7 @@ def names_in(location: str) -> frozenset[str]:
     if not is_uri(location):
         found = os.listdir(location) if os.path.isdir(location) else []
         return frozenset(name for name in found if not name.startswith("."))
-    filesystem, root = opened(location)
+    filesystem, root = filesystem_of(location)
     infos = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
     names = (posixpath.basename(info.path.rstrip("/")) for info in infos)
     return frozenset(name for name in names if not name.startswith("."))
@@ -165,7 +165,7 @@ def names_in(location: str) -> frozenset[str]:
 def write_file(place: str, data: bytes | memoryview) -> None:
     """Write a file whole or not at all; an older one is replaced."""
     if is_uri(place):
-        filesystem, path = opened(place)
+        filesystem, path = filesystem_of(place)
         with filesystem.open_output_stream(path) as stream:  # it appears when it is closed
             stream.write(data)
         return
@@ -200,7 +200,7 @@ def new_file(place: str) -> Iterator[Path]:
 
 def send_file(path: Path, uri: str) -> None:
     """Copy a file of this machine to a URI, where it appears whole."""
-    filesystem, there = opened(uri)
+    filesystem, there = filesystem_of(uri)
     with filesystem.open_output_stream(there) as stream:
         for chunk in chunks_of(str(path)):
             stream.write(chunk)
@@ -210,7 +210,7 @@ def remove_file(place: str) -> None:
     """Remove a file, if it is there."""
     if not is_uri(place):
         return Path(place).unlink(missing_ok=True)
-    filesystem, path = opened(place)
+    filesystem, path = filesystem_of(place)
     if filesystem.get_file_info(path).type == fs.FileType.File:
         filesystem.delete_file(path)
     return None
@@ -225,7 +225,7 @@ def remove_folder(place: str) -> None:
     return None
 
 
-def opened(uri: str) -> tuple[fs.FileSystem, str]:
+def filesystem_of(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of a URI and the path in it.
 
     Raises:

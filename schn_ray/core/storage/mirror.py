@@ -38,11 +38,11 @@ class Mirror:
 
     Attributes:
         location: the directory, or its URI.
-        here: what stands for it on this machine: the directory itself, if it is here.
+        local: what stands for it on this machine: the directory itself, if it is here.
     """
 
-    def __init__(self, location: str, here: Path) -> None:
-        self.location, self.here = location, here
+    def __init__(self, location: str, local: Path) -> None:
+        self.location, self.local = location, local
         self._same: dict[str, _State] = {}  # name -> the state in which it is there, too
 
     def fetch(self, *names: str) -> None:
@@ -63,16 +63,16 @@ class Mirror:
         """Bring what was written here since to the URI, the manifest last; then what went goes."""
         if not is_uri(self.location):
             return
-        found = {name: _state(path) for name, path in _files(self.here)}
+        found = {name: _state(path) for name, path in _files(self.local)}
         changed = [name for name in found if found[name] != self._same.get(name)]
         for name in sorted(changed, key=lambda name: (name == MANIFEST, found[name][1], name)):
-            send_file(self.here / name, join(self.location, name))
+            send_file(self.local / name, join(self.location, name))
         for name in self._same.keys() - found.keys():
             remove_file(join(self.location, name))
         self._same = found
 
     def _fetch(self, name: str) -> None:
-        target = self.here / name
+        target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with new_file(str(target)) as beside, beside.open("wb") as file:
             for chunk in chunks_of(join(self.location, name)):
@@ -124,8 +124,8 @@ def open_shared_output(out: str) -> Iterator[Mirror]:
 
 
 def _clear(mirror: Mirror, *kept: str) -> None:
-    with locked(mirror.here / LOCK, mirror.location):
-        for path in sorted(mirror.here.rglob("*"), reverse=True):
+    with locked(mirror.local / LOCK, mirror.location):
+        for path in sorted(mirror.local.rglob("*"), reverse=True):
             if path.is_dir():
                 path.rmdir()
             elif path.name != LOCK and path.name not in kept:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import is_uri, opened
+from schn_ray.core.storage.files import filesystem_of, is_uri
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import BadRow, Row, Shard, units_of
 from schn_ray.data.sources.columns import (
@@ -117,5 +117,5 @@ def _batches(place: str) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]
 def _opened(place: str) -> Any:
     if not is_uri(place):
         return pa.memory_map(place)
-    filesystem, path = opened(place)
+    filesystem, path = filesystem_of(place)
     return filesystem.open_input_file(path)

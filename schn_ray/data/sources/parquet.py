@@ -14,7 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import files_below, is_uri, join, kind_at, opened, size_and_stamp
+from schn_ray.core.storage.files import (
+    files_below,
+    filesystem_of,
+    is_uri,
+    join,
+    kind_at,
+    size_and_stamp,
+)
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import BadRow, Row, Shard, cut, units_of
 from schn_ray.data.sources.columns import (
@@ -183,7 +190,7 @@ def _opened(place: str) -> Iterator[pq.ParquetFile]:
             with pq.ParquetFile(place, memory_map=True) as file:
                 yield file
             return
-        filesystem, path = opened(place)
+        filesystem, path = filesystem_of(place)
         with filesystem.open_input_file(path) as remote, pq.ParquetFile(remote) as file:
             yield file
     except (pa.ArrowException, OSError) as error:

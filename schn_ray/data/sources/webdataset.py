@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import is_uri, join, kind_at, names_in, opened, size_and_stamp
+from schn_ray.core.storage.files import (
+    filesystem_of,
+    is_uri,
+    join,
+    kind_at,
+    names_in,
+    size_and_stamp,
+)
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import BadRow, Row, Shard, cut, units_of
 from schn_ray.data.sources.folder import EXTENSIONS
@@ -185,7 +192,7 @@ def _opened(place: str) -> Iterator[Any]:
             with open(place, "rb") as local:
                 yield local
             return
-        filesystem, path = opened(place)
+        filesystem, path = filesystem_of(place)
         with filesystem.open_input_file(path) as remote:
             yield remote
     except (tarfile.TarError, EOFError, OSError) as error:

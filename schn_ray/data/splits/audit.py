@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,23 +49,28 @@ class Audit:
     """What could make a figure from this split wrong.
 
     Attributes:
-        found: with the rows that have it; nothing of what is not there.
+        findings: with the rows that have it; nothing of what is not there.
         counts: how the split differs from its protocol's counts, a line each.
         rows: role -> rows.
     """
 
-    found: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
     counts: tuple[str, ...]
     rows: dict[str, int]
 
-    def findings(self) -> list[str]:
+    def summary(self) -> list[str]:
         """Say what is wrong, a line each; nothing where all is well."""
-        return [*map(str, self.found), *self.counts]
+        return [*map(str, self.findings), *self.counts]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``audit.json``."""
+        values = asdict(self)
+        return {"found": values.pop("findings")} | values
 
     def spoiling(self) -> list[str]:
         """Say what makes figures wrong, with the first rows of each."""
         lines = list(self.counts)
-        for finding in self.found:
+        for finding in self.findings:
             if finding.spoils:
                 lines += [f"{finding}:", *(f"  {line}" for line in finding.listed(10))]
         return lines
@@ -105,7 +111,7 @@ def audit(
         found.append(look.id_twice(rows, f"{role} rows repeat an id"))
         found.append(look.image_twice(rows, f"{role} rows repeat an image", role == "query"))
     return Audit(
-        found=tuple(finding for finding in found if finding.ids),
+        findings=tuple(finding for finding in found if finding.ids),
         counts=_other_counts(protocol, len(query), len(train), len(gallery)),
         rows={role: len(rows) for role, rows in ranked.items()},
     )

@@ -76,7 +76,7 @@ def describe_and_split(
     _write_split(here / SPLIT, roles, table["id"])
     give_back_freed_memory()
     image_of = first_with_hash(table["sha256"])
-    findings = audit(roles, table["id"], image_of, unlabelled).findings()
+    findings = audit(roles, table["id"], image_of, unlabelled).summary()
     return {
         "rows": len(table),
         "classes": len(classes),

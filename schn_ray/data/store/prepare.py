@@ -84,7 +84,7 @@ def prepare(
     request = settings, made_from, LISTING, update, _OF_THE_SPLIT
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.here, "store", *request) as draft,
+        resumable_directory(mirror.local, "store", *request) as draft,
     ):
         store = mirror.location
         plan = _plan(draft, store, shards, config, update)
@@ -101,7 +101,7 @@ def prepare(
         _conclude(draft, store, shards, config)
         if update:
             draft.counts |= plan.counts
-    return read_manifest(mirror.here, "store")
+    return read_manifest(mirror.local, "store")
 
 
 def _with_protocol(config: PrepareConfig) -> PrepareConfig:

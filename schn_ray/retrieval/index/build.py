@@ -65,13 +65,13 @@ def build_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     request = config, {"codes": source.fingerprint}
     with (
         open_output(out) as mirror,
-        new_directory(mirror.here, "index", *request) as draft,
+        new_directory(mirror.local, "index", *request) as draft,
     ):
         verify_files(codes_dir, source)
         pieces = _pieces_of_codes(codes_dir, config["bits"])
         (draft.path / _FIRST).mkdir()
         draft.counts |= _write(draft.path / _FIRST, pieces, config["bits"], str(codes_dir))
-    return read_manifest(mirror.here, "index")
+    return read_manifest(mirror.local, "index")
 
 
 def change_index(
@@ -93,7 +93,7 @@ def change_index(
     """
     with open_output(path) as mirror:
         mirror.fetch_all()
-        return _changed(mirror.here, None if add is None else local_copy(add), remove)
+        return _changed(mirror.local, None if add is None else local_copy(add), remove)
 
 
 def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
