@@ -1,5 +1,6 @@
 """Locks between processes, with real processes."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -69,3 +70,22 @@ def test_the_lock_is_released_when_the_block_fails(tmp_path: Path) -> None:
     with locked(lock, tmp_path):
         pass
     assert not lock.exists()
+
+
+def test_the_lock_file_is_removed_before_the_lock_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the file that is removed may be the next process's."""
+    removed = []
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        with path.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        removed.append(path.name)
+        os.unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with locked(tmp_path / ".lock", tmp_path):
+            pass
+    assert removed == [".lock"]
