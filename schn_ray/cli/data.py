@@ -34,13 +34,15 @@ def check_command(
     """Look at SOURCE: its layout, counts, classes and balance, bad files, duplicates."""
     from schn_ray.core.progress import Progress
     from schn_ray.core.settings import load_settings
-    from schn_ray.data.check import check, render
+    from schn_ray.data.check import check_source, render
     from schn_ray.data.config import CheckConfig
     from schn_ray.data.sources.kinds import open_source
 
     config = load_settings(CheckConfig, settings=as_settings(settings)).source
     with Progress("checking") as progress:
-        report = check(open_source(source, config), config, progress.advance, html is not None)
+        report = check_source(
+            open_source(source, config), config, progress.advance, html is not None
+        )
     if html is not None:
         from schn_ray.report.check import write_check_page
 
@@ -110,8 +112,8 @@ def prepare_command(
 
     from schn_ray.cluster.map_shards import RayShards
     from schn_ray.data.sources.kinds import open_source
-    from schn_ray.data.store.prepare import prepare
+    from schn_ray.data.store.prepare import prepare_store
 
     shards = RayShards("preparing", as_range(workers), writes=out)
     opened = open_source(source, config.source)
-    run_and_print(out, as_json, lambda: prepare(opened, config, out, shards, update))
+    run_and_print(out, as_json, lambda: prepare_store(opened, config, out, shards, update))

@@ -56,13 +56,13 @@ def evaluate_command(
     config = load_settings(EvaluateConfig, config_file, as_settings(settings, {"gallery": chosen}))
 
     from schn_ray.cluster.map_shards import RayShards
-    from schn_ray.evaluation.evaluate import evaluate
+    from schn_ray.evaluation.evaluate import evaluate_run
     from schn_ray.evaluation.results import default_evaluation, read_figures
     from schn_ray.evaluation.text import figures_text
 
     target = out or default_evaluation(run)
     shards = RayShards("evaluating", as_range(workers), gpus=True, writes=target)
-    run_verb(lambda: evaluate(run, store, target, config, shards))
+    run_verb(lambda: evaluate_run(run, store, target, config, shards))
     measured = read_figures(target)
     show(measured | {"path": target}, f"{target}\n{figures_text(measured)}", as_json)
 
@@ -77,9 +77,9 @@ def compare_command(
     """Compare runs on the same queries: mean and deviation over seeds, and what is chance."""
     from dataclasses import asdict
 
-    from schn_ray.evaluation.compare import as_table, compare
+    from schn_ray.evaluation.compare import as_table, compare_runs
 
-    found = compare(runs)
+    found = compare_runs(runs)
     show(asdict(found), as_table(found), as_json)
 
 

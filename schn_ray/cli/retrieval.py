@@ -47,14 +47,14 @@ def encode_command(
 
     from schn_ray.cluster.map_shards import RayShards
     from schn_ray.data.sources.kinds import open_source
-    from schn_ray.retrieval.encode import encode
+    from schn_ray.retrieval.encode import encode_source
 
     shards = RayShards("encoding", as_range(workers), gpus=True, writes=out)
     opened = open_source(source, config.source)
     run_and_print(
         out,
         as_json,
-        lambda: encode(
+        lambda: encode_source(
             opened, model, out, config, shards, update=update, retry_failed=retry_failed
         ),
     )
@@ -83,24 +83,24 @@ def index_command(
 ) -> None:
     """Build an exact search index over CODES; or change, check or describe an INDEX."""
     from schn_ray.core.errors import SchnRayError
-    from schn_ray.retrieval.index.build import build_index, change_index
+    from schn_ray.retrieval.index.build import rewrite_index, write_index
     from schn_ray.retrieval.index.index import open_index, verify_index
 
     if out is not None:
         if add or remove or verify or info:
             raise SchnRayError("--out builds an index; --add, --remove ... take an index instead")
-        run_and_print(out, as_json, lambda: build_index(path, out))
+        run_and_print(out, as_json, lambda: write_index(path, out))
         return
     if add or remove:
         ids = () if remove is None else read_id_file(remove)
-        run_and_print(path, as_json, lambda: change_index(path, add, ids))
+        run_and_print(path, as_json, lambda: rewrite_index(path, add, ids))
     if verify:
         size = verify_index(path)
         show({"path": path, "verified": size}, f"{path}: {size:,} bytes are sound", as_json)
     if info:
-        search = open_index(path).info()
-        lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in search.items()]
-        show({"path": path} | search, "\n".join([f"{path}: index", *lines]), as_json)
+        search_indexes = open_index(path).info()
+        lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in search_indexes.items()]
+        show({"path": path} | search_indexes, "\n".join([f"{path}: index", *lines]), as_json)
     if not (add or remove or verify or info):
         raise SchnRayError(
             "say what to do: --out INDEX to index codes; --add, --remove, --verify or --info for "
@@ -143,7 +143,7 @@ def search_command(
 ) -> None:
     """Find what is nearest to IMAGES, ids or codes, exactly, ties in the order of ids."""
     from schn_ray.core.errors import SchnRayError
-    from schn_ray.retrieval.search import SearchLimits, results_paths, results_text, search
+    from schn_ray.retrieval.search import SearchLimits, results_paths, results_text, search_indexes
 
     wanted = SearchLimits(10 if k is None and radius is None else k, radius)
     indexes = [index, *(also or ())]
@@ -152,7 +152,7 @@ def search_command(
     if queries is not None and out is not None:
         _search_gallery(indexes, queries, out, wanted, workers, as_json)
         return
-    results = search(indexes, wanted, images or (), model, like or (), code or ())
+    results = search_indexes(indexes, wanted, images or (), model, like or (), code or ())
     if html is not None:
         from schn_ray.report.runs import write_results_page
 
@@ -210,6 +210,6 @@ def serve_command(
         ServeConfig, settings=as_settings(settings, {"host": host, "port": port})
     )
 
-    from schn_ray.cluster.serve import serve
+    from schn_ray.cluster.serve import serve_on_ray
 
-    serve(index, model, config)
+    serve_on_ray(index, model, config)

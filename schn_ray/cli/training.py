@@ -90,12 +90,12 @@ def tune_command(
     base = base_config(searched, preset, config_file, as_settings(settings))
     check_space(searched, base)
 
-    from schn_ray.cluster.tune import SearchBudget, tune
+    from schn_ray.cluster.tune import SearchBudget, tune_on_ray
     from schn_ray.tuning.results import study_text
 
     gpus = None if gpu is None else int(gpu)
     effort = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats)
-    manifest = run_verb(lambda: tune(searched, base, store, out, effort, seed))
+    manifest = run_verb(lambda: tune_on_ray(searched, base, store, out, effort, seed))
     result = {"path": out, "kind": manifest.kind, "counts": manifest.counts}
     show(result | {"fingerprint": manifest.fingerprint}, study_text(out), as_json)
 

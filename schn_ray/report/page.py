@@ -22,7 +22,7 @@ from schn_ray.report.draw_tuning import Panel, Parallel, draw_panel
 from schn_ray.report.overview import Overview
 
 
-def write_report(data: ReportData, out: Path) -> None:
+def write_run_report(data: ReportData, out: Path) -> None:
     """Write the report of a run and its evaluation as one HTML file.
 
     Raises:
