@@ -124,14 +124,14 @@ import os, signal, sys
 from pathlib import Path
 from schn_ray.core import directories
 from schn_ray.retrieval.index import build
-from schn_ray.retrieval.index.build import change_index
+from schn_ray.retrieval.index.build import rewrite_index
 before = getattr({module}, {name!r})
 def killed(*arguments):
     if {after}:
         before(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr({module}, {name!r}, killed)
-change_index(Path(sys.argv[1]), remove=sys.argv[2:])
+rewrite_index(Path(sys.argv[1]), remove=sys.argv[2:])
 """
 
 
