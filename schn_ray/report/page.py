@@ -8,9 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from schn_ray import __version__
 from schn_ray.core.atomic_files import write_atomically
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.version import __version__
 from schn_ray.report import charts
 from schn_ray.report import draw as figures
 from schn_ray.report import tables as measures
