@@ -74,9 +74,10 @@ def prepare_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write the training store of SOURCE, and its split, on Ray Data.
+    """Write a training store and its split, on Ray Data.
 
-    Every image is read and checked. Run the same command again after an interruption: it does only the rest.
+    Every image of SOURCE is read and checked. Run the same command again after an interruption:
+    it does only the rest.
     """
     store = prepare(
         source,

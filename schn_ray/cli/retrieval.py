@@ -145,7 +145,7 @@ def search_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find the nearest images to images, ids or codes.
+    """Find the images nearest to images, ids or codes.
 
     The search is exact; ties come in the order of ids.
     """
