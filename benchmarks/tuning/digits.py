@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.support.digits import prepare_digits
-from schn_ray.cluster.tune import SearchBudget, tune
+from schn_ray.cluster.tune import SearchBudget, tune_on_ray
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import VALIDATION_MAP
@@ -62,7 +62,7 @@ def parsed() -> argparse.Namespace:
 def searched(space: Space, base: TrainConfig, store: Path, out: Path, effort: SearchBudget) -> None:
     began = time.monotonic()
     with suppress(AlreadyDone):
-        tune(space, base, store, out, effort)
+        tune_on_ray(space, base, store, out, effort)
     print(f"{(time.monotonic() - began) / 60:.1f} minutes, start of Ray and confirmation included")
     search = Search(out, space, base)
     minutes = sum(sitting["seconds"] for sitting in search.sittings()) / 60

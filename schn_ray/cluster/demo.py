@@ -14,15 +14,15 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_examples, read_figures
 from schn_ray.evaluation.text import figures_text
 from schn_ray.report.runs import report_run, write_results_page
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.search import results_text, search_images
 from schn_ray.training.config import train_config
 
@@ -41,7 +41,7 @@ def demo(directory: Path) -> Path:
     with ray_session():
         _step(
             f"schn-ray prepare digits --out {store}",
-            lambda: prepare(digits, PrepareConfig(), store, RayShards("preparing")),
+            lambda: prepare_store(digits, PrepareConfig(), store, RayShards("preparing")),
         )
         config = train_config("digits")
         _step(
@@ -50,12 +50,12 @@ def demo(directory: Path) -> Path:
         )
         _step(
             f"schn-ray encode digits --model {run} --out {codes}",
-            lambda: encode(digits, run, codes, EncodeConfig(), RayShards("encoding")),
+            lambda: encode_source(digits, run, codes, EncodeConfig(), RayShards("encoding")),
         )
-        _step(f"schn-ray index {codes} --out {index}", lambda: build_index(codes, index))
+        _step(f"schn-ray index {codes} --out {index}", lambda: write_index(codes, index))
         _step(
             f"schn-ray evaluate {run} --store {store} --out {evaluation}",
-            lambda: evaluate(run, store, evaluation, EvaluateConfig(), RayShards("encoding")),
+            lambda: evaluate_run(run, store, evaluation, EvaluateConfig(), RayShards("encoding")),
         )
     _search(directory, index, run, evaluation)
     report = directory / "report.html"

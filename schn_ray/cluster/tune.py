@@ -27,7 +27,7 @@ from schn_ray.core.workers import Workers
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_figures
 from schn_ray.report.tuning import report_search
 from schn_ray.training.config import TrainConfig
@@ -67,7 +67,7 @@ class SearchBudget:
     repeats: int = 0
 
 
-def tune(
+def tune_on_ray(
     space: Space,
     base: TrainConfig,
     store_path: Path | str,
@@ -295,7 +295,9 @@ class _Work:
         place = f"{job.place.run}-queries"
         shards = map_locally if len(self.store) <= _ROWS_HERE else RayShards("encoding")
         with suppress(AlreadyDone):
-            evaluate(job.place.run, self.store.location, place, EvaluateConfig(examples=0), shards)
+            evaluate_run(
+                job.place.run, self.store.location, place, EvaluateConfig(examples=0), shards
+            )
         return float(read_figures(place)["map"])
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schn_ray import __version__
 from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.version import __version__
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -25,7 +25,7 @@ _PAIRS_COUNTED = 50  # labels of one image, above which its pairs are not counte
 
 @dataclass
 class Report:
-    """What ``check`` found.
+    """What ``check_source`` found.
 
     Attributes:
         kind: layout of the source, as given or guessed.
@@ -74,7 +74,7 @@ class Report:
         return values
 
 
-def check(
+def check_source(
     source: Source,
     config: SourceConfig,
     advance: Callable[[int], object] = lambda rows: None,

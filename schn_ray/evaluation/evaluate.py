@@ -51,7 +51,7 @@ from schn_ray.retrieval.encode import EncodeOptions, encode_shards
 Floats = NDArray[np.float64]
 
 
-def evaluate(
+def evaluate_run(
     run: Path | str,
     store_path: Path | str,
     out: Path | str,

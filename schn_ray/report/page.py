@@ -8,9 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from schn_ray import __version__
 from schn_ray.core.atomic_files import write_atomically
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.version import __version__
 from schn_ray.report import charts
 from schn_ray.report import draw as figures
 from schn_ray.report import tables as measures
@@ -22,7 +22,7 @@ from schn_ray.report.draw_tuning import Panel, Parallel, draw_panel
 from schn_ray.report.overview import Overview
 
 
-def write_report(data: ReportData, out: Path) -> None:
+def write_run_report(data: ReportData, out: Path) -> None:
     """Write the report of a run and its evaluation as one HTML file.
 
     Raises:

@@ -12,7 +12,7 @@ from schn_ray.core.manifest import MANIFEST, REQUEST
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location, join, kind_at
 from schn_ray.data.sources.fetch import fetch
-from schn_ray.evaluation.compare import compare
+from schn_ray.evaluation.compare import compare_runs
 from schn_ray.evaluation.results import (
     default_evaluation,
     read_diagrams,
@@ -71,7 +71,7 @@ def report_runs(
     known = [path for path in found if path is not None]
     if len(runs) > 1 and len(known) == len(runs):
         opening = overview(
-            compare(known),
+            compare_runs(known),
             {name: data.metrics for name, data in zip(names, reports, strict=True)},
             {name: data.diagrams for name, data in zip(names, reports, strict=True)},
         )

@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.scan import Bytes, words
 
@@ -83,7 +83,7 @@ def find_duplicates(path: Path | str, radius: int, out: Path) -> DuplicateCounts
     if directory_kind(as_location(path)) == "index":
         return _write(open_index(path), radius, out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".duplicates-") as folder:
-        build_index(path, Path(folder, "index"))
+        write_index(path, Path(folder, "index"))
         return _write(open_index(Path(folder, "index")), radius, out)
 
 

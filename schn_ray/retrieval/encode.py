@@ -59,7 +59,7 @@ class EncodeOptions:
     precision: PrecisionName = "float32"
 
 
-def encode(
+def encode_source(
     source: Source,
     model: Path | str,
     out: Path | str,

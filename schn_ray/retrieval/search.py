@@ -83,10 +83,10 @@ def search_images(
     Raises:
         SchnRayError: an image can't be read, or the index was coded by another model.
     """
-    return search([index_path], SearchLimits(k), images, model)
+    return search_indexes([index_path], SearchLimits(k), images, model)
 
 
-def search(
+def search_indexes(
     indexes: Sequence[Path | str],
     wanted: SearchLimits,
     images: Sequence[Path] = (),

@@ -21,18 +21,18 @@ from schn_ray.core.storage.files import files_below, join, names_in, read_file, 
 from schn_ray.core.storage.mirror import open_shared_output
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_figures
 from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.batch_search import search_gallery
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index, change_index
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.index.build import rewrite_index, write_index
 from schn_ray.retrieval.index.index import open_index, verify_index
-from schn_ray.retrieval.search import SearchLimits, search
+from schn_ray.retrieval.search import SearchLimits, search_indexes
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally
@@ -69,12 +69,12 @@ def chain(photos: str, root: str) -> Chain:
     at = Chain(root)
     small = SourceConfig(shard_rows=20)
     config = PrepareConfig(source=small, validation_share=0.3)
-    prepare(open_source(photos, small), config, at.store)
+    prepare_store(open_source(photos, small), config, at.store)
     train_locally(CONFIG, at.store, at.run)
-    encode(open_source(photos, small), at.run, at.codes, EncodeConfig(source=small))
-    build_index(at.codes, at.index)
+    encode_source(open_source(photos, small), at.run, at.codes, EncodeConfig(source=small))
+    write_index(at.codes, at.index)
     search_gallery([at.index], at.codes, at.matches, SearchLimits(5))
-    evaluate(at.run, at.store, at.evaluation, EvaluateConfig())
+    evaluate_run(at.run, at.store, at.evaluation, EvaluateConfig())
     return at
 
 
@@ -102,8 +102,8 @@ def test_the_same_comes_out_as_in_directories(here: Chain, there: Chain) -> None
         matches = [pq.read_table(local_copy(at.matches) / name) for at in (here, there)]
         assert matches[0].equals(matches[1])
     like = table["id"][7].as_py()
-    (result,) = search([there.index], SearchLimits(3), ids=[like])
-    (expected,) = search([here.index], SearchLimits(3), ids=[like])
+    (result,) = search_indexes([there.index], SearchLimits(3), ids=[like])
+    (expected,) = search_indexes([here.index], SearchLimits(3), ids=[like])
     assert [hit.id for hit in result.hits] == [hit.id for hit in expected.hits]
     assert verify_index(there.index) > 0
 
@@ -141,7 +141,7 @@ def test_done_already_says_so_by_uri(photos: str, there: Chain) -> None:
     with pytest.raises(AlreadyDone, match=f"{there.run} is finished already"):
         train_locally(CONFIG, there.store, there.run)
     with pytest.raises(AlreadyDone, match=there.index):
-        build_index(there.codes, there.index)
+        write_index(there.codes, there.index)
     other = CONFIG.model_copy(update={"seed": 5})
     with pytest.raises(SchnRayError, match="seed: 0 there, 5 now"):
         train_locally(other, there.store, there.run)
@@ -192,8 +192,8 @@ def test_encoding_killed_goes_on_with_the_rest(
     small = SourceConfig(shard_rows=20)
     source, config = open_source(photos, small), EncodeConfig(source=small)
     with pytest.raises(Killed):
-        encode(source, there.run, out, config, dies)
-    encode(source, there.run, out, config, counts)
+        encode_source(source, there.run, out, config, dies)
+    encode_source(source, there.run, out, config, counts)
     assert done == [0, 2, 3]
     assert read_codes(out)[1].tobytes() == read_codes(here.codes)[1].tobytes()
 
@@ -209,8 +209,8 @@ def test_what_a_killed_evaluation_of_another_run_left_does_not_count(
         raise Killed
 
     with pytest.raises(Killed):
-        evaluate(other, there.store, out, EvaluateConfig(), dies)
-    evaluate(there.run, there.store, out, EvaluateConfig())
+        evaluate_run(other, there.store, out, EvaluateConfig(), dies)
+    evaluate_run(there.run, there.store, out, EvaluateConfig())
     measured, wanted = read_figures(out), read_figures(here.evaluation)
     assert {k: measured[k] for k in MEASURED} == {k: wanted[k] for k in MEASURED}
 
@@ -222,11 +222,13 @@ def test_codes_and_index_are_brought_up_to_date_there(
     small = SourceConfig(shard_rows=5)
     source, config = open_source(str(tree), small), EncodeConfig(source=small)
     codes, index = f"{bucket}/grown-codes", f"{bucket}/grown-index"
-    encode(source, there.run, codes, config)
-    build_index(codes, index)
+    encode_source(source, there.run, codes, config)
+    write_index(codes, index)
     (tree / "cat" / "003.png").unlink()
-    counts = encode(open_source(str(tree), small), there.run, codes, config, update=True).counts
+    counts = encode_source(
+        open_source(str(tree), small), there.run, codes, config, update=True
+    ).counts
     assert (counts["gone"], counts["coded"]) == (1, 11)
-    change_index(index, remove=["cat/003.png"])
+    rewrite_index(index, remove=["cat/003.png"])
     assert len(open_index(index)) == 11
     assert {name.split("/")[0] for name, _, _ in files_below(index)} == {"2", "manifest.json"}

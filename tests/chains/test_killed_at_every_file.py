@@ -25,13 +25,13 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.manifest import read_manifest, verify_files
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.retrieval.batch_search import search_gallery
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.search import SearchLimits
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
@@ -71,7 +71,7 @@ def changed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(root: Path, out: Path, update: bool = False) -> None:
     source = open_source(str(root / "photos"), SHARDS)
     config = PrepareConfig(source=SHARDS, validation_share=0.3)
-    prepare(source, config, out / "store", update=update)
+    prepare_store(source, config, out / "store", update=update)
 
 
 def trained(root: Path, out: Path) -> None:
@@ -80,16 +80,16 @@ def trained(root: Path, out: Path) -> None:
 
 def encoded(root: Path, out: Path, update: bool = False) -> None:
     source = open_source(str(root / "photos"), SHARDS)
-    encode(source, root / "run", out / "codes", EncodeConfig(source=SHARDS), update=update)
+    encode_source(source, root / "run", out / "codes", EncodeConfig(source=SHARDS), update=update)
 
 
 def indexed(root: Path, out: Path) -> None:
-    build_index(root / "codes", out / "index")
+    write_index(root / "codes", out / "index")
 
 
 def evaluated(root: Path, out: Path) -> None:
     config = EvaluateConfig(controls={"train_rows": 0})
-    evaluate(root / "run", root / "store", out / "evaluation", config)
+    evaluate_run(root / "run", root / "store", out / "evaluation", config)
 
 
 def searched(root: Path, out: Path) -> None:

@@ -17,10 +17,10 @@ from schn_ray.core.manifest import Manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits import protocols
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.metrics.reid import Sightings, reid_figures, reid_histograms
 from schn_ray.evaluation.results import read_figures
 from schn_ray.report.runs import report_run
@@ -33,13 +33,13 @@ SETTINGS = (*TINY, "schedule.iterations=1", "schedule.epochs=1", "schedule.batch
 
 def prepared(source: Path, out: Path, protocol: str) -> Manifest:
     config = PrepareConfig(protocol=protocol, validation_share=0)
-    return prepare(open_source(str(source), SourceConfig()), config, out)
+    return prepare_store(open_source(str(source), SourceConfig()), config, out)
 
 
 def through(folder: Path) -> dict[str, float]:
     """Train, evaluate and report; return the figures."""
     train_locally(train_config("digits", None, SETTINGS), folder / "store", folder / "run")
-    evaluate(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig(ks=(3,)))
+    evaluate_run(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig(ks=(3,)))
     report_run(folder / "run", folder / "evaluation", folder / "report.html")
     assert "<img" in (folder / "report.html").read_text()
     return read_figures(folder / "evaluation")

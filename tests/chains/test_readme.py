@@ -9,10 +9,10 @@ from support.users import TINY
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
@@ -27,10 +27,10 @@ def test_the_snippet_runs(
     assert len(snippet.strip().splitlines()) < 10
     demo = tmp_path / "demo"
     digits = open_source("digits", SourceConfig())
-    prepare(digits, PrepareConfig(), demo / "store")
+    prepare_store(digits, PrepareConfig(), demo / "store")
     train_locally(train_config("digits", None, QUICK), demo / "store", demo / "run")
-    encode(digits, demo / "run", demo / "codes", EncodeConfig())
-    build_index(demo / "codes", demo / "index")
+    encode_source(digits, demo / "run", demo / "codes", EncodeConfig())
+    write_index(demo / "codes", demo / "index")
     (demo / "query.png").write_bytes(fetch("digits#7"))
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, str(README), "exec"), {})

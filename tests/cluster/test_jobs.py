@@ -23,7 +23,7 @@ from support.users import TINY, Answer, Run
 
 from schn_ray.core.manifest import read_manifest
 from schn_ray.models.hasher import fingerprint
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 
 ROOT = Path(__file__).parents[2]
 some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
@@ -44,7 +44,7 @@ def test_an_output_that_nobody_would_find_is_refused(schn_ray: Run) -> None:
 
 def test_a_mistake_is_answered_here(schn_ray: Run) -> None:
     answer = schn_ray("submit", "trian", "digits")
-    assert (answer.code, "wanted one of check, prepare, train" in answer.err) == (2, True)
+    assert (answer.code, "expected one of check, prepare, train" in answer.err) == (2, True)
     answer = schn_ray("submit", "train", "/store", "--ot", "/run")
     assert (answer.code, "No such option: --ot" in answer.err) == (2, True)
 
@@ -137,7 +137,7 @@ def verbs(folder: Path) -> Iterator[list[object]]:
     yield ["train", "store", "--out", "run", "--preset", "digits", "--workers", 2, *SETTINGS]
     yield ["encode", "digits", "--model", "run", "--out", "codes"]
     yield ["evaluate", "run", "--store", "store"]
-    build_index(folder / "codes", folder / "index")
+    write_index(folder / "codes", folder / "index")
     yield ["search", "index", "--queries", "codes", "--out", "found", "-k", 3]
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     yield ["tune", "store", "--space", "space.yaml", "--trials", 2, "--out", "search"]

@@ -13,7 +13,7 @@ from support.processes import started, wait_for
 from schn_ray.cluster.map_shards import RayShards
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -35,7 +35,7 @@ def test_a_kill_of_the_driver_changes_no_row(tmp_path: Path) -> None:
         process.kill()
     before = finished(out)
     assert 5 <= len(before) < 150, "the kill came too late to be a test"
-    prepare(source, config, out, RayShards("preparing", 2))
+    prepare_store(source, config, out, RayShards("preparing", 2))
     assert before.items() <= finished(out).items()
-    undisturbed = prepare(source, config, tmp_path / "whole")
+    undisturbed = prepare_store(source, config, tmp_path / "whole")
     assert open_store(out).manifest.fingerprint == undisturbed.fingerprint

@@ -18,13 +18,13 @@ from support.users import TINY, Run
 
 from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
-from schn_ray.cluster.tune import SearchBudget, trials_at_once, tune
+from schn_ray.cluster.tune import SearchBudget, trials_at_once, tune_on_ray
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import validated
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
@@ -54,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tune")
     tree = write_tree(folder / "photos", {"cat": 16, "dog": 16, "owl": 16})
     some_validated = PrepareConfig(validation_share=0.3)
-    prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
+    prepare_store(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
     return folder / "store"
 
 
@@ -122,7 +122,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_p
     }
     # with this learning rate the first trial is not finite from its first step on
     space = validated(Space, values)
-    tune(
+    tune_on_ray(
         space, base_config(space, None, None, ()), store, tmp_path / "s", SearchBudget(2, at_once=1)
     )
     first, second = rows_of(tmp_path / "s", values)
@@ -149,7 +149,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
     values["start"] = [{"bits": 8, "network.base_channels": 4}]
     space = validated(Space, values)
     out = tmp_path / "s"
-    tune(space, base_config(space, None, None, ()), store, out, SearchBudget(9, at_once=1))
+    tune_on_ray(space, base_config(space, None, None, ()), store, out, SearchBudget(9, at_once=1))
     rows = rows_of(out, values)
     assert len(rows) == 4  # of nine asked for: there are no others
     cost = {row.values["network.base_channels"]: row.figures["encoding_cost"] for row in rows}
@@ -214,13 +214,15 @@ def test_a_store_without_validation_rows_is_refused(
     schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
 ) -> None:
     photos, bare = store.parent / "photos", tmp_path / "bare"
-    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0), bare)
+    prepare_store(open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0), bare)
     assert not len(open_store(bare).rows("validation"))
     answer = schn_ray("tune", bare, "--space", space_file, "--trials", 3, "--out", tmp_path / "s")
     assert answer.code == 2
     assert "the store has no validation rows" in answer.err
     few = tmp_path / "few"
-    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0.1), few)
+    prepare_store(
+        open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0.1), few
+    )
     answer = schn_ray("tune", few, "--space", space_file, "--trials", 3, "--out", tmp_path / "s")
     assert answer.code == 2
     assert "no two of its 3 validation rows share a label" in answer.err

@@ -18,12 +18,12 @@ from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import validated
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally
@@ -43,7 +43,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def store(photos: Path) -> Path:
     out = photos.parent / "store"
-    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), out)
+    prepare_store(open_source(str(photos), SourceConfig()), PrepareConfig(), out)
     return out
 
 
@@ -144,7 +144,7 @@ def test_codes_do_not_depend_on_shards_and_workers(
         config = EncodeConfig(source=SourceConfig(shard_rows=rows))
         source = open_source(str(photos), config.source)
         options = () if shards is None else (shards,)
-        encode(source, runs[1], tmp_path / name, config, *options)
+        encode_source(source, runs[1], tmp_path / name, config, *options)
         tables.append(read_codes(tmp_path / name))
     (here, here_codes), (there, their_codes) = tables
     assert here.equals(there)

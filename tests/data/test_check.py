@@ -14,7 +14,7 @@ from support import makers
 from support.image_files import encode_image, write_tree
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.data.check import Report, check, render
+from schn_ray.data.check import Report, check_source, render
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.report.check import write_check_page
@@ -22,7 +22,7 @@ from schn_ray.report.check import write_check_page
 
 def look(location: Path | str, **settings: Any) -> Report:
     config = SourceConfig(**settings)
-    return check(open_source(str(location), config), config)
+    return check_source(open_source(str(location), config), config)
 
 
 def test_a_good_folder(image_tree: Path) -> None:
@@ -101,7 +101,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 def test_progress_is_told_every_row(image_tree: Path) -> None:
     told: list[int] = []
     config = SourceConfig()
-    check(open_source(str(image_tree), config), config, told.append)
+    check_source(open_source(str(image_tree), config), config, told.append)
     assert sum(told) == 30
 
 
@@ -147,7 +147,7 @@ def write_page(tmp_path: Path) -> Path:
     (tree / "cat" / "copy.png").write_bytes((tree / "cat" / "000.png").read_bytes())
     config = SourceConfig()
     source = open_source(str(tree), config)
-    write_check_page(check(source, config, samples=True), tmp_path / "check.html")
+    write_check_page(check_source(source, config, samples=True), tmp_path / "check.html")
     return tmp_path / "check.html"
 
 

@@ -28,7 +28,7 @@ from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits.protocols import ROLES, split
 from schn_ray.data.store import describe as describing
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import Store, open_store
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -49,7 +49,9 @@ CIFAR = [
 def make(location: Path, out: Path, *extra: Any, update: bool = False, **settings: Any) -> Manifest:
     source = {key: settings.pop(key) for key in [*settings] if key in SourceConfig.model_fields}
     config = PrepareConfig(source=SourceConfig(**source), **settings)
-    return prepare(open_source(str(location), config.source), config, out, *extra, update=update)
+    return prepare_store(
+        open_source(str(location), config.source), config, out, *extra, update=update
+    )
 
 
 class Killed(BaseException):

@@ -21,7 +21,7 @@ from schn_ray.data.shards.rows import BadRow, Row, Source, listing_sha256
 from schn_ray.data.sources.cifar import download
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 
 SHARED = Path(__file__).parents[3] / "shared"
 CIFAR_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"]
@@ -364,7 +364,7 @@ def test_damaged_batches(tmp_path: Path) -> None:
 
 def test_a_store_is_a_source_of_the_same_rows(image_tree: Path, tmp_path: Path) -> None:
     original = opened(image_tree, shard_rows=7)
-    prepare(original, PrepareConfig(), tmp_path / "store")
+    prepare_store(original, PrepareConfig(), tmp_path / "store")
     stored = opened(tmp_path / "store", shard_rows=4)
     assert stored.kind == "store"
     expected = [(row.id, row.image, row.labels, row.split) for row in read_all(original)]

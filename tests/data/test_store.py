@@ -24,7 +24,7 @@ from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits.protocols import ROLES
 from schn_ray.data.store.describe import multi_hot_matrix, vocabulary
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -38,7 +38,7 @@ def config(**settings: Any) -> PrepareConfig:
 def make(location: Path, out: Path, map_shards: Any = None, **settings: Any) -> dict[str, Any]:
     chosen = config(**settings)
     extra = () if map_shards is None else (map_shards,)
-    return prepare(open_source(str(location), chosen.source), chosen, out, *extra).counts
+    return prepare_store(open_source(str(location), chosen.source), chosen, out, *extra).counts
 
 
 def quarantine(out: Path) -> list[tuple[str, str, str]]:

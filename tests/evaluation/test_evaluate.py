@@ -24,12 +24,12 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits import protocols
 from schn_ray.data.splits.protocols import Protocol
 from schn_ray.data.store.describe import SPLIT
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.evaluation import controls, examples
 from schn_ray.evaluation import plot_data as diagrams
 from schn_ray.evaluation.config import ControlsConfig, EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.metrics.average_precision import average_precision, mean
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_relevant
 from schn_ray.evaluation.metrics.histograms import distance_histograms, graded_histograms
@@ -55,11 +55,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = write_tree(folder / "photos", {"cat": 20, "dog": 20, "owl": 20})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(protocols.PROTOCOLS, "random", Protocol("shares", "not-query"))
-        prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), folder / "store")
+        prepare_store(open_source(str(photos), SourceConfig()), PrepareConfig(), folder / "store")
     one = (*TINY, "schedule.iterations=1", "schedule.epochs=1")
     train_locally(train_config("digits", None, one), folder / "store", folder / "run")
     config = EvaluateConfig(gallery="both", ks=(5, 20), legacy=("stable",), examples=6)
-    evaluate(folder / "run", folder / "store", folder / "run-evaluation", config)
+    evaluate_run(folder / "run", folder / "store", folder / "run-evaluation", config)
     return folder
 
 
@@ -145,7 +145,7 @@ def test_an_evaluation_is_found_beside_its_run(folder: Path) -> None:
 def test_the_same_request_again_does_nothing(folder: Path) -> None:
     config = EvaluateConfig(gallery="both", ks=(5, 20), legacy=("stable",), examples=6)
     with pytest.raises(AlreadyDone):
-        evaluate(folder / "run", folder / "store", folder / "run-evaluation", config)
+        evaluate_run(folder / "run", folder / "store", folder / "run-evaluation", config)
 
 
 # --- the audit
@@ -169,12 +169,12 @@ def test_a_query_in_the_gallery_is_refused_by_name(folder: Path, tmp_path: Path)
     ids = open_store(store).ids.take(open_store(store).rows("query")[:2]).to_pylist()
     plain = EvaluateConfig(controls=ControlsConfig(train_rows=0))
     with pytest.raises(SchnRayError) as caught:
-        evaluate(folder / "run", store, tmp_path / "out", plain)
+        evaluate_run(folder / "run", store, tmp_path / "out", plain)
     assert "2 queries are in the gallery" in str(caught.value)
     assert all(id in str(caught.value) for id in ids)
     assert not (tmp_path / "out").exists()
     allowed = plain.model_copy(update={"audit": "report"})
-    evaluate(folder / "run", store, tmp_path / "out", allowed)
+    evaluate_run(folder / "run", store, tmp_path / "out", allowed)
     measured = read_figures(tmp_path / "out")
     assert measured["audit"]["findings"] == ["2 queries are in the gallery"]
     assert measured["controls"] is None

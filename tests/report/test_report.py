@@ -18,7 +18,7 @@ from schn_ray.report import draw as figures
 from schn_ray.report import tables as measures
 from schn_ray.report import thumbnails as pictures
 from schn_ray.report.contents import Example, Neighbour, Picture, ReportData
-from schn_ray.report.page import write_report, write_search_page
+from schn_ray.report.page import write_run_report, write_search_page
 
 HOSTILE = "<script>alert('x')</script>\" onerror=\"alert(1)"
 
@@ -99,7 +99,7 @@ class Page(HTMLParser):
 
 
 def report(tmp_path: Path, **values: Any) -> Page:
-    write_report(ReportData(**{"title": "Digits", **values}), tmp_path / "report.html")
+    write_run_report(ReportData(**{"title": "Digits", **values}), tmp_path / "report.html")
     return Page(tmp_path / "report.html")
 
 
@@ -359,7 +359,7 @@ def test_a_search_page_judges_nothing(tmp_path: Path) -> None:
 
 def test_a_directory_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(SchnRayError, match="is a directory"):
-        write_report(ReportData("Digits"), tmp_path)
+        write_run_report(ReportData("Digits"), tmp_path)
 
 
 def test_equal_input_gives_equal_bytes_and_leaves_nothing_beside(tmp_path: Path) -> None:

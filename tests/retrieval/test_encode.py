@@ -27,7 +27,7 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
 from schn_ray.retrieval import encode as encode_module
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 
 BITS = 12
 
@@ -58,7 +58,7 @@ def code(
     of_source = {n: options.pop(n) for n in [*options] if n in SourceConfig.model_fields}
     source = SourceConfig(**{"shard_rows": 7, "max_bad_share": 0.5} | of_source)
     config = EncodeConfig(source=source, **options)
-    return encode(
+    return encode_source(
         open_source(str(location), source), model, out, config, map_shards, **modes
     ).counts
 

@@ -26,14 +26,14 @@ from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 
 SETTINGS = EncodeConfig(source=SourceConfig(shard_rows=8, max_bad_share=0.9), relaxed=True)
 
 
 def code(photos: Path, model: Path, out: Path, map_shards: Any = map_locally) -> dict[str, Any]:
     source = open_source(str(photos), SETTINGS.source)
-    return encode(source, model, out, SETTINGS, map_shards).counts
+    return encode_source(source, model, out, SETTINGS, map_shards).counts
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.retrieval.index import build as index_build
-from schn_ray.retrieval.index.build import change_index
+from schn_ray.retrieval.index.build import rewrite_index
 from schn_ray.retrieval.index.index import Index, open_index, verify_index
 
 
@@ -43,7 +43,7 @@ def test_added_and_removed_as_if_built_so(tmp_path: Path, drawn: tuple[list[str]
     ids, codes = drawn
     make_index(tmp_path, ids[:200], codes[:200], 20)
     more = write_codes(tmp_path / "more", ids[150:], codes[150:], 20)
-    made = change_index(tmp_path / "index", add=more, remove=ids[100:200])
+    made = rewrite_index(tmp_path / "index", add=more, remove=ids[100:200])
     kept = [*range(100), *range(150, 300)]
     fresh = make_index(tmp_path / "fresh", [ids[i] for i in kept], codes[kept], 20)
     same(open_index(tmp_path / "index"), fresh, codes[:50])
@@ -57,11 +57,11 @@ def test_the_same_change_again_does_nothing(tmp_path: Path, drawn: tuple[list[st
     ids, codes = drawn
     make_index(tmp_path, ids[:200], codes[:200], 20)
     more = write_codes(tmp_path / "more", ids[200:], codes[200:], 20)
-    change_index(tmp_path / "index", add=more)
+    rewrite_index(tmp_path / "index", add=more)
     with pytest.raises(AlreadyDone):
-        change_index(tmp_path / "index", add=more)
-    change_index(tmp_path / "index", remove=ids[200:])
-    change_index(tmp_path / "index", add=more)  # they had been removed
+        rewrite_index(tmp_path / "index", add=more)
+    rewrite_index(tmp_path / "index", remove=ids[200:])
+    rewrite_index(tmp_path / "index", add=more)  # they had been removed
     assert len(open_index(tmp_path / "index")) == 300
 
 
@@ -71,7 +71,7 @@ def test_a_reader_keeps_the_version_that_it_opened(
     ids, codes = drawn
     before = make_index(tmp_path, ids, codes, 20)
     expected = make_index(tmp_path / "fresh", ids, codes, 20)
-    change_index(tmp_path / "index", remove=ids[:100])
+    rewrite_index(tmp_path / "index", remove=ids[:100])
     same(before, expected, codes[:20])
     assert len(open_index(tmp_path / "index")) == 200
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_changed_leaves_the_index_alone(
     before = (tmp_path / "index" / MANIFEST).read_bytes()
     more = add and write_codes(tmp_path / "more", ids[add], codes[add], 20)
     with pytest.raises(SchnRayError, match=complaint):
-        change_index(tmp_path / "index", more, remove)
+        rewrite_index(tmp_path / "index", more, remove)
     assert (tmp_path / "index" / MANIFEST).read_bytes() == before
     assert sorted(p.name for p in (tmp_path / "index").iterdir()) == ["1", MANIFEST]
 
@@ -105,7 +105,7 @@ def test_all_rows_cannot_be_removed(tmp_path: Path, drawn: tuple[list[str], Code
     ids, codes = drawn
     make_index(tmp_path, ids, codes, 20)
     with pytest.raises(SchnRayError, match="holds no codes"):
-        change_index(tmp_path / "index", remove=ids)
+        rewrite_index(tmp_path / "index", remove=ids)
     assert len(open_index(tmp_path / "index")) == 300
 
 
@@ -116,7 +116,7 @@ def test_codes_of_another_model_are_not_added(
     make_index(tmp_path, ids, codes, 20)
     wide = write_codes(tmp_path / "wide", ["x"], np.zeros((1, 4), np.uint8), 32, parts=1)
     with pytest.raises(SchnRayError, match="coded by another model"):
-        change_index(tmp_path / "index", add=wide)
+        rewrite_index(tmp_path / "index", add=wide)
 
 
 KILLED = """
@@ -124,14 +124,14 @@ import os, signal, sys
 from pathlib import Path
 from schn_ray.core import directories
 from schn_ray.retrieval.index import build
-from schn_ray.retrieval.index.build import change_index
+from schn_ray.retrieval.index.build import rewrite_index
 before = getattr({module}, {name!r})
 def killed(*arguments):
     if {after}:
         before(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr({module}, {name!r}, killed)
-change_index(Path(sys.argv[1]), remove=sys.argv[2:])
+rewrite_index(Path(sys.argv[1]), remove=sys.argv[2:])
 """
 
 
@@ -158,7 +158,7 @@ def test_killed_and_run_again(
     assert subprocess.run(arguments, env=os.environ, check=False).returncode == -9
     assert len(open_index(tmp_path / "index")) == rows
     try:
-        change_index(tmp_path / "index", remove=ids[:100])
+        rewrite_index(tmp_path / "index", remove=ids[:100])
     except AlreadyDone:
         assert rows == 200
     index = open_index(tmp_path / "index")
@@ -179,11 +179,11 @@ def test_one_changes_it_at_a_time(
         return write(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(index_build, "write_lists", slow)
-    first = threading.Thread(target=change_index, args=(tmp_path / "index", None, ids[:50]))
+    first = threading.Thread(target=rewrite_index, args=(tmp_path / "index", None, ids[:50]))
     first.start()
     begun.wait(60)
     with pytest.raises(SchnRayError, match="another process is writing"):
-        change_index(tmp_path / "index", remove=ids[50:60])
+        rewrite_index(tmp_path / "index", remove=ids[50:60])
     may_end.set()
     first.join()
     assert len(open_index(tmp_path / "index")) == 250

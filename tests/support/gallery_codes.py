@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.core.directories import new_directory
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import Index, open_index
 
 Codes = NDArray[np.uint8]
@@ -42,7 +42,7 @@ def write_codes(folder: Path, ids: list[str], codes: Codes, bits: int, parts: in
 
 
 def make_index(folder: Path, ids: list[str], codes: Codes, bits: int, parts: int = 3) -> Index:
-    build_index(write_codes(folder / "codes", ids, codes, bits, parts), folder / "index")
+    write_index(write_codes(folder / "codes", ids, codes, bits, parts), folder / "index")
     return open_index(folder / "index")
 
 

@@ -11,7 +11,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import is_finished, read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.models.hasher import fingerprint
 from schn_ray.training import state
 from schn_ray.training.config import TrainConfig, train_config
@@ -28,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("trial")
     tree = write_tree(folder / "images", {"cat": 16, "dog": 16, "owl": 16})
     some_validated = PrepareConfig(validation_share=0.3)
-    prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
+    prepare_store(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
     return str(folder / "store")
 
 

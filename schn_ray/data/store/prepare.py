@@ -49,7 +49,7 @@ _OF_THE_SPLIT = (
 )
 
 
-def prepare(
+def prepare_store(
     source: Source,
     config: PrepareConfig,
     out: Path | str,

@@ -52,7 +52,7 @@ class Piece(NamedTuple):
     codes: Bytes
 
 
-def build_index(codes_dir: Path | str, out: Path | str) -> Manifest:
+def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     """Write the index of a finished ``codes`` directory; either may be at a URI.
 
     Raises:
@@ -74,7 +74,7 @@ def build_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     return read_manifest(mirror.local, "index")
 
 
-def change_index(
+def rewrite_index(
     path: Path | str, add: Path | str | None = None, remove: Sequence[str] = ()
 ) -> Manifest:
     """Write a new version of an index: first without some rows, then with those of more codes.
