@@ -15,7 +15,7 @@ COPY schn_ray schn_ray
 # the wheel that tests/test_wheel.py builds; the sources go, so that only the wheel is imported
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
     && pip install --no-cache-dir --no-deps dist/schn_ray-*.whl \
-    && rm -r build dist schn_ray schn_ray.egg-info
+    && rm -rf build dist schn_ray schn_ray.egg-info
 
 USER ray
 WORKDIR /home/ray
