@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.examples import ONE, SMALL, run_example
 from support.image_files import write_tree
 from support.processes import free_port
-from test_examples import ONE, SMALL, run_example
 
 import schn_ray
 from schn_ray.cluster import serve as serve_module
