@@ -27,7 +27,9 @@ In an application:
     matches = index.search(hasher.encode(["query.jpg"]), k=5)
     matches.ids(0), matches.distances[0]
 
-Names are imported when they are used, so that importing this package takes no time.
+A result is shown in a notebook and at the prompt as the command prints it; in a program,
+``print(run.text())`` does. Names are imported when they are used, so that importing this package
+takes no time.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -103,16 +105,18 @@ _OTHER_NAMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name in _MODULE_OF:
-        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-        globals()[name] = value
-        return value
-    hint = f": use schn_ray.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
-    raise AttributeError(f"schn_ray has no '{name}'{hint}", name=name)
-
-
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _MODULE_OF:
+            value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+            globals()[name] = value
+            return value
+        hint = f": use schn_ray.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
+        raise AttributeError(f"schn_ray has no '{name}'{hint}", name=name)

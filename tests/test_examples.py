@@ -1,22 +1,11 @@
 """The examples that need no Ray run as they are, on small data and with tiny settings."""
 
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
+from support.examples import EXAMPLES, ONE, run_example
 from support.image_files import write_tree
-from support.users import TINY
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = ("network.backbone=small", "network.weights=null", *TINY)
-ONE = ("schedule.iterations=1", "schedule.epochs=1", "schedule.samples=64", *SMALL)
-
-
-def run_example(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", [f"examples/{name}", *map(str, arguments)])
-    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
 @pytest.fixture

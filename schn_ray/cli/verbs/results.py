@@ -39,6 +39,7 @@ class Output(Printable, str):
     """A finished directory: its path or URI, as a string, which knows its manifest.
 
     It is passed on wherever a path is expected, to ``open_store``, ``load`` or ``os.path.join``.
+    Its ``repr`` has the counts; as text it is only the path, so print ``output.text()``.
 
     Attributes:
         manifest: what made the directory, its counts and its files.
