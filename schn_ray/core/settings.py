@@ -83,10 +83,8 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     Example:
         >>> class Picture(Section):
         ...     width: int = 8
-        >>> class Page(Section):
-        ...     picture: Picture = Picture()
-        >>> keys(Page)
-        ['picture.width']
+        >>> keys(Picture)
+        ['width']
     """
     names: list[str] = []
     for name, field in model.model_fields.items():
