@@ -29,7 +29,7 @@ from schn_ray.core.storage.cache import kind_of
 from schn_ray.core.storage.files import as_location
 from schn_ray.retrieval.index.build import build_index
 from schn_ray.retrieval.index.index import Index, open_index
-from schn_ray.retrieval.index.scan import Bytes, words
+from schn_ray.retrieval.index.scan import Bytes, uint64_words
 
 _PAIRS_AT_ONCE = 1 << 22  # compared at once
 _EDGES_AT_ONCE = 1 << 22  # joined at once
@@ -127,7 +127,7 @@ def _neighbours(codes: Bytes, bits: int, radius: int) -> Iterator[Pairs]:
     if radius >= bits:
         yield np.arange(len(codes) - 1), np.arange(1, len(codes))
         return
-    wide = words(codes)
+    wide = uint64_words(codes)
     for piece in _pieces(codes, bits, radius + 1):
         order = np.argsort(piece, kind="stable")
         ends = _ends_of_equal(piece[order])
@@ -143,7 +143,7 @@ def _pieces(codes: Bytes, bits: int, count: int) -> Iterator[NDArray[Any]]:
         some[:, 0] &= 0xFF << low % 8 & 0xFF
         if high % 8:
             some[:, -1] &= (1 << high % 8) - 1
-        wide = words(some)
+        wide = uint64_words(some)
         if wide.shape[1] == 1:
             yield wide[:, 0]
         else:

@@ -46,7 +46,7 @@ def check_within(
     assert len(found.starts) == len(queries) + 1
     for q, query in enumerate(queries):
         expected = [pair for pair in ranking(ids, codes, query) if pair[0] <= radius]
-        assert found.found[q] == len(expected)
+        assert found.within_radius[q] == len(expected)
         distances = found.rows_of(q)[1].tolist()
         assert list(zip(distances, found.ids(q), strict=True)) == expected[:most]
     assert found.uris(0) == [f"file:{id}" for id in found.ids(0)]

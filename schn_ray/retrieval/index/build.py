@@ -33,7 +33,7 @@ from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version
 from schn_ray.retrieval.code_files import CODE, packed_codes
 from schn_ray.retrieval.index.checked_files import write_digests
-from schn_ray.retrieval.index.index import Index, check_codes, open_index, width
+from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
 from schn_ray.retrieval.index.postings import group_equal
 from schn_ray.retrieval.index.scan import Bytes
@@ -230,7 +230,7 @@ def _gathered(
             if not rows
             else f"{what}: {rows:,} rows, one index holds {_MOST_ROWS:,}; make more than one"
         )
-    codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, width(bits))
+    codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, bytes_per_code(bits))
     return map_strings(raw, "ids"), map_strings(raw, "uris"), codes
 
 
@@ -263,7 +263,7 @@ def _pieces_of_codes(codes_dir: Path, bits: int) -> Iterator[Piece]:
         [
             pa.field("id", pa.large_string(), nullable=False),
             pa.field("uri", pa.large_string()),
-            pa.field(CODE, pa.binary(width(bits)), nullable=False),
+            pa.field(CODE, pa.binary(bytes_per_code(bits)), nullable=False),
         ]
     )
     for path in sorted(codes_dir.glob("part-*.parquet")):
