@@ -10,6 +10,10 @@ class SchnRayError(Exception):
     exit_code = 2
 
 
+class UnknownId(SchnRayError):
+    """An id that is not in the index."""
+
+
 class TooManyBadRows(SchnRayError):
     """More rows were quarantined than the job allows."""
 

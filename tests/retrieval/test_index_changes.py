@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -115,7 +116,7 @@ def test_codes_of_another_model_are_not_added(
     ids, codes = drawn
     make_index(tmp_path, ids, codes, 20)
     wide = write_codes(tmp_path / "wide", ["x"], np.zeros((1, 4), np.uint8), 32, parts=1)
-    with pytest.raises(SchnRayError, match="coded by another model"):
+    with pytest.raises(SchnRayError, match="encoded by another model"):
         rewrite_index(tmp_path / "index", add=wide)
 
 
@@ -187,3 +188,75 @@ def test_one_changes_it_at_a_time(
     may_end.set()
     first.join()
     assert len(open_index(tmp_path / "index")) == 250
+
+
+def test_a_change_before_the_lock_is_not_lost(
+    tmp_path: Path, drawn: tuple[list[str], Codes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids[:200], codes[:200], 20)
+    more = write_codes(tmp_path / "more", ids[200:], codes[200:], 20)
+    new_version = index_build.new_version
+
+    def overtaken(*arguments: object) -> object:
+        monkeypatch.undo()
+        rewrite_index(tmp_path / "index", remove=ids[:50])
+        return new_version(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(index_build, "new_version", overtaken)
+    with pytest.raises(SchnRayError, match="changed by another process"):
+        rewrite_index(tmp_path / "index", add=more)
+    assert len(open_index(tmp_path / "index")) == 150
+    rewrite_index(tmp_path / "index", add=more)
+    fresh = make_index(tmp_path / "fresh", ids[50:], codes[50:], 20)
+    same(open_index(tmp_path / "index"), fresh, codes[:20])
+
+
+RACING = """
+import json, sys, time
+from pathlib import Path
+from schn_ray.core.errors import SchnRayError
+from schn_ray.retrieval.index.build import rewrite_index
+folder, me, other = Path(sys.argv[1]), *sys.argv[2:4]
+change, delays = map(json.loads, sys.argv[4:])
+outcomes = []
+for number, delay in enumerate(delays):
+    (folder / f"{me}-{number}").touch()
+    while not (folder / f"{other}-{number}").exists():
+        time.sleep(0.0005)
+    time.sleep(delay)
+    try:
+        rewrite_index(folder / f"index-{number}", **change)
+        outcomes.append("changed")
+    except SchnRayError as error:
+        outcomes.append(str(error))
+print(json.dumps(outcomes))
+"""
+
+
+def test_two_processes_change_it_at_once(tmp_path: Path, drawn: tuple[list[str], Codes]) -> None:
+    """Each change is in the result or was refused, whichever process is first, by however much."""
+    ids, codes = drawn
+    make_index(tmp_path, ids[:200], codes[:200], 20)
+    more = write_codes(tmp_path / "more", ids[200:], codes[200:], 20)
+    offsets = [ms / 1000 for ms in range(-40, 41, 2)]
+    for number in range(len(offsets)):
+        shutil.copytree(tmp_path / "index", tmp_path / f"index-{number}")
+    changes: dict[str, dict[str, object]] = {
+        "add": {"add": str(more)},
+        "remove": {"remove": ids[:50]},
+    }
+    delays = {"add": [max(0, s) for s in offsets], "remove": [max(0, -s) for s in offsets]}
+    racing = []
+    for me, other in (("add", "remove"), ("remove", "add")):
+        arguments = [str(tmp_path), me, other, json.dumps(changes[me]), json.dumps(delays[me])]
+        command = [sys.executable, "-c", RACING, *arguments]
+        racing.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+    outcomes = [json.loads(process.communicate(timeout=120)[0]) for process in racing]
+    for number, (added, removed) in enumerate(zip(*outcomes, strict=True)):
+        index = open_index(tmp_path / f"index-{number}")
+        expected = ids[50 * (removed == "changed") : 300 if added == "changed" else 200]
+        assert index.ids(np.arange(len(index))) == sorted(expected), (added, removed)
+        assert "changed" in (added, removed)
+        for outcome in (added, removed):
+            assert outcome == "changed" or "another process" in outcome

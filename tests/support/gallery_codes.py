@@ -30,9 +30,9 @@ def write_codes(folder: Path, ids: list[str], codes: Codes, bits: int, parts: in
     made_from = {"model": "m0del", "source": "s"}
     with new_directory(folder, "codes", {"bits": bits}, made_from) as draft:
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
-            some = [ids[i] for i in rows]
+            part_ids = [ids[i] for i in rows]
             packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
-            columns = {"id": some, "uri": [f"file:{i}" for i in some], "code": packed}
+            columns = {"id": part_ids, "uri": [f"file:{i}" for i in part_ids], "code": packed}
             schema = pa.schema(
                 [("id", pa.string()), ("uri", pa.string()), ("code", pa.binary(width))]
             )
