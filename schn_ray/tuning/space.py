@@ -313,7 +313,7 @@ def _check_key(key: str, space: Space) -> None:
         raise SchnRayError(f"unknown setting '{key}'{nearest(key, keys(TrainConfig))}")
     if key == "seed":
         raise SchnRayError(
-            "seed is no setting to search: its best value is luck. --repeats confirms the winner "
+            "seed cannot be searched: its best value is luck. Use --repeats to confirm the winner "
             "on other seeds"
         )
     if key in space.fixed:
@@ -388,7 +388,7 @@ def _check_objectives(space: Space) -> None:
         raise SchnRayError(f"objectives {', '.join(space.objectives)}: one is named twice")
     if VALIDATION_MAP not in space.objectives:
         raise SchnRayError(
-            f"objectives: expected {VALIDATION_MAP} among them: the others only cost"
+            f"objectives: expected {VALIDATION_MAP} among them, as the others measure only cost"
         )
 
 

@@ -120,7 +120,7 @@ class Search:
             pruner=_pruner(space),
         )
         self._trials: dict[int, Trial] = {}
-        self.exhausted = False  # every setting of the space was tried
+        self.exhausted = False  # whether random draws no longer hit settings that are untried
 
     def unfinished(self) -> list[Proposal]:
         """Return the trials that started and did not end; they are run first."""
@@ -137,7 +137,7 @@ class Search:
         return sum(row.state != "running" for row in self.rows())
 
     def propose(self) -> Proposal | None:
-        """Return a new trial; None where all settings of the space were tried.
+        """Return a new trial; None if the space seems to have no untried settings left.
 
         In a small space, a sampler tends to propose good settings again. If its proposals were all
         tried before, untried settings are drawn at random.

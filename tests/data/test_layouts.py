@@ -1,4 +1,4 @@
-"""Every data set in its makers' layout: known when seen, read rightly, refused when broken."""
+"""Published data sets: each is recognised, read correctly, and refused when it is broken."""
 
 from __future__ import annotations
 

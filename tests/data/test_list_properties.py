@@ -1,4 +1,4 @@
-"""Whatever a list or a CSV holds: no crash, and nothing read that is not written there."""
+"""Any list or CSV: no crash, and every value that is read is in the file."""
 
 from __future__ import annotations
 

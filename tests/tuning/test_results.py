@@ -1,4 +1,4 @@
-"""What a search leaves: the winner confirmed, settings to train with, a table, a page."""
+"""The results of a search: the confirmed winner, settings to train with, a table, a page."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""A search space is refused before anything starts, with the line that is wrong."""
+"""A bad search space is refused before anything starts, with the line that is wrong."""
 
 from pathlib import Path
 from typing import Any

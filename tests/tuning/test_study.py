@@ -1,4 +1,4 @@
-"""A search remembers all in its study: proposals, rungs, ends; whenever it is killed."""
+"""A search that is killed at any moment has everything in its study: proposals, scores, outcomes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One trial without Ray: stopped by a note, killed and gone on, failed with its reason."""
+"""One trial without Ray: stopped by a file, killed and continued, failed with its reason."""
 
 import errno
 from pathlib import Path

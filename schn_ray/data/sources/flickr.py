@@ -95,7 +95,7 @@ def _ones_of(file: str, rows: int) -> Iterator[int]:
             yield row
 
 
-# --- MIRFlickr-25K: im1.jpg ..., a file a concept with the numbers of its images
+# --- MIRFlickr-25K: im1.jpg ..., and for each concept a file with the numbers of its images
 
 
 def has_mirflickr(location: str, names: frozenset[str]) -> bool:
