@@ -1,4 +1,4 @@
-"""A search that is killed at any moment has everything in its study: proposals, scores, outcomes."""
+"""A search that is killed at any moment has all in its study: proposals, scores, outcomes."""
 
 import json
 from pathlib import Path
