@@ -30,7 +30,7 @@ from schn_ray.core.storage.files import remove_file, remove_folder, write_file
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.recorder import read_metrics
 from schn_ray.tuning.study import Outcome
-from schn_ray.tuning.trial import Tell, Train, TrialDir, run_trial, scores, train_in_this_process
+from schn_ray.tuning.trial import ReportScore, Train, TrialDir, run_trial, scores, train_trial
 from schn_ray.tuning.trial_queue import Job, TrialQueue
 
 _MOST_DEATHS = 3  # of a trial's process, before the trial counts as failed
@@ -65,7 +65,7 @@ class RayTuneSearcher(Searcher):
         self._jobs[trial_id] = job
         self._keep()
         # as text: Tune takes dictionaries apart
-        return {"config": job.config.model_dump_json(), "run": job.place.run}
+        return {"config": job.config.model_dump_json(), "run": job.directory.run}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on what a trial reported."""
@@ -73,12 +73,12 @@ class RayTuneSearcher(Searcher):
         if job is None:
             return
         if "stuck" in result:  # it stays unfinished in the study, and is run again
-            self.stuck = f"{job.place.name}: {result['stuck']}"
+            self.stuck = f"{job.directory.name}: {result['stuck']}"
             del self._jobs[trial_id]
         elif "outcome" in result:
             self._finish(trial_id, Outcome(**json.loads(result["outcome"])))
-        elif self._agenda.heard(job.number, result["iteration"], result["score"]):
-            write_file(job.place.stop, b"")  # the trial looks for it as soon as this returns
+        elif self._agenda.report_score(job.number, result["iteration"], result["score"]):
+            write_file(job.directory.stop, b"")  # the trial looks for it as soon as this returns
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -93,8 +93,8 @@ class RayTuneSearcher(Searcher):
 
     def _finish(self, trial_id: str, outcome: Outcome) -> None:
         job = self._jobs.pop(trial_id)
-        self._agenda.finished(job.number, outcome)
-        remove_file(job.place.stop)
+        self._agenda.finish(job.number, outcome)
+        remove_file(job.directory.stop)
         self._ended()
         self._keep()
         self._shown.advance(1, self._agenda.note())
@@ -151,7 +151,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
         ray.tune.report({"iteration": iteration, "score": score})
 
     trained = TrainConfig.model_validate_json(config["config"])
-    train = train_in_this_process if settings["workers"] == 1 else _on_workers(settings)
+    train = train_trial if settings["workers"] == 1 else _on_workers(settings)
     place, store = TrialDir(config["run"]), settings["store"]
     try:
         outcome = run_trial(trained, store, place, tell, train, settings["objectives"])
@@ -167,7 +167,7 @@ def _on_workers(settings: dict[str, Any]) -> Train:
         settings["workers"], settings["workers"], settings["cpus"], settings["gpus"]
     )
 
-    def train(config: TrainConfig, store: str, place: TrialDir, tell: Tell) -> None:
+    def train(config: TrainConfig, store: str, place: TrialDir, tell: ReportScore) -> None:
         failures: list[BaseException] = []
 
         def work() -> None:

@@ -35,7 +35,7 @@ from schn_ray.training.run import build_run, require_shareable
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP
-from schn_ray.tuning.results import count_search, write_results
+from schn_ray.tuning.results import write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
 from schn_ray.tuning.study import Search, TrialRow
 from schn_ray.tuning.trial import TRIALS
@@ -157,7 +157,7 @@ def _refuse_if_done(out: Path, effort: SearchBudget) -> None:
 def _check_effort(space: Space, effort: SearchBudget) -> None:
     if effort.repeats == 1:
         raise SchnRayError("--repeats 1: one seed has no interval; wanted 0, or 2 and more")
-    if effort.repeats and space.several:
+    if effort.repeats and space.multi_objective:
         raise SchnRayError(
             "--repeats confirms a winner, and with several objectives there is none: train the "
             "points of pareto/ that you would use with other seeds"
@@ -198,7 +198,7 @@ class _Work:
         if self.search.exhausted:
             print(
                 "schn-ray: the space has no settings left to try after "
-                f"{self.search.begun()} trials",
+                f"{self.search.count_started()} trials",
                 file=sys.stderr,
             )
         if not confirm.needs_confirming(self.space, self.search.rows(), self.effort.repeats):
@@ -206,12 +206,12 @@ class _Work:
         return self._confirmed()
 
     def _timed(self, trials: Trials) -> None:
-        began, sitting = time.monotonic(), self.search.sat(None, 0.0, self.at_once)
+        began, sitting = time.monotonic(), self.search.record_session(None, 0.0, self.at_once)
 
         def ended() -> None:
-            self.search.sat(sitting, time.monotonic() - began, self.at_once)
+            self.search.record_session(sitting, time.monotonic() - began, self.at_once)
 
-        done = self.search.ended()
+        done = self.search.count_ended()
         self._run("searching", trials, max(self.effort.trials, done), done, ended)
 
     def _run(
@@ -287,12 +287,12 @@ class _Work:
             if outcome.state == "complete":
                 scored[number][job.config.seed] = outcome.figures[VALIDATION_MAP]
             else:
-                print(f"schn-ray: {job.place.name}: {outcome.reason}", file=sys.stderr)
+                print(f"schn-ray: {job.directory.name}: {outcome.reason}", file=sys.stderr)
         return scored
 
     def _on_queries(self, row: TrialRow, seed: int) -> float:
         (job,) = confirm.jobs(self.out, self.base, [row], range(seed, seed + 1))
-        place = f"{job.place.run}-queries"
+        place = f"{job.directory.run}-queries"
         shards = map_locally if len(self.store) <= _ROWS_HERE else RayShards("encoding")
         with suppress(AlreadyDone):
             evaluate_run(

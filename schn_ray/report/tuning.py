@@ -19,7 +19,7 @@ from schn_ray.tuning.results import (
     importances,
     iterations_saved,
     planned_iterations,
-    seconds_beside_training,
+    seconds_outside_training,
     study_verdict,
 )
 from schn_ray.tuning.space import Domain
@@ -52,7 +52,7 @@ def panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel]:
     if not complete:
         return []
     found: list[Panel] = [_history(search, rows)]
-    if search.space.several:
+    if search.space.multi_objective:
         found += _fronts(search, complete)
     found += [b for name in search.space.objectives if (b := _importance(search, name))]
     found.append(_parallel(search, complete))
@@ -106,7 +106,9 @@ def _importance(search: Search, objective: str) -> Bars | None:
         "complete trials (fANOVA). Settings that only some trials have are left out; of few "
         "trials it is a hint, no more."
     )
-    title = "What mattered" + (f": {OBJECTIVES[objective].title}" if search.space.several else "")
+    title = "What mattered" + (
+        f": {OBJECTIVES[objective].title}" if search.space.multi_objective else ""
+    )
     return Bars(title, caption, "share", tuple(shares.items()))
 
 
@@ -129,7 +131,7 @@ def _parallel(search: Search, complete: Sequence[TrialRow]) -> Parallel:
     caption = (
         "A line a complete trial, from one end of each setting's range to the other; the stronger "
         "the line, the better the trial. Orange: the best"
-    ) + (" ones, the Pareto front." if search.space.several else ".")
+    ) + (" ones, the Pareto front." if search.space.multi_objective else ".")
     return Parallel("Parallel coordinates", caption, axes, tuple(lines))
 
 
@@ -189,7 +191,7 @@ def _tiles(
     )
     tiles = [("Trials", f"{len(rows)}", counts)]
     best = best_rows(search, confirmed)
-    if best and not search.space.several:
+    if best and not search.space.multi_objective:
         score = best[0].figures[VALIDATION_MAP]
         note = f"trial {best[0].number}; first trial " + _score_of(rows, BASELINE)
         tiles.insert(0, ("Validation mAP", f"{score:.4f}", note))
@@ -199,8 +201,8 @@ def _tiles(
 
 
 def _cost(search: Search, rows: Sequence[TrialRow]) -> list[tuple[str, str, str]]:
-    seconds = sum(sitting["seconds"] for sitting in search.sittings())
-    sittings = len(search.sittings())
+    seconds = sum(sitting["seconds"] for sitting in search.sessions())
+    sittings = len(search.sessions())
     note = "start of Ray not counted" + (f"; in {sittings} goes" if sittings > 1 else "")
     tiles = [("Time", _clock(seconds), note)]
     planned = sum(planned_iterations(search, r) for r in rows if r.state in ("complete", "pruned"))
@@ -208,7 +210,7 @@ def _cost(search: Search, rows: Sequence[TrialRow]) -> list[tuple[str, str, str]
         saved = iterations_saved(search)
         note = f"{saved} of {planned} iterations not run"
         tiles.append(("Saved by stopping early", f"{saved / planned:.0%}", note))
-    beside = seconds_beside_training(search)
+    beside = seconds_outside_training(search)
     if beside is not None:
         tiles.append(("Beside training", f"{beside:.1f} s", "a trial: processes, files, waiting"))
     return tiles
