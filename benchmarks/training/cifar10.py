@@ -70,8 +70,8 @@ def measure(name: str, parquet: Path, out: Path, choose: bool, seed: int) -> dic
         return result | {"validation_map": read_metrics(run)[-1]["validation_map"]}
     evaluation = out / f"evaluation-{name}-{seed}"
     _once(lambda: evaluate(run, store, evaluation, EvaluateConfig()))
-    measured = read_figures(evaluation)
-    return result | {"map": measured["map"], "gallery_codes": measured["gallery_codes"]}
+    figures = read_figures(evaluation)
+    return result | {"map": figures.map, "gallery_codes": figures.gallery_codes}
 
 
 def _once(work) -> None:

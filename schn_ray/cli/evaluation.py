@@ -63,8 +63,9 @@ def evaluate_command(
     target = out or default_evaluation(run)
     shards = RayShards("evaluating", as_range(workers), gpus=True, writes=target)
     run_verb(lambda: evaluate(run, store, target, config, shards))
-    measured = read_figures(target)
-    show(measured | {"path": target}, f"{target}\n{figures_text(measured)}", as_json)
+    figures = read_figures(target)
+    text = f"{target}\n{figures_text(figures)}"
+    show(figures.to_json() | {"path": target}, text, as_json)
 
 
 def compare_command(

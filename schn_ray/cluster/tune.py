@@ -296,7 +296,13 @@ class _Work:
         shards = map_locally if len(self.store) <= _ROWS_HERE else RayShards("encoding")
         with suppress(AlreadyDone):
             evaluate(job.place.run, self.store.location, place, EvaluateConfig(examples=0), shards)
-        return float(read_figures(place)["map"])
+        score = read_figures(place).map
+        if score is None:
+            raise SchnRayError(
+                f"{place}: no query has anything relevant in the gallery, so the winner cannot be "
+                "measured on test queries: prepare the store with another split"
+            )
+        return score
 
 
 def trials_at_once(effort: SearchBudget) -> int:
