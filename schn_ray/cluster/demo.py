@@ -74,9 +74,9 @@ def _step(command: str, work: Callable[[], object]) -> None:
 
 
 def _search(directory: Path, index: Path, run: Path, evaluation: Path) -> None:
-    query = read_examples(evaluation)[0]["query"]
+    query = read_examples(evaluation)[0].query
     image = directory / "query.png"
-    image.write_bytes(fetch(query["uri"]))
+    image.write_bytes(fetch(query.uri))
     page = directory / "search.html"
     typer.echo(f"\n$ schn-ray search {index} {image} --model {run} -k 5 --html {page}")
     results = search_images(index, run, [image], k=5)

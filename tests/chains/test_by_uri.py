@@ -38,7 +38,7 @@ from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally
 
 CONFIG = train_config("digits", None, (*TINY, "schedule.iterations=3", "schedule.epochs=1"))
-MEASURED = ("map", "ndcg_at", "controls", "unique_share", "queries_sha256")
+MEASURED = {"map", "ndcg_at", "controls", "unique_share", "queries_sha256"}
 
 
 class Chain:
@@ -95,8 +95,8 @@ def test_the_same_comes_out_as_in_directories(here: Chain, there: Chain) -> None
     assert table.equals(wanted)
     assert codes.tobytes() == wanted_codes.tobytes()
     measured, wanted_figures = read_figures(there.evaluation), read_figures(here.evaluation)
-    assert {k: measured[k] for k in MEASURED} == {k: wanted_figures[k] for k in MEASURED}
-    assert measured["run"] == "run"
+    assert measured.model_dump(include=MEASURED) == wanted_figures.model_dump(include=MEASURED)
+    assert measured.run == "run"
     for number in range(4):
         name = f"matches-{number:05}.parquet"
         matches = [pq.read_table(local_copy(at.matches) / name) for at in (here, there)]
@@ -212,7 +212,7 @@ def test_what_a_killed_evaluation_of_another_run_left_does_not_count(
         evaluate_run(other, there.store, out, EvaluateConfig(), dies)
     evaluate_run(there.run, there.store, out, EvaluateConfig())
     measured, wanted = read_figures(out), read_figures(here.evaluation)
-    assert {k: measured[k] for k in MEASURED} == {k: wanted[k] for k in MEASURED}
+    assert measured.model_dump(include=MEASURED) == wanted.model_dump(include=MEASURED)
 
 
 def test_codes_and_index_are_brought_up_to_date_there(

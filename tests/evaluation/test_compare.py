@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.evaluations import figures
 
 from schn_ray.core.atomic_files import write_json
 from schn_ray.core.directories import new_directory
@@ -26,25 +27,33 @@ def evaluated(path: Path, ap: np.ndarray, seed: int = 0, bits: int = 32, **other
         "bits": bits,
         "queries": QUERIES,
         "gallery": 500,
-        "gallery_codes": "encoded",
-        "protocol": "random",
-        "queries_sha256": "q",
-        "gallery_sha256": "g",
         "map": float(np.nanmean(ap)),
         "mrr": 0.9,
         "precision_within_radius": None,
-        "map_at": {"10": {"hits": 0.5}},
+        "map_at": {"10": {"relevant": 0.1, "min": 0.2, "hits": 0.5}},
         "precision_at": {"10": 0.25 + seed},
-        "ndcg_at": {},
-        "controls": {"classifier": {"mean": 0.5 + seed / 10}, "cosine": {"mean": 0.6}},
+        "controls": {
+            "queries": QUERIES,
+            "gallery": 500,
+            "train_rows": 10,
+            "model": None,
+            "classifier": score(0.5 + seed / 10),
+            "cosine": score(0.6),
+            "random": None,
+            "model_less_classifier": None,
+        },
     } | other
     with new_directory(path, KIND, {"name": path.name}, {}) as draft:
-        write_json(draft.path / METRICS, measured)
+        write_json(draft.path / METRICS, figures(**measured).to_json())
         write_json(draft.path / EXAMPLES, [])
         write_json(draft.path / DIAGRAMS, {})
         ids = pa.array([f"q{i}" for i in range(len(ap))])
         write_queries(draft.path, ids, {"average_precision": ap})
     return path
+
+
+def score(mean: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "queries": QUERIES}
 
 
 def scores(shift: float, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import yaml
 from scipy import stats
 
 from schn_ray.core.settings import validated
-from schn_ray.report.tuning import REPORT, panels, report_search
+from schn_ray.report.tuning import REPORT, report_search, study_panels
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import Confirmation
@@ -185,7 +185,7 @@ def test_several_objectives_have_a_front_and_a_file_each(tmp_path: Path) -> None
     assert len(list((tmp_path / "pareto").iterdir())) == len(numbers)
     assert not (tmp_path / "best.yaml").exists()
     assert "Front: validation mAP and bits of a code" in [
-        panel.title for panel in panels(search, search.rows())
+        panel.title for panel in study_panels(search, search.rows())
     ]
     report_search(tmp_path, "digits", search, None)
     assert "Pareto front" in (tmp_path / REPORT).read_text()
