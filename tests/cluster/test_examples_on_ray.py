@@ -11,7 +11,6 @@ from support.image_files import write_tree
 from support.processes import free_port
 
 import schn_ray
-from schn_ray.cluster import serve as serve_module
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -48,6 +47,8 @@ def test_tune(
 
 
 def test_search_service(monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path) -> None:
+    from schn_ray.cluster import serve as serve_module
+
     store = schn_ray.prepare(photos, tmp_path / "store")
     run = schn_ray.train(store, tmp_path / "run", settings=ONE)
     index = schn_ray.build_index(schn_ray.encode(photos, run, tmp_path / "codes"), tmp_path / "i")
