@@ -46,6 +46,7 @@ def test_more_workers_than_cpus(encode: Run, photos: Path) -> None:
     assert f"{cpus + 1} workers want 1 CPU each, the cluster has {cpus}" in answer.err
 
 
+@pytest.mark.slow
 def test_update_and_retry_as_typed(encode: Run, photos: Path, tmp_path: Path) -> None:
     (photos / "cat" / "bad.png").write_bytes(b"")
     assert encode(photos).code == 0
@@ -60,6 +61,7 @@ def test_update_and_retry_as_typed(encode: Run, photos: Path, tmp_path: Path) ->
     assert (answer.code, "new: 1" in answer.out, "coded: 22" in answer.out) == (0, True, True)
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_read_is_said_without_a_traceback(
     encode: Run, photos: Path, tmp_path: Path
 ) -> None:

@@ -31,8 +31,8 @@ some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="take
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with heads.head(cpus=2) as found:
-        yield found
+    with heads.head(cpus=2) as started_head:
+        yield started_head
 
 
 def test_an_output_that_nobody_would_find_is_refused(schn_ray: Run) -> None:
@@ -61,6 +61,7 @@ def test_a_cluster_that_is_not_there(
     assert (answer.code, f"no cluster answers at {address}" in answer.err) == (2, True), answer.err
 
 
+@pytest.mark.slow  # starts a cluster of its own
 def test_without_the_token_nobody_submits(head: Head) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{head.address}/api/jobs/", timeout=5)
@@ -72,6 +73,7 @@ def test_without_the_token_nobody_submits(head: Head) -> None:
     assert "RAY_AUTH_TOKEN_PATH" in none.err
 
 
+@pytest.mark.slow
 def test_output_is_followed_and_the_exit_code_is_the_job_s(head: Head, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "photos", {"cat": 3, "dog": 2})
     answer = submit(head, "--directory", tree.parent, "check", "photos")

@@ -74,6 +74,23 @@ def rows_of(out: Path, values: dict[str, Any]) -> list[TrialRow]:
         search.close()
 
 
+def test_a_search_of_two_trials(
+    schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "search"
+    command = ["tune", store, "--space", space_file, "--out", out, "--at-once", 1, "--trials", 2]
+    answer = schn_ray(*command)
+    assert answer.code == 0, answer.err
+    rows = rows_of(out, SPACE)
+    assert [row.number for row in rows] == [0, 1]
+    assert rows[0].values == {"schedule.learning_rate": 1e-3, "codes.init": "zeros"}
+    best = read_manifest(out, "search").counts["best_validation_map"]
+    assert best == max(row.figures["validation_map"] for row in rows if row.state == "complete")
+    assert train_config("schn-plus", out / "best.yaml").bits == 12
+    assert "is finished already" in schn_ray(*command).err
+
+
+@pytest.mark.slow
 def test_a_search_then_more_of_it_then_its_settings_retrained(
     schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
 ) -> None:
