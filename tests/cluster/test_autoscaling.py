@@ -25,6 +25,7 @@ from support.image_files import write_tree
 from support.models import write_model
 from support.processes import MARK, as_options, free_port, started, wait_for
 from support.trained import photo_store
+from support.trials import takes_minutes
 from support.users import TINY
 
 from schn_ray.cluster import capacity
@@ -34,9 +35,6 @@ from schn_ray.cluster.session import WorkerRequest, cluster_cpus
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.training.recorder import read_metrics
-
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
-
 
 # --- what is asked of a cluster that grows
 
@@ -190,7 +188,7 @@ def lives(cluster: Growing) -> bool:
     return daemon in cluster.daemons()
 
 
-@some_days
+@takes_minutes
 def test_encode_asks_for_nodes_gets_them_and_gives_them_back(
     growing: Growing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +209,7 @@ def test_encode_asks_for_nodes_gets_them_and_gives_them_back(
     wait_for(lambda: growing.nodes() == 0)
 
 
-@some_days
+@takes_minutes
 def test_training_waits_for_its_nodes(
     growing: Growing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

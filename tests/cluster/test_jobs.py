@@ -19,6 +19,7 @@ from support import heads
 from support.heads import Head, submit, submitted
 from support.image_files import write_tree
 from support.processes import as_options, free_port, wait_for
+from support.trials import takes_minutes
 from support.users import TINY, Answer, Run
 
 from schn_ray.core.manifest import read_manifest
@@ -26,7 +27,6 @@ from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.index.build import build_index
 
 ROOT = Path(__file__).parents[2]
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_output_is_followed_and_the_exit_code_is_the_job_s(head: Head, tmp_path:
     assert "failed: Job entrypoint command failed with exit code 2" in answer.err
 
 
-@some_days
+@takes_minutes
 def test_a_running_job_is_left_alone_picked_up_and_stopped(head: Head, tmp_path: Path) -> None:
     waits = tmp_path / "ids"  # a pipe that nobody writes to: reading it waits
     os.mkfifo(waits)
@@ -163,7 +163,7 @@ def by_us(head: Head, folder: Path, words: list[object]) -> Answer:
     return submit(head, "--directory", folder, *words)
 
 
-@some_days
+@takes_minutes
 def test_every_job_either_way(head: Head, tmp_path: Path) -> None:
     made = {"store": "store", "run": "run", "codes": "codes", "run-evaluation": "evaluation"}
     made |= {"found": "matches", "search": "search"}

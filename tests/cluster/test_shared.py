@@ -107,6 +107,7 @@ def nodes(head: str, folder: Path) -> Iterator[str]:
         yield head
 
 
+@pytest.mark.slow
 @can_mount
 def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) -> None:
     store = photo_store(folder.parent / "store", {"cat": 6, "dog": 6})
@@ -126,6 +127,7 @@ def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) ->
     assert process.returncode == 0, said
 
 
+@pytest.mark.slow
 @can_mount
 def test_a_node_that_comes_late_is_refused_too(folder: Path, head: str) -> None:
     many = pa.table(

@@ -19,6 +19,7 @@ import torch
 from ray.cluster_utils import Cluster
 from support.processes import as_options, descendants, started, wait_for
 from support.trained import last_state, photo_store
+from support.trials import takes_minutes
 from support.users import TINY
 
 from schn_ray.cluster.session import WorkerRequest
@@ -28,7 +29,6 @@ from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
 
 TRIALS = range(int(os.environ.get("SCHN_RAY_TRIALS", "1")))
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 ITERATIONS = 8
 ATTEMPTS = 5
 SETTINGS = (
@@ -139,7 +139,7 @@ def train_until_killed(
         process.kill()
 
 
-@some_days
+@takes_minutes
 @pytest.mark.parametrize("trial", TRIALS)
 def test_the_driver_is_killed(store: Path, undisturbed: Path, tmp_path: Path, trial: int) -> None:
     out = tmp_path / "run"
@@ -148,7 +148,7 @@ def test_the_driver_is_killed(store: Path, undisturbed: Path, tmp_path: Path, tr
     assert_same(out, undisturbed)
 
 
-@some_days
+@takes_minutes
 @pytest.mark.parametrize("trial", TRIALS)
 def test_workers_come_and_go(store: Path, undisturbed: Path, tmp_path: Path, trial: int) -> None:
     out = tmp_path / "run"
@@ -185,7 +185,7 @@ def train_and_lose_a_node(
         assert process.wait(300) == 0
 
 
-@some_days
+@takes_minutes
 @pytest.mark.parametrize("trial", TRIALS)
 def test_a_node_is_lost_and_another_comes(
     store: Path, undisturbed: Path, nodes: Cluster, tmp_path: Path, trial: int
@@ -196,7 +196,7 @@ def test_a_node_is_lost_and_another_comes(
     assert_same(out, undisturbed)
 
 
-@some_days
+@takes_minutes
 @pytest.mark.parametrize("trial", TRIALS)
 def test_a_node_is_lost_for_good(
     store: Path, undisturbed: Path, nodes: Cluster, tmp_path: Path, trial: int
