@@ -114,6 +114,6 @@ def _ask(node: str, probe: Path) -> ray.ObjectRef:
 def _not_shared(probe: Path, blind: list[str]) -> SchnRayError:
     return SchnRayError(
         f"{probe.parent} is not the same directory on all nodes: {', '.join(blind)} did not see "
-        "what was written there. Write to a directory that all nodes share, or to an s3:// or "
-        "gs:// address"
+        "a file that was written to it. Write to a directory that all nodes share, or to an "
+        "s3:// or gs:// address"
     )

@@ -33,6 +33,7 @@ def encode(schn_ray: Run, photos: Path, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_range_of_workers(encode: Run, photos: Path, tmp_path: Path) -> None:
     answer = encode(photos, "--workers", "1:2", "--json")
     assert (answer.code, json.loads(answer.out)["counts"]["coded"]) == (0, 20), answer.err

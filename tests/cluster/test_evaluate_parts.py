@@ -10,7 +10,7 @@ from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_
 from schn_ray.evaluation.metrics.histograms import GradedHistograms, graded_histograms
 from schn_ray.evaluation.metrics.ndcg import ndcg_at
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.slow]
 
 
 def drawn(rows: int, seed: int) -> LabelledCodes:
@@ -25,7 +25,7 @@ def figures(h: GradedHistograms) -> np.ndarray:
     return np.stack([average_precision(h.plain), at, ndcg_at(h, 30)])
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_fifty_parts_on_any_workers_change_no_figure(workers: int) -> None:
     queries, gallery = drawn(40, 1), drawn(1000, 2)
     h = count_relevant(queries, gallery, 20, 20, RayShards("counting", workers))

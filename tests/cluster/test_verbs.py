@@ -10,54 +10,29 @@ import pytest
 import ray
 import torch
 from support.image_files import encode_image, write_tree
+from support.shared_training import OPTIONS, config
 from support.trained import last_state
-from support.users import TINY, Run
+from support.users import Run
 
 from schn_ray.cluster.map_shards import RayShards
 from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
 from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import validated
-from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
 from schn_ray.data.store.reader import open_store
 from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode
-from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.training.config import TrainConfig
 from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
-PHOTOS = {"cat": 14, "dog": 14, "owl": 14}
-SETTINGS = (*TINY, "network.latent_dropout=0", "schedule.iterations=2", "schedule.batch_size=7")
 FAR = 0.05  # two workers: 0.0007 at most; the control with other batches: 0.6 in the median
-TRAIN = ["--preset", "digits", *(word for s in SETTINGS for word in ("--set", s))]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tree(tmp_path_factory.mktemp("verbs") / "photos", PHOTOS)
-
-
-@pytest.fixture(scope="module")
-def store(photos: Path) -> Path:
-    out = photos.parent / "store"
-    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def runs(store: Path) -> dict[int, Path]:
-    """Train the same config on one and on two workers."""
-    config = train_config("digits", None, SETTINGS)
-    out = {workers: store.parent / f"run-{workers}" for workers in (1, 2)}
-    for workers, path in out.items():
-        train_on_ray(config, store, path, WorkerRequest(1, workers))  # elastic: both CPUs are free
-    return out
 
 
 @pytest.mark.slow
@@ -116,6 +91,17 @@ def test_two_workers_end_where_one_does(runs: dict[int, Path]) -> None:
     assert max(distances(runs[2], runs[1]).values()) < FAR
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [1, 2])
+def test_so_does_a_range_of_workers(
+    runs: dict[int, Path], store: Path, tmp_path: Path, most: int
+) -> None:
+    train_on_ray(config(), store, tmp_path / "run", WorkerRequest(1, most))
+    if most == 1:
+        assert fingerprint(tmp_path / "run") == fingerprint(runs[1])
+    assert max(distances(tmp_path / "run", runs[1]).values()) < FAR
+
+
 def test_control_batches_of_another_size_end_elsewhere(
     runs: dict[int, Path], store: Path, tmp_path: Path
 ) -> None:
@@ -130,10 +116,10 @@ def test_control_batches_of_another_size_end_elsewhere(
 def test_training_again_on_a_finished_run_says_so(
     schn_ray, runs: dict[int, Path], store: Path
 ) -> None:
-    answer = schn_ray("train", store, "--out", runs[1], *TRAIN)
+    answer = schn_ray("train", store, "--out", runs[1], *OPTIONS)
     assert answer.code == 0
     assert "is finished already" in answer.err
-    answer = schn_ray("train", store, "--out", runs[1], *TRAIN, "--set", "seed=5")
+    answer = schn_ray("train", store, "--out", runs[1], *OPTIONS, "--set", "seed=5")
     assert answer.code == 2
     assert "config.seed: 0 there, 5 now" in answer.err
 
@@ -220,11 +206,11 @@ def test_more_workers_than_cpus_are_refused_at_once(
 ) -> None:
     cpus = int(ray.cluster_resources()["CPU"])
     settings = ["--set", f"schedule.batch_size={4 * cpus}", "--workers", cpus + 1]
-    answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, *settings)
+    answer = schn_ray("train", store, "--out", tmp_path / "run", *OPTIONS, *settings)
     assert answer.code == 2
     # how many are in use depends on whether the workers of the test before have ended
     refusal = rf"{cpus + 1} workers want 1 CPU each, the cluster has {cpus}, \d+ in use"
     assert re.search(refusal, answer.err), answer.err
     assert not (tmp_path / "run").exists()
-    answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, "--workers", 9)
+    answer = schn_ray("train", store, "--out", tmp_path / "run", *OPTIONS, "--workers", 9)
     assert "cannot be shared by 9 workers" in answer.err
