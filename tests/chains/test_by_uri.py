@@ -151,7 +151,10 @@ class Killed(BaseException):
     """What nobody catches."""
 
 
-@pytest.mark.parametrize("upload", [1, 6, 12])
+@pytest.mark.parametrize(
+    "upload",
+    [6, pytest.param(1, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.slow)],
+)
 def test_training_killed_at_any_upload_goes_on_to_the_same_end(
     local: Chain, remote: Chain, bucket: str, upload: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +201,7 @@ def test_encoding_killed_goes_on_with_the_rest(
     assert read_codes(out)[1].tobytes() == read_codes(local.codes)[1].tobytes()
 
 
+@pytest.mark.slow
 def test_what_a_killed_evaluation_of_another_run_left_does_not_count(
     local: Chain, remote: Chain, bucket: str
 ) -> None:
