@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 MARK = "SCHN_RAY_TEST_MARK"
-_SAMPLE_EVERY_S = 2.0
+_SAMPLE_EVERY_S = 3.0
 
 
 def start(*arguments: object, mark: str = "", address: str | None = None) -> subprocess.Popen[str]:
@@ -73,9 +73,10 @@ def counted_cpu_seconds() -> Iterator[dict[int, float]]:
     stop = threading.Event()
 
     def sample() -> None:
-        for child in psutil.Process().children():
-            for process in _below(child):
-                with suppress(psutil.Error):
+        this = psutil.Process()
+        for process in this.children(recursive=True):
+            with suppress(psutil.Error):  # it has ended
+                if process.ppid() != this.pid:
                     times = process.cpu_times()
                     seconds[process.pid] = times.user + times.system
 
@@ -91,13 +92,6 @@ def counted_cpu_seconds() -> Iterator[dict[int, float]]:
         stop.set()
         thread.join()
         sample()
-
-
-def _below(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children(recursive=True))
-    except psutil.Error:  # it has ended
-        return []
 
 
 def free_port() -> int:
