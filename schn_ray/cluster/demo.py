@@ -1,4 +1,4 @@
-"""Everything on handwritten digits: the same calls as the verbs, in one Ray session."""
+"""The whole chain on handwritten digits, with the functions behind the verbs, in one session."""
 
 from __future__ import annotations
 
@@ -30,9 +30,19 @@ WORKERS = 2
 
 
 def demo(directory: Path) -> Path:
-    """Prepare, train, encode, index, search and evaluate; return the report's path.
+    """Prepare, train, encode, index, evaluate, search and write a report.
 
-    Run again, finished parts are skipped and an interrupted one goes on.
+    Run again, it skips finished steps and continues an interrupted one.
+
+    Args:
+        directory: where all results are written.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        SchnRayError: ``directory`` holds results of other settings, or the cluster has fewer than
+            two CPUs.
     """
     store, run, codes, index, evaluation = (
         directory / name for name in ("store", "run", "codes", "index", "evaluation")

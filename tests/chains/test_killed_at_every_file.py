@@ -105,6 +105,8 @@ VERBS: dict[str, Work] = {
     "evaluation": evaluated,
     "matches": searched,
 }
+QUICK = ["index"]  # the others take many times as long
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in VERBS if kind not in QUICK]
 UPDATES: dict[str, Work] = {
     "store": partial(prepared, update=True),
     "codes": partial(encoded, update=True),
@@ -165,7 +167,7 @@ def go_on(work: Work, root: Path, out: Path) -> None:
     assert not list(out.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("kind", VERBS)
+@pytest.mark.parametrize("kind", [*QUICK, *SLOW])
 def test_the_same_call_ends_at_the_same_directory(kind: str, made: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)  # processes that fork have one
     work, wanted = VERBS[kind], content(made / kind, kind)
@@ -178,6 +180,7 @@ def test_the_same_call_ends_at_the_same_directory(kind: str, made: Path, tmp_pat
     assert before > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", UPDATES)
 def test_so_does_an_update(kind: str, changed: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)

@@ -41,9 +41,9 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def photos(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder a class, in the bucket and here, of the same name."""
-    here = write_tree(tmp_path_factory.mktemp("s3") / "in", {"cat": 8, "dog": 8})
-    for file in here.rglob("*.png"):
-        write_file(join(bucket, f"in/{file.relative_to(here).as_posix()}"), file.read_bytes())
+    folder = write_tree(tmp_path_factory.mktemp("s3") / "in", {"cat": 8, "dog": 8})
+    for file in folder.rglob("*.png"):
+        write_file(join(bucket, f"in/{file.relative_to(folder).as_posix()}"), file.read_bytes())
     return f"{bucket}/in"
 
 
@@ -109,16 +109,16 @@ def test_trained_and_encoded_from_it(made: Manifest, bucket: str, tmp_path: Path
     source = open_source(f"{bucket}/store", SourceConfig(shard_rows=7))
     assert source.kind == "store"
     encode_source(source, tmp_path / "run", tmp_path / "codes", EncodeConfig())
-    here = prepare_store(open_source(f"{bucket}/in", CONFIG.source), CONFIG, tmp_path / "store")
-    assert here.files["split.parquet"] == made.files["split.parquet"]
-    local = open_source(str(tmp_path / "store"), SourceConfig())
-    encode_source(local, tmp_path / "run", tmp_path / "local", EncodeConfig())
-    (there, codes), (table, local_codes) = (
+    local = prepare_store(open_source(f"{bucket}/in", CONFIG.source), CONFIG, tmp_path / "store")
+    assert local.files["split.parquet"] == made.files["split.parquet"]
+    source = open_source(str(tmp_path / "store"), SourceConfig())
+    encode_source(source, tmp_path / "run", tmp_path / "local", EncodeConfig())
+    (remote, codes), (table, local_codes) = (
         read_codes(tmp_path / name) for name in ("codes", "local")
     )
-    assert there["id"].to_pylist() == table["id"].to_pylist()
+    assert remote["id"].to_pylist() == table["id"].to_pylist()
     np.testing.assert_array_equal(codes, local_codes)
-    first = there["uri"][3].as_py()
+    first = remote["uri"][3].as_py()
     assert first == f"{bucket}/store#3"
     assert fetch(first) == read_file(f"{bucket}/in/cat/003.png")
 

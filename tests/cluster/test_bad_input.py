@@ -47,8 +47,10 @@ def refused(answer, *words: str) -> None:  # type: ignore[no-untyped-def]
     ("classes", "words"),
     [
         ({}, ["no images"]),
-        ({"cat": 5}, ["at least two classes", "got 1 (cat)"]),
-        ({"cat": 5, "dog": 1}, ["class 'dog' has 1", "at least"]),
+        pytest.param({"cat": 5}, ["at least two classes", "got 1 (cat)"], marks=pytest.mark.slow),
+        pytest.param(
+            {"cat": 5, "dog": 1}, ["class 'dog' has 1", "at least"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_folders_that_cannot_be_trained_on(
@@ -66,6 +68,7 @@ def test_a_folder_that_is_not_there(schn_ray: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_too_many_bad_images_stop_prepare(schn_ray: Run, tmp_path: Path) -> None:
     photos = write_tree(tmp_path / "photos", {"cat": 8, "dog": 8})
     (photos / "dog" / "half.png").write_bytes(encode_image()[:50])

@@ -19,6 +19,7 @@ from support import heads
 from support.heads import Head, submit, submitted
 from support.image_files import write_tree
 from support.processes import as_options, free_port, wait_for
+from support.trials import takes_minutes
 from support.users import TINY, Answer, Run
 
 from schn_ray.core.manifest import read_manifest
@@ -26,13 +27,12 @@ from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.index.build import write_index
 
 ROOT = Path(__file__).parents[2]
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with heads.head(cpus=2) as found:
-        yield found
+    with heads.head(cpus=2) as started_head:
+        yield started_head
 
 
 def test_an_output_that_nobody_would_find_is_refused(schn_ray: Run) -> None:
@@ -61,6 +61,7 @@ def test_a_cluster_that_is_not_there(
     assert (answer.code, f"no cluster answers at {address}" in answer.err) == (2, True), answer.err
 
 
+@pytest.mark.slow  # starts a cluster of its own
 def test_without_the_token_nobody_submits(head: Head) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{head.address}/api/jobs/", timeout=5)
@@ -72,6 +73,7 @@ def test_without_the_token_nobody_submits(head: Head) -> None:
     assert "RAY_AUTH_TOKEN_PATH" in none.err
 
 
+@pytest.mark.slow
 def test_output_is_followed_and_the_exit_code_is_the_job_s(head: Head, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "photos", {"cat": 3, "dog": 2})
     answer = submit(head, "--directory", tree.parent, "check", "photos")
@@ -84,7 +86,7 @@ def test_output_is_followed_and_the_exit_code_is_the_job_s(head: Head, tmp_path:
     assert "failed: Job entrypoint command failed with exit code 2" in answer.err
 
 
-@some_days
+@takes_minutes
 def test_a_running_job_is_left_alone_picked_up_and_stopped(head: Head, tmp_path: Path) -> None:
     waits = tmp_path / "ids"  # a pipe that nobody writes to: reading it waits
     os.mkfifo(waits)
@@ -161,7 +163,7 @@ def by_us(head: Head, folder: Path, words: list[object]) -> Answer:
     return submit(head, "--directory", folder, *words)
 
 
-@some_days
+@takes_minutes
 def test_every_job_either_way(head: Head, tmp_path: Path) -> None:
     made = {"store": "store", "run": "run", "codes": "codes", "run-evaluation": "evaluation"}
     made |= {"found": "matches", "search": "search"}

@@ -19,6 +19,7 @@ from ray.cluster_utils import Cluster
 from support.buckets import served_bucket
 from support.image_files import write_tree
 from support.processes import as_options, has_cpus, started, wait_for
+from support.trials import TRIALS
 from support.users import TINY
 
 from schn_ray.cluster.session import WorkerRequest
@@ -36,10 +37,13 @@ from schn_ray.retrieval.index.index import open_index
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
 
-pytestmark = pytest.mark.skipif(
-    "SCHN_RAY_TRIALS" not in os.environ or os.geteuid() != 0 or not shutil.which("unshare"),
-    reason="takes minutes, and mounts",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        TRIALS not in os.environ or os.geteuid() != 0 or not shutil.which("unshare"),
+        reason="takes minutes, and mounts",
+    ),
+]
 SETTINGS = (*TINY, "schedule.iterations=8", "schedule.epochs=2", "schedule.batch_size=7")
 SHARD_ROWS = 4
 

@@ -62,9 +62,11 @@ def test_a_node_that_came_later_is_refused_by_its_address(tmp_path: Path) -> Non
     result = worker({"number": 1, "shard": pickle.dumps(Shard(1, 1))})["result"]
     error = pickle.loads(result).error
     assert isinstance(error, SchnRayError)
-    assert f"{ray.util.get_node_ip_address()} did not see what was written there" in str(error)
+    address = ray.util.get_node_ip_address()
+    assert f"{address} did not see a file that was written to it" in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_workers_find_the_file_where_they_write(tmp_path: Path) -> None:
     shards = RayShards("looking", 1, writes=tmp_path)
@@ -107,6 +109,7 @@ def nodes(head: str, folder: Path) -> Iterator[str]:
         yield head
 
 
+@pytest.mark.slow
 @can_mount
 def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) -> None:
     store = photo_store(folder.parent / "store", {"cat": 6, "dog": 6})
@@ -126,6 +129,7 @@ def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) ->
     assert process.returncode == 0, said
 
 
+@pytest.mark.slow
 @can_mount
 def test_a_node_that_comes_late_is_refused_too(folder: Path, head: str) -> None:
     many = pa.table(

@@ -5,7 +5,6 @@ several objectives, is tried here with SCHN_RAY_TRIALS=1.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import ray
 import yaml
 from support.image_files import write_tree
 from support.processes import started, wait_for
+from support.trials import takes_minutes
 from support.users import TINY, Run
 
 from schn_ray.cluster.session import WorkerRequest
@@ -34,7 +34,6 @@ from schn_ray.tuning.study import Search, TrialRow
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 FIXED = dict(setting.split("=") for setting in TINY)
 SPACE: dict[str, Any] = {
     "preset": "digits",
@@ -74,6 +73,23 @@ def rows_of(out: Path, values: dict[str, Any]) -> list[TrialRow]:
         search.close()
 
 
+def test_a_search_of_two_trials(
+    schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "search"
+    command = ["tune", store, "--space", space_file, "--out", out, "--at-once", 1, "--trials", 2]
+    answer = schn_ray(*command)
+    assert answer.code == 0, answer.err
+    rows = rows_of(out, SPACE)
+    assert [row.number for row in rows] == [0, 1]
+    assert rows[0].values == {"schedule.learning_rate": 1e-3, "codes.init": "zeros"}
+    best = read_manifest(out, "search").counts["best_validation_map"]
+    assert best == max(row.figures["validation_map"] for row in rows if row.state == "complete")
+    assert train_config("schn-plus", out / "best.yaml").bits == 12
+    assert "is finished already" in schn_ray(*command).err
+
+
+@pytest.mark.slow
 def test_a_search_then_more_of_it_then_its_settings_retrained(
     schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
 ) -> None:
@@ -112,7 +128,7 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
     assert "config.base.codes.beta: 0.1 there, 1.0 now" in other.err
 
 
-@some_days
+@takes_minutes
 def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_path: Path) -> None:
     values = SPACE | {
         "parameters": {"loss.hash_latent": {"choices": [1.0, 1e38]}},
@@ -132,7 +148,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_p
     assert "is not finite" in (tmp_path / "s" / "trials.csv").read_text()
 
 
-@some_days
+@takes_minutes
 def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -> None:
     values = SPACE | {
         "parameters": {
@@ -161,7 +177,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
         assert train_config(None, file).bits == rows[number].values["bits"]
 
 
-@some_days
+@takes_minutes
 def test_trials_of_two_workers_go_on_after_a_kill(store: Path, tmp_path: Path) -> None:
     values = SPACE | {"start": [{"codes.init": "zeros"}, {"schedule.learning_rate": 1e-4}]}
     space_file, out = tmp_path / "space.yaml", tmp_path / "search"
