@@ -302,7 +302,7 @@ def test_centres_of_other_lengths_stay_separated(
 def test_as_many_centres_as_there_are_codes(bits: int, classes: int) -> None:
     centres = class_centres(classes, bits, seed=0)
     assert len(np.unique(pack(centres), axis=0)) == classes
-    with pytest.raises(SchnRayError, match=f"wanted {bits + 1} bits"):
+    with pytest.raises(SchnRayError, match=f"expected {bits + 1} bits"):
         class_centres(2**bits + 1, bits, seed=0)
 
 
