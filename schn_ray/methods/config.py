@@ -12,9 +12,9 @@ from schn_ray.core.settings import Count, Section, Weight
 class ScheduleConfig(Section):
     """The schedule of outer iterations; defaults as published.
 
-    An outer iteration is ``epochs`` over ``samples`` drawn rows, then one code update. Training ends
-    after ``iterations``, or after ``patience`` validations in a row without a new best one. Each
-    iteration number in ``decay_after`` that has passed multiplies the learning rate by
+    An outer iteration is ``epochs`` over ``samples`` drawn rows, then one code update. Training
+    ends after ``iterations``, or after ``patience`` validations in a row without a new best one.
+    Each iteration number in ``decay_after`` that has passed multiplies the learning rate by
     ``decay_factor``.
     """
 

@@ -95,7 +95,7 @@ class Hasher:
             Packed codes [n, ceil(K / 8)]: bit b is bit b % 8 of byte b // 8.
 
         Raises:
-            SchnRayError: an image is missing or does not decode; the message names its number or path.
+            SchnRayError: an image is missing or does not decode; its number or path is named.
         """
         views = (self._view(number, image) for number, image in enumerate(images))
         batches = iter(lambda: list(islice(views, batch_size)), [])

@@ -15,8 +15,8 @@ class Precision:
 
     Args:
         name: ``float32``; ``tf32``: matrix products with 10 bits of fraction, on GPUs that
-            support it; ``bf16``: activations in bfloat16, the rest as ``tf32``; ``auto``: ``bf16`` on a
-            GPU that supports it, else ``float32``.
+            support it; ``bf16``: activations in bfloat16, the rest as ``tf32``; ``auto``: ``bf16``
+            on a GPU that supports it, else ``float32``.
         device: of the networks.
     """
 

@@ -123,7 +123,7 @@ class Schn:
         return self.networks.image
 
     def begin_iteration(self, iteration: int) -> None:
-        """Set the learning rates of outer iteration 1, 2, ...; each decay that has passed lowers them."""
+        """Set the learning rates of outer iteration 1, 2, ...; each past decay lowers them."""
         passed = sum(iteration > after for after in self.schedule.decay_after)
         decayed = self.schedule.learning_rate * self.schedule.decay_factor**passed
         for name, optimiser in self.optimisers.items():
