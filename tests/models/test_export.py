@@ -122,6 +122,10 @@ def test_what_cannot_be_exported(
 def test_export_as_typed(schn_ray: Run, folder: Path, tmp_path: Path) -> None:
     answer = schn_ray("export", folder / "run", "--onnx", tmp_path / "m.onnx", "--json")
     assert answer.code == 0, answer.err
-    found = json.loads(answer.out)
-    assert (found["images"], found["bits_that_differ"], found["source"]) == (1797, 0, "digits")
+    printed = json.loads(answer.out)
+    assert (printed["images"], printed["bits_that_differ"], printed["source"]) == (
+        1797,
+        0,
+        "digits",
+    )
     assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.json", "m.md"}

@@ -97,11 +97,11 @@ def test_the_released_model_is_the_best_by_validation(
     assert [best for best, _ in models] == [True, True, False]
     assert fingerprint(tmp_path / "run") == models[1][1] != models[0][1]
     assert "outer iteration: 2 of 3" in (tmp_path / "run" / "model" / "README.md").read_text()
-    kept = {
+    saved = {
         name: torch.load(tmp_path / "run" / "checkpoints" / name, weights_only=True)
         for name in (state.LAST, state.BEST)
     }
-    assert [kept[name]["iteration"] for name in (state.LAST, state.BEST)] == [3, 2]
+    assert [saved[name]["iteration"] for name in (state.LAST, state.BEST)] == [3, 2]
 
 
 @pytest.mark.parametrize(("patience", "iterations"), [(1, 3), (2, 4), (None, 6)])
