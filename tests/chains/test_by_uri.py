@@ -226,7 +226,7 @@ def test_codes_and_index_are_brought_up_to_date_there(
     build_index(codes, index)
     (tree / "cat" / "003.png").unlink()
     counts = encode(open_source(str(tree), small), there.run, codes, config, update=True).counts
-    assert (counts["gone"], counts["coded"]) == (1, 11)
+    assert (counts["gone"], counts["encoded"]) == (1, 11)
     change_index(index, remove=["cat/003.png"])
     assert len(open_index(index)) == 11
     assert {name.split("/")[0] for name, _, _ in files_below(index)} == {"2", "manifest.json"}

@@ -23,6 +23,8 @@ from schn_ray.core.manifest import Manifest, read_manifest, verify_files
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.images import decode
 from schn_ray.data.shards.map_shards import T
+from schn_ray.data.shards.part_files import PartFiles
+from schn_ray.data.shards.receipts import Receipt
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
@@ -64,7 +66,7 @@ def killed_after(shards_done: int, half_written: bool = False) -> Any:
         for shard in order[:shards_done]:
             yield function(pickle.loads(pickle.dumps(shard)))
         if half_written:
-            out = Path(function.keywords["store"])  # type: ignore[attr-defined]
+            out = Path(function.keywords["job"].parts.location)  # type: ignore[attr-defined]
             (out / f"rows-{order[-1].number:05}.arrow.1.partial").write_bytes(b"half")
         raise Killed
 
@@ -122,7 +124,7 @@ def test_rows_without_their_receipt_do_not_count(image_tree: Path, tmp_path: Pat
         make(image_tree, out, killed_after(3), shard_rows=5)
     (receipt, other, _) = sorted((out / "receipts").iterdir())
     receipt.unlink()
-    (out / f"{other.stem}.arrow").unlink()
+    (out / other.name.replace(".json.gz", ".arrow")).unlink()
     done: list[int] = []
     make(image_tree, out, counted(done), shard_rows=5)
     assert len(done) == 5
@@ -138,15 +140,15 @@ def test_killed_between_two_files_of_repeated_ids(
     settings = {"shard_rows": 3, "max_bad_share": 0.5, "validation_share": 0}
     undisturbed = make(tmp_path / "x.parquet", tmp_path / "a", **settings)
 
-    write_rows, calls = describing.write_rows, []
+    write, calls = PartFiles.write, []
 
-    def dies(store: str, number: int, *rows: Any) -> None:
+    def dies(parts: PartFiles, number: int, *rows: Any) -> Receipt:
         calls.append(number)
-        if len(calls) == 2:
+        if len(calls) == 4 + 2:  # four parts, and two of them again
             raise Killed
-        write_rows(store, number, *rows)
+        return write(parts, number, *rows)
 
-    monkeypatch.setattr(describing, "write_rows", dies)
+    monkeypatch.setattr(PartFiles, "write", dies)
     with pytest.raises(Killed):
         make(tmp_path / "x.parquet", tmp_path / "b", **settings)
     monkeypatch.undo()
