@@ -148,8 +148,8 @@ def run_shard_job(
         write_parts(job, pending.tasks, map_shards)
         # not before: new parts have higher numbers than these, also in a run after a kill
         job.parts.remove(pending.emptied)
-        job.parts.remove_leftovers()  # of workers that were killed meanwhile
         receipts = job.parts.read_receipts()
+        job.parts.remove_leftovers()  # of workers that were killed meanwhile
         receipts |= _quarantine_repeated_ids(job.parts, receipts)
         result = _count(shards, receipts, pending if again else None)
         bad_rows = [row for receipt in receipts.values() for row in receipt.quarantined]

@@ -1,13 +1,17 @@
 """Part files and their receipts: the one way in which a shard's rows are written, and counted.
 
 A directory, local or at a URI, has one part file per shard, and ``receipts/`` with one receipt per
-part. The receipt is written after its part and has the part's SHA-256. A part without a receipt
-does not count. So a writer may be killed at any moment, and nobody has to read a part again to
-know its units or its hash.
+part, which has the part's units and its SHA-256. A part without a receipt does not count.
 
-To replace a part, the writer first writes the new receipt with the suffix ``.next``, then replaces
-the part, then replaces the receipt, then removes ``.next``. After a kill, the SHA-256 of the part
-shows which of the two receipts is right (``_settle``).
+A part is written, or replaced, in four steps, each of which happens wholly or not at all:
+
+1. its receipt appears, with the suffix ``.next``;
+2. the part appears;
+3. the receipt appears under its own name;
+4. the one with ``.next`` goes.
+
+So a writer may be killed at any moment. If there is a ``.next``, the SHA-256 of the part shows
+whether it is this part's receipt (``_settle``). No other part is read to know its units or hash.
 """
 
 from __future__ import annotations
@@ -122,11 +126,9 @@ class PartFiles:
                 size = path.stat().st_size
                 receipt = Receipt(number, tuple(units), sha256_file(path), size)
                 data = receipt_to_bytes(receipt)
-                if replaces := kind_at(receipt_location) is not None:
-                    write_file(receipt_location + _NEXT, data)
+                write_file(receipt_location + _NEXT, data)
             write_file(receipt_location, data)
-            if replaces:
-                remove_file(receipt_location + _NEXT)
+            remove_file(receipt_location + _NEXT)
         except OSError as error:
             if error is rows.error:  # the source could not be read
                 raise
