@@ -92,7 +92,7 @@ class RayShards:
     def _results(
         self, function: Callable[[Piece], Receipt], shards: list[Piece], probe: Path | None
     ) -> Iterator[tuple[int, Receipt]]:
-        fewest, most = (min(n, len(shards)) for n in self._workers or _as_many_as_there_are())
+        fewest, most = (min(n, len(shards)) for n in self._workers or _cpus_of_the_cluster())
         # a block a shard: a shard is the unit that is retried, and that is shown as progress
         tasks = ray.data.from_items(
             [{"number": shard.number, "shard": pickle.dumps(shard)} for shard in shards],
@@ -109,6 +109,6 @@ class RayShards:
             yield row["number"], pickle.loads(row["result"])
 
 
-def _as_many_as_there_are() -> tuple[int, int]:
+def _cpus_of_the_cluster() -> tuple[int, int]:
     # a pool that grows asks for nodes while it works, one of a fixed size would wait for them all
     return 1 if grows() else cluster_cpus(), cluster_cpus()
