@@ -149,7 +149,7 @@ def content(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
     verify_files(path, manifest)
     if kind in UPDATES:  # parts with a receipt each
         parts, receipts = (
-            {Path(name).name.split(".")[0] for name in manifest.files if name.startswith(begins)}
+            {Path(name).stem for name in manifest.files if name.startswith(begins)}
             for begins in (("rows-", "part-"), "receipts/")
         )
         assert parts == receipts

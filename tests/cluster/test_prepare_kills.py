@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def finished(store: Path) -> dict[str, int]:
-    done = {path.name.split(".")[0] for path in store.glob("receipts/*.json.gz")}
+    done = {path.stem for path in store.glob("receipts/*.receipt")}
     return {p.name: p.stat().st_mtime_ns for p in store.glob("rows-*.arrow") if p.stem in done}
 
 

@@ -79,7 +79,7 @@ def quarantine(out: Path) -> dict[str, tuple[str, str]]:
 def parts(out: Path) -> dict[str, bytes]:
     """Name of each part -> its bytes and its receipt's."""
     return {
-        path.name: path.read_bytes() + (out / "receipts" / f"{path.stem}.json.gz").read_bytes()
+        path.name: path.read_bytes() + (out / "receipts" / f"{path.stem}.receipt").read_bytes()
         for path in out.glob("part-*.parquet")
     }
 

@@ -46,7 +46,8 @@ from schn_ray.data.shards.receipts import (
 )
 
 RECEIPTS = "receipts"
-_SUFFIX, _NEXT, _PARTIAL = ".json.gz", ".next", ".partial"
+# not .gz: Arrow would compress a file of this name once more
+_SUFFIX, _NEXT, _PARTIAL = ".receipt", ".next", ".partial"
 _BATCH_ROWS = 1024  # of a part that is copied, in memory at once
 
 
