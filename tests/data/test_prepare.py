@@ -201,6 +201,30 @@ def test_update_takes_in_what_is_new_changed_and_gone(image_tree: Path, tmp_path
     assert contents(open_store(out)) == contents(open_store(tmp_path / "fresh"))
 
 
+def test_an_update_after_an_update_takes_out_the_right_rows(
+    image_tree: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "store"
+    make(image_tree, out, shard_rows=10)
+    for name in ("dog/003.png", "dog/005.png"):
+        (image_tree / name).unlink()
+        make(image_tree, out, shard_rows=10, update=True)
+    make(image_tree, tmp_path / "fresh", shard_rows=10)
+    assert contents(open_store(out)) == contents(open_store(tmp_path / "fresh"))
+
+
+def test_a_store_of_another_format_is_not_updated(image_tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    make(image_tree, out, shard_rows=10)
+    before = states(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    (image_tree / "cat" / "new.png").write_bytes(encode_image(100))
+    with pytest.raises(SchnRayError, match=r"has format 1 .*make the store again"):
+        make(image_tree, out, shard_rows=10, update=True)
+    assert states(out) == before
+
+
 def test_another_label_in_a_list_is_a_change(tmp_path: Path) -> None:
     photos = write_tree(tmp_path / "photos", {"x": 8})
     lines = [f"x/{i:03}.png {i % 2}" for i in range(8)]
