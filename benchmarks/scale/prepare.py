@@ -141,7 +141,7 @@ def disturbed(folder: Path, rows: int, kills: int, moments: random.Random, here:
 
 def states(store: Path) -> dict[str, int]:
     """File -> when it was written, of rows that have a receipt."""
-    done = {path.stem for path in store.glob("receipts/*.json")}
+    done = {path.stem for path in store.glob("receipts/*.receipt")}
     return {p.name: p.stat().st_mtime_ns for p in store.glob("rows-*.arrow") if p.stem in done}
 
 

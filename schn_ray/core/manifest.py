@@ -17,7 +17,7 @@ from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 _RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pillow")

@@ -18,7 +18,7 @@ from schn_ray.core.directories import DirectoryWriter, new_directory
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
-from schn_ray.core.storage.files import as_location, is_uri, join, remove_file, sha256_and_size
+from schn_ray.core.storage.files import as_location, is_uri, join
 from schn_ray.core.storage.mirror import Mirror, open_output
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.map_shards import MapShards, map_locally
@@ -50,7 +50,7 @@ from schn_ray.evaluation.results import (
     write_queries,
 )
 from schn_ray.models.hasher import LEARNED, load
-from schn_ray.retrieval.code_files import list_parts, packed_codes, read_codes
+from schn_ray.retrieval.code_files import packed_codes, read_codes
 from schn_ray.retrieval.encode import EncodeOptions, encode_shards
 
 Floats = NDArray[np.float64]
@@ -87,8 +87,8 @@ def evaluate_run(
     request = config.model_dump(mode="json"), made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
-        encoded = _encode_store(model, store, codes, config, map_shards)
-        draft.known |= {f"{CODES}/{Path(p).name}": sha256_and_size(p) for p in list_parts(codes)}
+        encoded, files = _encode_store(model, store, codes, config, map_shards)
+        draft.known |= {f"{CODES}/{name}": known for name, known in files.items()}
         queries = _ranked(store, store.rows("query"), encoded)
         evaluator = Evaluator(queries, hasher.bits, config, map_shards)
         gallery, without_code = _gallery(run, store, encoded, config.gallery == "learned")
@@ -157,7 +157,8 @@ def _encode_store(
     codes: str,
     config: EvaluateConfig,
     map_shards: MapShards,
-) -> NDArray[np.uint8]:
+) -> tuple[NDArray[np.uint8], dict[str, tuple[str, int]]]:
+    """Return the codes of all rows, and name -> (SHA-256, bytes) of each file of codes."""
     source = open_source(store.location, SourceConfig(kind="store"))
     options = EncodeOptions(model, config.batch_size)
     encode_shards(source, source.shards(), options, codes, map_shards)

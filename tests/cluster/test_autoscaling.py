@@ -205,7 +205,7 @@ def test_encode_asks_for_nodes_gets_them_and_gives_them_back(
     with started(*command, "--workers", "2", address=growing.address) as process:
         wait_for(lambda: growing.nodes() == 2 or process.poll() is not None)
         assert process.wait(300) == 0
-    assert read_manifest(codes, "codes").counts["coded"] == 60
+    assert read_manifest(codes, "codes").counts["encoded"] == 60
     wait_for(lambda: growing.nodes() == 0)
 
 

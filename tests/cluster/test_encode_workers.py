@@ -36,7 +36,7 @@ def encode(schn_ray: Run, photos: Path, tmp_path: Path) -> Run:
 @pytest.mark.slow
 def test_a_range_of_workers(encode: Run, photos: Path, tmp_path: Path) -> None:
     answer = encode(photos, "--workers", "1:2", "--json")
-    assert (answer.code, json.loads(answer.out)["counts"]["coded"]) == (0, 20), answer.err
+    assert (answer.code, json.loads(answer.out)["counts"]["encoded"]) == (0, 20), answer.err
     assert len(list((tmp_path / "codes").glob("part-*.parquet"))) == 5
 
 
@@ -59,7 +59,7 @@ def test_update_and_retry_as_typed(encode: Run, photos: Path, tmp_path: Path) ->
     refused = encode(photos)
     assert (refused.code, "--update" in refused.err) == (2, True)
     answer = encode(photos, "--update")
-    assert (answer.code, "new: 1" in answer.out, "coded: 22" in answer.out) == (0, True, True)
+    assert (answer.code, "new: 1" in answer.out, "encoded: 22" in answer.out) == (0, True, True)
 
 
 @pytest.mark.slow

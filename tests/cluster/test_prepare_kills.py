@@ -23,7 +23,7 @@ ATTEMPTS = 5
 
 
 def finished(store: Path) -> dict[str, int]:
-    done = {path.stem for path in store.glob("receipts/*.json")}
+    done = {path.stem for path in store.glob("receipts/*.receipt")}
     return {p.name: p.stat().st_mtime_ns for p in store.glob("rows-*.arrow") if p.stem in done}
 
 

@@ -242,7 +242,8 @@ def test_a_lost_shard_is_noticed(image_tree: Path, tmp_path: Path) -> None:
     def loses_one(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
         return map(function, shards[1:])
 
-    with pytest.raises(SchnRayError, match="30 rows were listed, but 23 stored and 0 put aside"):
+    message = "30 rows were listed, but 23 are written and 0 quarantined"
+    with pytest.raises(SchnRayError, match=message):
         make(image_tree, tmp_path / "store", loses_one, shard_rows=7)
 
 
