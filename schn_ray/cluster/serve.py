@@ -17,7 +17,7 @@ from schn_ray.retrieval.server.service import open_service
 _SLEEP_S = 0.5
 
 
-def serve(index: Path | str, model: Path | str, config: ServeConfig) -> None:
+def serve_on_ray(index: Path | str, model: Path | str, config: ServeConfig) -> None:
     """Serve the search page until the process is interrupted.
 
     Args:

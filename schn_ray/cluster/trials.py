@@ -30,7 +30,7 @@ from schn_ray.core.storage.files import remove_file, remove_folder, write_file
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.recorder import read_metrics
 from schn_ray.tuning.study import Outcome
-from schn_ray.tuning.trial import Train, TrialDir, run_trial, scores
+from schn_ray.tuning.trial import ReportScore, Train, TrialDir, run_trial, scores, train_trial
 from schn_ray.tuning.trial_queue import Job, TrialQueue
 
 _MOST_DEATHS = 3  # of a trial's process, before the trial counts as failed
@@ -77,7 +77,7 @@ class RayTuneSearcher(Searcher):
         self._jobs[trial_id] = job
         self._save_study()
         # as text: Tune flattens dictionaries
-        return {"config": job.config.model_dump_json(), "run": job.place.run}
+        return {"config": job.config.model_dump_json(), "run": job.directory.run}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass a trial's report on to the queue."""
@@ -85,12 +85,12 @@ class RayTuneSearcher(Searcher):
         if job is None:
             return
         if "stuck" in result:  # the trial stays unfinished in the study, and is run again
-            self.stuck = f"{job.place.name}: {result['stuck']}"
+            self.stuck = f"{job.directory.name}: {result['stuck']}"
             del self._jobs[trial_id]
         elif "outcome" in result:
             self._finish(trial_id, Outcome(**json.loads(result["outcome"])))
-        elif self._queue.heard(job.number, result["iteration"], result["score"]):
-            write_file(job.place.stop, b"")  # the trial checks for it as soon as this returns
+        elif self._queue.report_score(job.number, result["iteration"], result["score"]):
+            write_file(job.directory.stop, b"")  # the trial checks for it as soon as this returns
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -105,8 +105,8 @@ class RayTuneSearcher(Searcher):
 
     def _finish(self, trial_id: str, outcome: Outcome) -> None:
         job = self._jobs.pop(trial_id)
-        self._queue.finished(job.number, outcome)
-        remove_file(job.place.stop)
+        self._queue.finish(job.number, outcome)
+        remove_file(job.directory.stop)
         self._ended()
         self._save_study()
         self._progress.advance(1, self._queue.note())
@@ -171,7 +171,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
         ray.tune.report({"iteration": iteration, "score": score})
 
     trained = TrainConfig.model_validate_json(config["config"])
-    train = train_in_this_process if settings["workers"] == 1 else _on_workers(settings)
+    train = train_trial if settings["workers"] == 1 else _on_workers(settings)
     trial_dir, store = TrialDir(config["run"]), settings["store"]
     try:
         outcome = run_trial(trained, store, trial_dir, tell, train, settings["objectives"])
@@ -187,7 +187,7 @@ def _on_workers(settings: dict[str, Any]) -> Train:
         settings["workers"], settings["workers"], settings["cpus"], settings["gpus"]
     )
 
-    def train(config: TrainConfig, store: str, trial_dir: TrialDir, tell: Tell) -> None:
+    def train(config: TrainConfig, store: str, trial_dir: TrialDir, tell: ReportScore) -> None:
         failures: list[BaseException] = []
 
         def work() -> None:

@@ -35,7 +35,7 @@ from schn_ray.training.run import build_run, require_shareable
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP
-from schn_ray.tuning.results import write_results
+from schn_ray.tuning.results import study_counts, write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
 from schn_ray.tuning.study import Search, TrialRow
 from schn_ray.tuning.trial import TRIALS
@@ -122,7 +122,7 @@ def tune_on_ray(
                 _tidy(mirror)
                 write_results(mirror.local, work.search, confirmed)
                 report_search(mirror.local, Path(mirror.location).name, work.search, confirmed)
-                draft.counts |= count_search(work.search, confirmed, budget.repeats)
+                draft.counts |= study_counts(work.search, confirmed, budget.repeats)
             finally:
                 work.search.close()
         draft.known |= _known(mirror)
@@ -160,7 +160,7 @@ def _refuse_if_done(out: Path, budget: SearchBudget) -> None:
 def _check_budget(space: Space, budget: SearchBudget) -> None:
     if budget.repeats == 1:
         raise SchnRayError("--repeats 1: one seed has no interval; use 0, or 2 and more")
-    if budget.repeats and space.several:
+    if budget.repeats and space.multi_objective:
         raise SchnRayError(
             "--repeats confirms one winner, but a search with several objectives has none: train "
             "the points of pareto/ that you would use again with other seeds"
@@ -201,7 +201,7 @@ class _Work:
         if self.search.exhausted:
             print(
                 "schn-ray: the space has no more settings to try after "
-                f"{self.search.begun()} trials",
+                f"{self.search.count_started()} trials",
                 file=sys.stderr,
             )
         if not confirm.needs_confirming(self.space, self.search.rows(), self.budget.repeats):
@@ -214,7 +214,7 @@ class _Work:
         def ended() -> None:
             self.search.record_session(sitting, time.monotonic() - began, self.at_once)
 
-        done = self.search.ended()
+        done = self.search.count_ended()
         self._run("searching", trials, max(self.budget.trials, done), done, ended)
 
     def _run(
@@ -295,13 +295,19 @@ class _Work:
 
     def _on_queries(self, row: TrialRow, seed: int) -> float:
         (job,) = confirm.jobs(self.out, self.base, [row], range(seed, seed + 1))
-        out = f"{job.place.run}-queries"
+        out = f"{job.directory.run}-queries"
         shards = map_locally if len(self.store) <= _LOCAL_ROWS else RayShards("encoding")
         with suppress(AlreadyDone):
             evaluate_run(
-                job.place.run, self.store.location, out, EvaluateConfig(examples=0), shards
+                job.directory.run, self.store.location, out, EvaluateConfig(examples=0), shards
             )
-        return float(read_figures(out)["map"])
+        score = read_figures(out).map
+        if score is None:
+            raise SchnRayError(
+                f"{out}: no query has anything relevant in the gallery, so the winner cannot be "
+                "measured on test queries: prepare the store with another split"
+            )
+        return score
 
 
 def trials_at_once(budget: SearchBudget) -> int:

@@ -105,7 +105,7 @@ class _Evaluated:
     ap: NDArray[np.float64]
 
 
-def compare(paths: Sequence[Path | str]) -> Comparison:
+def compare_runs(paths: Sequence[Path | str]) -> Comparison:
     """Compare evaluations.
 
     Args:

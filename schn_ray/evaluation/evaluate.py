@@ -110,7 +110,7 @@ def evaluate_run(
             controls=_controls(model, store, queries, own, hasher.bits, config, map_shards),
         )
         write_json(draft.path / METRICS, figures.to_json())
-        write_json(draft.path / AUDIT, asdict(audited))
+        write_json(draft.path / AUDIT, audited.to_json())
         plots = plot_data(queries, gallery, h, store.classes)
         write_json(draft.path / DIAGRAMS, plots.to_json())
         shown = examples(store, queries, gallery, average_precision(h.plain), config.examples)
@@ -142,12 +142,10 @@ def _audited(store: Store, config: EvaluateConfig) -> Audit:
 
 
 def _codes_of(mirror: Mirror, draft: DirectoryWriter) -> str:
-    """Return where all workers can write codes; codes of an earlier attempt are removed."""
+    """Return where all workers can write codes."""
     if not is_uri(mirror.location):
         return str(draft.path.absolute() / CODES)
     codes = join(mirror.location, CODES)
-    for stale in list_parts(codes):
-        remove_file(stale)
     return codes
 
 
@@ -161,11 +159,11 @@ def _encode_store(
     """Return the codes of all rows, and name -> (SHA-256, bytes) of each file of codes."""
     source = open_source(store.location, SourceConfig(kind="store"))
     options = EncodeOptions(model, config.batch_size)
-    encode_shards(source, source.shards(), options, codes, map_shards)
+    files = encode_shards(source, source.shards(), options, codes, map_shards)
     table, packed = read_codes(codes)
     if not table["id"].combine_chunks().equals(store.ids.cast(pa.string())):
         raise SchnRayError("rows of the store could not be encoded; verify it with schn-ray check")
-    return packed
+    return packed, files
 
 
 def _ranked(store: Store, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> LabelledCodes:
@@ -238,7 +236,7 @@ def _context(run: Path, store: Store, audited: Audit, gallery: LabelledCodes) ->
         "protocol": prepared["protocol"],
         "split_seed": prepared["seed"],
         "audit": AuditSummary(
-            findings=tuple(audited.findings()),
+            findings=tuple(audited.summary()),
             spoiling=tuple(audited.spoiling()),
             rows=audited.rows,
         ),

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
-from schn_ray.core.storage.cache import kind_of, local_copy
+from schn_ray.core.storage.cache import directory_kind, local_copy
 from schn_ray.core.storage.files import as_location, join
 from schn_ray.evaluation.examples import ExampleQuery
 from schn_ray.evaluation.figures import Figures
@@ -125,7 +125,7 @@ def find_evaluation(path: Path | str) -> Path:
     """
     default = default_evaluation(path)
     for location in (as_location(path), default):
-        if kind_of(location) == KIND:
+        if directory_kind(location) == KIND:
             return local_copy(location)
     raise SchnRayError(
         f"{path} is no finished evaluation, and {default} is none either: run "

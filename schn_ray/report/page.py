@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from schn_ray.core.atomic_files import write_atomically
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.version import __version__
 from schn_ray.evaluation.figures import Figures
 from schn_ray.report import tables
 from schn_ray.report.charts import Chart, precision_recall, training_charts

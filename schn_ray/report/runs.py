@@ -12,7 +12,7 @@ from schn_ray.core.manifest import MANIFEST, REQUEST
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location, join, kind_at
 from schn_ray.data.sources.fetch import fetch
-from schn_ray.evaluation.compare import compare
+from schn_ray.evaluation.compare import compare_runs
 from schn_ray.evaluation.examples import BEST, BETWEEN, WORST, ExampleQuery, LabelledImage
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.results import (
@@ -79,7 +79,7 @@ def report_runs(
     if len(runs) > 1 and len(known) == len(runs):
         by_name = dict(zip(names, reports, strict=True))
         opening = overview(
-            compare(known),
+            compare_runs(known),
             {name: data.figures for name, data in by_name.items() if data.figures},
             {name: data.plots for name, data in by_name.items()},
         )

@@ -19,6 +19,7 @@ from schn_ray.tuning.results import (
     importances,
     iterations_saved,
     planned_iterations,
+    seconds_outside_training,
     study_verdict,
 )
 from schn_ray.tuning.space import Domain
@@ -66,7 +67,7 @@ def study_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel]:
     if not complete:
         return []
     panels: list[Panel] = [_history(search, rows)]
-    if search.space.several:
+    if search.space.multi_objective:
         panels += _fronts(search, complete)
     panels += [b for name in search.space.objectives if (b := _importance(search, name))]
     panels.append(_parallel(search, complete))
@@ -145,7 +146,7 @@ def _parallel(search: Search, complete: Sequence[TrialRow]) -> Parallel:
     caption = (
         "One line a complete trial; each axis is the range of a setting. The stronger the line, "
         "the better the trial. Orange: the best"
-    ) + (" trials, the Pareto front." if search.space.several else " trial.")
+    ) + (" trials, the Pareto front." if search.space.multi_objective else " trial.")
     return Parallel("Parallel coordinates", caption, axes, tuple(lines))
 
 
@@ -215,8 +216,8 @@ def _tiles(
 
 
 def _cost(search: Search, rows: Sequence[TrialRow]) -> list[tuple[str, str, str]]:
-    seconds = sum(sitting["seconds"] for sitting in search.sittings())
-    sittings = len(search.sittings())
+    seconds = sum(sitting["seconds"] for sitting in search.sessions())
+    sittings = len(search.sessions())
     note = "start of Ray not counted" + (f"; in {sittings} sessions" if sittings > 1 else "")
     tiles = [("Time", _clock(seconds), note)]
     planned = sum(planned_iterations(search, r) for r in rows if r.state in ("complete", "pruned"))
@@ -224,7 +225,7 @@ def _cost(search: Search, rows: Sequence[TrialRow]) -> list[tuple[str, str, str]
         saved = iterations_saved(search)
         note = f"{saved} of {planned} iterations not run"
         tiles.append(("Saved by stopping early", f"{saved / planned:.0%}", note))
-    overhead = seconds_beside_training(search)
+    overhead = seconds_outside_training(search)
     if overhead is not None:
         tiles.append(("Overhead", f"{overhead:.1f} s", "a trial: processes, files, waiting"))
     return tiles
@@ -289,7 +290,7 @@ def _position(domain: Domain, value: Any) -> float:
 
 
 def _wider(domain: Domain) -> Point | None:
-    """Return the range of a setting's axis: all of its domain, so that untried parts are visible."""
+    """Return the range of an axis: all of its domain, so that untried parts are visible."""
     if domain.choices is not None:
         return None
     low, high = (float(end) for end in domain.ends)

@@ -20,6 +20,7 @@ from schn_ray.data.splits import protocols
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.evaluation.config import EvaluateConfig
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.metrics.reid import (
     ReidFigures,

@@ -25,6 +25,7 @@ from schn_ray.data.store.reader import open_store
 from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
+from schn_ray.retrieval.encode import encode_source
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally

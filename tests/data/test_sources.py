@@ -21,6 +21,7 @@ from schn_ray.data.shards.rows import BadRow, Row, Source, listing_sha256
 from schn_ray.data.sources.cifar import download
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import KINDS, open_source
+from schn_ray.data.store.prepare import prepare_store
 
 SHARED = Path(__file__).parents[3] / "shared"
 CIFAR_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"]
