@@ -154,8 +154,14 @@ def encode_rows(units: PartUnits, options: EncodeOptions) -> Iterator[pa.RecordB
 
 @dataclass(frozen=True)
 class _View:
-    """One image on its way: ``pixels`` as the network sees them, or ``same``: the row of the
-    existing part whose image has the same bytes, and so the same code."""
+    """A row before it is encoded.
+
+    Attributes:
+        row: as it came.
+        digest: SHA-256 of its image.
+        pixels: as the network sees them; None if the code is known.
+        same: row of the existing part whose image has the same bytes; -1 if there is none.
+    """
 
     row: Row
     digest: bytes

@@ -111,13 +111,9 @@ def run_shard_job(
         request: what the directory is.
         config: rows per part, and how many rows may be bad.
         map_shards: applies a function to all shards, on whatever machines.
-        finish: called when all parts are written: (a local directory for further files, what was
-            counted) -> the counts for the manifest.
+        finish: called when all parts are written: (local directory, result) -> manifest counts.
         update: bring a finished directory up to date with the source.
         retry_failed: read quarantined rows again.
-
-    Returns:
-        The manifest.
 
     Raises:
         AlreadyDone: ``out`` was finished by the same request, and nothing changed.
@@ -131,10 +127,7 @@ def run_shard_job(
         open_output(out) as mirror,
         resumable_directory(mirror.local, request.kind, *settings) as writer,
     ):
-        if is_finished(writer.path):
-            manifest = read_manifest(writer.path, request.kind)  # of another format: refused
-            if request.verify_update:
-                _refuse_changed_files(manifest, job.parts.location)
+        _refuse_changed_output(writer.path, request, job.parts)
         receipts = job.parts.read_receipts()
         pending = find_pending(shards, receipts, config.shard_rows, retry_failed)
         if is_finished(writer.path) and not pending.tasks and not pending.emptied:
@@ -196,9 +189,13 @@ def _all_batches(units: PartUnits, job: ShardJob) -> Iterator[pa.RecordBatch]:
         yield from job.make_batches(units)
 
 
-def _refuse_changed_files(manifest: Manifest, directory: str) -> None:
-    for name, sha256 in manifest.files.items():
-        location = join(directory, name)
+def _refuse_changed_output(path: Path, request: OutputRequest, parts: PartFiles) -> None:
+    """Refuse a finished directory of another format, or with files that were changed since."""
+    if not is_finished(path):
+        return
+    manifest = read_manifest(path, request.kind)
+    for name, sha256 in manifest.files.items() if request.verify_update else ():
+        location = join(parts.location, name)
         if kind_at(location) and sha256_and_size(location)[0] != sha256:
             raise SchnRayError(
                 f"{location} differs from its manifest; remove this file and run the same command "
