@@ -67,7 +67,7 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
         ("layout", report.kind, report.how_known),
         ("images", f"{good:,}", f"of {report.rows:,} rows"),
         ("bad rows", f"{len(report.bad_rows):,}", f"{bad_share:.2%}{stops}"),
-        ("classes", f"{len(report.classes):,}", f"{report.multi_label:,} images have several"),
+        ("classes", f"{len(report.classes):,}", f"{report.multi_label:,} images have two or more"),
         ("without a label", f"{report.unlabelled:,}", "images"),
         ("repeated images", f"{report.repeated_images:,}", "the same bytes under another id"),
     ]

@@ -290,7 +290,7 @@ def _position(domain: Domain, value: Any) -> float:
 
 
 def _wider(domain: Domain) -> Point | None:
-    """Return the range of an axis: all of its domain, so that untried parts are visible."""
+    """Return the range of a setting's axis: all of its domain, so that gaps are visible."""
     if domain.choices is not None:
         return None
     low, high = (float(end) for end in domain.ends)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from schn_ray.core.manifest import Manifest
     from schn_ray.data.check import Report
     from schn_ray.evaluation.compare import Comparison
+    from schn_ray.evaluation.figures import Figures
     from schn_ray.models.export import ExportCheck
     from schn_ray.retrieval.duplicates import DuplicateCounts
     from schn_ray.retrieval.search import Result
@@ -106,7 +107,7 @@ class Evaluation(Output):
     """A finished evaluation, shown with its figures."""
 
     @property
-    def figures(self) -> Any:
+    def figures(self) -> Figures:
         """The figures; docs/evaluation.md says what each means."""
         from schn_ray.evaluation.results import read_figures
 
@@ -120,7 +121,7 @@ class Evaluation(Output):
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures, and the path."""
-        return self.figures | {"path": str(self)}
+        return self.figures.to_json() | {"path": str(self)}
 
     _repr_html_ = Printable._repr_html_
 
