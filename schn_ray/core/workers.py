@@ -15,6 +15,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Imported before a process group exists. DistributedDataParallel imports it later, and its default
+# arguments would then hold the group for good: destroy_process_group could not end gloo's threads,
+# and one that lets go of a tensor while the interpreter shuts down aborts the process.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 Gather = Callable[[Tensor], Tensor]

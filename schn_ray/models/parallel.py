@@ -6,11 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-
-# Imported before a process group exists. DistributedDataParallel imports it later, and its default
-# arguments would then hold the group for good: destroy_process_group could not end gloo's threads,
-# and one that lets go of a tensor while the interpreter shuts down aborts the process.
-import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -33,7 +33,7 @@ from schn_ray.core.storage.mirror import open_output
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
-from schn_ray.retrieval.code_files import CODE, PARTS, packed_codes
+from schn_ray.retrieval.code_files import CODE, list_parts, packed_codes
 from schn_ray.retrieval.index.union import Searchable, open_union
 from schn_ray.retrieval.search import SearchLimits
 
@@ -78,7 +78,7 @@ def search_gallery(
     ):
         mirror.send()
         verify_files(codes, source)
-        shards = [_shard(path) for path in sorted(codes.glob(PARTS))]
+        shards = [_shard(Path(part)) for part in list_parts(codes)]
         missing = [shard for shard in shards if not kind_at(_part(mirror.location, shard))]
         work = functools.partial(
             search_part,

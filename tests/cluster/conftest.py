@@ -9,7 +9,7 @@ from support.shared_training import PHOTOS, config, train_by_two
 
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.training.run import train_locally
 
 
@@ -21,7 +21,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store(photos: Path) -> Path:
     out = photos.parent / "store"
-    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), out)
+    prepare_store(open_source(str(photos), SourceConfig()), PrepareConfig(), out)
     return out
 
 

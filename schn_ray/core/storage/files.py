@@ -254,7 +254,9 @@ def write_file(location: str, data: bytes | memoryview) -> None:
     """
     if is_uri(location):
         filesystem, path = filesystem_of(location)
-        with filesystem.open_output_stream(path) as stream:  # visible when it is closed
+        with filesystem.open_output_stream(
+            path, compression=None
+        ) as stream:  # visible when it is closed
             stream.write(data)
         return
     partial_path = f"{location}.{uuid.uuid4().hex}.partial"  # unique: others may write it too
@@ -291,9 +293,16 @@ def new_file(location: str) -> Iterator[Path]:
         if is_uri(location):
             send_file(partial_path, location)
         else:
+            _flush_to_disk(partial_path)
             partial_path.rename(location)
     finally:
         partial_path.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    # a receipt is written after its file: a loss of power must not leave the receipt alone
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def send_file(path: Path, uri: str) -> None:
@@ -304,7 +313,7 @@ def send_file(path: Path, uri: str) -> None:
         uri: of the copy.
     """
     filesystem, remote_path = filesystem_of(uri)
-    with filesystem.open_output_stream(remote_path) as stream:
+    with filesystem.open_output_stream(remote_path, compression=None) as stream:
         for chunk in chunks_of(str(path)):
             stream.write(chunk)
 

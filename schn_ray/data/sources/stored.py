@@ -120,7 +120,8 @@ def map_rows(directory: Path) -> pa.Table:
     Raises:
         SchnRayError: no such files, or a damaged one.
     """
-    tables = [map_file(path) for path in sorted(directory.glob(ROW_FILES))]
+    files = sorted(directory.glob(ROW_FILES), key=lambda file: (len(file.name), file.name))
+    tables = [map_file(file) for file in files]
     if not tables:
         raise SchnRayError(f"{directory} has no {ROW_FILES}; make the store again")
     return pa.concat_tables(tables)
