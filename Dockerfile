@@ -12,7 +12,10 @@ COPY requirements.lock .
 RUN pip install --no-cache-dir --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY schn_ray schn_ray
-RUN pip install --no-cache-dir --no-deps .
+# the wheel that tests/test_wheel.py builds; the sources go, so that only the wheel is imported
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
+    && pip install --no-cache-dir --no-deps dist/schn_ray-*.whl \
+    && rm -rf build dist schn_ray schn_ray.egg-info
 
 USER ray
 WORKDIR /home/ray

@@ -1,4 +1,4 @@
-r"""``schn-ray encode`` as a job: the same arguments, on the cluster that the job runs on.
+r"""``schn-ray encode`` as the entry point of a Ray job, with the same arguments.
 
 ray job submit --working-dir . -- python jobs/encode.py \
     s3://bucket/photos --model /mnt/shared/run --out /mnt/shared/codes --workers 2:16

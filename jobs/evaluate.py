@@ -1,4 +1,4 @@
-r"""``schn-ray evaluate`` as a job: the same arguments, on the cluster that the job runs on.
+r"""``schn-ray evaluate`` as the entry point of a Ray job, with the same arguments.
 
 ray job submit --working-dir . -- python jobs/evaluate.py \
     /mnt/shared/run --store /mnt/shared/store --out /mnt/shared/evaluation

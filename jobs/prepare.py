@@ -1,4 +1,4 @@
-r"""``schn-ray prepare`` as a job: the same arguments, on the cluster that the job runs on.
+r"""``schn-ray prepare`` as the entry point of a Ray job, with the same arguments.
 
 ray job submit --working-dir . -- python jobs/prepare.py \
     s3://bucket/photos --out /mnt/shared/store

@@ -1,7 +1,7 @@
-r"""``schn-ray search`` as a job: the same arguments, on the cluster that the job runs on.
+r"""``schn-ray search`` as the entry point of a Ray job, with the same arguments.
 
 ray job submit --working-dir . -- python jobs/search.py \
-    /mnt/shared/index --queries /mnt/shared/codes --out /mnt/shared/found
+    /mnt/shared/index --queries /mnt/shared/codes --out /mnt/shared/matches
 """
 
 from schn_ray.cli import main

@@ -1,4 +1,4 @@
-r"""``schn-ray train`` as a job: the same arguments, on the cluster that the job runs on.
+r"""``schn-ray train`` as the entry point of a Ray job, with the same arguments.
 
 ray job submit --working-dir . -- python jobs/train.py \
     /mnt/shared/store --out /mnt/shared/run --workers 2:8

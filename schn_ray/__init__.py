@@ -1,23 +1,122 @@
-"""schn-ray: labelled images in, a small hashing model out, binary codes and search over them.
+"""schn-ray: labelled images in, a small hashing model out; binary codes, and search over them.
 
-The legend of tensor names, the same in every module (``spec``: Semantically Cycle-consistent
-Hashing Networks, ACM TOMM 2022):
+A folder of images for each class is enough to begin:
 
-========  =========  ====================================================================
-name      shape      meaning
-========  =========  ====================================================================
-N, n      int        rows in the global batch (all workers together); training rows
-C, K      int        classes; bits of a code
-Y         [N, C]     multi-hot labels, 0 or 1
-F_v, F_s  [N, d]     visual and semantic feature
-Z         [N, 1024]  latent feature
-U_v       [N, K]     relaxed image code in [-1, 1]; U_s semantic, U_z latent
-R_v, R_s  [N, K]     reconstructed image and semantic codes
-A         [N, N]     1 where two rows share a label, diagonal included
-B         [n, K]     discrete codes, -1 or +1; 0 for a row that has no code yet
-========  =========  ====================================================================
+    import schn_ray
 
-Importing this package does nothing; each module says what it needs.
+    schn_ray.check("photos")                              # counts, bad files, duplicates
+    store = schn_ray.prepare("photos", "store")           # images, labels and a split
+    run = schn_ray.train(store, "run", preset="digits")   # a model of a few megabytes
+    schn_ray.evaluate(run, store)                         # mAP and more, exact under ties
+    codes = schn_ray.encode("all-photos", run, "codes")   # 32 bits for each image
+    index = schn_ray.build_index(codes, "index")
+    schn_ray.search(index, ["query.jpg"], model=run, k=5)
+
+Each of these is also a command: ``schn-ray train store --out run --preset digits``. Parameters have
+the names of the options. An output that is finished already is returned as it is; one that was
+interrupted is continued. Paths may be URIs, such as ``s3://bucket/store``.
+
+Everything runs in this process unless ``workers`` is given: ``workers=4`` or ``workers="all"`` is
+on Ray, on this machine or on the cluster of ``RAY_ADDRESS``. ``tune``, ``serve`` and ``doctor``
+always use Ray. ``pip install 'schn-ray[ray]'`` installs it.
+
+In an application:
+
+    hasher = schn_ray.load("run")
+    index = schn_ray.open_index("index")
+    matches = index.search(hasher.encode(["query.jpg"]), k=5)
+    matches.ids(0), matches.distances[0]
+
+A result is shown in a notebook and at the prompt as the command prints it; in a program,
+``print(run.text())`` does. Names are imported when they are used, so that importing this package
+takes no time.
 """
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING, Any
+
+from schn_ray.core.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from schn_ray.cli.verbs.cluster import doctor
+    from schn_ray.cli.verbs.data import check, prepare
+    from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
+    from schn_ray.cli.verbs.retrieval import (
+        build_index,
+        change_index,
+        duplicates,
+        encode,
+        search,
+        serve,
+    )
+    from schn_ray.cli.verbs.training import export, train, tune
+    from schn_ray.core.errors import SchnRayError
+    from schn_ray.data.store.reader import open_store
+    from schn_ray.models.hasher import load
+    from schn_ray.retrieval.index.index import open_index, verify_index
+
+__all__ = [
+    "SchnRayError",
+    "build_index",
+    "change_index",
+    "check",
+    "compare",
+    "doctor",
+    "duplicates",
+    "encode",
+    "evaluate",
+    "export",
+    "load",
+    "open_index",
+    "open_store",
+    "prepare",
+    "search",
+    "serve",
+    "train",
+    "tune",
+    "verify_index",
+    "write_report",
+]
+
+_MODULES = {
+    "cli.verbs.cluster": ("doctor",),
+    "cli.verbs.data": ("check", "prepare"),
+    "cli.verbs.evaluation": ("compare", "evaluate", "write_report"),
+    "cli.verbs.retrieval": (
+        "build_index",
+        "change_index",
+        "duplicates",
+        "encode",
+        "search",
+        "serve",
+    ),
+    "cli.verbs.training": ("export", "train", "tune"),
+    "core.errors": ("SchnRayError",),
+    "data.store.reader": ("open_store",),
+    "models.hasher": ("load",),
+    "retrieval.index.index": ("open_index", "verify_index"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_OTHER_NAMES = {
+    "index": "build_index",
+    "open": "open_index",
+    "report": "write_report",
+    "train_here": "train",
+    "train_locally": "train",
+}
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _MODULE_OF:
+            value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+            globals()[name] = value
+            return value
+        hint = f": use schn_ray.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
+        raise AttributeError(f"schn_ray has no '{name}'{hint}", name=name)

@@ -1,5 +1,6 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that many test modules share, and the CPU budget of a run."""
 
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from support.image_files import write_tree
+from support.processes import counted_cpu_seconds
 from support.users import Answer, Run
 
 from schn_ray import cli
@@ -15,10 +17,48 @@ from schn_ray import cli
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+RAY_CPU_SECONDS = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cpu-budget",
+        type=float,
+        metavar="SECONDS",
+        help="fail if the whole run took more CPU time than this, its child processes included",
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Fail a run that outgrew its CPU budget. CPU time, as wall time depends on the machine."""
+    yield  # after this the workers of xdist have ended, so that their time counts
+    config = session.config
+    if hasattr(config, "workerinput"):
+        return
+    used = config.stash.get(RAY_CPU_SECONDS, 0.0)
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        used += usage.ru_utime + usage.ru_stime
+    budget = config.getoption("cpu_budget")
+    text = f"CPU time of this run: {used:.0f} s"
+    if budget is not None:
+        text += f", budget {budget:.0f} s"
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(text)
+    if budget is not None and used > budget:
+        if reporter is not None:
+            reporter.write_line(
+                "over budget: make the costliest tests cheaper (--durations=20) or mark them slow",
+                red=True,
+            )
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is remembered between runs is not written into the home of whoever runs the tests."""
+    """Keep the tests' cache out of the home directory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCHN_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -31,14 +71,15 @@ def image_tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     """One Ray for the whole test session: starting it takes seconds."""
     from schn_ray.cluster.session import ray_session
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        with ray_session():
+        with ray_session(), counted_cpu_seconds() as cpu_seconds:
             yield
+        request.config.stash[RAY_CPU_SECONDS] = sum(cpu_seconds.values())
 
 
 @pytest.fixture

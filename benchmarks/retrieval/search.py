@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.support.drawn import draw, write_codes
 from schn_ray.retrieval.code_files import read_codes
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import Index, open_index
 
 
@@ -81,7 +81,7 @@ def main() -> None:
                 gallery = draw(int(asked.rows), bits, flips, 0)
                 queries = draw(asked.queries, bits, flips, 1)
             write_codes(Path(folder, "codes"), gallery)
-            build_index(Path(folder, "codes"), Path(folder, "index"))
+            write_index(Path(folder, "codes"), Path(folder, "index"))
             index = open_index(Path(folder, "index"))
             compare(name, gallery, queries, index, asked.flat_queries)
 

@@ -22,7 +22,7 @@ import numpy as np
 from usearch.index import Index as Usearch
 
 from benchmarks.support.drawn import draw, write_codes
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import open_index
 
 K, GOOD = 10, 0.99
@@ -124,7 +124,7 @@ def main() -> None:
     show("IndexBinaryFlat", queries, true, 0.0, codes.nbytes, every)
     with tempfile.TemporaryDirectory() as folder:
         write_codes(Path(folder, "codes"), codes)
-        built = cpu(lambda: build_index(Path(folder, "codes"), Path(folder, "index")))
+        built = cpu(lambda: write_index(Path(folder, "codes"), Path(folder, "index")))
         index = open_index(Path(folder, "index"))
         names = ("codes", "starts", "rows", "code_of_row", "lists", "radii")
         files = [Path(folder, "index", "1", name) for name in names]

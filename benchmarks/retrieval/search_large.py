@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.support.drawn import draw, write_codes
 from schn_ray.retrieval.code_files import read_codes
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import open_index
 
 _QUERIES, _FLAT = 4096, 128
@@ -34,7 +34,7 @@ def peak() -> str:
 
 def build(folder: Path, _: Any) -> None:
     started, used = time.perf_counter(), time.process_time()
-    build_index(folder / "codes", folder / "index")
+    write_index(folder / "codes", folder / "index")
     wall, cpu = time.perf_counter() - started, time.process_time() - used
     print(f"build: {wall:.0f} s, {cpu:.0f} s of CPU, {peak()}", flush=True)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import json
 import multiprocessing
 import operator
 import pickle
@@ -33,13 +32,20 @@ import pyarrow.parquet as pq
 from schn_ray.core.directories import new_directory
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import decode, evaluation_view
+from schn_ray.data.shards import job
+from schn_ray.data.shards.part_files import PartFiles
 from schn_ray.data.shards.pending import find_pending
-from schn_ray.data.shards.receipts import Receipt, UnitReceipt, plain, receipt_of
+from schn_ray.data.shards.receipts import (
+    Receipt,
+    UnitReceipt,
+    receipt_from_bytes,
+    receipt_to_bytes,
+)
 from schn_ray.data.shards.rows import Shard, cut, listing_sha256, units_of
 from schn_ray.data.sources import folder
 from schn_ray.data.sources import webdataset as tars
 from schn_ray.models.config import NetworkConfig
-from schn_ray.retrieval.code_files import Codes, read_code_receipts, write_part
+from schn_ray.retrieval.code_files import CodeFiles, code_batch
 
 SHARD_ROWS, FILE_ROWS = 2048, 65_536
 STAMP = "104857-1760000000000000000"
@@ -133,8 +139,8 @@ def tables(rows: int) -> list[Shard]:
 
 def receipt(shard: Shard) -> Receipt:
     done = tuple(UnitReceipt(unit, unit.rows) for unit in units_of(shard))
-    values = json.loads(json.dumps(plain(Receipt(shard.number, done))))
-    return receipt_of(values)  # strings of its own, as when it is read from a part
+    written = receipt_to_bytes(Receipt(shard.number, done, "0" * 64, 1 << 18))
+    return receipt_from_bytes(written)  # strings of its own, as when it is read from a file
 
 
 # --- parts
@@ -142,14 +148,12 @@ def receipt(shard: Shard) -> Receipt:
 
 def parts() -> list[str]:
     """Write parts of image files; say what a row takes, and how fast a driver goes through them."""
-    from schn_ray.retrieval import encode
-
     with tempfile.TemporaryDirectory() as name:
         shards = files(PARTS * SHARD_ROWS)
-        out = Path(name)
+        part_files = PartFiles(name, CodeFiles())
         sizes = {}
         for bits, relaxed in ((64, False), (64, True), (128, False)):
-            sizes[bits, relaxed] = written(out, shards, bits, relaxed)
+            sizes[bits, relaxed] = written(part_files, shards, bits, relaxed)
         lines = [
             f"part, {bits} bits{', relaxed' * relaxed}: {size:.1f} bytes a row"
             for (bits, relaxed), size in sizes.items()
@@ -157,16 +161,19 @@ def parts() -> list[str]:
         rows = PARTS * SHARD_ROWS
 
         def reading() -> None:
-            read_code_receipts(out)
+            part_files.read_receipts()
 
         lines.append(f"receipts of image files: {seconds(reading) / rows * 1e6:.2f} us a row")
-        repeated = seconds(lambda: encode._put_repeated_ids_aside(out))
+        receipts = part_files.read_receipts()
+        repeated = seconds(lambda: job._quarantine_repeated_ids(part_files, receipts))
         lines.append(f"repeated ids: {repeated / rows * 1e6:.2f} us a row")
-        written(out, tables(rows), 64, False)
+        hashing_receipts = seconds(lambda: part_files.known_files(receipts.values()))
+        lines.append(f"SHA-256 of receipts: {hashing_receipts / rows * 1e6:.2f} us a row")
+        written(part_files, tables(rows), 64, False)
         lines.append(f"receipts of tables: {seconds(reading) / PARTS * 1e6:,.0f} us a part")
     with tempfile.TemporaryDirectory() as name:
         with new_directory(Path(name, "codes"), "codes", {}, {}) as draft:
-            written(draft.path, shards, 64, False)
+            written(PartFiles(str(draft.path), CodeFiles()), shards, 64, False)
         manifest = (Path(name, "codes") / "manifest.json").stat().st_size / PARTS
     lines.append(f"manifest: {manifest:,.0f} bytes a part")
     block = bytes(1 << 26)
@@ -175,13 +182,14 @@ def parts() -> list[str]:
     return lines
 
 
-def written(out: Path, shards: list[Shard], bits: int, relaxed: bool) -> float:
+def written(part_files: PartFiles, shards: list[Shard], bits: int, relaxed: bool) -> float:
+    """Write parts; return the bytes of a row, its share of the receipt included."""
     rng, size = np.random.default_rng(0), 0
     for shard in shards:
         n = shard.rows
         first = shard.number * SHARD_ROWS
         ids = [f"class-{i % 1000:03}/photo-{i:08}.jpg" for i in range(first, first + n)]
-        codes = Codes(
+        codes = code_batch(
             ids,
             [f"s3://bucket/photos/{id}" for id in ids],
             rng.integers(0, 256, (n, bits // 8), np.uint8),
@@ -189,8 +197,8 @@ def written(out: Path, shards: list[Shard], bits: int, relaxed: bool) -> float:
             rng.random((n, bits if relaxed else 0), np.float32).astype(np.float16),
         )
         done = tuple(UnitReceipt(unit, unit.rows) for unit in units_of(shard))
-        write_part(out, codes, Receipt(shard.number, done))
-        size += (out / f"part-{shard.number:05}.parquet").stat().st_size
+        done_receipt = part_files.write(shard.number, [codes], done)
+        size += sum(size for _, size in part_files.known_files([done_receipt]).values())
     return size / sum(shard.rows for shard in shards)
 
 

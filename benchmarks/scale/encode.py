@@ -32,7 +32,7 @@ from schn_ray.data.images import evaluation_view
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 
 BATCH = 64
 
@@ -99,7 +99,7 @@ class Turns:
         config = EncodeConfig(source=SourceConfig(shard_rows=self.shard_rows), batch_size=BATCH)
         out = self.folder / f"{self.model.name}-{self.workers}-{turn}"
         opened = open_source(str(self.source), config.source)
-        encode(opened, self.model, out, config, RayShards("encoding", self.workers))
+        encode_source(opened, self.model, out, config, RayShards("encoding", self.workers))
         return rate(out, self.workers)
 
 

@@ -28,7 +28,7 @@ from schn_ray.core.manifest import is_finished
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 
 ROWS, SHARD_ROWS, WORKERS = 1200, 30, 2
 KINDS = ("driver", "actor", "node")
@@ -63,7 +63,7 @@ class Job:
         self.out = folder / "codes"
         config = EncodeConfig(source=SourceConfig(shard_rows=SHARD_ROWS))
         whole = folder / "whole"
-        encode(open_source(str(self.photos), config.source), self.model, whole, config)
+        encode_source(open_source(str(self.photos), config.source), self.model, whole, config)
         self.wanted = rows(whole)
 
     def disturbed(self, kind: str) -> str:

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from benchmarks.support.processes import marked, started
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 
 SHARD_ROWS = 5_000
 
@@ -74,7 +74,7 @@ def write_source(source: Path, cifar10: Path, rows: int) -> None:
 
 def prepare_here(source: str, out: str) -> None:
     config = PrepareConfig(source=SourceConfig(shard_rows=SHARD_ROWS))
-    prepare(open_source(source, config.source), config, out)
+    prepare_store(open_source(source, config.source), config, out)
 
 
 def parsed() -> argparse.Namespace:
@@ -141,7 +141,7 @@ def disturbed(folder: Path, rows: int, kills: int, moments: random.Random, here:
 
 def states(store: Path) -> dict[str, int]:
     """File -> when it was written, of rows that have a receipt."""
-    done = {path.stem for path in store.glob("receipts/*.json")}
+    done = {path.stem for path in store.glob("receipts/*.receipt")}
     return {p.name: p.stat().st_mtime_ns for p in store.glob("rows-*.arrow") if p.stem in done}
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.images import decode
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 
 Read = Callable[[int], bytes]
@@ -35,7 +35,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         photos = write_photos(Path(name, "photos"), arguments.images)
-        prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), Path(name, "store"))
+        prepare_store(
+            open_source(str(photos), SourceConfig()), PrepareConfig(), Path(name, "store")
+        )
         store = open_store(Path(name, "store"))
         files = [store.uri(row) for row in range(len(store))]
         order = np.random.default_rng(0).permutation(len(store)).tolist()

@@ -31,7 +31,7 @@ from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 
 SHARD_ROWS = 1024
 
@@ -101,7 +101,7 @@ def used(work) -> float:
 
 def done(model: Path, source: Path, out: Path, map_shards: MapShards) -> None:
     config = EncodeConfig(source=SourceConfig(shard_rows=SHARD_ROWS))
-    encode(open_source(str(source), config.source), model, out, config, map_shards)
+    encode_source(open_source(str(source), config.source), model, out, config, map_shards)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 
 TINY: dict[str, Any] = {
     "bits": 12,
@@ -25,4 +25,4 @@ TINY: dict[str, Any] = {
 def prepare_digits(store: Path) -> None:
     """Make a store of the digits, unless it is there."""
     with suppress(AlreadyDone):
-        prepare(open_source("digits", SourceConfig()), PrepareConfig(), store)
+        prepare_store(open_source("digits", SourceConfig()), PrepareConfig(), store)

@@ -18,9 +18,9 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.settings import load_settings
 from schn_ray.data.config import PrepareConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_figures
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
@@ -61,7 +61,7 @@ def measure(name: str, parquet: Path, out: Path, choose: bool, seed: int) -> dic
     share = 0.1 if choose else 0.0
     settings = ("protocol=cifar10-54k", f"validation_share={share}")
     config = load_settings(PrepareConfig, None, settings)
-    _once(lambda: prepare(open_source(str(parquet), config.source), config, store))
+    _once(lambda: prepare_store(open_source(str(parquet), config.source), config, store))
     config = train_config("schn", None, (*FROM_SCRATCH, *VARIANTS[name], f"seed={seed}"))
     started = time.monotonic()
     _once(lambda: train_locally(config, store, run))
@@ -69,7 +69,7 @@ def measure(name: str, parquet: Path, out: Path, choose: bool, seed: int) -> dic
     if choose:
         return result | {"validation_map": read_metrics(run)[-1]["validation_map"]}
     evaluation = out / f"evaluation-{name}-{seed}"
-    _once(lambda: evaluate(run, store, evaluation, EvaluateConfig()))
+    _once(lambda: evaluate_run(run, store, evaluation, EvaluateConfig()))
     measured = read_figures(evaluation)
     return result | {"map": measured["map"], "gallery_codes": measured["gallery_codes"]}
 

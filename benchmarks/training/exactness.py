@@ -22,7 +22,7 @@ from torch import Tensor
 from schn_ray.core.workers import Workers, current_workers
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.methods.base import Batch, Step
 from schn_ray.methods.deep.schn.method import Schn, SchnNetworks
@@ -96,7 +96,7 @@ def main() -> None:
         folder = Path(name)
         # no validation: encoding is float32
         config = PrepareConfig(validation_share=0)
-        prepare(open_source("digits", SourceConfig()), config, folder / "store")
+        prepare_store(open_source("digits", SourceConfig()), config, folder / "store")
         found = {}
         for size in (1, 2, 3):
             arguments = (folder / "store", settings, dtype)

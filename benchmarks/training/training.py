@@ -30,7 +30,7 @@ from schn_ray.core.workers import Workers, current_workers
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.labels import multi_hot
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.methods.base import Batch
 from schn_ray.methods.deep.schn.latent import BatchFeatures
@@ -60,7 +60,7 @@ def write_store(folder: Path, rows: int) -> Path:
     pq.write_table(pa.table(columns), folder / "photos.parquet")
     config = PrepareConfig(query_share=0.05, train_share=0.9, validation_share=0)
     source = open_source(str(folder / "photos.parquet"), SourceConfig())
-    prepare(source, config, folder / "store")
+    prepare_store(source, config, folder / "store")
     return folder / "store"
 
 

@@ -16,11 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.support.digits import prepare_digits
-from schn_ray.cluster.tune import SearchBudget, tune
+from schn_ray.cluster.tune import SearchBudget, tune_on_ray
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import VALIDATION_MAP
-from schn_ray.tuning.results import planned_iterations, seconds_beside_training, study_text
+from schn_ray.tuning.results import planned_iterations, seconds_outside_training, study_text
 from schn_ray.tuning.space import Space, base_config, read_space
 from schn_ray.tuning.study import Search, ranked
 
@@ -62,11 +62,11 @@ def parsed() -> argparse.Namespace:
 def searched(space: Space, base: TrainConfig, store: Path, out: Path, effort: SearchBudget) -> None:
     began = time.monotonic()
     with suppress(AlreadyDone):
-        tune(space, base, store, out, effort)
+        tune_on_ray(space, base, store, out, effort)
     print(f"{(time.monotonic() - began) / 60:.1f} minutes, start of Ray and confirmation included")
     search = Search(out, space, base)
-    minutes = sum(sitting["seconds"] for sitting in search.sittings()) / 60
-    beside = seconds_beside_training(search)
+    minutes = sum(sitting["seconds"] for sitting in search.sessions()) / 60
+    beside = seconds_outside_training(search)
     search.close()
     print(
         f"{minutes:.1f} minutes for the trials alone; beside its training a trial took {beside} s"

@@ -1,6 +1,6 @@
-"""The command ``schn-ray``: a subcommand a verb, each from arguments to a config to one call.
+"""The command ``schn-ray``: one subcommand for each verb; each calls the function of ``verbs/``.
 
-Imports happen inside the verbs, so that ``--help`` answers at once.
+A command turns its options into the function's arguments and prints what the function returns.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from schn_ray.cli import cluster, data, demo, evaluation, retrieval, training
 from schn_ray.cli.options import VERBOSE
+from schn_ray.core.version import __version__
 
 INTERRUPTED = 130
 
 
 class _Interrupted(Exception):
-    """Ctrl-C, kept from becoming the command-line library's own 'Aborted!'."""
+    """Ctrl-C, hidden from Click, which would print 'Aborted!' in place of our message."""
 
 
 class _Verbs(TyperGroup):
@@ -38,11 +39,29 @@ app = typer.Typer(
     cls=_Verbs,
     pretty_exceptions_enable=False,
     name="schn-ray",
-    help="Labelled images in, a small hashing model out; images as short binary codes, searched.",
+    help="Train a small hashing model on labelled images; encode images as binary codes; search.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"schn-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_the_verb(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 for _verb in (
@@ -63,14 +82,17 @@ for _verb in (
     demo.demo_command,
 ):
     app.command(_verb.__name__.removesuffix("_command"))(_verb)
-# what follows the verb is the verb's, options too
+# options that come after the verb are the verb's
 app.command("submit", context_settings={"allow_interspersed_args": False})(cluster.submit_command)
 
 
 def main(*verb: str) -> NoReturn:
-    """Run the command line, or one verb with its arguments.
+    """Run the command line, and exit.
 
     A user's error is a message and an exit code, not a traceback.
+
+    Args:
+        verb: words that come before those of the command line, such as ``"train"``.
     """
     from schn_ray.core.errors import SchnRayError
 
@@ -96,7 +118,7 @@ def _stop_at_once() -> NoReturn:
     if session := sys.modules.get("schn_ray.cluster.session"):
         session.end()
     sys.stdout.flush()
-    # Ray Data's threads may still be at work, and Python's own way out has crashed on them
+    # Ray Data's threads may still run, and Python's normal exit has crashed on them
     os._exit(INTERRUPTED)
 
 

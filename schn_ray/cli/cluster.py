@@ -1,4 +1,4 @@
-"""Verbs on a cluster: submit, doctor."""
+"""Commands on a cluster: submit, doctor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from schn_ray.cli.options import AsJson, Verbose, show
+from schn_ray.cli.options import AsJson, Verbose, print_result
+from schn_ray.cli.verbs.cluster import doctor
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # Ray's own variable
 _WRITTEN = {
@@ -34,15 +35,18 @@ def submit_command(
     ] = None,
     directory: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Where relative paths begin on the cluster."),
+        typer.Option(metavar="DIR", help="Working directory on the cluster, for relative paths."),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Follow the job to its end.")
+        bool, typer.Option("--wait/--no-wait", help="Follow the job until it ends.")
     ] = True,
     stop: Annotated[bool, typer.Option("--stop", help="End the job of this command.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a verb as a job of a Ray cluster; the same command again follows it again."""
+    """Run a verb as a job on a Ray cluster.
+
+    The same command again follows the same job.
+    """
     given = _parsed(context, command)
     if directory is None:
         _require_lasting(given)
@@ -51,28 +55,28 @@ def submit_command(
 
     jobs = Jobs(address or os.environ.get(ADDRESS) or DASHBOARD, directory)
     if stop:
-        _say(f"job {jobs.stop(command)} is stopped; sent again, it goes on")
+        _report(f"job {jobs.stop(command)} is stopped; sent again, it goes on")
         return
     job, already = jobs.send(command)
-    _say(f"job {job} {'runs already' if already else 'is sent'}, at {jobs.address}")
+    _report(f"job {job} {'runs already' if already else 'is sent'}, at {jobs.address}")
     if wait:
         _follow(jobs, job)
 
 
 def _follow(jobs: Any, job: str) -> None:
     try:
-        code, said = jobs.follow(job, _write_through)
+        code, outcome = jobs.follow(job, _write_through)
     except KeyboardInterrupt:
         typer.echo(err=True)
-        _say(f"job {job} goes on; the same command follows it again, with --stop it ends it")
+        _report(f"job {job} goes on; the same command follows it again, with --stop it ends it")
         raise typer.Exit(130) from None
     if code:
-        _say(f"job {job} {said}")
+        _report(f"job {job} {outcome}")
     raise typer.Exit(code)
 
 
 def _parsed(context: typer.Context, command: Sequence[str]) -> Mapping[str, Any]:
-    """Return a verb's options; a mistake, or ``--help``, is answered here and at once."""
+    """Return a verb's options; a mistake, or ``--help``, is answered before anything is sent."""
     from schn_ray.core.errors import SchnRayError
 
     root = context.find_root()
@@ -80,13 +84,13 @@ def _parsed(context: typer.Context, command: Sequence[str]) -> Mapping[str, Any]
     verb = verbs.get_command(root, command[0])
     if verb is None or command[0] == "submit":
         others = ", ".join(name for name in verbs.list_commands(root) if name != "submit")
-        raise SchnRayError(f"submit {command[0]}: wanted one of {others}")
+        raise SchnRayError(f"submit {command[0]}: expected one of {others}")
     with verb.make_context(command[0], list(command[1:]), parent=root) as parsed:
         return dict(parsed.params)
 
 
 def _require_lasting(given: Mapping[str, Any]) -> None:
-    """Refuse to write below a directory of the cluster that nobody chose."""
+    """Refuse a relative output: it would be below a directory of Ray's on some node."""
     from schn_ray.core.errors import SchnRayError
 
     for name, option in _WRITTEN.items():
@@ -105,8 +109,8 @@ def _write_through(lines: str) -> None:
     sys.stdout.flush()
 
 
-def _say(what: str) -> None:
-    typer.echo(f"schn-ray: {what}", err=True)
+def _report(message: str) -> None:
+    typer.echo(f"schn-ray: {message}", err=True)
 
 
 def doctor_command(
@@ -117,9 +121,10 @@ def doctor_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Look at every node of the cluster: versions, GPUs, storage, disk, clock, dashboard."""
-    from schn_ray.cluster.doctor import doctor_text, examine
+    """Check every node of the cluster.
 
-    found = examine(storage or [])
-    show([finding.to_json() for finding in found], doctor_text(found), as_json)
-    raise typer.Exit(1 if any(finding.level == "error" for finding in found) else 0)
+    Versions, GPUs, storage, free disk and memory, the clock, the dashboard.
+    """
+    checks = doctor(storage or ())
+    print_result(checks, as_json)
+    raise typer.Exit(0 if checks.healthy else 1)

@@ -1,4 +1,4 @@
-"""Verbs on images and stores: check, prepare."""
+"""Commands on images and stores: check, prepare."""
 
 from __future__ import annotations
 
@@ -15,67 +15,58 @@ from schn_ray.cli.options import (
     Source,
     Verbose,
     Workers,
-    as_range,
-    as_settings,
-    run_and_print,
-    show,
+    print_result,
 )
+from schn_ray.cli.verbs.arguments import ALL
+from schn_ray.cli.verbs.data import check, prepare
 
 
 def check_command(
     source: Source,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page with pictures, too.")
+        Path | None, typer.Option("--html", help="Also write a page, with images of each class.")
     ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Look at SOURCE: its layout, counts, classes and balance, bad files, duplicates."""
-    from schn_ray.core.progress import Progress
-    from schn_ray.core.settings import load_settings
-    from schn_ray.data.check import check, render
-    from schn_ray.data.config import CheckConfig
-    from schn_ray.data.sources.kinds import open_source
-
-    config = load_settings(CheckConfig, settings=as_settings(settings)).source
-    with Progress("checking") as progress:
-        report = check(open_source(source, config), config, progress.advance, html is not None)
-    if html is not None:
-        from schn_ray.report.check import write_check_page
-
-        write_check_page(report, html)
-    show(report.to_json(), render(report), as_json)
+    """Count images and classes; list bad files and duplicates."""
+    print_result(check(source, html=html, settings=settings), as_json)
 
 
 SplitFrom = Annotated[
     Path | None,
-    typer.Option("--split-from", help="Somebody's split: Parquet, CSV or JSON of role and id."),
+    typer.Option("--split-from", help="Parquet, CSV or JSON file with the role of each id."),
 ]
 LargestSide = Annotated[
-    int | None, typer.Option(min=1, help="Store larger images smaller: pixels of a side.")
+    int | None, typer.Option(min=1, help="Store larger images smaller; pixels of a side.")
 ]
-Quality = Annotated[int | None, typer.Option(min=1, max=95, help="Of their JPEGs. Default: 90.")]
+Quality = Annotated[
+    int | None, typer.Option(min=1, max=95, help="JPEG quality of smaller images. Default: 90.")
+]
 
 
 def prepare_command(
     source: Source,
     out: Out,
     protocol: Annotated[
-        str | None, typer.Option(help="How rows are split; see docs. Default: random.")
+        str | None,
+        typer.Option(help="How rows are split; see docs/datasets.md. Default: random."),
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch CIFAR-10 (or -100) into SOURCE first.")
+        bool, typer.Option("--download", help="Download CIFAR-10 (or -100) into SOURCE first.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split. Default: 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed of the split. Default: 0.")
+    ] = None,
     split_from: SplitFrom = None,
     largest_side: LargestSide = None,
     quality: Quality = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Take in what is new, changed or gone in SOURCE.")
+        bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
     ] = False,
     unseen_classes: Annotated[
-        float | None, typer.Option(help="Share of the classes to hold out of training, as 0.25.")
+        float | None, typer.Option(help="Share of the classes to leave out of training: 0.25.")
     ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
@@ -83,35 +74,24 @@ def prepare_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read and check SOURCE on Ray Data; write the training store and its split.
+    """Write a training store and its split, on Ray Data.
 
-    Run again after a kill, it does only the rest.
+    Every image of SOURCE is read and checked. Run the same command again after an interruption:
+    it does only the rest.
     """
-    from schn_ray.core.settings import load_settings
-    from schn_ray.data.config import PrepareConfig
-
-    if unseen_classes is not None:
-        protocol = protocol or "unseen-classes"
-    given = {
-        "protocol": protocol,
-        "seed": seed,
-        "unseen_share": unseen_classes,
-        "split_from": None if split_from is None else str(split_from),
-        "largest_side": largest_side,
-        "quality": quality,
-    }
-    chosen = as_settings(settings, given)
-    config = load_settings(PrepareConfig, config_file, chosen)
-
-    if download:
-        from schn_ray.data.sources.cifar import download as download_cifar
-
-        download_cifar(Path(source), config.source.kind)
-
-    from schn_ray.cluster.map_shards import RayShards
-    from schn_ray.data.sources.kinds import open_source
-    from schn_ray.data.store.prepare import prepare
-
-    shards = RayShards("preparing", as_range(workers), writes=out)
-    opened = open_source(source, config.source)
-    run_and_print(out, as_json, lambda: prepare(opened, config, out, shards, update))
+    store = prepare(
+        source,
+        out,
+        protocol=protocol,
+        download=download,
+        seed=seed,
+        split_from=split_from,
+        largest_side=largest_side,
+        quality=quality,
+        update=update,
+        unseen_classes=unseen_classes,
+        config=config_file,
+        settings=settings,
+        workers=workers or ALL,
+    )
+    print_result(store, as_json)

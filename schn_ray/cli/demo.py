@@ -1,4 +1,4 @@
-"""The verb that does all of it once: demo."""
+"""The command that runs all steps once: demo."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from schn_ray.cli.options import Verbose
 
 
 def demo_command(
-    directory: Annotated[Path, typer.Option("--dir", help="Where everything goes.")] = Path("demo"),
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Directory for everything that the demo writes.")
+    ] = Path("demo"),
     verbose: Verbose = False,
 ) -> None:
-    """Do all of it on handwritten digits: prepare, train, encode, index, search, evaluate."""
+    """Run all steps on handwritten digits.
+
+    Prepare, train, encode, index, search, evaluate, report.
+    """
     from schn_ray.cluster.demo import demo
 
     demo(directory)

@@ -1,4 +1,4 @@
-"""Verbs on figures: evaluate, report."""
+"""Commands on figures: evaluate, compare, report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from schn_ray.cli.options import (
     Settings,
     Verbose,
     Workers,
-    as_range,
-    as_settings,
-    run_verb,
-    show,
+    print_result,
 )
+from schn_ray.cli.verbs.arguments import ALL
+from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
 
 
 class Gallery(StrEnum):
@@ -39,32 +38,28 @@ def evaluate_command(
     gallery: Annotated[
         Gallery | None, typer.Option(help="The gallery's codes. Default: encoded.")
     ] = None,
-    both: Annotated[
-        bool, typer.Option("--both", help="Learned codes beside the encoded ones.")
-    ] = False,
+    both: Annotated[bool, typer.Option("--both", help="Short for --gallery both.")] = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Code the split's queries and gallery with RUN's network; measure, exact under ties."""
-    from schn_ray.core.settings import load_settings
-    from schn_ray.evaluation.config import EvaluateConfig
+    """Measure retrieval with RUN's model, exact under ties.
 
-    chosen = Gallery.both if both else gallery
-    config = load_settings(EvaluateConfig, config_file, as_settings(settings, {"gallery": chosen}))
-
-    from schn_ray.cluster.map_shards import RayShards
-    from schn_ray.evaluation.evaluate import evaluate
-    from schn_ray.evaluation.results import default_evaluation, read_figures
-    from schn_ray.evaluation.text import figures_text
-
-    target = out or default_evaluation(run)
-    shards = RayShards("evaluating", as_range(workers), gpus=True, writes=target)
-    run_verb(lambda: evaluate(run, store, target, config, shards))
-    measured = read_figures(target)
-    show(measured | {"path": target}, f"{target}\n{figures_text(measured)}", as_json)
+    The split's queries and gallery are encoded first, on Ray Data.
+    """
+    evaluation = evaluate(
+        run,
+        store,
+        out,
+        gallery=None if gallery is None else gallery.value,
+        both=both,
+        config=config_file,
+        settings=settings,
+        workers=workers or ALL,
+    )
+    print_result(evaluation, as_json)
 
 
 def compare_command(
@@ -74,29 +69,28 @@ def compare_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare runs on the same queries: mean and deviation over seeds, and what is chance."""
-    from dataclasses import asdict
+    """Compare runs on the same queries.
 
-    from schn_ray.evaluation.compare import as_table, compare
-
-    found = compare(runs)
-    show(asdict(found), as_table(found), as_json)
+    Prints mean and deviation over seeds, and which differences may be chance.
+    """
+    print_result(compare(runs), as_json)
 
 
 def report_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs, finished or not.")],
-    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     evaluation: Annotated[
         list[Path] | None,
-        typer.Option(help="What evaluate wrote, of any RUN. Default: RUN-evaluation, if there."),
+        typer.Option(help="Evaluation of any RUN. Default: RUN-evaluation, if it exists."),
     ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Directory for each figure as PNG and JSON.")
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw runs and their evaluations as one HTML file that works offline."""
-    from schn_ray.report.runs import report_runs
+    """Write an HTML report of runs and evaluations.
 
-    report_runs(runs, evaluation or [], out, figures)
+    It is one file, and works offline.
+    """
+    write_report(runs, out, evaluation=evaluation, figures=figures)
     typer.echo(f"{out}: open it in a browser")

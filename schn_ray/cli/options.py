@@ -1,17 +1,15 @@
-"""What verbs share: their common options, and how they show what they did."""
+"""What commands share: their common options, and how they print a result."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from schn_ray.core.manifest import Manifest
+from schn_ray.cli.verbs.results import Printable
 
 VERBOSE = "SCHN_RAY_VERBOSE"  # read by cluster/__init__.py
 
@@ -32,7 +30,7 @@ Settings = Annotated[
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Workers = Annotated[
-    str | None, typer.Option(metavar="N|MIN:MAX", help="Default: one a CPU of the cluster.")
+    str | None, typer.Option(metavar="N|MIN:MAX", help="Workers on Ray. Default: one for each CPU.")
 ]
 Out = Annotated[str, typer.Option("--out", help="Directory or URI to write.")]
 Source = Annotated[
@@ -44,55 +42,11 @@ Source = Annotated[
 ]
 
 
-def as_settings(
-    settings: list[str] | None, options: Mapping[str, str | float | None] | None = None
-) -> tuple[str, ...]:
-    """Return the options that were given, as settings, and then those of ``--set``."""
-    given = [f"{key}={json.dumps(v)}" for key, v in (options or {}).items() if v is not None]
-    return (*given, *(settings or ()))
-
-
-def as_range(workers: str | None) -> tuple[int, int] | None:
-    """Return the least and most workers of ``N`` or ``MIN:MAX``, None where nothing was said."""
-    from schn_ray.core.settings import parse_workers
-
-    return None if workers is None else parse_workers(workers)
-
-
-def read_id_file(path: Path) -> tuple[str, ...]:
-    """Return the lines of a file that are not empty."""
-    from schn_ray.core.errors import SchnRayError
-
-    try:
-        return tuple(line for line in path.read_text().splitlines() if line)
-    except UnicodeDecodeError as error:
-        raise SchnRayError(f"{path} is not text: {error}") from error
-
-
-def run_verb(work: Callable[[], Manifest]) -> Manifest:
-    """Return the manifest of what ``work`` wrote, or of what was there already and is the same."""
-    from schn_ray.core.directories import AlreadyDone
-    from schn_ray.core.manifest import read_manifest
-
-    try:
-        return work()
-    except AlreadyDone as done:
-        typer.echo(f"schn-ray: {done}", err=True)
-        return read_manifest(done.path, done.kind)
-
-
-def run_and_print(out: str, as_json: bool, work: Callable[[], Manifest]) -> None:
-    """Do ``work``, which writes ``out``, and show its counts."""
-    manifest = run_verb(work)
-    result: dict[str, Any] = {
-        "path": out,
-        "kind": manifest.kind,
-        "counts": manifest.counts,
-        "fingerprint": manifest.fingerprint,
-    }
-    lines = [f"{out}: {manifest.kind}, finished"]
-    lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in manifest.counts.items()]
-    show(result, "\n".join(lines), as_json)
+def print_result(result: Printable, as_json: bool) -> None:
+    """Print what a verb returned; that it was finished before goes to standard error."""
+    if note := getattr(result, "note", ""):
+        typer.echo(f"schn-ray: {note}", err=True)
+    show(result.to_json(), result.text(), as_json)
 
 
 def show(result: Any, text: str, as_json: bool) -> None:

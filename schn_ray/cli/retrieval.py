@@ -1,9 +1,9 @@
-"""Verbs on codes: encode, index, search, duplicates, serve."""
+"""Commands on codes: encode, index, search, duplicates, serve."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,12 +15,21 @@ from schn_ray.cli.options import (
     Source,
     Verbose,
     Workers,
-    as_range,
-    as_settings,
-    read_id_file,
-    run_and_print,
+    print_result,
     show,
 )
+from schn_ray.cli.verbs.arguments import ALL
+from schn_ray.cli.verbs.results import SearchResults
+from schn_ray.cli.verbs.retrieval import (
+    build_index,
+    change_index,
+    duplicates,
+    encode,
+    search,
+    serve,
+)
+
+IndexPath = Annotated[str, typer.Argument(help="An index that index wrote.")]
 
 
 def encode_command(
@@ -28,7 +37,7 @@ def encode_command(
     model: Annotated[str, typer.Option(help="A finished run, or its model directory.")],
     out: Out,
     update: Annotated[
-        bool, typer.Option("--update", help="Take in what is new, changed or gone in SOURCE.")
+        bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
     ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try the quarantined images again.")
@@ -39,25 +48,21 @@ def encode_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Code every image of SOURCE on Ray Data; run again, it goes on where it was stopped."""
-    from schn_ray.core.settings import load_settings
-    from schn_ray.retrieval.config import EncodeConfig
+    """Encode images as binary codes, on Ray Data.
 
-    config = load_settings(EncodeConfig, config_file, as_settings(settings))
-
-    from schn_ray.cluster.map_shards import RayShards
-    from schn_ray.data.sources.kinds import open_source
-    from schn_ray.retrieval.encode import encode
-
-    shards = RayShards("encoding", as_range(workers), gpus=True, writes=out)
-    opened = open_source(source, config.source)
-    run_and_print(
+    Run the same command again after an interruption: it does only the rest.
+    """
+    codes = encode(
+        source,
+        model,
         out,
-        as_json,
-        lambda: encode(
-            opened, model, out, config, shards, update=update, retry_failed=retry_failed
-        ),
+        update=update,
+        retry_failed=retry_failed,
+        config=config_file,
+        settings=settings,
+        workers=workers or ALL,
     )
+    print_result(codes, as_json)
 
 
 def index_command(
@@ -65,7 +70,8 @@ def index_command(
         str, typer.Argument(metavar="CODES|INDEX", help="Codes to index, or an index.")
     ],
     out: Annotated[
-        str | None, typer.Option("--out", help="Directory or URI to write the index of CODES to.")
+        str | None,
+        typer.Option("--out", help="Directory or URI to write the index of CODES to."),
     ] = None,
     add: Annotated[
         str | None, typer.Option(help="Add these codes to INDEX.", metavar="CODES")
@@ -75,32 +81,30 @@ def index_command(
         typer.Option(help="Remove the ids of a file, one a line, from INDEX.", metavar="IDS"),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check all of INDEX against its SHA-256.")
+        bool, typer.Option("--verify", help="Compare all files of INDEX with their SHA-256.")
     ] = False,
     info: Annotated[bool, typer.Option("--info", help="Describe INDEX.")] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Build an exact search index over CODES; or change, check or describe an INDEX."""
+    """Build a search index of CODES; change or verify an INDEX."""
     from schn_ray.core.errors import SchnRayError
-    from schn_ray.retrieval.index.build import build_index, change_index
     from schn_ray.retrieval.index.index import open_index, verify_index
 
     if out is not None:
         if add or remove or verify or info:
             raise SchnRayError("--out builds an index; --add, --remove ... take an index instead")
-        run_and_print(out, as_json, lambda: build_index(path, out))
+        print_result(build_index(path, out), as_json)
         return
     if add or remove:
-        ids = () if remove is None else read_id_file(remove)
-        run_and_print(path, as_json, lambda: change_index(path, add, ids))
+        print_result(change_index(path, add=add, remove=remove or ()), as_json)
     if verify:
         size = verify_index(path)
         show({"path": path, "verified": size}, f"{path}: {size:,} bytes are sound", as_json)
     if info:
-        search = open_index(path).info()
-        lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in search.items()]
-        show({"path": path} | search, "\n".join([f"{path}: index", *lines]), as_json)
+        described = open_index(path).info()
+        lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in described.items()]
+        show({"path": path} | described, "\n".join([f"{path}: index", *lines]), as_json)
     if not (add or remove or verify or info):
         raise SchnRayError(
             "say what to do: --out INDEX to index codes; --add, --remove, --verify or --info for "
@@ -109,17 +113,17 @@ def index_command(
 
 
 def search_command(
-    index: Annotated[str, typer.Argument(help="An index that index wrote.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="Images to look for.")] = None,
+    index: IndexPath,
+    images: Annotated[list[Path] | None, typer.Argument(help="Query images.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="The run or model that coded the index; for IMAGES.")
+        str | None, typer.Option(help="Run or model that encoded the index; for IMAGES.")
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--id", help="An id of the index: more like this one.")
     ] = None,
     code: Annotated[list[str] | None, typer.Option(help="A code, in hexadecimal.")] = None,
     queries: Annotated[
-        str | None, typer.Option(help="Codes to look for, all of them; on Ray.", metavar="CODES")
+        str | None, typer.Option(help="Search for all of these codes, on Ray.", metavar="CODES")
     ] = None,
     out: Annotated[
         str | None, typer.Option(help="Directory or URI to write; for --queries.")
@@ -128,52 +132,37 @@ def search_command(
         list[str] | None, typer.Option(help="Another index; searched as one with INDEX.")
     ] = None,
     k: Annotated[
-        int | None, typer.Option("-k", min=1, help="How many results. Default: 10, or all within.")
+        int | None, typer.Option("-k", min=1, help="Number of results. Default: 10, or all within.")
     ] = None,
     radius: Annotated[
-        int | None, typer.Option("-r", "--radius", min=0, help="At most so many bits away.")
+        int | None, typer.Option("-r", "--radius", min=0, help="Largest distance, in bits.")
     ] = None,
     paths: Annotated[
-        bool, typer.Option("-f", "--paths", help="Print where the found images are, no more.")
+        bool, typer.Option("-f", "--paths", help="Print only the paths of the results.")
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page with pictures.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page, with the images.")] = None,
     workers: Workers = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find what is nearest to IMAGES, ids or codes, exactly, ties in the order of ids."""
+    """Find the images nearest to images, ids or codes.
+
+    The search is exact; ties come in the order of ids.
+    """
     from schn_ray.core.errors import SchnRayError
-    from schn_ray.retrieval.search import SearchLimits, results_paths, results_text, search
 
-    wanted = SearchLimits(10 if k is None and radius is None else k, radius)
-    indexes = [index, *(also or ())]
-    if (queries is None) != (out is None):
-        raise SchnRayError("--queries CODES and --out DIR go together")
     if queries is not None and out is not None:
-        _search_gallery(indexes, queries, out, wanted, workers, as_json)
+        matches = search(
+            index, queries=queries, out=out, also=also, k=k, radius=radius, workers=workers or ALL
+        )
+        print_result(matches, as_json)
         return
-    results = search(indexes, wanted, images or (), model, like or (), code or ())
-    if html is not None:
-        from schn_ray.report.runs import write_results_page
-
-        write_results_page(results, html)
-    text = results_paths(results) if paths else results_text(results)
-    show([result.to_json() for result in results], text, as_json)
-
-
-def _search_gallery(
-    indexes: list[str],
-    queries: str,
-    out: str,
-    wanted: Any,
-    workers: str | None,
-    as_json: bool,
-) -> None:
-    from schn_ray.cluster.map_shards import RayShards
-    from schn_ray.retrieval.batch_search import search_gallery
-
-    shards = RayShards("searching", as_range(workers), writes=out)
-    run_and_print(out, as_json, lambda: search_gallery(indexes, queries, out, wanted, shards))
+    if queries is not None or out is not None:
+        raise SchnRayError("--queries CODES and --out DIR go together")
+    results: SearchResults = search(
+        index, images, model=model, id=like, code=code, also=also, k=k, radius=radius, html=html
+    )
+    show(results.to_json(), results.paths() if paths else results.text(), as_json)
 
 
 def duplicates_command(
@@ -185,31 +174,20 @@ def duplicates_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Group near-duplicates: images that a chain of codes at most so far apart connects."""
-    from dataclasses import asdict
+    """Group near-duplicates.
 
-    from schn_ray.retrieval.duplicates import find_duplicates
-
-    counted = find_duplicates(path, radius, out)
-    show({"path": str(out)} | asdict(counted), f"{out}: {counted}", as_json)
+    A group is all images that a chain of close codes connects.
+    """
+    print_result(duplicates(path, out, radius=radius), as_json)
 
 
 def serve_command(
-    index: Annotated[str, typer.Argument(help="An index that index wrote.")],
-    model: Annotated[str, typer.Option(help="The run or model that coded the index.")],
+    index: IndexPath,
+    model: Annotated[str, typer.Option(help="Run or model that encoded the index.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     settings: Settings = None,
     verbose: Verbose = False,
 ) -> None:
-    """Serve a search page and its JSON API on Ray Serve, until Ctrl-C."""
-    from schn_ray.core.settings import load_settings
-    from schn_ray.retrieval.config import ServeConfig
-
-    config = load_settings(
-        ServeConfig, settings=as_settings(settings, {"host": host, "port": port})
-    )
-
-    from schn_ray.cluster.serve import serve
-
-    serve(index, model, config)
+    """Serve a search page and a JSON API, until Ctrl-C."""
+    serve(index, model, host=host, port=port, settings=settings)

@@ -1,4 +1,4 @@
-"""Verbs on models: train, export."""
+"""Commands on models: train, tune, export."""
 
 from __future__ import annotations
 
@@ -13,110 +13,125 @@ from schn_ray.cli.options import (
     Out,
     Settings,
     Verbose,
-    as_settings,
-    run_and_print,
-    run_verb,
-    show,
+    print_result,
 )
+from schn_ray.cli.verbs.training import export, train, tune
+
+Store = Annotated[str, typer.Argument(help="A store that prepare wrote.")]
+Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.")]
+Gpu = Annotated[
+    bool | None,
+    typer.Option("--gpu/--no-gpu", help="A GPU for each worker. Default: if there are enough."),
+]
 
 
 def train_command(
-    store: Annotated[str, typer.Argument(help="A store that prepare wrote.")],
+    store: Store,
     out: Out,
-    preset: Annotated[str | None, typer.Option(help="Named settings; see presets/.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Named settings; see docs/method.md.")] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
     weights: Annotated[
-        str | None, typer.Option(help="The backbone's: a file, a name of torchvision's, or none.")
+        str | None,
+        typer.Option(help="Weights of the backbone: a file, a name of torchvision's, or none."),
     ] = None,
     workers: Annotated[
-        str, typer.Option(metavar="N|MIN:MAX", help="Processes that share each batch.")
+        str, typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch.")
     ] = "1",
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each worker.")] = 1,
-    gpu: Annotated[
-        bool | None, typer.Option("--gpu/--no-gpu", help="Default: if there are enough.")
-    ] = None,
+    cpus: Cpus = 1,
+    gpu: Gpu = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a hashing model on Ray Train; run again, it goes on where it was stopped."""
-    from schn_ray.core.settings import parse_workers
-    from schn_ray.training.config import DEFAULT_PRESET, train_config
+    """Train a hashing model on Ray Train.
 
-    chosen = as_settings(settings, {"network.weights": weights})
-    config = train_config(preset or DEFAULT_PRESET, config_file, chosen)
-
-    least, most = parse_workers(workers)
-
-    from schn_ray.cluster.session import WorkerRequest
-    from schn_ray.cluster.train import train_on_ray
-
-    demand = WorkerRequest(least, most, cpus, None if gpu is None else int(gpu))
-    run_and_print(out, as_json, lambda: train_on_ray(config, store, out, demand, tensorboard))
+    Run the same command again after an interruption: it goes on from the last checkpoint.
+    """
+    run = train(
+        store,
+        out,
+        preset=preset,
+        config=config_file,
+        settings=settings,
+        weights=weights,
+        workers=workers,
+        cpus=cpus,
+        gpu=gpu,
+        tensorboard=tensorboard,
+    )
+    print_result(run, as_json)
 
 
 def tune_command(
-    store: Annotated[str, typer.Argument(help="A store that prepare wrote.")],
-    space: Annotated[str, typer.Option(help="quick, loss_weights, code_length, full, or a file.")],
-    trials: Annotated[int, typer.Option(min=1, help="In all, with those of earlier calls.")],
+    store: Store,
+    space: Annotated[
+        str, typer.Option(help="quick, loss_weights, code_length, full, or a YAML file.")
+    ],
+    trials: Annotated[
+        int, typer.Option(min=1, help="Trials in all, including those of earlier runs.")
+    ],
     out: Out,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="Trials side by side. Default: as many as fit.")
+        int | None, typer.Option(min=1, help="Parallel trials. Default: as many as fit.")
     ] = None,
     workers_per_trial: Annotated[
-        int, typer.Option(min=1, help="Processes that share each batch of a trial.")
+        int, typer.Option(min=1, help="Workers that share each batch of a trial.")
     ] = 1,
     repeats: Annotated[
-        int, typer.Option(min=0, help="Confirm the winner on so many other seeds, twice.")
+        int, typer.Option(min=0, help="Seeds to compare the winner with the start on; 0: none.")
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is tried; --set seed=... of runs.")] = 0,
-    preset: Annotated[str | None, typer.Option(help="In place of the space's.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed of the sampler; --set seed=... of training.")
+    ] = 0,
+    preset: Annotated[
+        str | None, typer.Option(help="Named settings to start from. Default: the space's.")
+    ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each worker.")] = 1,
-    gpu: Annotated[
-        bool | None, typer.Option("--gpu/--no-gpu", help="Default: if there are enough.")
-    ] = None,
+    cpus: Cpus = 1,
+    gpu: Gpu = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Search for settings with Ray Tune and Optuna; run again, it goes on."""
-    from schn_ray.tuning.space import base_config, check_space, read_space
+    """Search for settings with Ray Tune and Optuna.
 
-    searched = read_space(space)
-    base = base_config(searched, preset, config_file, as_settings(settings))
-    check_space(searched, base)
-
-    from schn_ray.cluster.tune import SearchBudget, tune
-    from schn_ray.tuning.results import study_text
-
-    gpus = None if gpu is None else int(gpu)
-    effort = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats)
-    manifest = run_verb(lambda: tune(searched, base, store, out, effort, seed))
-    result = {"path": out, "kind": manifest.kind, "counts": manifest.counts}
-    show(result | {"fingerprint": manifest.fingerprint}, study_text(out), as_json)
+    Run the same command again after an interruption, or with more trials: it goes on.
+    """
+    study = tune(
+        store,
+        space,
+        trials,
+        out,
+        at_once=at_once,
+        workers_per_trial=workers_per_trial,
+        repeats=repeats,
+        seed=seed,
+        preset=preset,
+        config=config_file,
+        settings=settings,
+        cpus=cpus,
+        gpu=gpu,
+    )
+    print_result(study, as_json)
 
 
 def export_command(
     run: Annotated[str, typer.Argument(help="A finished run, or its model directory.")],
-    onnx: Annotated[Path, typer.Option("--onnx", help="The ONNX file to write.")],
+    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX file to write.")],
     images: Annotated[
-        str, typer.Option(help="Source to compare the two on; of a store, its queries.")
+        str, typer.Option(help="Source of images to compare on; of a store, its queries.")
     ] = "digits",
-    evaluation: Annotated[Path | None, typer.Option(help="Figures for the model card.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Evaluation whose figures go into the model card.")
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write RUN's network as ONNX, with its description and card; count the bits that differ."""
-    from dataclasses import asdict
+    """Write RUN's network as ONNX, with a model card.
 
-    from schn_ray.evaluation.text import text_for_model
-    from schn_ray.models.export import export_onnx, export_text
-    from schn_ray.models.hasher import fingerprint
-
-    figures = None if evaluation is None else text_for_model(evaluation, fingerprint(run))
-    checked = export_onnx(run, onnx, images, figures)
-    show({"path": str(onnx)} | asdict(checked), export_text(onnx, checked), as_json)
+    The two networks are compared bit by bit.
+    """
+    print_result(export(run, onnx, images=images, evaluation=evaluation), as_json)

@@ -1,10 +1,10 @@
-"""Everything that runs on Ray; no other package of this project imports it."""
+"""Everything that runs on Ray. No other room of this package imports Ray."""
 
 import os
 
 VERBOSE = "SCHN_RAY_VERBOSE"  # set by the CLI's -v: Ray's own bars, logs and warnings
 
-# Ray reads these when it is imported, so they are set by the one package that imports it.
+# Ray reads these when it is imported, so the one room that imports it sets them first.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
@@ -15,7 +15,7 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C ends a search as if it were finished
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # a search remembers in its study, not in Tune's files
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # a search's state is in its study, not in Tune's files
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin steal the cores of other workers
 }
 if VERBOSE not in os.environ:

@@ -1,10 +1,10 @@
-"""What a cluster has, and what it grows to when it is asked.
+"""The CPUs and GPUs that a cluster has now, and those that it can grow to.
 
-Nodes of a cluster that scales itself come when there is work for them, so what is there now says
-little. Ray keeps a place for what a cluster may become, which Ray Train and Ray Data look at; but
-the autoscaler of open-source Ray (2.60) leaves it empty, in both its versions. So the cluster's own
-description says it, in a variable that every process on its nodes inherits: see ``cluster.yaml``
-and ``deploy/raycluster.yaml``.
+A cluster with an autoscaler adds nodes when there is work for them, so its present size says
+little. Ray has a field for the largest size, which Ray Train and Ray Data read, but the autoscaler
+of open-source Ray (2.60) leaves it empty, in both its versions. Therefore the cluster's description
+sets it, in the variable ``SCHN_RAY_GROWS_TO`` that every process on its nodes inherits: see
+``cluster.yaml`` and ``deploy/raycluster.yaml``.
 """
 
 from __future__ import annotations
@@ -20,35 +20,50 @@ GROWS_TO = "SCHN_RAY_GROWS_TO"
 
 
 def present(resource: str) -> float:
-    """Return how much of a resource the cluster has now."""
+    """Return how much of a resource the cluster has now.
+
+    Args:
+        resource: Ray's name for it: ``"CPU"`` or ``"GPU"``.
+    """
     return float(ray.cluster_resources().get(resource, 0))
 
 
 def capacity(resource: str) -> float:
-    """Return how much of a resource the cluster has, or would have with all its nodes."""
+    """Return how much of a resource the cluster has at its largest.
+
+    Args:
+        resource: Ray's name for it: ``"CPU"`` or ``"GPU"``.
+
+    Raises:
+        SchnRayError: ``SCHN_RAY_GROWS_TO`` is not a JSON object of numbers.
+    """
     return max(present(resource), _grown().get(resource, 0.0))
 
 
 def grows() -> bool:
-    """Tell whether nodes come when there is work for them."""
+    """Tell whether the cluster can add nodes.
+
+    Raises:
+        SchnRayError: ``SCHN_RAY_GROWS_TO`` is not a JSON object of numbers.
+    """
     return any(most > present(resource) for resource, most in _grown().items())
 
 
 def _grown() -> dict[str, float]:
-    said = os.environ.get(GROWS_TO)
-    if said is None:
+    text = os.environ.get(GROWS_TO)
+    if text is None:
         return dict(_known_to_ray() or {})
     try:
-        return {str(resource): float(most) for resource, most in json.loads(said).items()}
+        return {str(resource): float(most) for resource, most in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise SchnRayError(
-            f"{GROWS_TO}={said!r}: wanted what the cluster has when all its nodes are there, as "
-            '{"CPU": 256, "GPU": 8}'
+            f"{GROWS_TO}={text!r} cannot be read: expected the resources of the cluster at its "
+            'largest as JSON, such as {"CPU": 256, "GPU": 8}'
         ) from error
 
 
 def _known_to_ray() -> dict[str, float] | None:
-    from ray._private.state import state  # as Ray Train does; None where nobody filled it
+    from ray._private.state import state  # as Ray Train does; None: not set
 
     if not ray.is_initialized():
         return None

@@ -1,4 +1,4 @@
-"""Everything on handwritten digits: the same calls as the verbs, in one Ray session."""
+"""The whole chain on handwritten digits, with the functions behind the verbs, in one session."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_examples, read_figures
 from schn_ray.evaluation.text import figures_text
 from schn_ray.report.runs import report_run, write_results_page
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.search import results_text, search_images
 from schn_ray.training.config import train_config
 
@@ -30,9 +30,19 @@ WORKERS = 2
 
 
 def demo(directory: Path) -> Path:
-    """Prepare, train, encode, index, search and evaluate; return the report's path.
+    """Prepare, train, encode, index, evaluate, search and write a report.
 
-    Run again, finished parts are skipped and an interrupted one goes on.
+    Run again, it skips finished steps and continues an interrupted one.
+
+    Args:
+        directory: where all results are written.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        SchnRayError: ``directory`` holds results of other settings, or the cluster has fewer than
+            two CPUs.
     """
     store, run, codes, index, evaluation = (
         directory / name for name in ("store", "run", "codes", "index", "evaluation")
@@ -41,7 +51,7 @@ def demo(directory: Path) -> Path:
     with ray_session():
         _step(
             f"schn-ray prepare digits --out {store}",
-            lambda: prepare(digits, PrepareConfig(), store, RayShards("preparing")),
+            lambda: prepare_store(digits, PrepareConfig(), store, RayShards("preparing")),
         )
         config = train_config("digits")
         _step(
@@ -50,12 +60,12 @@ def demo(directory: Path) -> Path:
         )
         _step(
             f"schn-ray encode digits --model {run} --out {codes}",
-            lambda: encode(digits, run, codes, EncodeConfig(), RayShards("encoding")),
+            lambda: encode_source(digits, run, codes, EncodeConfig(), RayShards("encoding")),
         )
-        _step(f"schn-ray index {codes} --out {index}", lambda: build_index(codes, index))
+        _step(f"schn-ray index {codes} --out {index}", lambda: write_index(codes, index))
         _step(
             f"schn-ray evaluate {run} --store {store} --out {evaluation}",
-            lambda: evaluate(run, store, evaluation, EvaluateConfig(), RayShards("encoding")),
+            lambda: evaluate_run(run, store, evaluation, EvaluateConfig(), RayShards("encoding")),
         )
     _search(directory, index, run, evaluation)
     report = directory / "report.html"
@@ -74,9 +84,9 @@ def _step(command: str, work: Callable[[], object]) -> None:
 
 
 def _search(directory: Path, index: Path, run: Path, evaluation: Path) -> None:
-    query = read_examples(evaluation)[0]["query"]
+    query = read_examples(evaluation)[0].query
     image = directory / "query.png"
-    image.write_bytes(fetch(query["uri"]))
+    image.write_bytes(fetch(query.uri))
     page = directory / "search.html"
     typer.echo(f"\n$ schn-ray search {index} {image} --model {run} -k 5 --html {page}")
     results = search_images(index, run, [image], k=5)

@@ -1,4 +1,4 @@
-"""Look at every node of a cluster for what would spoil a job there hours later."""
+"""Check every node of a cluster for problems that would make a job fail hours later."""
 
 from __future__ import annotations
 
@@ -21,39 +21,50 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from schn_ray.cluster.session import ray_session
 
 Level = Literal["ok", "warning", "error"]
-_COMPARED = ("schn-ray", "ray", "torch", "torchvision", "numpy", "pyarrow")
+_PACKAGES = ("schn-ray", "ray", "torch", "torchvision", "numpy", "pyarrow")
 _GIB = 2**30
-_LITTLE_DISK = 10 * _GIB
-_LITTLE_MEMORY_SHARE = 0.3  # of a machine's memory, as Ray asks for /dev/shm
-_CLOCKS_APART_S = 2.0
-_ANSWERS_WITHIN_S = 60.0
-_DASHBOARD_PORT = 8265  # Ray's, where nobody chose another
+_MIN_DISK = 10 * _GIB
+_MIN_MEMORY_SHARE = 0.3  # of a machine's memory: what Ray takes of /dev/shm
+_MAX_CLOCK_OFFSET_S = 2.0
+_ANSWER_TIMEOUT_S = 60.0
+_DASHBOARD_PORT = 8265  # Ray's default
 
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        node: its address, or "cluster".
-        what: the thing.
-        level: ``error``: jobs would fail, or anyone could run code; ``warning``: they may.
-        said: what was found, and what to do.
+        node: the node's address, or "cluster".
+        what: the thing that was checked.
+        level: ``error``: jobs will fail, or strangers can run code; ``warning``: jobs may fail.
+        message: the result, and what to do.
     """
 
     node: str
     what: str
     level: Level
-    said: str
+    message: str
 
     def to_json(self) -> dict[str, str]:
-        """Return the finding as JSON can hold it."""
-        return asdict(self)
+        """Return the check as a JSON object."""
+        values = asdict(self)
+        return values | {"said": values.pop("message")}
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What one node says of itself."""
+    """What one node reports of itself.
+
+    Attributes:
+        versions: package -> version, "python" included.
+        gpus: name of each GPU.
+        free_disk: bytes free in /tmp.
+        shared_memory: bytes of /dev/shm.
+        memory: bytes of main memory.
+        clock: seconds since the epoch.
+        storage: address -> what went wrong, or "".
+    """
 
     versions: dict[str, str]
     gpus: list[str]
@@ -61,51 +72,61 @@ class NodeReport:
     shared_memory: int
     memory: int
     clock: float
-    storage: dict[str, str]  # address -> what went wrong, or ""
+    storage: dict[str, str]
 
 
 def examine(storage: list[str]) -> list[NodeCheck]:
-    """Look at all nodes of the cluster of ``RAY_ADDRESS``, or at this machine.
+    """Check all nodes of the cluster of ``RAY_ADDRESS``, or this machine.
 
     Args:
-        storage: directories or addresses that every node must read and write.
+        storage: directories or URIs that every node must read and write.
+
+    Raises:
+        SchnRayError: no cluster answers at ``RAY_ADDRESS``.
     """
     with ray_session():
         nodes = [node for node in ray.nodes() if node["Alive"]]
         probes = {address: f"doctor-{uuid.uuid4().hex}" for address in storage}
-        findings, seen = [], {}
+        checks, reports = list[NodeCheck](), dict[str, NodeReport]()
         for node in nodes:
             name = node["NodeManagerAddress"]
-            asked = time.time()
+            sent = time.time()
             try:
-                seen[name] = _ask(node, probes)
+                reports[name] = _report(node, probes)
             except ray.exceptions.RayError as error:
-                said = str(error).splitlines()[0]
-                findings.append(NodeCheck(name, "node", "error", f"does not answer: {said}"))
+                reason = str(error).splitlines()[0]
+                checks.append(NodeCheck(name, "node", "error", f"does not answer: {reason}"))
                 continue
-            clock = NodeCheck(name, "clock", *_clock(seen[name].clock, asked, time.time()))
-            findings += [*_of_node(name, seen[name]), clock]
-        return [*findings, *_versions(seen), *_dashboard(nodes)]
+            clock = NodeCheck(name, "clock", *_clock(reports[name].clock, sent, time.time()))
+            checks += [*_of_node(name, reports[name]), clock]
+        return [*checks, *_versions(reports), *_dashboard(nodes)]
 
 
-def doctor_text(findings: Iterable[NodeCheck]) -> str:
-    """Return the findings as a table to read, the worst first."""
+def doctor_text(checks: Iterable[NodeCheck]) -> str:
+    """Return checks as a table to read, errors first.
+
+    Args:
+        checks: of any nodes, in any order.
+
+    >>> print(doctor_text([NodeCheck("10.0.0.1", "clock", "ok", "in step")]))
+    ok      10.0.0.1  clock  in step
+    """
     order = {"error": 0, "warning": 1, "ok": 2}
-    rows = sorted(findings, key=lambda f: (order[f.level], f.node))
+    rows = sorted(checks, key=lambda f: (order[f.level], f.node))
     node, what = (max((len(getattr(f, k)) for f in rows), default=0) for k in ("node", "what"))
-    return "\n".join(f"{f.level:8}{f.node:{node}}  {f.what:{what}}  {f.said}" for f in rows)
+    return "\n".join(f"{f.level:8}{f.node:{node}}  {f.what:{what}}  {f.message}" for f in rows)
 
 
-def _ask(node: dict[str, Any], probes: dict[str, str]) -> NodeReport:
-    here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    look = ray.remote(num_cpus=0, scheduling_strategy=here, max_retries=0)(_look)
-    return ray.get(look.remote(probes), timeout=_ANSWERS_WITHIN_S)
+def _report(node: dict[str, Any], probes: dict[str, str]) -> NodeReport:
+    on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    look = ray.remote(num_cpus=0, scheduling_strategy=on_node, max_retries=0)(_look)
+    return ray.get(look.remote(probes), timeout=_ANSWER_TIMEOUT_S)
 
 
 def _look(probes: dict[str, str]) -> NodeReport:
-    """Run on the node that is looked at."""
+    """Report of the node that this runs on."""
     return NodeReport(
-        versions={"python": platform.python_version()} | {n: _version(n) for n in _COMPARED},
+        versions={"python": platform.python_version()} | {n: _version(n) for n in _PACKAGES},
         gpus=_gpus(),
         free_disk=shutil.disk_usage("/tmp").free,
         shared_memory=_size_of("/dev/shm"),
@@ -133,7 +154,7 @@ def _size_of(folder: str) -> int:
 
 
 def _probe(address: str, name: str) -> str:
-    """Write, read and remove a small file; return what went wrong."""
+    """Write, read and remove a small file; return what went wrong, or ""."""
     import fsspec
 
     try:
@@ -144,57 +165,62 @@ def _probe(address: str, name: str) -> str:
         with system.open(path, "rb") as file:
             same = file.read() == name.encode()
         system.rm(path)
-        return "" if same else "what was written is not what is read"
-    except Exception as error:  # file systems raise nearly anything, and each is a finding
+        return "" if same else "the file that was read differs from the one that was written"
+    except Exception as error:  # file systems raise errors of many classes; all are reported
         return f"{type(error).__name__}: {error}"
 
 
-def _of_node(name: str, seen: NodeReport) -> list[NodeCheck]:
-    findings = [
-        NodeCheck(name, "GPUs", "ok", ", ".join(seen.gpus) or "none"),
-        _enough(name, "free disk in /tmp", seen.free_disk, _LITTLE_DISK, "Ray spills there"),
+def _of_node(name: str, report: NodeReport) -> list[NodeCheck]:
+    checks = [
+        NodeCheck(name, "GPUs", "ok", ", ".join(report.gpus) or "none"),
+        _enough(name, "free disk in /tmp", report.free_disk, _MIN_DISK, "Ray spills objects to it"),
         _enough(
             name,
             "/dev/shm",
-            seen.shared_memory,
-            int(_LITTLE_MEMORY_SHARE * seen.memory),
+            report.shared_memory,
+            int(_MIN_MEMORY_SHARE * report.memory),
             "Ray's object store falls back to a disk: start the container with --shm-size",
         ),
     ]
-    for address, wrong in seen.storage.items():
+    for address, wrong in report.storage.items():
         level: Level = "error" if wrong else "ok"
-        findings.append(NodeCheck(name, address, level, wrong or "written, read, removed"))
-    return findings
+        checks.append(NodeCheck(name, address, level, wrong or "written, read, removed"))
+    return checks
 
 
-def _enough(name: str, what: str, have: int, want: int, why: str) -> NodeCheck:
-    there = f"{have / _GIB:.1f} GiB"
-    if have >= want:
-        return NodeCheck(name, what, "ok", there)
-    return NodeCheck(name, what, "warning", f"{there}, wanted {want / _GIB:.1f}: {why}")
+def _enough(name: str, what: str, size: int, minimum: int, why: str) -> NodeCheck:
+    text = f"{size / _GIB:.1f} GiB"
+    if size >= minimum:
+        return NodeCheck(name, what, "ok", text)
+    message = f"{text}, expected at least {minimum / _GIB:.1f}: {why}"
+    return NodeCheck(name, what, "warning", message)
 
 
-def _clock(theirs: float, asked: float, answered: float) -> tuple[Level, str]:
-    apart = max(asked - theirs, theirs - answered, 0.0)
-    if apart <= _CLOCKS_APART_S:
-        return "ok", "as here"
-    return "warning", f"{apart:.0f} s apart from here: times of files are compared by --update"
+def _clock(clock: float, sent: float, answered: float) -> tuple[Level, str]:
+    offset = max(sent - clock, clock - answered, 0.0)
+    if offset <= _MAX_CLOCK_OFFSET_S:
+        return "ok", "in step with this machine's"
+    return (
+        "warning",
+        f"{offset:.0f} s off this machine's: --update compares times of files; set the clock",
+    )
 
 
-def _versions(seen: dict[str, NodeReport]) -> list[NodeCheck]:
-    findings = []
-    for package in next(iter(seen.values())).versions if seen else ():
-        found = {name: node.versions[package] for name, node in seen.items()}
-        if len(set(found.values())) == 1:
-            findings.append(NodeCheck("cluster", package, "ok", next(iter(found.values()))))
+def _versions(reports: dict[str, NodeReport]) -> list[NodeCheck]:
+    checks = []
+    for package in next(iter(reports.values())).versions if reports else ():
+        installed = {name: report.versions[package] for name, report in reports.items()}
+        if len(set(installed.values())) == 1:
+            checks.append(NodeCheck("cluster", package, "ok", next(iter(installed.values()))))
         else:
-            said = ", ".join(f"{v} on {name}" for name, v in found.items())
-            findings.append(NodeCheck("cluster", package, "error", f"{said}: install one"))
-    return findings
+            text = ", ".join(f"{v} on {name}" for name, v in installed.items())
+            message = f"{text}: install the same version on all nodes"
+            checks.append(NodeCheck("cluster", package, "error", message))
+    return checks
 
 
 def _dashboard(nodes: list[dict[str, Any]]) -> list[NodeCheck]:
-    """Ask each node's outward address for its jobs, as a stranger would, without a token."""
+    """Ask each node's outward address for its jobs without a token, as a stranger would."""
     hosts = {n["NodeManagerAddress"] for n in nodes if not _is_loopback(n["NodeManagerAddress"])}
     return [NodeCheck(host, "dashboard", *_strangers_answer(host)) for host in sorted(hosts)]
 
@@ -208,8 +234,8 @@ def _strangers_answer(host: str, port: int = _DASHBOARD_PORT) -> tuple[Level, st
         with urllib.request.urlopen(f"http://{host}:{port}/api/jobs/", timeout=5):
             return (
                 "error",
-                "answers without a token: whoever reaches it runs code here. Start Ray with "
-                "RAY_AUTH_MODE=token, and the dashboard on 127.0.0.1",
+                "answers without a token: everyone who reaches it can run code on the cluster. "
+                "Start Ray with RAY_AUTH_MODE=token, and the dashboard on 127.0.0.1",
             )
     except urllib.error.HTTPError as error:
         return ("ok", f"asks for a token ({error.code})")

@@ -23,7 +23,7 @@ Piece = TypeVar("Piece", bound=Numbered)
 
 
 class _OnShard:
-    """An actor: it lives as long as the job, so what the function caches is loaded once."""
+    """The callable of an actor. An actor lives as long as the job, so caches are filled once."""
 
     def __init__(self, function: Callable[[Any], Any], probe: Path | None) -> None:
         self._function, self._probe = function, probe
@@ -33,7 +33,7 @@ class _OnShard:
             if self._probe is not None:
                 require_seen(self._probe)
             result = self._function(pickle.loads(row["shard"]))
-        except (SchnRayError, OSError) as error:  # for the user to read, without Ray's traceback
+        except (SchnRayError, OSError) as error:  # raised in the driver, without Ray's traceback
             result = _Failed(error)
         return {"number": row["number"], "result": pickle.dumps(result)}
 
@@ -44,15 +44,19 @@ class _Failed:
 
 
 class RayShards:
-    """Maps a function over shards and shows how many of their rows are done.
+    """Map a function over shards on Ray, and show how many of their rows are done.
 
     Args:
-        what: the work's name on the live line.
-        workers: actors, a CPU each: a number, or the fewest and the most that the pool may have;
-            by default as many as the cluster has CPUs; of one that grows, from one on.
-        gpus: whether actors share the cluster's GPUs, if it has any.
-        writes: the directory or URI that the function writes to; one that a node does not see is
-            refused.
+        what: the name of the work on the progress line.
+        workers: actors, with a CPU each: their number, or the smallest and the largest size of the
+            pool. Default: as many as the cluster has CPUs; on a cluster that grows, one or more.
+        gpus: whether the actors share the cluster's GPUs, if it has any.
+        writes: the directory or URI that the function writes to. A directory that a node does not
+            see is refused.
+
+    Example::
+
+        encode(source, "run", "codes", EncodeConfig(), RayShards("encoding", workers=(1, 4)))
     """
 
     def __init__(
@@ -68,12 +72,16 @@ class RayShards:
     def __call__(
         self, function: Callable[[Piece], Receipt], shards: list[Piece]
     ) -> Iterable[Receipt]:
-        """Yield a result a shard, in any order; a shard whose actor dies is done again.
+        """Yield the result of each shard, in any order; a shard whose actor dies is done again.
+
+        Args:
+            function: called with a shard, in an actor; its result is pickled.
+            shards: with different numbers.
 
         Raises:
-            SchnRayError: more workers than the cluster has CPUs, a node that does not see what is
-                written, or raised by the function.
-            OSError: raised by the function.
+            SchnRayError: there are more workers than CPUs, a node does not see the directory that
+                is written to, or the function raised it.
+            OSError: the function raised it.
         """
         if not shards:
             return
@@ -81,8 +89,8 @@ class RayShards:
         with ray_session():
             if self._workers is not None:
                 WorkerRequest(*self._workers, gpus=0).require()
-            seen = nullcontext() if self._writes is None else shared(self._writes)
-            with seen as probe, Progress(self._what, total=sum(rows.values())) as progress:
+            probing = nullcontext() if self._writes is None else shared(self._writes)
+            with probing as probe, Progress(self._what, total=sum(rows.values())) as progress:
                 for number, result in self._results(function, shards, probe):
                     if isinstance(result, _Failed):
                         raise result.error
@@ -92,8 +100,8 @@ class RayShards:
     def _results(
         self, function: Callable[[Piece], Receipt], shards: list[Piece], probe: Path | None
     ) -> Iterator[tuple[int, Receipt]]:
-        fewest, most = (min(n, len(shards)) for n in self._workers or _as_many_as_there_are())
-        # a block a shard: a shard is the unit that is retried, and that is shown as progress
+        fewest, most = (min(n, len(shards)) for n in self._workers or _default_workers())
+        # one block per shard: the unit of retries and of progress
         tasks = ray.data.from_items(
             [{"number": shard.number, "shard": pickle.dumps(shard)} for shard in shards],
             override_num_blocks=len(shards),
@@ -109,6 +117,6 @@ class RayShards:
             yield row["number"], pickle.loads(row["result"])
 
 
-def _as_many_as_there_are() -> tuple[int, int]:
-    # a pool that grows asks for nodes while it works, one of a fixed size would wait for them all
+def _default_workers() -> tuple[int, int]:
+    # a growing pool asks for nodes while it works; one of fixed size would wait for all of them
     return 1 if grows() else cluster_cpus(), cluster_cpus()

@@ -14,32 +14,42 @@ from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.server.app import application
 from schn_ray.retrieval.server.service import open_service
 
-_LOOK_AGAIN_S = 0.5
+_SLEEP_S = 0.5
 
 
-def serve(index: Path | str, model: Path | str, config: ServeConfig) -> None:
-    """Serve until the process is interrupted.
+def serve_on_ray(index: Path | str, model: Path | str, config: ServeConfig) -> None:
+    """Serve the search page until the process is interrupted.
+
+    Args:
+        index: an index directory, or its URI.
+        model: a run or model directory, or its URI.
+        config: host, port and number of replicas.
 
     Raises:
         SchnRayError: index and model do not belong together, or the port is taken.
     """
     index, model = as_location(index), as_location(model)
-    open_service(index, model, config)  # what is wrong with them is said here, not by a replica
+    open_service(index, model, config)  # an error is raised in this process, not by a replica
     with ray_session():
         start(index, model, config)
         print(f"schn-ray: search page at http://{_shown(config.host)}:{config.port}", flush=True)
         try:
             while True:
-                time.sleep(_LOOK_AGAIN_S)
+                time.sleep(_SLEEP_S)
         finally:
             ray_serve.shutdown()
 
 
 def start(index: Path | str, model: Path | str, config: ServeConfig) -> None:
-    """Start the service in the Ray session that there is, and return when it answers.
+    """Start the service in the running Ray session, and return when it answers.
+
+    Args:
+        index: an index directory, or its URI.
+        model: a run or model directory, or its URI.
+        config: host, port and number of replicas.
 
     Raises:
-        SchnRayError: it cannot be started.
+        SchnRayError: the service cannot be started; often the port is taken.
     """
 
     def build() -> object:

@@ -1,4 +1,4 @@
-"""Start Ray for the length of a verb, quietly, and refuse what the cluster can't give."""
+"""Start Ray for the length of a verb, and refuse requests that the cluster cannot meet."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from schn_ray.cluster import VERBOSE
 from schn_ray.cluster.capacity import GROWS_TO, capacity, present
 from schn_ray.core.errors import SchnRayError
 
-_STARTS = 3  # of a Ray on this machine
-_ANSWER_S = 10.0
+_STARTS = 3  # attempts to start Ray on this machine
+_CONNECT_TIMEOUT_S = 10.0
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^/]+):(?P<port>[0-9]{1,5})")
 _TOO_SLOW = "timed out during startup"
 
@@ -27,16 +27,19 @@ _TOO_SLOW = "timed out during startup"
 def ray_session() -> Iterator[None]:
     """Join the cluster of ``RAY_ADDRESS``, or start one on this machine and end it after the block.
 
-    A session that the caller started already is used as it is, and left running.
+    A session that the caller has started is used as it is, and left running.
+
+    Raises:
+        SchnRayError: no cluster answers at ``RAY_ADDRESS``, or Ray did not start on this machine.
     """
     if ray.is_initialized():
         yield
         return
     verbose = VERBOSE in os.environ
-    with nullcontext() if verbose else _standard_error_closed():
+    with nullcontext() if verbose else _standard_error_muted():
         _start(verbose)
     try:
-        _set_volume(verbose)
+        _set_verbosity(verbose)
         yield
     finally:
         ray.shutdown()
@@ -56,31 +59,32 @@ def _start(verbose: bool) -> None:
             return
         except ConnectionError as error:
             raise _no_answer(address) from error
-        except Exception as error:  # Ray has no class for it
+        except Exception as error:  # Ray raises a bare Exception for a slow start
             if _TOO_SLOW not in str(error):
                 raise
             ray.shutdown()
     raise SchnRayError(
-        f"Ray did not start here within the 30 s that it allows itself, {_STARTS} times: this "
-        "machine has too much else to do. Run the same command again when it has less"
+        f"Ray did not start on this machine within its limit of 30 s, {_STARTS} times: the "
+        "machine has too much else to do. Run the same command again when it is less busy"
     )
 
 
 def _require_answer(address: str) -> None:
-    """Find out in seconds what Ray would be silent about for seven minutes."""
-    found = _HOST_AND_PORT.fullmatch(address)
-    if found is None:
+    """Fail in seconds if nothing listens at an address; Ray would try for seven minutes."""
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is None:
         return
-    place = found["host"].strip("[]"), int(found["port"])
+    host_and_port = match["host"].strip("[]"), int(match["port"])
     try:
-        socket.create_connection(place, _ANSWER_S).close()
+        socket.create_connection(host_and_port, _CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise _no_answer(address) from error
 
 
 def _no_answer(address: str) -> SchnRayError:
     return SchnRayError(
-        f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to work on this machine alone"
+        f"no Ray cluster answers at RAY_ADDRESS={address}: correct it, or unset it to work on this "
+        "machine alone"
     )
 
 
@@ -91,13 +95,13 @@ def end() -> None:
 
 @dataclass(frozen=True)
 class WorkerRequest:
-    """What a job asks of the cluster.
+    """The workers that a job requests of the cluster.
 
     Attributes:
-        least: workers without which it does not begin.
-        most: workers that it takes if the cluster has them.
-        cpus: of each worker.
-        gpus: of each worker; None: one, if the cluster has as many as ``least``.
+        least: the job does not begin with fewer workers.
+        most: the job takes up to so many workers if the cluster has them.
+        cpus: CPUs of each worker.
+        gpus: GPUs of each worker; None: one if the cluster has at least ``least``, else none.
     """
 
     least: int = 1
@@ -106,59 +110,62 @@ class WorkerRequest:
     gpus: int | None = None
 
     def resources(self) -> dict[str, int]:
-        """Return what Ray is to give each worker."""
+        """Return the resources of each worker, by Ray's names."""
         gpus = self.gpus
         if gpus is None:
             gpus = int(capacity("GPU") >= self.least)
         return {"CPU": self.cpus} | ({"GPU": gpus} if gpus else {})
 
     def require(self) -> None:
-        """Refuse at once what Ray would wait for in silence, for ever; say so if it must wait.
+        """Refuse at once more than the cluster has: Ray would wait for it for ever, in silence.
+
+        Workers that must wait until others have ended, or nodes have come, are announced on
+        standard error.
 
         Raises:
-            SchnRayError: with what was asked for, what there is and what is in use.
+            SchnRayError: the cluster is too small; the message has its size and what is in use.
         """
         for resource, each in self.resources().items():
             total, most = int(present(resource)), int(capacity(resource))
             used = total - int(ray.available_resources().get(resource, 0))
-            asked = f"{self.least} workers want {each} {resource} each"
-            there = f"{asked}, the cluster has {total}, {used} in use"
+            request = f"{self.least} workers want {each} {resource} each"
+            state = f"{request}, the cluster has {total}, {used} in use"
             if most > total:
-                there += f", and grows to {most}"
+                state += f", and grows to {most}"
             if self.least * each > most:
                 raise SchnRayError(
-                    f"{there}: use fewer workers, or add nodes (to a cluster that grows by itself, "
-                    f"{GROWS_TO} says how far; see docs/cluster.md)"
+                    f"{state}: use fewer workers, or add nodes (if the cluster grows by itself, "
+                    f"set {GROWS_TO} to its largest size; see docs/cluster.md)"
                 )
             if self.least * each > total - used:
-                print(f"schn-ray: {there}; waiting for them", file=sys.stderr)
+                print(f"schn-ray: {state}; waiting for them", file=sys.stderr)
 
 
 def cluster_cpus() -> int:
-    """Return how many CPUs the cluster has, or grows to."""
+    """Return how many CPUs the cluster has, or can grow to; at least 1."""
     return max(1, int(capacity("CPU")))
 
 
 def cluster_gpus() -> float:
-    """Return how many GPUs the cluster has, or grows to."""
+    """Return how many GPUs the cluster has, or can grow to."""
     return capacity("GPU")
 
 
 @contextmanager
-def _standard_error_closed() -> Iterator[None]:
-    # Ray's core greets on the file descriptor, past Python; what goes wrong comes as an exception
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _standard_error_muted() -> Iterator[None]:
+    # Ray's core writes greetings to the file descriptor, not to sys.stderr; errors are exceptions
+    original = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(original, 2)
+        os.close(original)
+        os.close(null)
 
 
-def _set_volume(verbose: bool) -> None:
+def _set_verbosity(verbose: bool) -> None:
     from ray.data import DataContext
 
     context = DataContext.get_current()

@@ -1,4 +1,4 @@
-"""Whether all nodes see a directory: better asked before the work than found out at its end."""
+"""Check before the work, not at its end, that all nodes see the output directory."""
 
 from __future__ import annotations
 
@@ -12,33 +12,43 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from schn_ray.core.directories import SEEN
+from schn_ray.core.directories import PROBE_PREFIX
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location, is_uri
 
-_ANSWERS_WITHIN_S = 120.0
+_ANSWER_TIMEOUT_S = 120.0
 
 
-def require_shared(place: Path | str) -> None:
-    """Have every node that works look for a file in a directory, there or just above.
+def require_shared(out: Path | str) -> None:
+    """Check that every node with CPUs sees a directory, by a probe file in it.
 
-    At a URI there is nothing to ask.
+    The probe lies in the nearest existing parent if the directory does not exist yet. A URI is not
+    checked.
+
+    Args:
+        out: the directory or URI that a job will write to.
 
     Raises:
-        SchnRayError: a node does not see it; its address is named.
+        SchnRayError: a node does not see the probe; the message has its address.
     """
-    with shared(place):
+    with shared(out):
         pass
 
 
 @contextmanager
-def shared(place: Path | str) -> Iterator[Path | None]:
-    """As ``require_shared``; the file stays for the block, for nodes that come later.
+def shared(out: Path | str) -> Iterator[Path | None]:
+    """As ``require_shared``, and leave the probe until the end of the block, for later nodes.
+
+    Args:
+        out: the directory or URI that a job will write to.
 
     Yields:
-        The file, for ``require_seen``; None at a URI.
+        The probe's path, for ``require_seen``; None for a URI.
+
+    Raises:
+        SchnRayError: a node does not see the probe; the message has its address.
     """
-    location = as_location(place)
+    location = as_location(out)
     if is_uri(location):
         yield None
         return
@@ -52,55 +62,58 @@ def shared(place: Path | str) -> Iterator[Path | None]:
 
 
 def require_seen(probe: Path) -> None:
-    """Look for the file of ``shared`` from the node that this runs on.
+    """Check that the node which runs this sees a probe file.
+
+    Args:
+        probe: the path that ``shared`` yielded.
 
     Raises:
-        SchnRayError: it is not there.
+        SchnRayError: the file does not exist on this node.
     """
     if not probe.exists():
         raise _not_shared(probe, [ray.util.get_node_ip_address()])
 
 
 def _probe(directory: Path) -> Path:
-    name = SEEN if directory.is_dir() else f".{directory.name}{SEEN}"
-    there = next(path for path in (directory, *directory.parents) if path.is_dir())
-    for left in there.iterdir():
-        if left.name.startswith(name):
-            left.unlink(missing_ok=True)  # of a process that was killed
-    return there.resolve() / f"{name}{uuid.uuid4().hex}"
+    name = PROBE_PREFIX if directory.is_dir() else f".{directory.name}{PROBE_PREFIX}"
+    parent = next(path for path in (directory, *directory.parents) if path.is_dir())
+    for path in parent.iterdir():
+        if path.name.startswith(name):
+            path.unlink(missing_ok=True)  # left by a process that was killed
+    return parent.resolve() / f"{name}{uuid.uuid4().hex}"
 
 
 def _ask_all(probe: Path) -> None:
-    here = ray.get_runtime_context().get_node_id()
-    others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != here and _works(n)]
+    this_node = ray.get_runtime_context().get_node_id()
+    others = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] != this_node and _has_cpus(n)]
     answers = [_ask(node["NodeID"], probe) for node in others]
     try:
-        seen = ray.get(answers, timeout=_ANSWERS_WITHIN_S)
+        seen = ray.get(answers, timeout=_ANSWER_TIMEOUT_S)
     except ray.exceptions.RayError as error:
-        said = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise SchnRayError(
-            f"a node did not answer whether it sees {probe.parent} ({said}): run the same command "
-            "again, or ask schn-ray doctor"
+            f"a node did not answer whether it sees {probe.parent} ({reason}): run the same "
+            "command again, or run schn-ray doctor"
         ) from error
     blind = [n["NodeManagerAddress"] for n, sees in zip(others, seen, strict=True) if not sees]
     if blind:
         raise _not_shared(probe, blind)
 
 
-def _works(node: dict[str, Any]) -> bool:
+def _has_cpus(node: dict[str, Any]) -> bool:
     return bool(node["Resources"].get("CPU"))
 
 
 def _ask(node: str, probe: Path) -> ray.ObjectRef:
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    # not a function of ours: a node without this package answers too
-    look = ray.remote(num_cpus=0, scheduling_strategy=there)(os.path.exists)
+    on_node = NodeAffinitySchedulingStrategy(node, soft=False)
+    # a function of the standard library: a node without this package can answer, too
+    look = ray.remote(num_cpus=0, scheduling_strategy=on_node)(os.path.exists)
     return look.remote(str(probe))
 
 
 def _not_shared(probe: Path, blind: list[str]) -> SchnRayError:
     return SchnRayError(
         f"{probe.parent} is not the same directory on all nodes: {', '.join(blind)} did not see "
-        "what was written there. Write to a directory that all nodes share, or to an s3:// or "
-        "gs:// address"
+        "a file that was written to it. Write to a directory that all nodes share, or to an "
+        "s3:// or gs:// address"
     )

@@ -1,4 +1,4 @@
-"""Verbs as jobs of a Ray cluster: sent, followed, left alone, picked up again, stopped."""
+"""Run verbs as jobs of a Ray cluster: submit, follow and stop them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from schn_ray.cluster import VERBOSE
 from schn_ray.core.errors import SchnRayError
 
 DASHBOARD = "http://127.0.0.1:8265"
-_WINS = "RAY_API_SERVER_ADDRESS"
+_RAYS_ADDRESS = "RAY_API_SERVER_ADDRESS"
 _LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _POLL_S = 0.5
-_READY_WITHIN_S = 60.0
-_SIGNALLED = 128  # what a shell adds to the signal that ended a command
+_AGENT_TIMEOUT_S = 60.0
+_SIGNALLED = 128  # a shell's exit code is this plus the signal that ended the command
 _TOKEN_HELP = (
     "set RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, or its file as "
     "RAY_AUTH_TOKEN_PATH"
@@ -35,17 +35,17 @@ _TOKEN_HELP = (
 
 
 class SubmittedJob(NamedTuple):
-    """A job's id, and whether the command ran already."""
+    """A job's id, and whether the command was running already."""
 
     job: str
     already: bool
 
 
 class JobEnd(NamedTuple):
-    """A job's exit code, and what the cluster says of a job that did not end well."""
+    """A job's exit code, and the cluster's message about a job that failed, else ""."""
 
     code: int
-    said: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -61,26 +61,29 @@ class Jobs:
     directory: str | None = None
 
     def send(self, command: Sequence[str]) -> SubmittedJob:
-        """Send a verb with its arguments, or find the job in which it runs already.
+        """Submit a verb with its arguments, or return the job in which it is running already.
+
+        Args:
+            command: the verb and its arguments, as after ``schn-ray``.
 
         Raises:
-            SchnRayError: the cluster doesn't answer, wants a token, or doesn't take the job.
+            SchnRayError: the cluster does not answer, requires a token, or refuses the job.
         """
-        client, deadline = self._client(), time.monotonic() + _READY_WITHIN_S
+        client, deadline = self._client(), time.monotonic() + _AGENT_TIMEOUT_S
         while True:
-            with self._asked():
+            with self._errors_explained():
                 running, number = self._known(client, command)
             if running is not None:
                 return SubmittedJob(running, True)
             try:
-                with self._asked():
+                with self._errors_explained():
                     job = client.submit_job(
                         entrypoint=self._entrypoint(command),
                         submission_id=f"{self.name(command)}-{number}",
                         runtime_env=_runtime_env(),
                     )
                 return SubmittedJob(str(job), False)
-            except _ComeLater as error:
+            except _NotReady as error:
                 if time.monotonic() > deadline:
                     raise SchnRayError(str(error)) from error
                 time.sleep(_POLL_S)
@@ -88,33 +91,43 @@ class Jobs:
     def follow(self, job: str, show: Callable[[str], None]) -> JobEnd:
         """Show a job's output from its beginning until it ends.
 
+        Args:
+            job: its id.
+            show: called with each piece of the output.
+
         Raises:
-            SchnRayError: the cluster doesn't answer any more; the job goes on.
+            SchnRayError: the cluster no longer answers; the job goes on.
         """
         client = self._client()
-        with self._asked():
+        with self._errors_explained():
             asyncio.run(_tail(client, job, show))
             info = _ended(client, job)
         return _as_ended(str(info.status.value), info.driver_exit_code, info.message or "")
 
     def stop(self, command: Sequence[str]) -> str:
-        """End a command's job as a kill would, and return its id; sent again, it goes on.
+        """Kill a command's job and return its id; submitted again, the command continues its work.
+
+        Args:
+            command: as it was sent.
 
         Raises:
-            SchnRayError: the cluster doesn't answer, or the command doesn't run there.
+            SchnRayError: the cluster does not answer, or the command is not running on it.
         """
         client = self._client()
-        with self._asked():
+        with self._errors_explained():
             running, _ = self._known(client, command)
         if running is None:
             raise SchnRayError(f"'{shlex.join(command)}' does not run at {self.address}")
-        with self._asked():
+        with self._errors_explained():
             client.stop_job(running)
             _ended(client, running)
         return running
 
     def name(self, command: Sequence[str]) -> str:
-        """Return how the ids of a command's jobs begin: its verb and a hash of it all.
+        """Return the prefix of the ids of a command's jobs: its verb and a hash of the whole.
+
+        Args:
+            command: the verb and its arguments.
 
         >>> Jobs(DASHBOARD).name(["train", "/store", "--out", "/run"])
         'schn-ray-train-788a5d57c4'
@@ -123,12 +136,12 @@ class Jobs:
         return f"schn-ray-{command[0]}-{hashlib.sha256(repr(words).encode()).hexdigest()[:10]}"
 
     def _known(self, client: JobSubmissionClient, command: Sequence[str]) -> tuple[str | None, int]:
-        """Return the job in which a command runs, if any, and the number that the next one has."""
+        """Return the job in which a command is running, if any, and the next job's number."""
         ours, running = re.compile(f"{self.name(command)}-([0-9]+)"), None
         number = 0
         for job in client.list_jobs():
-            if found := ours.fullmatch(job.submission_id or ""):
-                number = max(number, int(found[1]))
+            if match := ours.fullmatch(job.submission_id or ""):
+                number = max(number, int(match[1]))
                 running = running if job.status.is_terminal() else job.submission_id
         return running, number + 1
 
@@ -136,65 +149,65 @@ class Jobs:
         if VERBOSE not in os.environ:
             for name in _LOGGERS:
                 logging.getLogger(name).setLevel(logging.ERROR)
-        with self._asked(), _stronger_than_ray_s_variables(self.address):
+        with self._errors_explained(), _ray_s_variable_overridden(self.address):
             return JobSubmissionClient(self.address)
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
+    def _errors_explained(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # each way to fail on a network has a class of its own
-            raise _in_our_words(self.address, error) from error
+        except Exception as error:  # network errors have many classes
+            raise _explained(self.address, error) from error
 
     def _entrypoint(self, command: Sequence[str]) -> str:
-        verb = f"python -P -m schn_ray {shlex.join(command)}"  # -P: not a copy that lies there
+        verb = f"python -P -m schn_ray {shlex.join(command)}"  # -P: ignores a copy in the directory
         return verb if self.directory is None else f"cd {shlex.quote(self.directory)} && {verb}"
 
 
 @contextmanager
-def _stronger_than_ray_s_variables(address: str) -> Iterator[None]:
-    """Let Ray go where it is told: its variables win over the address that it is given."""
-    before = os.environ.get(_WINS)
-    os.environ[_WINS] = address
+def _ray_s_variable_overridden(address: str) -> Iterator[None]:
+    """Set Ray's own variable to an address; Ray prefers it to the address that is passed."""
+    before = os.environ.get(_RAYS_ADDRESS)
+    os.environ[_RAYS_ADDRESS] = address
     try:
         yield
     finally:
-        del os.environ[_WINS]
+        del os.environ[_RAYS_ADDRESS]
         if before is not None:
-            os.environ[_WINS] = before
+            os.environ[_RAYS_ADDRESS] = before
 
 
-class _ComeLater(SchnRayError):
-    """The cluster may take the job in a moment."""
+class _NotReady(SchnRayError):
+    """The cluster may accept the job in a moment."""
 
 
-def _in_our_words(address: str, error: Exception) -> SchnRayError:
-    said = str(error)
+def _explained(address: str, error: Exception) -> SchnRayError:
+    text = str(error)
     if isinstance(error, ray.exceptions.AuthenticationError):
-        wrong = "does not take this token" if "invalid" in said.lower() else "wants a token"
+        wrong = "does not take this token" if "invalid" in text.lower() else "wants a token"
         return SchnRayError(f"the cluster at {address} {wrong}: {_TOKEN_HELP}")
-    if "No available agent" in said:
-        return _ComeLater(
+    if "No available agent" in text:
+        return _NotReady(
             f"the cluster at {address} has no agent that starts jobs; dashboard_agent.log on its "
-            "head says why. Often another Ray of that machine has the agent's port 52365: start "
-            "the head with another --dashboard-agent-listen-port"
+            "head has the reason. Often another Ray on that machine uses the agent's port 52365: "
+            "start the head with another --dashboard-agent-listen-port"
         )
-    if "already exists" in said:
-        return _ComeLater(f"the cluster at {address} has a job of this name: send it again")
-    if isinstance(error, ConnectionError) and "Failed to connect" in said:
+    if "already exists" in text:
+        return _NotReady(f"the cluster at {address} has a job of this name: submit it again")
+    if isinstance(error, ConnectionError) and "Failed to connect" in text:
         return SchnRayError(
             f"no cluster answers at {address}. Give --address http://HEAD:8265; from outside, "
             "reach it through ray dashboard or kubectl port-forward"
         )
-    first = said.splitlines()[0] if said else type(error).__name__
+    first = text.splitlines()[0] if text else type(error).__name__
     return SchnRayError(
-        f"the cluster at {address} did not answer as expected: {first}. A job that it took goes "
-        "on; the same command follows it again"
+        f"the cluster at {address} did not answer as expected: {first}. A job that it has "
+        "accepted goes on; the same command follows it again"
     )
 
 
 def _runtime_env() -> dict[str, Any]:
-    # our own code is what the user has here; what it needs must be installed on the cluster
+    # sends the user's copy of this package; its dependencies must be installed on the cluster
     settings = {VERBOSE: "1"} if VERBOSE in os.environ else {}
     return {"py_modules": [str(Path(schn_ray.__file__).parent)], "env_vars": settings}
 
@@ -211,14 +224,14 @@ def _ended(client: JobSubmissionClient, job: str) -> Any:
 
 
 def _as_ended(status: str, code: int | None, message: str) -> JobEnd:
-    """Return a job's end as a shell would.
+    """Return a job's end with the exit code that a shell would give.
 
     >>> _as_ended("SUCCEEDED", 0, "Job finished successfully."), _as_ended("FAILED", -9, "Killed")
-    (JobEnd(code=0, said=''), Ended(code=137, said='failed: Killed'))
+    (JobEnd(code=0, message=''), JobEnd(code=137, message='failed: Killed'))
     """
     if status == "SUCCEEDED":
         return JobEnd(0, "")
-    # of a verb that ran, the message repeats the output; else it is all there is
-    said = message if code is None else message.partition(", last available logs")[0]
+    # of a verb that ran, Ray's message repeats the output, which was shown
+    reason = message if code is None else message.partition(", last available logs")[0]
     shown = code if code and code > 0 else _SIGNALLED - code if code else 1
-    return JobEnd(shown, f"{status.lower()}: {said}")
+    return JobEnd(shown, f"{status.lower()}: {reason}")

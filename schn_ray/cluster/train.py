@@ -1,4 +1,4 @@
-"""Train on Ray Train: the same run as ``training.train_here``, shared by workers."""
+"""Train on Ray Train: the same run as ``training.run.train_locally``, shared by workers."""
 
 from __future__ import annotations
 
@@ -32,96 +32,104 @@ from schn_ray.training.tensorboard import require_tensorboard
 from schn_ray.tuning.trial import Stopped
 
 ONE_WORKER = WorkerRequest()
-_LOOK_FOR_NODES_S = 30.0
-_SHOW_EVERY_S = 0.3
-_ASK_EVERY_S = 5.0  # an object store
-_STOPPED = "stopped"  # what a worker returns in place of a failure
+_RESIZE_INTERVAL_S = 30.0
+_LOCAL_POLL_S = 0.3
+_REMOTE_POLL_S = 5.0  # of an object store
+_STOPPED = "stopped"  # a worker returns it in place of an error message
 
 
 def train_on_ray(
     config: TrainConfig,
     store_path: Path | str,
     out: Path | str,
-    demand: WorkerRequest = ONE_WORKER,
+    request: WorkerRequest = ONE_WORKER,
     tensorboard: bool = False,
     stop: str | None = None,
 ) -> Manifest:
-    """Train with Ray Train; interrupted, the same call goes on from the last checkpoint.
+    """Train with Ray Train; after an interruption the same call goes on from the last checkpoint.
 
     Args:
-        config: what to compute.
-        store_path: what to learn from.
+        config: the run's settings.
+        store_path: the store with the training rows, or its URI.
         out: the run's directory, or its URI.
-        demand: how many workers share each batch. With bounds, a run that loses a node goes on
-            with fewer, and takes more when there are; their CPUs decode images.
+        request: how many workers share each batch; their CPUs decode images. With
+            ``least < most``, a run that loses a node goes on with fewer workers, and takes more
+            when nodes come.
         tensorboard: write ``RUN/tensorboard`` too.
-        stop: a file that, once it is there, ends the run after the iteration it is in.
+        stop: path or URI of a file; as soon as it exists, the run ends after its current iteration.
+
+    Returns:
+        The manifest of the finished run.
 
     Raises:
-        AlreadyDone: ``out`` was finished by the same request.
-        SchnRayError: ``out`` holds something else, the store can't be trained on, or the cluster
+        AlreadyDone: ``out`` holds the finished run of the same request.
+        SchnRayError: ``out`` holds something else, the store cannot be trained on, or the cluster
             has too few CPUs.
-        Stopped: by ``stop``.
+        Stopped: ``stop`` exists.
     """
     store = open_store(store_path, verify=True)
     with open_run(out, config, store) as (mirror, draft):
         run = mirror.location
-        # every mistake that one process can find is found before workers start
+        # fail before workers start if one process can find the mistake
         if tensorboard:
             require_tensorboard()
-        require_shareable(config, store, demand.most)
+        require_shareable(config, store, request.most)
         build_run(config, store, distributed.Workers(), torch.device("cpu"))
         settings = {
             "config": with_absolute_paths(config).model_dump(),
             "store": store.location,
             "out": run,
-            "threads": demand.cpus,
+            "threads": request.cpus,
             "tensorboard": tensorboard,
             "stop": stop,
         }
         with ray_session():
-            demand.require()
+            request.require()
             require_shared(run)
             mirror.send()
             with _shown(run, config.schedule.iterations):
-                _fit_while_it_gets_on(settings, demand)
+                _fit_while_progressing(settings, request)
         conclude_run(mirror, draft, store)
-    return read_manifest(mirror.here, "run")
+    return read_manifest(mirror.local, "run")
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Return a config that means the same in another working directory."""
+    """Return a config that has the same meaning in another working directory.
+
+    Args:
+        config: its ``network.weights`` may be a relative path.
+    """
     weights = config.network.weights
     if weights is None or not Path(weights).is_file():
         return config
     network = config.network.model_copy(update={"weights": str(Path(weights).resolve())})
-    return config.model_copy(update={"network": network})  # a worker's directory is another one
+    return config.model_copy(update={"network": network})  # workers have another working directory
 
 
-def _fit_while_it_gets_on(settings: dict[str, Any], demand: WorkerRequest) -> None:
-    """Go on after failures, however many, as long as iterations are finished between them."""
+def _fit_while_progressing(settings: dict[str, Any], request: WorkerRequest) -> None:
+    """Go on after any number of failures, as long as iterations are finished between them."""
     while True:
         before = len(read_metrics(settings["out"]))
         try:
-            return _fit(settings, demand)
+            return _fit(settings, request)
         except ray.train.WorkerGroupError as error:
             if len(read_metrics(settings["out"])) == before:
-                raise _users_error(error) or error from error
+                raise _our_error(error) or error from error
 
 
-def _fit(settings: dict[str, Any], demand: WorkerRequest) -> None:
-    resources = demand.resources()
-    # codes and counts are gathered on the CPU, features and gradients where the networks are
+def _fit(settings: dict[str, Any], request: WorkerRequest) -> None:
+    resources = request.resources()
+    # codes and counts are gathered on the CPU, features and gradients on the networks' device
     backend = "cpu:gloo,cuda:nccl" if "GPU" in resources else "gloo"
-    elastic = demand.least < demand.most
+    elastic = request.least < request.most
     trainer = TorchTrainer(
         _worker,
         train_loop_config=settings,
         scaling_config=ScalingConfig(
-            num_workers=(demand.least, demand.most) if elastic else demand.least,
+            num_workers=(request.least, request.most) if elastic else request.least,
             use_gpu="GPU" in resources,
             resources_per_worker=resources,
-            elastic_resize_monitor_interval_s=_LOOK_FOR_NODES_S,
+            elastic_resize_monitor_interval_s=_RESIZE_INTERVAL_S,
         ),
         torch_config=TorchConfig(backend=backend, timeout_s=1800),
         run_config=RunConfig(
@@ -132,7 +140,7 @@ def _fit(settings: dict[str, Any], demand: WorkerRequest) -> None:
     )
     try:
         failure = trainer.fit().return_value
-    except SystemExit as error:  # what Ray Train makes of Ctrl-C
+    except SystemExit as error:  # Ray Train turns Ctrl-C into it
         raise KeyboardInterrupt from error
     if failure == _STOPPED:
         raise Stopped
@@ -140,7 +148,7 @@ def _fit(settings: dict[str, Any], demand: WorkerRequest) -> None:
         raise SchnRayError(failure)
 
 
-def _users_error(error: ray.train.WorkerGroupError) -> SchnRayError | None:
+def _our_error(error: ray.train.WorkerGroupError) -> SchnRayError | None:
     failures = error.worker_failures.values()
     return next((f for f in map(_cause, failures) if isinstance(f, SchnRayError)), None)
 
@@ -150,7 +158,7 @@ def _cause(failure: BaseException) -> BaseException:
 
 
 def _worker(settings: dict[str, Any]) -> str | None:
-    """Train on one worker of the group; return why it is no use to try again, if so."""
+    """Train on one worker of the group; return an error after which trying again is useless."""
     config = TrainConfig.model_validate(settings["config"])
     store = open_store(settings["store"])
     threads = max(2, settings["threads"])
@@ -158,7 +166,7 @@ def _worker(settings: dict[str, Any]) -> str | None:
 
     def reported(measured: Iteration) -> None:
         ray.train.report(asdict(measured))
-        if settings["stop"] and _anyone_sees(settings["stop"], run.workers):
+        if settings["stop"] and _any_worker_sees(settings["stop"], run.workers):
             raise Stopped
 
     try:
@@ -170,20 +178,20 @@ def _worker(settings: dict[str, Any]) -> str | None:
     return None
 
 
-def _anyone_sees(file: str, workers: distributed.Workers) -> bool:
-    # all of them must stop after the same iteration, whenever the file came to their machine
+def _any_worker_sees(file: str, workers: distributed.Workers) -> bool:
+    # all workers must stop after the same iteration, even if only some see the file already
     return bool(workers.sum(torch.tensor([float(kind_at(file) is not None)])).item())
 
 
 @contextmanager
 def _shown(out: str, iterations: int) -> Iterator[None]:
-    """Show a live line that follows the metrics which the first worker writes."""
+    """Show a progress line that follows the metrics written by the first worker."""
     done = threading.Event()
     before = len(read_metrics(out))
     with Progress("training", iterations, "iterations", before) as progress:
 
         def follow() -> None:
-            while not done.wait(_SHOW_EVERY_S if not is_uri(out) else _ASK_EVERY_S):
+            while not done.wait(_LOCAL_POLL_S if not is_uri(out) else _REMOTE_POLL_S):
                 lines = read_metrics(out)
                 progress.advance(len(lines) - progress.done, _note(lines))
 

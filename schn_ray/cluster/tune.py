@@ -1,4 +1,4 @@
-"""Search for settings, confirm the winner, write what came out; ``trials`` runs the trainings."""
+"""Search for settings, confirm the best, and write the results; ``trials`` runs the trainings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from schn_ray.core.workers import Workers
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_figures
 from schn_ray.report.tuning import report_search
 from schn_ray.training.config import TrainConfig
@@ -35,28 +35,28 @@ from schn_ray.training.run import build_run, require_shareable
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP
-from schn_ray.tuning.results import count_search, write_results
+from schn_ray.tuning.results import study_counts, write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
 from schn_ray.tuning.study import Search, TrialRow
 from schn_ray.tuning.trial import TRIALS
 from schn_ray.tuning.trial_queue import Runs, TrialQueue, Trials
 
-_TUNES_OWN = ".ray-tune"
-_OF_TRIALS = (TRIALS, confirm.CONFIRM)  # written by the trials' own processes
-_ROWS_HERE = 20_000  # stores up to this size are coded in this process, sooner than actors start
+_TUNE_DIR = ".ray-tune"
+_TRIAL_FOLDERS = (TRIALS, confirm.CONFIRM)  # written by the processes of the trials
+_LOCAL_ROWS = 20_000  # smaller stores are encoded in this process before actors would start
 
 
 @dataclass(frozen=True)
 class SearchBudget:
-    """How much to search, and with what; none of it changes what a trial computes.
+    """The size of a search and its resources; none of them changes what a trial computes.
 
     Attributes:
-        trials: in all, those of earlier calls included.
-        at_once: trials side by side; None: as many as the cluster has room for.
-        workers: that share each batch of a trial.
-        cpus: of each worker.
-        gpus: of each worker; None: one if the cluster has enough.
-        repeats: seeds for each step of the confirmation; 0: none.
+        trials: number of trials in all, those of earlier calls included.
+        at_once: trials at the same time; None: as many as fit into the cluster.
+        workers: workers that share each batch of a trial.
+        cpus: CPUs of each worker.
+        gpus: GPUs of each worker; None: one if the cluster has enough.
+        repeats: seeds for each step of the confirmation; 0: no confirmation.
     """
 
     trials: int
@@ -67,34 +67,37 @@ class SearchBudget:
     repeats: int = 0
 
 
-def tune(
+def tune_on_ray(
     space: Space,
     base: TrainConfig,
     store_path: Path | str,
     out: Path | str,
-    effort: SearchBudget,
+    budget: SearchBudget,
     seed: int = 0,
 ) -> Manifest:
-    """Search for settings; interrupted, or with more trials, the same call goes on.
+    """Search for settings; the same call continues after an interruption, or with more trials.
 
     Args:
-        space: what varies.
-        base: everything else; its seed is that of every trial.
-        store_path: rows to train on and rows to validate on.
+        space: the settings that vary, and their ranges.
+        base: all other settings; its seed is that of every trial.
+        store_path: the store with training and validation rows, or its URI.
         out: the search's directory, or its URI.
-        effort: may differ from call to call.
+        budget: may differ from call to call.
         seed: of the sampler.
 
+    Returns:
+        The manifest of the finished search.
+
     Raises:
-        AlreadyDone: as many trials as asked for are there, and confirmed.
-        SchnRayError: a space that does not fit the config, a store without validation rows, or
-            more than the cluster has.
+        AlreadyDone: the search has so many trials already, and is confirmed.
+        SchnRayError: the space does not fit the config, the store has no validation rows, or the
+            cluster is too small.
     """
     check_space(space, base)
     store = open_store(store_path)
-    _check_effort(space, effort)
+    _check_budget(space, budget)
     base = with_absolute_paths(base)
-    _check_trial(space, base, store, effort)
+    _check_trial(space, base, store, budget)
     settings = {
         "space": space.model_dump(mode="json"),
         "base": base.model_dump(mode="json"),
@@ -104,137 +107,137 @@ def tune(
     request = settings, made_from
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.here, "search", *request, update=True) as draft,
+        resumable_directory(mirror.local, "search", *request, update=True) as draft,
     ):
-        _refuse_if_done(mirror.here, effort)
-        mirror.fetch_all(*_OF_TRIALS)
+        _refuse_if_done(mirror.local, budget)
+        mirror.fetch_all(*_TRIAL_FOLDERS)
         with ray_session():
-            at_once = trials_at_once(effort)
+            at_once = trials_at_once(budget)
             require_shared(out)
             draft.begin()
             mirror.send()
-            work = _Work(Search(mirror.here, space, base, seed), store, mirror, effort, at_once)
+            work = _Work(Search(mirror.local, space, base, seed), store, mirror, budget, at_once)
             try:
                 confirmed = work.do()
                 _tidy(mirror)
-                write_results(mirror.here, work.search, confirmed)
-                report_search(mirror.here, Path(mirror.location).name, work.search, confirmed)
-                draft.counts |= count_search(work.search, confirmed, effort.repeats)
+                write_results(mirror.local, work.search, confirmed)
+                report_search(mirror.local, Path(mirror.location).name, work.search, confirmed)
+                draft.counts |= study_counts(work.search, confirmed, budget.repeats)
             finally:
                 work.search.close()
         draft.known |= _known(mirror)
-    return read_manifest(mirror.here, "search")
+    return read_manifest(mirror.local, "search")
 
 
 def _tidy(mirror: Mirror) -> None:
-    """Remove what processes that were killed left behind."""
-    remove_folder(join(mirror.location, _TUNES_OWN))
+    """Remove files that killed processes have left."""
+    remove_folder(join(mirror.location, _TUNE_DIR))
     if not is_uri(mirror.location):
         for folder in (TRIALS, confirm.CONFIRM):
-            for left in (mirror.here / folder).glob(".*"):
-                left.unlink()
+            for path in (mirror.local / folder).glob(".*"):
+                path.unlink()
 
 
 def _known(mirror: Mirror) -> dict[str, tuple[str, int]]:
-    """Return hash and size of the trials' files, where they are not on this machine."""
+    """Return hash and size of the trials' files if they are not on this machine."""
     if not is_uri(mirror.location):
         return {}
     names = [below for below, _, _ in files_below(mirror.location)]
-    of_trials = [name for name in names if name.split("/")[0] in _OF_TRIALS]
+    of_trials = [name for name in names if name.split("/")[0] in _TRIAL_FOLDERS]
     return {name: sha256_and_size(join(mirror.location, name)) for name in of_trials}
 
 
-def _refuse_if_done(out: Path, effort: SearchBudget) -> None:
+def _refuse_if_done(out: Path, budget: SearchBudget) -> None:
     try:
         counts = read_manifest(out, "search").counts
     except SchnRayError:
         return  # unfinished
-    enough = counts["trials"] >= effort.trials or counts["exhausted"]
-    if enough and effort.repeats in (0, counts["repeats"]):
+    enough = counts["trials"] >= budget.trials or counts["exhausted"]
+    if enough and budget.repeats in (0, counts["repeats"]):
         raise AlreadyDone(out, "search")
 
 
-def _check_effort(space: Space, effort: SearchBudget) -> None:
-    if effort.repeats == 1:
-        raise SchnRayError("--repeats 1: one seed has no interval; wanted 0, or 2 and more")
-    if effort.repeats and space.several:
+def _check_budget(space: Space, budget: SearchBudget) -> None:
+    if budget.repeats == 1:
+        raise SchnRayError("--repeats 1: one seed has no interval; use 0, or 2 and more")
+    if budget.repeats and space.multi_objective:
         raise SchnRayError(
-            "--repeats confirms a winner, and with several objectives there is none: train the "
-            "points of pareto/ that you would use with other seeds"
+            "--repeats confirms one winner, but a search with several objectives has none: train "
+            "the points of pareto/ that you would use again with other seeds"
         )
 
 
-def _check_trial(space: Space, base: TrainConfig, store: Store, effort: SearchBudget) -> None:
-    """Find in this process, before any other starts, what would fail in every trial."""
+def _check_trial(space: Space, base: TrainConfig, store: Store, budget: SearchBudget) -> None:
+    """Fail in this process if every trial would fail."""
     labels = store.labels[store.rows("validation")]
     if not labels.shape[0] or labels.sum(axis=0).max() < 2:
         rows = f"no two of its {labels.shape[0]} validation rows share a label"
         raise SchnRayError(
-            f"objective {VALIDATION_MAP} is not measured: "
+            f"objective {VALIDATION_MAP} cannot be measured: "
             + (rows if labels.shape[0] else "the store has no validation rows")
             + ". Prepare it with a larger share, such as --set validation_share=0.2"
         )
     first = with_values(base, starting_point(space, base, BASELINE))
-    require_shareable(first, store, effort.workers)
+    require_shareable(first, store, budget.workers)
     build_run(first, store, Workers(), torch.device("cpu"))
 
 
 class _Work:
-    """A search while it runs: the study, and what the cluster is asked for."""
+    """A search while it runs: the study and its budget."""
 
     def __init__(
-        self, search: Search, store: Store, mirror: Mirror, effort: SearchBudget, at_once: int
+        self, search: Search, store: Store, mirror: Mirror, budget: SearchBudget, at_once: int
     ) -> None:
         self.search, self.store, self._mirror = search, store, mirror
         self.out = mirror.location
-        self.effort, self.at_once = effort, at_once
+        self.budget, self.at_once = budget, at_once
         self.space, self.base = search.space, search.base
 
     def do(self) -> Confirmation | None:
-        """Run the trials that are left, then confirm the winner."""
-        trials = Trials(self.search, self.out, self.effort.trials)
+        """Run the remaining trials, then confirm the winner."""
+        trials = Trials(self.search, self.out, self.budget.trials)
         if trials.left():
             self._timed(trials)
         if self.search.exhausted:
             print(
-                "schn-ray: the space has no settings left to try after "
-                f"{self.search.begun()} trials",
+                "schn-ray: the space has no more settings to try after "
+                f"{self.search.count_started()} trials",
                 file=sys.stderr,
             )
-        if not confirm.needs_confirming(self.space, self.search.rows(), self.effort.repeats):
+        if not confirm.needs_confirming(self.space, self.search.rows(), self.budget.repeats):
             return None
         return self._confirmed()
 
     def _timed(self, trials: Trials) -> None:
-        began, sitting = time.monotonic(), self.search.sat(None, 0.0, self.at_once)
+        began, sitting = time.monotonic(), self.search.record_session(None, 0.0, self.at_once)
 
         def ended() -> None:
-            self.search.sat(sitting, time.monotonic() - began, self.at_once)
+            self.search.record_session(sitting, time.monotonic() - began, self.at_once)
 
-        done = self.search.ended()
-        self._run("searching", trials, max(self.effort.trials, done), done, ended)
+        done = self.search.count_ended()
+        self._run("searching", trials, max(self.budget.trials, done), done, ended)
 
     def _run(
         self,
         what: str,
-        agenda: TrialQueue,
+        queue: TrialQueue,
         total: int,
         done: int = 0,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
-        with Progress(what, total, "trials", done) as shown:
-            asker = RayTuneSearcher(agenda, shown, ended, self._mirror.send)
-            tunes_own = join(self.out, _TUNES_OWN)
-            fit(asker, agenda.left(), self.at_once, self._settings(), tunes_own)
-        if asker.stuck:
-            raise SchnRayError(f"{asker.stuck}. Mend that and run the same command again")
+        with Progress(what, total, "trials", done) as progress:
+            searcher = RayTuneSearcher(queue, progress, ended, self._mirror.send)
+            tune_dir = join(self.out, _TUNE_DIR)
+            fit(searcher, queue.left(), self.at_once, self._settings(), tune_dir)
+        if searcher.stuck:
+            raise SchnRayError(f"{searcher.stuck}. Correct that and run the same command again")
 
     def _settings(self) -> dict[str, Any]:
         return {
             "store": self.store.location,
-            "workers": self.effort.workers,
-            "cpus": self.effort.cpus,
-            "gpus": self.effort.gpus,
+            "workers": self.budget.workers,
+            "cpus": self.budget.cpus,
+            "gpus": self.budget.gpus,
             "objectives": list(self.space.objectives),
         }
 
@@ -243,7 +246,7 @@ class _Work:
         near = confirm.candidates(list(rows.values()), self.space.close)
         means: dict[int, float] = {}
         if len(near) > 1:
-            seeds = confirm.deciding_seeds(self.base, self.effort.repeats)
+            seeds = confirm.deciding_seeds(self.base, self.budget.repeats)
             scored = self._scored("deciding", near, seeds)
             complete = [row.number for row in near if len(scored[row.number]) == len(seeds)]
             means = {n: sum(scored[n].values()) / len(seeds) for n in complete}
@@ -255,7 +258,7 @@ class _Work:
     def _judged(
         self, baseline: TrialRow, winner: TrialRow, means: dict[int, float]
     ) -> Confirmation:
-        seeds = confirm.judging_seeds(self.base, self.effort.repeats)
+        seeds = confirm.judging_seeds(self.base, self.budget.repeats)
         scored = self._scored("confirming", [baseline, winner], seeds)
         both = sorted(scored[baseline.number].keys() & scored[winner.number].keys())
         validation = self._gain(scored, baseline, winner, both)
@@ -276,7 +279,7 @@ class _Work:
         return confirm.gain(*pairs)
 
     def _scored(self, what: str, rows: list[TrialRow], seeds: range) -> dict[int, dict[int, float]]:
-        """Train rows with seeds; return number -> seed -> validation mAP, of those that ended."""
+        """Train rows with seeds; return number -> seed -> validation mAP of complete trainings."""
         jobs = confirm.jobs(self.out, self.base, rows, seeds)
         runs = Runs(jobs)
         self._run(what, runs, len(jobs))
@@ -287,40 +290,51 @@ class _Work:
             if outcome.state == "complete":
                 scored[number][job.config.seed] = outcome.figures[VALIDATION_MAP]
             else:
-                print(f"schn-ray: {job.place.name}: {outcome.reason}", file=sys.stderr)
+                print(f"schn-ray: {job.directory.name}: {outcome.reason}", file=sys.stderr)
         return scored
 
     def _on_queries(self, row: TrialRow, seed: int) -> float:
         (job,) = confirm.jobs(self.out, self.base, [row], range(seed, seed + 1))
-        place = f"{job.place.run}-queries"
-        shards = map_locally if len(self.store) <= _ROWS_HERE else RayShards("encoding")
+        out = f"{job.directory.run}-queries"
+        shards = map_locally if len(self.store) <= _LOCAL_ROWS else RayShards("encoding")
         with suppress(AlreadyDone):
-            evaluate(job.place.run, self.store.location, place, EvaluateConfig(examples=0), shards)
-        return float(read_figures(place)["map"])
+            evaluate_run(
+                job.directory.run, self.store.location, out, EvaluateConfig(examples=0), shards
+            )
+        score = read_figures(out).map
+        if score is None:
+            raise SchnRayError(
+                f"{out}: no query has anything relevant in the gallery, so the winner cannot be "
+                "measured on test queries: prepare the store with another split"
+            )
+        return score
 
 
-def trials_at_once(effort: SearchBudget) -> int:
-    """Return how many trials run side by side; all their workers have room at the same time.
+def trials_at_once(budget: SearchBudget) -> int:
+    """Return how many trials can run at the same time with all their workers.
+
+    Args:
+        budget: with ``at_once`` given, that number is checked and returned.
 
     Raises:
-        SchnRayError: more than the cluster has, with the numbers.
+        SchnRayError: the cluster is too small; the message has the numbers.
     """
-    each = effort.workers * effort.cpus
+    each = budget.workers * budget.cpus
     cpus, gpus = cluster_cpus(), int(cluster_gpus())
     room = cpus // each
-    wanted_gpus = effort.workers * (effort.gpus or 0)
-    if wanted_gpus:
-        room = min(room, gpus // wanted_gpus)
-    elif effort.gpus is None and gpus >= effort.workers:
-        room = min(room, gpus // effort.workers)
-    if max(1, effort.at_once or 0) > (cpus // each if effort.gpus is None else room):
-        asked = f"{effort.at_once or 1} trials at once of {effort.workers} workers with "
-        asked += f"{effort.cpus} CPUs" + (f" and {effort.gpus} GPUs" if wanted_gpus else "")
+    gpus_a_trial = budget.workers * (budget.gpus or 0)
+    if gpus_a_trial:
+        room = min(room, gpus // gpus_a_trial)
+    elif budget.gpus is None and gpus >= budget.workers:
+        room = min(room, gpus // budget.workers)
+    if max(1, budget.at_once or 0) > (cpus // each if budget.gpus is None else room):
+        request = f"{budget.at_once or 1} trials at once of {budget.workers} workers with "
+        request += f"{budget.cpus} CPUs" + (f" and {budget.gpus} GPUs" if gpus_a_trial else "")
         raise SchnRayError(
-            f"{asked} each want {(effort.at_once or 1) * each} CPUs"
-            + (f" and {(effort.at_once or 1) * wanted_gpus} GPUs" if wanted_gpus else "")
+            f"{request} each want {(budget.at_once or 1) * each} CPUs"
+            + (f" and {(budget.at_once or 1) * gpus_a_trial} GPUs" if gpus_a_trial else "")
             + f", the cluster has {cpus}"
-            + (f" and {gpus}" if wanted_gpus else "")
+            + (f" and {gpus}" if gpus_a_trial else "")
             + ": use a smaller --at-once or --workers-per-trial, or add nodes"
         )
-    return effort.at_once or room
+    return budget.at_once or room

@@ -1,4 +1,4 @@
-"""Files that a reader sees whole or not at all, and their SHA-256."""
+"""Write local files so that a reader sees the old content or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -8,29 +8,43 @@ import os
 from pathlib import Path
 from typing import Any
 
-_UNFINISHED = ".partial"
+PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    """Write a value as indented JSON, atomically.
+
+    Args:
+        path: of the file; an existing one is replaced.
+        value: anything that ``json`` can write.
+    """
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside and rename it, durable before it is visible."""
-    beside = path.with_name(path.name + _UNFINISHED)
+    """Write a file under a temporary name, sync it to disk, and rename it.
+
+    Args:
+        path: of the file; an existing one is replaced.
+        data: its content.
+    """
+    partial_path = path.with_name(path.name + PARTIAL)
     try:
-        with beside.open("wb") as file:
+        with partial_path.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.rename(path)
+        partial_path.rename(path)
     except OSError:
-        beside.unlink(missing_ok=True)  # on a full disk
+        partial_path.unlink(missing_ok=True)  # on a full disk
         raise
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's content, in hexadecimal.
+
+    Args:
+        path: of the file.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

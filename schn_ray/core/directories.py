@@ -1,4 +1,10 @@
-"""TODO"""
+"""Write the directories that verbs make, so that a finished one is always complete.
+
+``new_directory`` is for verbs that are quick enough to start over: they write a hidden directory
+next to the output, which is renamed when it is complete. ``resumable_directory`` is for verbs that
+continue where they were stopped: they write in place, first their request and last their manifest.
+Either way, a directory without ``manifest.json`` is unfinished, and no verb reads it.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +17,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schn_ray.core.atomic_files import _UNFINISHED, sha256_file, write_json
+from schn_ray.core.atomic_files import PARTIAL, sha256_file, write_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.locks import locked
-from schn_ray.core.manifest import MANIFEST, REQUEST, Manifest, _fingerprint, _versions
+from schn_ray.core.manifest import (
+    MANIFEST,
+    REQUEST,
+    Manifest,
+    library_versions,
+    request_fingerprint,
+)
 
 LOCK = ".lock"
-SEEN = ".seen-"  # begins the name of a file that nodes look for, see cluster.shared
-_BEGUN = (REQUEST, REQUEST + _UNFINISHED, LOCK)
-_CANNOT_WRITE = (
+PROBE_PREFIX = ".seen-"  # of a file by which nodes prove that they share a disk
+_BEGUN = (REQUEST, REQUEST + PARTIAL, LOCK)  # what a process killed at its start may leave
+_DISK_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,
@@ -31,9 +43,14 @@ _CANNOT_WRITE = (
 
 @dataclass
 class DirectoryWriter:
-    """A directory that is being written: put files under ``path``, say what was counted.
+    """A directory that is being written.
 
-    ``known`` has files whose SHA-256 and size whoever wrote them has told: they are not read again.
+    Attributes:
+        path: where to put files.
+        counts: what the verb counted, for the manifest.
+        request: see ``request_of``.
+        known: name -> SHA-256 and size in bytes of files that are already hashed; the others are
+            read and hashed at the end.
     """
 
     path: Path
@@ -42,13 +59,19 @@ class DirectoryWriter:
     known: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Call the directory unfinished from here on; a finished one that is brought up to date."""
+        """Mark the directory as unfinished, before files of a finished one are changed."""
         write_json(self.path / REQUEST, self.request)
         (self.path / MANIFEST).unlink(missing_ok=True)
 
 
 class AlreadyDone(Exception):
-    """The directory is finished, and was made by the same request: nothing is left to do."""
+    """The directory is finished, and was made by the same request: nothing is left to do.
+
+    Args:
+        path: the directory.
+        kind: see ``Manifest``.
+        location: what the message calls the directory, if not ``path``.
+    """
 
     def __init__(self, path: Path, kind: str, location: str | None = None) -> None:
         super().__init__(f"{location or path} is finished already; nothing to do")
@@ -59,7 +82,18 @@ class AlreadyDone(Exception):
 def new_directory(
     path: Path, kind: str, config: dict[str, Any], made_from: dict[str, Any]
 ) -> Iterator[DirectoryWriter]:
-    """Write a directory beside ``path`` and rename it into place when the block ends well.
+    """Let the block write a new directory, which becomes ``path`` if the block succeeds.
+
+    If it fails, nothing is left.
+
+    Args:
+        path: the output directory; new, empty, or made by the same request.
+        kind: see ``Manifest``.
+        config: settings of the verb.
+        made_from: name of each input -> its fingerprint.
+
+    Yields:
+        The writer; its path is a hidden directory next to ``path``.
 
     Raises:
         AlreadyDone: ``path`` was finished by the same request.
@@ -67,20 +101,20 @@ def new_directory(
     """
     request = request_of(kind, config, made_from)
     _refuse_other_content(path, request)
-    beside = path.with_name(f".{path.name}.partial")
+    partial_path = path.with_name(f".{path.name}.partial")
     with locked(path.with_name(f".{path.name}.lock"), path):
         _refuse_other_content(path, request)  # another process may have finished meanwhile
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        shutil.rmtree(partial_path, ignore_errors=True)
+        partial_path.mkdir(parents=True)
         try:
-            draft = DirectoryWriter(beside)
-            yield draft
-            write_manifest(beside, request, draft)
+            writer = DirectoryWriter(partial_path)
+            yield writer
+            write_manifest(partial_path, request, writer)
             if path.exists() and _holds_nothing(path):
                 shutil.rmtree(path)
-            beside.rename(path)
+            partial_path.rename(path)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(partial_path, ignore_errors=True)
 
 
 @contextmanager
@@ -93,19 +127,23 @@ def resumable_directory(
     update: bool = False,
     free: tuple[str, ...] = (),
 ) -> Iterator[DirectoryWriter]:
-    """Write a directory in place; if the block fails, what it wrote stays for the next call.
+    """Let the block write a directory in place.
 
-    If it wrote nothing, nothing stays.
+    If the block fails, the files that it wrote are left for the next call. If it wrote none, the
+    directory is removed.
 
     Args:
-        path: the directory.
+        path: the output directory; new, empty, or begun by the same request.
         kind: see ``Manifest``.
-        config: of the request.
-        made_from: of the request.
-        listing: the input that an update may take in.
-        update: whether that input may differ from the directory's; a finished one is opened again
-            then, and the block calls ``DirectoryWriter.begin`` before it changes anything.
-        free: settings that may be others than those an unfinished directory was begun with.
+        config: settings of the verb.
+        made_from: name of each input -> its fingerprint.
+        listing: name of the input that may differ from the directory's if ``update`` is given.
+        update: open a finished directory again. The block calls ``DirectoryWriter.begin`` before
+            it changes anything.
+        free: settings that may differ from those of an unfinished directory.
+
+    Yields:
+        The writer; its path is ``path``.
 
     Raises:
         AlreadyDone: ``path`` was finished by the same request.
@@ -114,41 +152,47 @@ def resumable_directory(
     """
     request = request_of(kind, config, made_from)
     _refuse_other_content(path, request, listing, update, free)
-    with _named_errors(path):
+    with _readable_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / LOCK, path):
             # another process may have finished it
             _refuse_other_content(path, request, listing, update, free)
-            draft = DirectoryWriter(path, request=request)
+            writer = DirectoryWriter(path, request=request)
             try:
                 if not update:
-                    draft.begin()
-                yield draft
+                    writer.begin()
+                yield writer
             except BaseException:
                 if _holds_nothing(path):
                     shutil.rmtree(path)
                 raise
-            write_manifest(path, request, draft)
+            write_manifest(path, request, writer)
             (path / REQUEST).unlink()
 
 
 def request_of(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> dict[str, Any]:
-    """Return what a directory is asked to be, as it is read back: tuples become lists."""
+    """Return the request for a directory as JSON would give it back: tuples become lists.
+
+    Args:
+        kind: see ``Manifest``.
+        config: settings of the verb.
+        made_from: name of each input -> its fingerprint.
+    """
     request = {"kind": kind, "config": config, "made_from": made_from}
     return dict(json.loads(json.dumps(request)))
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
+def _readable_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         ours = error.filename is None or Path(error.filename).is_relative_to(path)
-        if error.errno not in _CANNOT_WRITE or not ours:
+        if error.errno not in _DISK_ERRORS or not ours:
             raise
         raise SchnRayError(
-            f"cannot write {error.filename or path}: {error.strerror}. What is there stays: mend "
-            "that and run the same command again"
+            f"cannot write {error.filename or path}: {error.strerror}. Files written so far are "
+            "kept: solve that and run the same command again"
         ) from error
 
 
@@ -165,8 +209,8 @@ def _refuse_other_content(
         return
     for name in (MANIFEST, REQUEST):
         if (path / name).is_file():
-            freely = free if name == REQUEST else ()
-            _refuse_other_request(path, name, request, listing, update, freely)
+            may_differ = free if name == REQUEST else ()
+            _refuse_other_request(path, name, request, listing, update, may_differ)
             if name == MANIFEST and not update:
                 raise AlreadyDone(path, request["kind"])
             return
@@ -177,12 +221,12 @@ def _refuse_other_content(
 
 
 def _holds_nothing(path: Path) -> bool:
-    """Tell whether nothing is there but what a process may leave that is killed as it begins."""
-    return all(_is_of_the_writing(p.name) for p in path.iterdir())
+    """Tell whether a directory has no more than a process leaves that is killed at its start."""
+    return all(_is_bookkeeping(p.name) for p in path.iterdir())
 
 
-def _is_of_the_writing(name: str) -> bool:
-    return name in _BEGUN or name.startswith(SEEN)
+def _is_bookkeeping(name: str) -> bool:
+    return name in _BEGUN or name.startswith(PROBE_PREFIX)
 
 
 def _refuse_other_request(
@@ -194,15 +238,16 @@ def _refuse_other_request(
     free: tuple[str, ...],
 ) -> None:
     try:
-        there = json.loads((path / name).read_text())
-        there = {key: there[key] for key in request}
-        there["made_from"], there["config"] = dict(there["made_from"]), dict(there["config"])
+        existing = json.loads((path / name).read_text())
+        existing = {key: existing[key] for key in request}
+        for part in ("made_from", "config"):
+            existing[part] = dict(existing[part])
     except (ValueError, KeyError, TypeError) as error:
         raise SchnRayError(f"{path / name} is damaged; remove {path} to start over") from error
     if update and listing is not None:
-        there["made_from"][listing] = request["made_from"][listing]
-    there["config"] |= {key: request["config"][key] for key in free}
-    lines = difference(there, request)
+        existing["made_from"][listing] = request["made_from"][listing]
+    existing["config"] |= {key: request["config"][key] for key in free}
+    lines = difference(existing, request)
     if len(lines) == 1 and lines[0].startswith(f"made_from.{listing}:"):
         raise SchnRayError(
             f"{path} was made when the source held other files: take in what is new, changed or "
@@ -216,10 +261,16 @@ def _refuse_other_request(
 
 
 def difference(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two nested settings, a line each.
+    """List the settings that differ, a line each.
 
-    >>> difference({"bits": 32, "loss": {"cycle": 1}}, {"bits": 16, "loss": {"cycle": 1}})
-    ['bits: 32 there, 16 now']
+    Args:
+        before: nested settings of the existing directory.
+        after: nested settings of the request.
+        prefix: of the names in the lines.
+
+    Example:
+        >>> difference({"bits": 32, "loss": {"cycle": 1}}, {"bits": 16, "loss": {"cycle": 1}})
+        ['bits: 32 there, 16 now']
     """
     lines: list[str] = []
     for key in dict.fromkeys([*before, *after]):
@@ -232,28 +283,34 @@ def difference(before: dict[str, Any], after: dict[str, Any], prefix: str = "") 
 
 
 def write_manifest(
-    path: Path, request: dict[str, Any], draft: DirectoryWriter, only: Path | None = None
+    path: Path, request: dict[str, Any], writer: DirectoryWriter, only: Path | None = None
 ) -> None:
-    """Finish a directory: list its files, or those below one folder of it ``only``."""
+    """Finish a directory: write the manifest, with the hash and size of each file.
+
+    Args:
+        path: the directory.
+        request: see ``request_of``.
+        writer: what the verb counted and hashed.
+        only: list only the files below this folder of the directory.
+    """
     written = {
         p.relative_to(path).as_posix(): p
         for p in (only or path).rglob("*")
-        if p.is_file() and p.name != MANIFEST and not _is_of_the_writing(p.name)
-        if p.suffix != _UNFINISHED
+        if p.is_file() and p.name != MANIFEST and not _is_bookkeeping(p.name)
+        if p.suffix != PARTIAL
     }
-    found = {
+    hashed = {
         name: (sha256_file(p), p.stat().st_size)
         for name, p in written.items()
-        if name not in draft.known
-    } | draft.known
-    files = {name: found[name][0] for name in sorted(found)}
-    fingerprint = _fingerprint(request, files)
+        if name not in writer.known
+    } | writer.known
+    files = {name: hashed[name][0] for name in sorted(hashed)}
     manifest = Manifest(
         **request,
-        counts=draft.counts,
+        counts=writer.counts,
         files=files,
-        fingerprint=fingerprint,
-        versions=_versions(),
-        sizes={name: found[name][1] for name in files},
+        fingerprint=request_fingerprint(request, files),
+        versions=library_versions(),
+        sizes={name: hashed[name][1] for name in files},
     )
     write_json(path / MANIFEST, asdict(manifest))

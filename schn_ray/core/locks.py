@@ -1,48 +1,42 @@
-"""Being the only process that writes something."""
+"""Locks between processes: only one process at a time writes a file or directory."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from schn_ray.core.errors import SchnRayError
 
-_LOOK_AGAIN_S = 0.2
+_POLL_S = 0.2
 
 
 @contextmanager
 def locked(lock: Path, path: Path | str, wait_s: float = 0.0) -> Iterator[None]:
-    """Be the only process that writes ``path``, by a lock file that its death unlocks too.
+    """Hold the lock on ``path`` while the block runs.
+
+    The operating system releases the lock of a process that dies, even if it is killed.
+
+    Args:
+        lock: the lock file. Its folder is created if missing; the file is removed at the end.
+        path: the file or directory that the lock protects; named in the error.
+        wait_s: seconds to wait for another process; by default, try once.
 
     Raises:
-        SchnRayError: after ``wait_s`` another process still writes it.
+        SchnRayError: after ``wait_s`` another process still holds the lock.
+        OSError: the lock file cannot be written, or its file system has no locks.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_s
-    while (file := _acquired(lock)) is None:
-        if time.monotonic() >= deadline:
-            raise SchnRayError(f"another process is writing {path}; wait for it")
-        time.sleep(_LOOK_AGAIN_S)
-    with file:
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _acquired(lock: Path) -> IO[str] | None:
-    file = lock.open("w")
+    # a lock without flock (fallback_to_soft) would outlive a killed process
+    held = FileLock(lock, poll_interval=_POLL_S, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # whoever had it may have removed the file since we opened it: then ours locks nothing
-        if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-            return file
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    file.close()
-    return None
+        held.acquire(timeout=wait_s)
+    except Timeout as error:
+        raise SchnRayError(f"another process is writing {path}; wait for it") from error
+    try:
+        yield
+    finally:
+        # removed while it is held: who locks a removed file notices, and opens a new one
+        lock.unlink(missing_ok=True)
+        held.release()

@@ -1,9 +1,6 @@
-"""The directories that verbs write: whole or not there, each with a manifest that says its origin.
+"""The manifest of a finished directory: its kind, settings, inputs, and the hash of every file.
 
-``new_directory`` is for verbs that are quick enough to start over: they write beside and the
-result is renamed into place. ``resumable_directory`` is for those that go on where they were
-stopped: they write in place, their request first and their manifest last. Either way a directory
-without ``manifest.json`` is unfinished, and no verb reads it.
+``directories`` writes it.
 """
 
 from __future__ import annotations
@@ -16,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schn_ray import __version__
 from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 _RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pillow")
@@ -28,18 +25,18 @@ _RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pi
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished directory is, and what made it.
+    """What a finished directory contains, and how it was made.
 
     Attributes:
-        kind: ``store``, ``run``, ``codes``, ``index`` or ``evaluation``.
+        kind: such as ``store``, ``run``, ``codes``, ``index`` or ``evaluation``.
         config: the settings of the verb.
         made_from: name of each input -> its fingerprint.
         counts: what the verb counted, such as rows and quarantined rows.
-        files: name -> SHA-256 of every file in the directory.
+        files: path of every file, relative to the directory -> SHA-256 in hexadecimal.
         fingerprint: SHA-256 over kind, config, inputs and files; equal for equal content.
         format: version of the directory's layout.
         versions: of this package, Python and the libraries that the result depends on.
-        sizes: name -> bytes of every file.
+        sizes: path of every file -> size in bytes.
     """
 
     kind: str
@@ -54,12 +51,20 @@ class Manifest:
 
 
 def is_finished(path: Path) -> bool:
-    """Tell whether a directory has its manifest."""
+    """Tell whether a directory has its manifest.
+
+    Args:
+        path: the directory.
+    """
     return (path / MANIFEST).is_file()
 
 
 def read_manifest(path: Path, kind: str) -> Manifest:
     """Read the manifest of a finished directory.
+
+    Args:
+        path: the directory.
+        kind: the kind that it must have.
 
     Raises:
         SchnRayError: no such directory, unfinished, of another kind, or of another format.
@@ -72,15 +77,15 @@ def read_manifest(path: Path, kind: str) -> Manifest:
         raise SchnRayError(f"{path}: wanted a {kind} directory, but it has no {MANIFEST}")
     try:
         values = json.loads((path / MANIFEST).read_text())
-        found_format, found_kind = values["format"], values["kind"]
+        layout, actual_kind = values["format"], values["kind"]
     except (ValueError, KeyError, TypeError) as error:
         raise SchnRayError(f"{path / MANIFEST} is damaged; make the {kind} again") from error
-    if found_kind != kind:
-        raise SchnRayError(f"{path} is a {found_kind} directory; wanted a {kind} directory")
-    if found_format != FORMAT:
+    if actual_kind != kind:
+        raise SchnRayError(f"{path} is a {actual_kind} directory; wanted a {kind} directory")
+    if layout != FORMAT:
         made_by = values.get("versions", {}).get("schn-ray", "unknown")
         raise SchnRayError(
-            f"{path} has format {found_format} (made by schn-ray {made_by}), this is schn-ray "
+            f"{path} has format {layout} (made by schn-ray {made_by}), this is schn-ray "
             f"{__version__} with format {FORMAT}: make the {kind} again, or use that version"
         )
     try:
@@ -91,6 +96,10 @@ def read_manifest(path: Path, kind: str) -> Manifest:
 
 def verify_files(path: Path, manifest: Manifest) -> None:
     """Check every file against its SHA-256.
+
+    Args:
+        path: the directory.
+        manifest: of the directory.
 
     Raises:
         SchnRayError: a file is missing or differs.
@@ -104,21 +113,32 @@ def verify_files(path: Path, manifest: Manifest) -> None:
 
 
 def check_fingerprint(path: Path, manifest: Manifest) -> None:
-    """Check that request and list of files are those that were written.
+    """Check that request and list of files are those that the manifest was written with.
+
+    Args:
+        path: the directory.
+        manifest: of the directory.
 
     Raises:
-        SchnRayError: the manifest was changed by somebody else.
+        SchnRayError: the manifest was changed afterwards.
     """
     request = {key: getattr(manifest, key) for key in ("kind", "config", "made_from")}
-    if _fingerprint(request, manifest.files) != manifest.fingerprint:
+    if request_fingerprint(request, manifest.files) != manifest.fingerprint:
         raise SchnRayError(f"{path / MANIFEST} is damaged; make the {manifest.kind} again")
 
 
-def _fingerprint(request: dict[str, Any], files: dict[str, str]) -> str:
+def request_fingerprint(request: dict[str, Any], files: dict[str, str]) -> str:
+    """Return the fingerprint of a directory: SHA-256 in hexadecimal over request and files.
+
+    Args:
+        request: kind, config and inputs.
+        files: name -> SHA-256 of every file.
+    """
     return hashlib.sha256(json.dumps([request, files], sort_keys=True).encode()).hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of this package, Python and the installed libraries that matter."""
     versions = {"schn-ray": __version__, "python": platform.python_version()}
     for name in _RECORDED:
         try:

@@ -1,25 +1,42 @@
-"""One live line for long work on a terminal; a plain line now and then elsewhere."""
+"""Progress of a long job: a live line on a terminal, a plain line every 20 seconds elsewhere.
+
+``rich.progress`` draws the live line. It has nothing for a log file, so the plain line is ours, and
+both have the same text.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as LiveLine
 
 _PLAIN_EVERY_S = 20.0
-_LIVE_EVERY_S = 0.1
 
 
 class Progress:
-    """Say what is being done, how far it is, its rate and the time left, on standard error.
+    """Show what is done, how much of it, the rate and the time left, on standard error.
 
-    >>> import io
-    >>> out = io.StringIO()
-    >>> with Progress("encoding", total=4, unit="images", out=out) as progress:
-    ...     progress.advance(4)
-    >>> out.getvalue().startswith("encoding: 4 of 4 images")
-    True
+    Args:
+        what: the job, such as ``encoding``.
+        total: units in all; None if that is not known.
+        unit: name of the units, in the plural.
+        done: units that were done before, in an earlier run; they do not count for the rate.
+        out: where to write instead of standard error.
+
+    Attributes:
+        done: units that are done so far.
+
+    Example:
+        >>> import io
+        >>> out = io.StringIO()
+        >>> with Progress("encoding", total=4, unit="images", out=out) as progress:
+        ...     progress.advance(4)
+        >>> out.getvalue().startswith("encoding: 4 of 4 images")
+        True
     """
 
     def __init__(
@@ -33,42 +50,29 @@ class Progress:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._done_before = done
         self._out = out or sys.stderr
-        self._live = self._out.isatty()
         self._started = self._shown = time.monotonic()
         self._note, self._shown_done = "", -1
+        self._live = _live_line(self, self._out) if self._out.isatty() else None
 
     def __enter__(self) -> Progress:
-        if self._live:
-            self._show(time.monotonic())
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        if kind is None and self._shown_done != self.done:
-            self._show(time.monotonic())
-        if self._live:
-            self._out.write("\n" if kind is None else "\r\x1b[K")
-            self._out.flush()
+        if self._live is not None:
+            self._live.live.transient = kind is not None  # an error message takes its row
+            self._live.stop()
+        elif kind is None and self._shown_done != self.done:
+            self._write_line()
 
-    def advance(self, done: int, note: str = "") -> None:
-        """Count ``done`` more units; ``note`` is shown behind the figures until the next one."""
-        self.done += done
-        self._note = note or self._note
-        now = time.monotonic()
-        if now - self._shown >= (_LIVE_EVERY_S if self._live else _PLAIN_EVERY_S):
-            self._show(now)
-
-    def _show(self, now: float) -> None:
-        self._shown, self._shown_done = now, self.done
-        line = self._line(now - self._started)
-        self._out.write(f"\r\x1b[K{line}" if self._live else line + "\n")
-        self._out.flush()
-
-    def _line(self, seconds: float) -> str:
-        of = f" of {self.total:,}" if self.total else ""
+    def __str__(self) -> str:
+        seconds = time.monotonic() - self._started
+        of_total = f" of {self.total:,}" if self.total else ""
         rate = (self.done - self._done_before) / seconds if seconds > 0 else 0.0
-        parts = [f"{self.what}: {self.done:,}{of} {self.unit}"]
+        parts = [f"{self.what}: {self.done:,}{of_total} {self.unit}"]
         if rate:
             parts.append(f"{rate:,.0f}/s" if rate >= 1 else f"{1 / rate:,.0f} s each")
         if self.total and rate and self.done < self.total:
@@ -76,6 +80,40 @@ class Progress:
         else:
             parts.append(_clock(seconds))
         return ", ".join(parts) + (f"  {self._note}" if self._note else "")
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Count more units as done.
+
+        Args:
+            done: how many more.
+            note: text to show after the figures, until the next note.
+        """
+        self.done += done
+        self._note = note or self._note
+        if self._live is None and time.monotonic() - self._shown >= _PLAIN_EVERY_S:
+            self._write_line()
+
+    def _write_line(self) -> None:
+        self._shown, self._shown_done = time.monotonic(), self.done
+        self._out.write(f"{self}\n")
+        self._out.flush()
+
+
+def _live_line(progress: Progress, out: TextIO) -> LiveLine:
+    from rich.console import Console  # not above: a job without a terminal needs no rich
+    from rich.progress import Progress as LiveLine
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Line(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(str(progress), no_wrap=True, overflow="ellipsis")
+
+    # what the job prints on stderr goes above the line; stdout may be piped and stays alone
+    console = Console(file=out, force_terminal=True)
+    live = LiveLine(Line(), console=console, redirect_stdout=False)
+    live.add_task("")
+    return live
 
 
 def _clock(seconds: float) -> str:

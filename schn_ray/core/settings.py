@@ -1,7 +1,6 @@
-"""What a user may set: one frozen model a verb, read from YAML presets, files and ``key=value``.
+"""Load and check settings: one frozen model per verb, from presets, YAML files and ``key=value``.
 
-A config stops at the door of a verb: the functions below it take plain arguments or one small
-section, never the whole.
+Only a verb sees its whole config. The functions that it calls take plain arguments or one section.
 """
 
 from __future__ import annotations
@@ -59,7 +58,15 @@ def load_settings(
 
 
 def validated(model: type[ConfigT], values: dict[str, Any]) -> ConfigT:
-    """Return ``model(**values)``, with pydantic's complaints as one readable error."""
+    """Build a config from nested values.
+
+    Args:
+        model: the config's class.
+        values: nested values by name.
+
+    Raises:
+        SchnRayError: an unknown key or a bad value, a line each.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -69,29 +76,41 @@ def validated(model: type[ConfigT], values: dict[str, Any]) -> ConfigT:
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """List the dotted names of all settings.
 
-    >>> class Picture(Section):
-    ...     width: int = 8
-    >>> keys(Picture)
-    ['width']
+    Args:
+        model: the config's class.
+        prefix: of every name.
+
+    Example:
+        >>> class Picture(Section):
+        ...     width: int = 8
+        >>> keys(Picture)
+        ['width']
     """
-    found: list[str] = []
+    names: list[str] = []
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            found += keys(inner, f"{prefix}{name}.")
+            names += keys(inner, f"{prefix}{name}.")
         else:
-            found.append(prefix + name)
-    return found
+            names.append(prefix + name)
+    return names
 
 
 def parse_workers(text: str) -> tuple[int, int]:
-    """Read how many workers are asked for: a number, or at least and at most.
+    """Read the option ``--workers``: a number, or a range.
+
+    Args:
+        text: such as ``4``, or ``2:8`` for at least 2 and at most 8.
+
+    Returns:
+        The least and the largest number of workers.
 
     Raises:
-        SchnRayError: neither.
+        SchnRayError: neither a number nor a range.
 
-    >>> parse_workers("4"), parse_workers("2:8")
-    ((4, 4), (2, 8))
+    Example:
+        >>> parse_workers("4"), parse_workers("2:8")
+        ((4, 4), (2, 8))
     """
     least, colon, most = text.partition(":")
     if least.isdecimal() and (most.isdecimal() or not colon):
@@ -102,10 +121,13 @@ def parse_workers(text: str) -> tuple[int, int]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file of ``key: value`` lines; numbers such as ``1e-3`` are numbers.
+    """Read a YAML file of ``key: value`` lines.
+
+    Args:
+        path: of the file. Numbers may be written as ``1e-3``.
 
     Raises:
-        SchnRayError: no such file, or not such lines.
+        SchnRayError: there is no such file, or it has other content.
     """
     if not path.is_file():
         raise SchnRayError(f"no config file {path}")
@@ -134,7 +156,7 @@ def _parse_setting(setting: str) -> dict[str, Any]:
 
 
 class _FloatLoader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; people who set a learning rate mean the number."""
+    """Reads 1e-3 as a number, as users mean it; YAML 1.1 reads it as text."""
 
 
 _FloatLoader.add_implicit_resolver(
@@ -145,10 +167,15 @@ _FloatLoader.add_implicit_resolver(
 
 
 def merged(into: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Put nested values ``new`` over those of ``into``, which is changed and returned.
+    """Overwrite nested values with new ones.
 
-    >>> merged({"loss": {"cycle": 1, "hash": 1}}, {"loss": {"cycle": 0}})
-    {'loss': {'cycle': 0, 'hash': 1}}
+    Args:
+        into: the values to overwrite; changed in place, and returned.
+        new: nested values; keys that they lack are unchanged.
+
+    Example:
+        >>> merged({"loss": {"cycle": 1, "hash": 1}}, {"loss": {"cycle": 0}})
+        {'loss': {'cycle': 0, 'hash': 1}}
     """
     for key, value in new.items():
         if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""Finished directories that change: a new version beside the old, and one manifest that says which.
+"""Change a finished directory: write a new version, then switch to it with the manifest.
 
-``manifest`` has those that are written once.
+``directories`` is for directories that are written once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,20 @@ from schn_ray.core.manifest import read_manifest
 def new_version(
     path: Path, kind: str, config: dict[str, Any], made_from: dict[str, Any]
 ) -> Iterator[DirectoryWriter]:
-    """Write the files of a finished directory anew, in a folder of their own: 1, 2, 3 ...
+    """Let the block write all files of a finished directory again, in a numbered folder of it.
 
-    Readers see the old version until the manifest is replaced, at once, by one that lists the new
-    folder's files only; then what is old goes. If the block fails, the old version stays.
+    Readers see the old version until the manifest is replaced atomically by one that lists the new
+    folder's files. Then the older folders are removed. If the block fails, the new folder is
+    removed and the old version remains.
+
+    Args:
+        path: the finished directory.
+        kind: the kind that it must have.
+        config: settings of the new version.
+        made_from: name of each input of the new version -> its fingerprint.
+
+    Yields:
+        The writer; its path is the new folder.
 
     Raises:
         SchnRayError: ``path`` is not finished, or another process writes it now.
@@ -32,14 +42,14 @@ def new_version(
         read_manifest(path, kind)
         folders = [entry for entry in path.iterdir() if entry.is_dir()]
         number = 1 + max((int(f.name) for f in folders if f.name.isdecimal()), default=0)
-        draft = DirectoryWriter(path / str(number))
-        draft.path.mkdir()
+        writer = DirectoryWriter(path / str(number))
+        writer.path.mkdir()
         try:
-            yield draft
+            yield writer
             request = request_of(kind, config, made_from)
-            write_manifest(path, request, draft, draft.path)
+            write_manifest(path, request, writer, writer.path)
         except BaseException:
-            shutil.rmtree(draft.path)
+            shutil.rmtree(writer.path)
             raise
         for folder in folders:
             shutil.rmtree(folder)

@@ -1,8 +1,9 @@
-"""All of torch.distributed: what the workers of one run say to each other.
+"""Collective operations of the workers of one run: all use of torch.distributed is here.
 
 The global batch is the batch: W workers compute what one process would compute on all their rows.
-A loss over own rows is scaled by ``Workers.share`` so that *averaging* gradients over the workers,
-which DDP does too, gives the gradient of the global mean, however unequal the slices are.
+A loss that is a mean over a worker's own rows is multiplied by ``Workers.share``. Then *averaging*
+gradients over the workers, as DDP does, gives the gradient of the mean over the global batch, even
+if the workers have different numbers of rows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Imported before a process group exists. DistributedDataParallel imports it later, and its default
+# arguments would then hold the group for good: destroy_process_group could not end gloo's threads,
+# and one that lets go of a tensor while the interpreter shuts down aborts the process.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 Gather = Callable[[Tensor], Tensor]
@@ -21,47 +27,75 @@ Gather = Callable[[Tensor], Tensor]
 
 
 def identity(own: Tensor) -> Tensor:
-    """Return the argument: the gather, and the sum, of a single process."""
+    """Return the argument: gather and sum of a single process.
+
+    Args:
+        own: rows [b, ...].
+    """
     return own
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that share each global batch; by default one, and then nothing is sent."""
+    """The processes that share each global batch.
+
+    Attributes:
+        rank: number of this process, in [0, size).
+        size: how many there are; with one, nothing is sent.
+    """
 
     rank: int = 0
     size: int = 1
 
     def rows_of_each(self, total: int) -> list[int]:
-        """Cut ``total`` rows of a global batch into a slice a worker, as even as can be.
+        """Return how many rows of a global batch each worker has; they differ by at most one.
 
-        >>> Workers(size=3).rows_of_each(8)
-        [3, 3, 2]
+        Args:
+            total: rows of the global batch.
+
+        Example:
+            >>> Workers(size=3).rows_of_each(8)
+            [3, 3, 2]
         """
         each, rest = divmod(total, self.size)
         return [each + (rank < rest) for rank in range(self.size)]
 
     def own(self, total: int) -> slice:
-        """Return this worker's slice of a global batch of ``total`` rows."""
+        """Return this worker's slice of a global batch.
+
+        Args:
+            total: rows of the global batch.
+        """
         ends = list(accumulate(self.rows_of_each(total), initial=0))
         return slice(ends[self.rank], ends[self.rank + 1])
 
     def share(self, total: int) -> float:
-        """Return the factor that turns a mean over own rows into this worker's part.
+        """Return the factor for a mean over this worker's rows.
 
         The average over workers of (share x own mean) is the mean over the global batch.
+
+        Args:
+            total: rows of the global batch.
         """
         return self.rows_of_each(total)[self.rank] * self.size / total
 
     def gather(self, total: int) -> Gather:
-        """Return the differentiable gather for a global batch of ``total`` rows."""
+        """Return the differentiable gather for one global batch.
+
+        Args:
+            total: rows of the global batch.
+        """
         if self.size == 1:
             return identity
         sizes = self.rows_of_each(total)
         return lambda own: _GatherRows.apply(own, sizes, self.rank)
 
     def gather_any(self, own: Tensor) -> Tensor:
-        """Concatenate rows of all workers, in order of rank; each may have any number of them."""
+        """Concatenate rows of all workers, in order of rank; without a gradient.
+
+        Args:
+            own: this worker's rows [b, ...]; b may differ between workers.
+        """
         if self.size == 1:
             return own
         counts = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(self.size)]
@@ -69,7 +103,11 @@ class Workers:
         return _gather_rows(own, [int(count) for count in counts])
 
     def sum(self, own: Tensor) -> Tensor:
-        """Return the sum of a tensor over all workers."""
+        """Return the sum of a tensor over all workers; without a gradient.
+
+        Args:
+            own: this worker's summand, of the same shape on every worker.
+        """
         if self.size == 1:
             return own
         total = own.clone()
@@ -77,7 +115,7 @@ class Workers:
         return total
 
     def meet(self) -> None:
-        """Wait until all workers are here."""
+        """Wait until all workers have called this."""
         self.sum(torch.zeros(()))
 
     def sum_with_gradient(self, own: Tensor) -> Tensor:
@@ -105,14 +143,14 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # every worker's loss depends on the sum: its gradient is that of all of them
+        # every worker's loss depends on the sum: its gradient is the sum of their gradients
         total = gradient.clone()
         dist.all_reduce(total)
         return total
 
 
 def _gather_rows(own: Tensor, sizes: list[int]) -> Tensor:
-    padded = own.new_zeros(max(sizes), *own.shape[1:])  # all_gather wants equal shapes
+    padded = own.new_zeros(max(sizes), *own.shape[1:])  # all_gather needs equal shapes
     padded[: len(own)] = own
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)

@@ -1,1 +1,1 @@
-"""Images and labels in: sources, shards, the training store and its splits."""
+"""From images and labels to a training store: sources, shards, splits and the store itself."""

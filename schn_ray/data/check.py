@@ -1,4 +1,4 @@
-"""Look at a source before anything is made from it: counts, balance, bad files, duplicates."""
+"""Examine a source before it is prepared: counts, class balance, bad files, duplicates."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from schn_ray.data.images import BadImage, decode, downsized
 from schn_ray.data.shards.rows import BadRow, Row, Source
 
 _SHOWN = 20
-_SAMPLES = 6  # pictures kept of a class
+_SAMPLES = 6  # images per class
 _SAMPLED_CLASSES = 60
 _SAMPLE_SIDE = 96  # pixels
-_PAIRS_COUNTED = 50  # labels of one image, above which its pairs are not counted
+_PAIRS_COUNTED = 50  # pairs of labels are not counted for images with more labels than this
 
 
 @dataclass
 class Report:
-    """What ``check`` found.
+    """The result of ``check_source``.
 
     Attributes:
         kind: layout of the source, as given or guessed.
-        location: where it is.
-        rows: all rows, bad ones included.
+        location: path or URI of the source.
+        rows: how many rows it has, good and bad.
         classes: name -> images with that label, most frequent first.
         unlabelled: good images without a label.
-        multi_label: good images with several.
-        bad_rows: rows that ``prepare`` would put aside, with their reasons; repeated ids too.
-        repeated_images: good images whose bytes an earlier one has.
-        sizes: ``smallest``, ``median`` and ``largest`` -> [width, height] in pixels; empty where
-            no image is good. The median is of widths and heights apart.
-        copies: groups of ids whose images have the same bytes, and different labels first.
-        overlaps: pairs of labels that share images, most first: both names, how many images have
-            both, and whether every image of the first has the second.
-        splits: what the data set says its rows are for -> rows; empty where it does not.
-        cameras: how many cameras are named.
-        how_known: why the source was taken for this kind.
-        max_bad_share: the share of bad rows above which ``prepare`` stops.
-        next_command: what to run next.
-        samples: class -> a few of its images, made small; only if they are asked for.
+        multi_label: good images with more than one label.
+        bad_rows: rows that ``prepare`` would quarantine, with their reasons; repeated ids too.
+        repeated_images: good images with the same bytes as an earlier one.
+        sizes: ``smallest``, ``median`` and ``largest`` -> [width, height] in pixels; empty if no
+            image is good. The median is taken of widths and heights separately.
+        copies: groups of ids whose images have the same bytes; groups with different labels come
+            first.
+        overlaps: pairs of labels that share images, the most frequent first: both names, how many
+            images have both, and whether every image of the first has the second.
+        splits: role that the data set gives its rows -> how many; empty if it gives none.
+        cameras: how many different cameras the rows name.
+        how_known: whether the kind was given or guessed.
+        max_bad_share: share of bad rows above which ``prepare`` stops.
+        next_command: the command to run next.
+        samples: class -> a few of its images, made smaller; empty unless they were requested.
     """
 
     kind: str
@@ -68,31 +69,32 @@ class Report:
     samples: dict[str, list[bytes]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain values, but for the pictures."""
+        """Return the report as JSON values, without ``samples``."""
         values = asdict(replace(self, samples={}))
         del values["samples"]
         return values
 
 
-def check(
+def check_source(
     source: Source,
     config: SourceConfig,
     advance: Callable[[int], object] = lambda rows: None,
     samples: bool = False,
 ) -> Report:
-    """Read and decode every row, and count; nothing is written.
+    """Read and decode every row of a source, and report on it; nothing is written.
 
     Args:
-        source: what to look at.
-        config: limits, and where they are not the usual ones, part of the next command.
+        source: the rows to read.
+        config: how the source is read. Settings that differ from the defaults are repeated in the
+            next command.
         advance: called with the number of rows just done, such as ``Progress.advance``.
-        samples: keep a few small images of each class.
+        samples: add a few small images of each class to the report.
 
     Raises:
-        SchnRayError: nothing there, or not in this layout.
+        SchnRayError: the source does not exist, or has another layout.
     """
     report = Report(source.kind, source.location, max_bad_share=config.max_bad_share)
-    report.how_known = "as said" if config.kind != "auto" else "guessed from what lies there"
+    report.how_known = "as given" if config.kind != "auto" else "guessed from its content"
     tally = _Tally(report, config.max_pixels, samples)
     for shard in source.shards():
         for row in source.read(shard):
@@ -104,7 +106,11 @@ def check(
 
 
 def render(report: Report) -> str:
-    """Return the report as text."""
+    """Return a report as text for a terminal.
+
+    Args:
+        report: of ``check``.
+    """
     good = report.rows - len(report.bad_rows)
     lines = [
         f"{report.location} ({report.kind}, {report.how_known})",
@@ -117,8 +123,8 @@ def render(report: Report) -> str:
     sizes = (f"{name} {width} x {height}" for name, (width, height) in report.sizes.items())
     lines += [f"  pixels           {', '.join(sizes)}"] if report.sizes else []
     if report.splits:
-        said = ", ".join(f"{name} {rows:,}" for name, rows in report.splits.items())
-        lines.append(f"  its own split    {said}")
+        roles = ", ".join(f"{name} {rows:,}" for name, rows in report.splits.items())
+        lines.append(f"  its own split    {roles}")
     lines += [f"  cameras          {report.cameras:,}"] if report.cameras else []
     lines += _listed(
         "images a class", [f"{n:>9,}  {_one_line(c)}" for c, n in report.classes.items()]
@@ -129,13 +135,13 @@ def render(report: Report) -> str:
     if len(report.bad_rows) > report.max_bad_share * report.rows:
         lines.append(
             f"\nMore than max_bad_share = {report.max_bad_share:g} of the rows are bad: 'prepare' "
-            "stops there. Mend them, or --set source.max_bad_share=..."
+            "will stop. Repair them, or raise the limit with --set source.max_bad_share=..."
         )
     return "\n".join([*lines, "", f"Next: {report.next_command}"])
 
 
 class _Tally:
-    """Counts rows into a report; keeps ids and digests, not images."""
+    """Adds rows to a report; holds ids and digests in memory, not images."""
 
     def __init__(self, report: Report, max_pixels: int, samples: bool) -> None:
         self._report, self._max_pixels, self._samples = report, max_pixels, samples
@@ -167,12 +173,12 @@ class _Tally:
         report.classes = dict(self._classes.most_common())
         report.splits = dict(self._splits.most_common())
         report.cameras = len(self._cameras - {-1})
-        several = [found for found in self._ids_of.values() if len(found) > 1]
-        # copies with different labels are mistakes for sure
-        several.sort(key=lambda found: len({labels for _, labels in found}) == 1)
-        report.copies = [[name for name, _ in found] for found in several]
+        groups = [rows for rows in self._ids_of.values() if len(rows) > 1]
+        # copies with different labels are certainly mistakes
+        groups.sort(key=lambda rows: len({labels for _, labels in rows}) == 1)
+        report.copies = [[row_id for row_id, _ in rows] for rows in groups]
         report.overlaps = [self._overlap(*pair) for pair in self._pairs.most_common()]
-        report.samples = dict(sorted(report.samples.items(), key=lambda one: self._rank(one[0])))
+        report.samples = dict(sorted(report.samples.items(), key=lambda item: self._rank(item[0])))
         if self._sizes:
             by_area = sorted(self._sizes, key=lambda size: (size[0] * size[1], size))
             counts = list(self._sizes.values())
@@ -203,9 +209,9 @@ class _Tally:
         for name in row.labels or ("",):
             if name not in samples and len(samples) == _SAMPLED_CLASSES:
                 continue
-            kept = samples.setdefault(name, [])
-            if len(kept) < _SAMPLES:
-                kept.append(downsized(row.image, self._max_pixels, _SAMPLE_SIDE, 80)[0])
+            images = samples.setdefault(name, [])
+            if len(images) < _SAMPLES:
+                images.append(downsized(row.image, self._max_pixels, _SAMPLE_SIDE, 80)[0])
 
     def _overlap(self, pair: tuple[str, str], both: int) -> tuple[str, str, int, bool]:
         rarer, other = sorted(pair, key=lambda name: self._classes[name])
@@ -239,11 +245,11 @@ def _next_command(source: Source, config: SourceConfig, report: Report) -> str:
     changed = config.model_dump(exclude_defaults=True)
     settings = "".join(f" --set {shlex.quote(f'source.{k}={v}')}" for k, v in changed.items())
     if report.classes:
-        says_all = {"train", "test", "database"} <= set(report.splits)
-        known = _PROTOCOL_OF.get(source.kind, "listed" if says_all else None)
-        protocol = f" --protocol {known}" if known else ""
-        place = shlex.quote(source.location)
-        return f"schn-ray prepare {place} --out store{protocol}{settings}"
+        has_all_roles = {"train", "test", "database"} <= set(report.splits)
+        name = _PROTOCOL_OF.get(source.kind, "listed" if has_all_roles else None)
+        protocol = f" --protocol {name}" if name else ""
+        location = shlex.quote(source.location)
+        return f"schn-ray prepare {location} --out store{protocol}{settings}"
     return f"schn-ray encode {shlex.quote(source.location)} --model RUN --out codes{settings}"
 
 

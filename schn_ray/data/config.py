@@ -1,4 +1,4 @@
-"""Settings of ``check`` and ``prepare``: how a source is read, how its rows are split."""
+"""Settings of ``check`` and ``prepare``: how a source is read, and how its rows are split."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from schn_ray.core.settings import Count, Section, Share
 
 
 class SourceConfig(Section):
-    """How to read what a user has; ``auto`` guesses the kind from the path.
+    """How to read a source of images and labels.
 
-    ``root`` is the folder that the paths of a list lie in, by default the list's own;
-    ``strip_prefix`` is cut off the paths; those that lead out of it are put aside, unless
-    ``allow_outside``. ``class_names`` is a file with a name a line, for labels that are numbers.
+    Attributes:
+        kind: layout of the source; ``auto`` guesses it from the path.
+        class_names: file with a class name per line, for labels that are numbers.
+        root: folder that the paths of a list are relative to; by default the list's own folder.
+        strip_prefix: removed from the start of the paths of a list.
+        allow_outside: accept paths that lead out of ``root``; by default they are quarantined.
+        path_column: column of a table with the path of the image.
+        id_column: column with the id.
+        image_column: column with the encoded image.
+        label_column: column with the labels.
+        split_column: column with the role that the data set gives a row.
+        max_bad_share: ``prepare`` and ``encode`` stop if more than this share of rows is bad.
+        max_pixels: larger images are quarantined.
+        shard_rows: rows of a shard, the unit of work.
     """
 
     kind: Literal[
@@ -57,29 +68,36 @@ class SourceReader(Section):
     """Settings of a verb that reads a source.
 
     Attributes:
-        source: how it is read.
+        source: how to read it.
     """
 
     source: SourceConfig = SourceConfig()
 
     def recorded(self) -> dict[str, Any]:
-        """Return the settings that decide what is written, as a manifest records them."""
+        """Return the settings that a manifest records: those that change what is written."""
         values = self.model_dump(mode="json")
-        del values["source"]["max_bad_share"]  # decides when to stop
+        del values["source"]["max_bad_share"]  # only decides when to stop
         return values
 
 
 class CheckConfig(SourceReader):
-    """What ``check`` reads."""
+    """Settings of ``check``."""
 
 
 class PrepareConfig(SourceReader):
-    """What ``prepare`` writes: the rows of a source, and who is query, gallery and training.
+    """Settings of ``prepare``.
 
-    ``split_from`` is a file with the ids of a split that is there already. ``keep_unlabelled`` has
-    rows without a label in the gallery. Images with a side above ``largest_side`` are stored
-    smaller, as JPEGs of ``quality``. The protocol ``unseen-classes`` holds ``unseen_share`` of the
-    classes out.
+    Attributes:
+        protocol: how rows are split into roles, see ``splits/protocols``.
+        split_from: file with the ids of an existing split; then nothing is drawn.
+        seed: of the draw.
+        query_share: share of rows that are queries, for protocols that draw shares.
+        train_share: share of rows that are training rows.
+        validation_share: share of training rows that are held out for validation.
+        unseen_share: share of classes that training never sees, for ``unseen-classes``.
+        keep_unlabelled: put rows without a label into the gallery.
+        largest_side: images with a longer side are stored smaller, as JPEG; in pixels.
+        quality: of these JPEGs.
     """
 
     protocol: str = "random"

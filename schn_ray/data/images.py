@@ -1,9 +1,10 @@
-"""Encoded bytes to pixels: one decoder for every format, and the views that networks are shown.
+"""Decode images, and make the views that networks get.
 
-Pillow decodes everything, so an image has the same pixels wherever it is read. What is not plain
-RGB becomes it so: EXIF rotation is applied, the first frame of an animation counts, transparency
-is laid over white, 16-bit gray keeps its upper byte (as Pillow itself does with 16-bit colour),
-CMYK and palettes are converted. Pixels of 32 bits have no agreed range and are refused.
+Pillow decodes every format, so that an image has the same pixels wherever it is read. Everything
+becomes upright RGB: EXIF rotation is applied; of an animation, the first frame is used;
+transparent pixels are blended with white; 16-bit gray keeps its upper byte, as Pillow itself does
+with 16-bit colour; CMYK and palettes are converted. Images of 32 bits per channel have no agreed
+range and are refused.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
 
 _Positive = Annotated[float, Field(gt=0)]
 
-# A list of our own, as Pillow's longer one includes formats that start other programs (EPS).
+# Pillow knows more formats, but some of them start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF")
-_OPENING = threading.Lock()
+_OPEN_LOCK = threading.Lock()
 
 
 class Preprocessing(Section):
-    """How an image becomes the network's input; saved with every model, as pixels decide codes.
+    """How an image becomes the network's input. Saved with every model: other pixels, other codes.
 
     Attributes:
         resize: length of the shorter side before the crop, in pixels.
-        crop: side of the square that the network sees, in pixels, at most ``resize``.
+        crop: side of the square that the network gets, in pixels; at most ``resize``.
         mean: of each channel, on a scale of 0 to 1; subtracted.
         std: of each channel, on the same scale; divided by.
         max_pixels: larger images are refused before they are decoded.
-        reduced: let JPEG's decoder halve large images, once or more often, to no less than twice
-            ``resize``: several times faster, and other pixels by a little.
+        reduced: let the JPEG decoder halve large images repeatedly, to no less than twice
+            ``resize``. This is several times faster; pixels differ slightly.
     """
 
     resize: Count
@@ -58,7 +59,11 @@ class Preprocessing(Section):
 
 
 class BadImage(Exception):
-    """These bytes are no image that we can read; ``reason`` says why, in a few words."""
+    """The bytes are not an image that can be read.
+
+    Args:
+        reason: why, in a few words.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -70,8 +75,8 @@ def decode(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.I
 
     Args:
         data: the encoded bytes.
-        max_pixels: refuse larger images; looked up in the header, before anything is decoded.
-        at_least: a JPEG may come smaller, but no side shorter than this.
+        max_pixels: refuse larger images, by their header, before pixels are decoded.
+        at_least: a JPEG may be decoded at a smaller size, with no side shorter than this.
 
     Raises:
         BadImage: empty, not an image, too large, truncated or damaged.
@@ -99,7 +104,7 @@ def decode(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.I
 
 
 def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> tuple[bytes, float]:
-    """Decode, and encode again where the image is larger than wanted.
+    """Make an image smaller if a side of it is too long.
 
     Args:
         data: the encoded bytes.
@@ -108,7 +113,7 @@ def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> 
         quality: of JPEG, 1 to 95.
 
     Returns:
-        The bytes as they came and 1.0, or a JPEG (upright, RGB) and the factor, below 1.
+        The unchanged bytes and 1.0, or a smaller JPEG (upright, RGB) and the factor, below 1.
 
     Raises:
         BadImage: see ``decode``.
@@ -125,9 +130,13 @@ def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> 
 
 
 def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
-    """Decode, resize the shorter side (bilinear, antialiased) and cut out the centre.
+    """Decode an image, resize its shorter side (bilinear, antialiased) and crop the centre.
 
     Equal to torchvision's ``Resize`` and ``CenterCrop`` of the same image, within rounding.
+
+    Args:
+        data: the encoded bytes.
+        p: sizes and limits.
 
     Returns:
         uint8 [3, crop, crop].
@@ -144,14 +153,15 @@ def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
 def training_view(
     data: bytes, p: Preprocessing, pad: int, flip: bool, draws: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Decode, resize the shorter side, add a black border, cut out a square, perhaps mirror it.
+    """Decode an image, resize its shorter side, add a black border, and crop a random square.
 
     Args:
         data: the encoded bytes.
-        p: sizes.
+        p: sizes and limits.
         pad: width of the border on each side, in pixels of the resized image.
-        flip: whether images may be mirrored; they are where ``draws[2] < 0.5``.
-        draws: [3] in [0, 1): vertical and horizontal place of the square, and the mirror.
+        flip: mirror the square if ``draws[2] < 0.5``.
+        draws: [3] random numbers in [0, 1): vertical and horizontal position of the square, and
+            whether it is mirrored.
 
     Returns:
         uint8 [3, crop, crop].
@@ -169,7 +179,15 @@ def training_view(
 
 
 def normalise(batch: Tensor, p: Preprocessing) -> Tensor:
-    """Scale to 0..1, subtract the mean, divide by the deviation: uint8 to float32 [N, 3, S, S]."""
+    """Scale pixels to 0..1, subtract the mean and divide by the standard deviation.
+
+    Args:
+        batch: [N, 3, S, S] uint8.
+        p: mean and standard deviation of each channel.
+
+    Returns:
+        [N, 3, S, S] float32.
+    """
     scaled = batch.float() / 255
     mean = scaled.new_tensor(p.mean).view(1, 3, 1, 1)
     std = scaled.new_tensor(p.std).view(1, 3, 1, 1)
@@ -181,7 +199,7 @@ def _decode_for(data: bytes, p: Preprocessing) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
-    with _OPENING:  # Pillow's limit is global, and would refuse what max_pixels allows
+    with _OPEN_LOCK:  # Pillow's limit is global, and may be lower than max_pixels
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -190,7 +208,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _rotate_upright(image: Image.Image) -> None:
-    # a damaged EXIF block says nothing about rotation, and the pixels are whole
+    # with a damaged EXIF block, the rotation is unknown but the pixels are good
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
 
@@ -217,7 +235,7 @@ def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
 def _cut(
     image: Image.Image, resized: tuple[int, int], left: int, top: int, side: int
 ) -> NDArray[np.uint8]:
-    """Return a square of the resized image, black where it reaches over the edge: [side, side, 3].
+    """Return a square of the resized image [side, side, 3], black outside the image.
 
     Only the square is computed: a 1 x 20,000 image resized to 256 would fill 4 GB.
     """
@@ -233,7 +251,7 @@ def _cut(
         box=(
             inner_left * across,
             inner_top * down,
-            min(right * across, image.width),  # rounding must not reach over the edge
+            min(right * across, image.width),  # rounding must not leave the image
             min(bottom * down, image.height),
         ),
     )

@@ -1,9 +1,9 @@
-"""Several runs side by side: mean and deviation over seeds, and whether a difference is chance.
+"""Compare runs: mean and deviation over seeds, and whether a difference could be chance.
 
-Runs that differ in nothing but their seed are one method. A difference between two methods is
-taken query by query, each method's figure of a query averaged over its seeds, and judged by the
-paired bootstrap over queries. So it says whether other queries could turn it round; the deviation
-over seeds says how far another training would move it.
+Runs that differ in nothing but their seed are one method. Two methods are compared query by query:
+each method's average precision of a query is averaged over its seeds, and the difference is judged
+by the paired bootstrap over queries. So the p-value covers other queries; the deviation over seeds
+covers another training.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.evaluation.figures import Controls, Figures
 from schn_ray.evaluation.metrics.bootstrap import Difference, paired_difference
 from schn_ray.evaluation.results import find_evaluation, read_figures, read_queries
 
-_SAME = (
-    ("queries_sha256", "other queries"),
-    ("gallery_sha256", "another gallery"),
-    ("gallery_codes", "gallery codes of another kind"),
-)
+_CONTROLS = ("classifier", "cosine", "random")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the seeds of a method; the deviation is the sample's, None for one seed."""
+    """A figure over the seeds of a method.
+
+    Attributes:
+        mean: over the seeds.
+        deviation: standard deviation of the sample; None for one seed.
+    """
 
     mean: float
     deviation: float | None
@@ -41,9 +43,9 @@ class MethodFigures:
 
     Attributes:
         name: what sets it apart from the other methods.
-        bits: of its codes.
+        bits: bits of its codes.
         runs: names.
-        seeds: of training.
+        seeds: of training; None where a run does not record one.
         figures: name -> its spread over the runs, where all of them have it.
         controls: name -> the mean of a control's mAP over the runs.
     """
@@ -55,10 +57,20 @@ class MethodFigures:
     figures: dict[str, Spread]
     controls: dict[str, float]
 
+    @property
+    def map(self) -> Spread | None:
+        """Mean average precision; None where a run has none."""
+        return self.figures.get("map")
+
+    @property
+    def mrr(self) -> Spread | None:
+        """Mean reciprocal rank; None where a run has none."""
+        return self.figures.get("mrr")
+
 
 @dataclass(frozen=True)
 class Gap:
-    """The mAP of one method less that of another, over the same queries."""
+    """The mAP of ``method`` minus that of ``less``, over the same queries."""
 
     method: str
     less: str
@@ -67,7 +79,16 @@ class Gap:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods in the order of their first run; every other one less the first."""
+    """Methods that were measured on the same queries and gallery.
+
+    Attributes:
+        queries: how many.
+        gallery: rows.
+        gallery_codes: how they were made.
+        protocol: of the split.
+        methods: in the order of their first run.
+        gaps: every other method minus the first.
+    """
 
     queries: int
     gallery: int
@@ -80,30 +101,33 @@ class Comparison:
 @dataclass(frozen=True, eq=False)
 class _Evaluated:
     path: Path
-    measured: dict[str, Any]
+    figures: Figures
     ap: NDArray[np.float64]
 
 
-def compare(paths: Sequence[Path | str]) -> Comparison:
-    """Compare evaluations, given as such or as the runs that they stand beside.
+def compare_runs(paths: Sequence[Path | str]) -> Comparison:
+    """Compare evaluations.
+
+    Args:
+        paths: evaluations, or runs next to which they lie.
 
     Raises:
         SchnRayError: one is missing, given twice, or was measured on other queries, another
             gallery or other gallery codes than the first.
     """
-    found = [_read(find_evaluation(path)) for path in paths]
-    _refuse_repeated(found)
-    for other in found[1:]:
-        _refuse_other_ground(found[0], other)
-    groups = _groups(found)
+    evaluated = [_read(find_evaluation(path)) for path in paths]
+    _refuse_repeated(evaluated)
+    for other in evaluated[1:]:
+        _refuse_other_ground(evaluated[0], other)
+    groups = _groups(evaluated)
     methods = tuple(_method(name, runs) for name, runs in groups.items())
     first, *others = groups
-    measured = found[0].measured
+    figures = evaluated[0].figures
     return Comparison(
-        queries=measured["queries"],
-        gallery=measured["gallery"],
-        gallery_codes=measured["gallery_codes"],
-        protocol=measured["protocol"],
+        queries=figures.queries,
+        gallery=figures.gallery,
+        gallery_codes=figures.gallery_codes,
+        protocol=figures.protocol,
         methods=methods,
         gaps=tuple(
             Gap(name, first, gap)
@@ -113,35 +137,39 @@ def compare(paths: Sequence[Path | str]) -> Comparison:
     )
 
 
-def as_table(found: Comparison) -> str:
-    """Return a comparison as lines to read."""
+def as_table(comparison: Comparison) -> str:
+    """Return a comparison as lines of text.
+
+    Args:
+        comparison: what ``compare`` returned.
+    """
     lines = [
-        f"{found.queries:,} queries, {found.gallery:,} gallery images, gallery codes: "
-        f"{found.gallery_codes}, protocol {found.protocol}"
+        f"{comparison.queries:,} queries, {comparison.gallery:,} gallery images, gallery codes: "
+        f"{comparison.gallery_codes}, protocol {comparison.protocol}"
     ]
-    width = max(len(method.name) for method in found.methods)
+    width = max(len(method.name) for method in comparison.methods)
     lines.append(f"  {'':{width}}  runs  mAP              classifier  cosine")
-    for method in found.methods:
-        score = _shown(method.figures.get("map"))
+    for method in comparison.methods:
         controls = "  ".join(
             f"{method.controls[name]:.4f}    " if name in method.controls else "-         "
             for name in ("classifier", "cosine")
         )
+        score = _mean_and_deviation(method.map)
         lines.append(
             f"  {method.name:{width}}  {len(method.runs):4}  {score:15}  {controls}".rstrip()
         )
-    for gap in found.gaps:
+    for gap in comparison.gaps:
         known = gap.difference.interval
         lines.append(
             f"  {gap.method} less {gap.less}: {known.mean:+.4f} "
             f"[{known.low:+.4f}, {known.high:+.4f}], p = {gap.difference.p_value:.3g}"
         )
-    if found.gaps:
+    if comparison.gaps:
         lines.append("  (paired bootstrap over queries, 95 %; seeds averaged query by query)")
     return "\n".join(lines)
 
 
-def _shown(spread: Spread | None) -> str:
+def _mean_and_deviation(spread: Spread | None) -> str:
     if spread is None:
         return "undefined"
     return f"{spread.mean:.4f}" + (
@@ -154,35 +182,40 @@ def _read(path: Path) -> _Evaluated:
     return _Evaluated(path, read_figures(path), values["average_precision"])
 
 
-def _refuse_repeated(found: Sequence[_Evaluated]) -> None:
-    seen: dict[Path, Path] = {}
-    for one in found:
+def _refuse_repeated(evaluated: Sequence[_Evaluated]) -> None:
+    seen: set[Path] = set()
+    for one in evaluated:
         if one.path.resolve() in seen:
-            raise SchnRayError(f"{one.path} is there twice; a run counts once")
-        seen[one.path.resolve()] = one.path
+            raise SchnRayError(f"{one.path} is given twice; name each run once")
+        seen.add(one.path.resolve())
 
 
 def _refuse_other_ground(first: _Evaluated, other: _Evaluated) -> None:
-    for key, what in _SAME:
-        if first.measured[key] != other.measured[key]:
+    ours, theirs = first.figures, other.figures
+    for differs, what in (
+        (ours.queries_sha256 != theirs.queries_sha256, "other queries"),
+        (ours.gallery_sha256 != theirs.gallery_sha256, "another gallery"),
+        (ours.gallery_codes != theirs.gallery_codes, "gallery codes of another kind"),
+    ):
+        if differs:
             raise SchnRayError(
-                f"{other.path} was measured with {what} than {first.path}, so their figures do not "
-                "compare: evaluate both on one store, with one kind of gallery codes"
+                f"{other.path} was measured with {what} than {first.path}, so their figures cannot "
+                "be compared: evaluate both on one store, with one kind of gallery codes"
             )
 
 
-def _groups(found: Sequence[_Evaluated]) -> dict[str, list[_Evaluated]]:
+def _groups(evaluated: Sequence[_Evaluated]) -> dict[str, list[_Evaluated]]:
     """Return name -> runs that differ only in their seed."""
-    settings = [_flat(one.measured["trained"]) for one in found]
+    settings = [_flat(one.figures.trained) for one in evaluated]
     keys = list(dict.fromkeys(key for each in settings for key in each if key != "seed"))
     varying = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
     groups: dict[str, list[_Evaluated]] = {}
-    for one, each in zip(found, settings, strict=True):
-        # bits always; a model without a run behind it, or alone, goes by its name
-        said = [f"{key}={each.get(key)}" for key in varying if key != "bits"]
+    for one, each in zip(evaluated, settings, strict=True):
+        # a model without a run has no settings, and goes by its name
+        parts = [f"{key}={each.get(key)}" for key in varying if key != "bits"]
         if not each:
-            said = [str(one.measured["run"])]
-        name = ", ".join([f"{one.measured['bits']} bits", *said])
+            parts = [one.figures.run]
+        name = ", ".join([f"{one.figures.bits} bits", *parts])
         groups.setdefault(name, []).append(one)
     return groups
 
@@ -198,41 +231,49 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _method(name: str, runs: Sequence[_Evaluated]) -> MethodFigures:
-    measured = [run.measured for run in runs]
-    values = [_figures(each) for each in measured]
-    controls = [each["controls"] or {} for each in measured]
-    known = ("classifier", "cosine", "random")
-    shared = {
-        key: [value for each in values if (value := each.get(key)) is not None] for key in values[0]
-    }
+    evaluations = [run.figures for run in runs]
     return MethodFigures(
         name=name,
-        bits=measured[0]["bits"],
-        runs=tuple(each["run"] for each in measured),
-        seeds=tuple(each["trained"].get("seed") for each in measured),
-        figures={
-            key: _spread(known_values)
-            for key, known_values in shared.items()
-            if len(known_values) == len(values)
-        },
-        controls={
-            key: float(np.mean([each[key]["mean"] for each in controls]))
-            for key in known
-            if all(each.get(key) for each in controls)
-        },
+        bits=evaluations[0].bits,
+        runs=tuple(figures.run for figures in evaluations),
+        seeds=tuple(figures.trained.get("seed") for figures in evaluations),
+        figures=_spreads(evaluations),
+        controls=_control_means([figures.controls for figures in evaluations]),
     )
 
 
-def _figures(measured: dict[str, Any]) -> dict[str, float | None]:
-    """Return name -> value of the figures that a table can have."""
-    single = {key: measured[key] for key in ("map", "mrr", "precision_within_radius")}
-    at = {
-        f"{name}@{k}": value
-        for name, key in (("precision", "precision_at"), ("ndcg", "ndcg_at"))
-        for k, value in measured[key].items()
+def _spreads(evaluations: Sequence[Figures]) -> dict[str, Spread]:
+    """Return name -> spread of each figure that all evaluations have."""
+    tables = [_by_name(figures) for figures in evaluations]
+    known = {
+        name: [value for table in tables if (value := table.get(name)) is not None]
+        for name in tables[0]
     }
-    by_hits = {f"map@{k}, hits": values["hits"] for k, values in measured["map_at"].items()}
-    return single | by_hits | at
+    return {name: _spread(values) for name, values in known.items() if len(values) == len(tables)}
+
+
+def _control_means(controls: Sequence[Controls | None]) -> dict[str, float]:
+    """Return name -> mean of the mAP of each control that all evaluations have."""
+    means: dict[str, float] = {}
+    for name in _CONTROLS:
+        scores = [score for each in controls if each and (score := each.scores[name])]
+        if len(scores) == len(controls):
+            means[name] = float(np.mean([score.mean for score in scores]))
+    return means
+
+
+def _by_name(figures: Figures) -> dict[str, float | None]:
+    """Return name -> value of each figure of a table."""
+    return (
+        {
+            "map": figures.map,
+            "mrr": figures.mrr,
+            "precision_within_radius": figures.precision_within_radius,
+        }
+        | {f"map@{k}, hits": at.hits for k, at in figures.map_at.items()}
+        | {f"precision@{k}": value for k, value in figures.precision_at.items()}
+        | {f"ndcg@{k}": value for k, value in figures.ndcg_at.items()}
+    )
 
 
 def _spread(values: list[float]) -> Spread:

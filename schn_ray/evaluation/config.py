@@ -10,10 +10,14 @@ from schn_ray.core.settings import Count, Section
 
 
 class ControlsConfig(Section):
-    """The controls of an evaluation; 0 training rows leave them out.
+    """The controls of an evaluation, and the random sample of rows that they use.
 
-    ``gallery_rows``: at most so many gallery rows, drawn at random, are ranked for the controls and
-    for the model beside them, since unquantised features cost a thousand times what codes do.
+    Attributes:
+        train_rows: training rows that the classifier is fitted on, at most; 0: no controls.
+        gallery_rows: gallery rows that are ranked, at most. Unquantised features cost a thousand
+            times what codes do.
+        queries: at most.
+        seed: of the sample.
     """
 
     train_rows: Annotated[int, Field(ge=0)] = 5_000
@@ -25,9 +29,17 @@ class ControlsConfig(Section):
 class EvaluateConfig(Section):
     """What ``evaluate`` ranks, and at which ranks it measures.
 
-    ``audit``: whether a split that would spoil the figures is refused, or only reported.
-    ``legacy``: tie rules of others, measured beside the exact figures. ``part_rows``: gallery rows
-    that are counted at once, on one worker.
+    Attributes:
+        gallery: how the gallery's codes are made: ``encoded`` by the network, or ``learned`` in
+            training.
+        ks: ranks at which the list is cut; those beyond the gallery are left out.
+        radius: of precision within a Hamming radius, in bits.
+        examples: queries that the report shows with their nearest images.
+        batch_size: images that go through the network at a time.
+        audit: whether a split that would spoil the figures is refused, or only reported.
+        legacy: tie rules of others, measured besides the exact figures.
+        part_rows: gallery rows that a worker counts at a time.
+        controls: what the model is compared with.
     """
 
     gallery: Literal["encoded", "learned", "both"] = "encoded"

@@ -1,18 +1,17 @@
 """Controls: what a figure has to beat before it means that similarity was learned.
 
-``classifier``: a linear classifier on the network's features, and an image's code is its predicted
-class's codeword. It knows classes and nothing else; a method that does not beat it has learned
-classes, not similarity. ``cosine``: the features themselves, unquantised: what a code of so few
-bits costs. ``random``: codes of coin tosses, the floor.
+``classifier``: a linear classifier on the network's features; an image's code is the codeword of
+its predicted class. It knows classes and nothing else, so a method that does not beat it has
+learned classes, not similarity (Sablayrolles et al., ICASSP 2017). ``cosine``: the unquantised
+features; the difference is what a short code costs. ``random``: random codes, the lower bound.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from schn_ray.data.labels import label_sets, share_a_label
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import ControlsConfig
+from schn_ray.evaluation.figures import Controls
 from schn_ray.evaluation.metrics.average_precision import average_precision
 from schn_ray.evaluation.metrics.bootstrap import interval, paired_difference
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
@@ -33,12 +33,23 @@ from schn_ray.methods.code_table import initial_codes
 from schn_ray.models.hasher import Hasher, load
 
 Floats = NDArray[np.float32]
-_PART_ROWS, _PARTS_HERE = 2_048, 2
+_PART_ROWS = 2_048
+_LOCAL_PARTS = 2  # up to so many, a pool of workers takes longer to start than the work
 
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """What the controls look at: features and labels of training rows, queries and gallery rows."""
+    """What the controls rank: features, codes and labels of one sample of rows.
+
+    Attributes:
+        train_features: of the training rows [n, d].
+        train_labels: of the training rows [n, C].
+        query_features: of the queries [Q, d].
+        gallery_features: of the gallery rows [G, d].
+        queries: codes and labels of the queries.
+        gallery: codes and labels of the gallery rows.
+        bits: bits of a code, K.
+    """
 
     train_features: Floats
     train_labels: csr_array
@@ -57,51 +68,65 @@ def measure_controls(
     bits: int,
     config: ControlsConfig,
     map_shards: MapShards,
-) -> dict[str, Any]:
+) -> Controls:
     """Measure every control, and the model on the very same rows.
 
-    Returns:
-        ``queries`` and ``gallery``: rows; ``model``, ``classifier``, ``cosine``, ``random``: mAP
-        with its interval; ``model_less_classifier``: the paired difference. Plain values.
+    Args:
+        run: a finished run; its network computes the features.
+        store: has the images.
+        queries: Q of them, with the model's codes.
+        gallery: G rows, with the model's codes.
+        bits: bits of a code, K.
+        config: how many rows are drawn at random, and the seed.
+        map_shards: computes features, on whatever machines.
     """
     generator = np.random.default_rng([config.seed, bits])
-    queries = queries[_some(len(queries), config.queries, generator)]
-    gallery = gallery[_some(len(gallery), config.gallery_rows, generator)]
+    queries = queries[_sample(len(queries), config.queries, generator)]
+    gallery = gallery[_sample(len(gallery), config.gallery_rows, generator)]
     trained = store.rows("train")
-    trained = trained[_some(len(trained), config.train_rows, generator)]
+    trained = trained[_sample(len(trained), config.train_rows, generator)]
     rows = [trained, queries.rows, gallery.rows]
     features = features_of(run, store, np.concatenate(rows), map_shards)
-    train, asked, ranked = np.split(features, np.cumsum([len(part) for part in rows])[:-1])
-    sides = Sides(train, store.labels[trained], asked, ranked, queries, gallery, bits)
-    figures = {
-        "model": _ap(queries.codes, gallery.codes, sides),
-        "classifier": classifier_ap(sides, config.seed),
-        "cosine": cosine_ap(sides),
-        "random": random_ap(sides, generator),
-    }
-    found: dict[str, Any] = {"queries": len(queries), "gallery": len(gallery)}
-    found["train_rows"] = len(trained)
-    for name, values in figures.items():
-        known = interval(values)
-        found[name] = None if known is None else asdict(known)
-    gap = paired_difference(figures["classifier"], figures["model"])
-    found["model_less_classifier"] = None if gap is None else asdict(gap)
-    return found
+    bounds = np.cumsum([len(part) for part in rows])[:-1]
+    train, query, ranked = np.split(features, bounds)
+    sides = Sides(train, store.labels[trained], query, ranked, queries, gallery, bits)
+    model = _ap(queries.codes, gallery.codes, sides)
+    classifier = classifier_ap(sides, config.seed)
+    return Controls(
+        queries=len(queries),
+        gallery=len(gallery),
+        train_rows=len(trained),
+        model=interval(model),
+        classifier=interval(classifier),
+        cosine=interval(cosine_ap(sides)),
+        random=interval(random_ap(sides, generator)),
+        model_less_classifier=paired_difference(classifier, model),
+    )
 
 
 def classifier_ap(sides: Sides, seed: int) -> NDArray[np.float64]:
-    """Average precision [Q] of codes that are the codeword of the predicted class."""
+    """Return average precision [Q] of codes that are the codeword of the predicted class.
+
+    Args:
+        sides: what is ranked.
+        seed: of the codewords.
+    """
     predict = linear_classifier(sides.train_features, sides.train_labels)
     predicted = vstack([predict(sides.query_features), predict(sides.gallery_features)]).tocsr()
     codes = codewords(csr_array(predicted), sides.bits, seed)
-    asked = len(sides.queries)
-    return _ap(codes[:asked], codes[asked:], sides)
+    queries = len(sides.queries)
+    return _ap(codes[:queries], codes[queries:], sides)
 
 
 def codewords(labels: csr_array, bits: int, seed: int) -> NDArray[np.uint8]:
-    """Give each label set [n, C] its codeword, packed [n, ceil(K / 8)].
+    """Return the codeword of each row's label set, packed [n, ceil(K / 8)].
 
-    Far apart where there are as many codes as classes; at random otherwise.
+    Codewords are far apart where K bits have as many codes as there are classes, else random.
+
+    Args:
+        labels: [n, C].
+        bits: bits of a code, K.
+        seed: of the codewords.
     """
     enough = bits >= 63 or labels.shape[1] <= 2**bits
     table = initial_codes("hadamard" if enough else "random", label_sets(labels), bits, seed)
@@ -109,11 +134,16 @@ def codewords(labels: csr_array, bits: int, seed: int) -> NDArray[np.uint8]:
 
 
 def linear_classifier(features: Floats, labels: csr_array) -> Callable[[Floats], csr_array]:
-    """Fit logistic regression on features [n, d] and labels [n, C].
+    """Fit logistic regression.
+
+    Args:
+        features: [n, d].
+        labels: [n, C].
 
     Returns:
-        Features [m, d] -> predicted labels [m, C]: one where no row had several; else each class
-        by itself, and the likeliest one where none is likely.
+        A function of features [m, d] that predicts labels [m, C]. Where each row has one label, it
+        predicts one. Otherwise it predicts each class with probability 0.5 or more, and always
+        the most probable one.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -125,38 +155,56 @@ def linear_classifier(features: Floats, labels: csr_array) -> Callable[[Floats],
     known = np.unique(labels.indices)
     classes = labels.shape[1]
     if single and len(known) == 1:
-        return lambda some: _as_labels(np.full(len(some), known[0]), classes)
+        return lambda rows: _as_labels(np.full(len(rows), known[0]), classes)
     if single:
         model = make_pipeline(StandardScaler(), logistic).fit(features, labels.indices)
-        return lambda some: _as_labels(model.predict(some), classes)
+        return lambda rows: _as_labels(model.predict(rows), classes)
     targets = labels[:, known].toarray()
-    often = targets.any(axis=0) & ~targets.all(axis=0)  # the others have nothing to tell apart
+    varies = targets.any(axis=0) & ~targets.all(axis=0)  # else there is nothing to learn
     model = make_pipeline(StandardScaler(), OneVsRestClassifier(logistic))
-    model.fit(features, targets[:, often])
-    return lambda some: _likely(np.atleast_2d(model.predict_proba(some)), known[often], classes)
+    model.fit(features, targets[:, varies])
+    return lambda rows: _likely(np.atleast_2d(model.predict_proba(rows)), known[varies], classes)
 
 
 def cosine_ap(sides: Sides) -> NDArray[np.float64]:
-    """Average precision [Q] of the ranking by cosine of the features, exact under ties."""
-    asked, ranked = (_normalised(side) for side in (sides.query_features, sides.gallery_features))
+    """Return average precision [Q] of the ranking by cosine of the features, exact under ties.
+
+    Args:
+        sides: what is ranked.
+    """
+    query_side, ranked = (
+        _normalised(features) for features in (sides.query_features, sides.gallery_features)
+    )
     query_sets, gallery_sets = label_sets(sides.queries.labels), label_sets(sides.gallery.labels)
     shared = share_a_label(query_sets.sets, gallery_sets.sets)
-    values = np.full(len(asked), np.nan)
-    for place, feature in enumerate(asked):
-        relevant = shared[query_sets.set_of_row[place]][gallery_sets.set_of_row]
-        values[place] = average_precision(ranked_by(ranked @ feature, relevant))[0]
+    values = np.full(len(query_side), np.nan)
+    for query, feature in enumerate(query_side):
+        relevant = shared[query_sets.set_of_row[query]][gallery_sets.set_of_row]
+        values[query] = average_precision(ranked_by(ranked @ feature, relevant))[0]
     return values
 
 
 def ranked_by(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> Histograms:
-    """Return the histograms of one query by any scores [G], high ones first: a level a value."""
+    """Return the histograms of one query that ranks by scores, high ones first.
+
+    Each distinct score is a level, as a Hamming distance is elsewhere.
+
+    Args:
+        scores: of the gallery rows [G].
+        relevant: of the gallery rows [G].
+    """
     _, level = np.unique(-scores, return_inverse=True)
-    everyone = np.bincount(level)
-    return Histograms(everyone[None], np.bincount(level[relevant], minlength=len(everyone))[None])
+    rows = np.bincount(level)
+    return Histograms(rows[None], np.bincount(level[relevant], minlength=len(rows))[None])
 
 
 def random_ap(sides: Sides, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Average precision [Q] of codes of coin tosses."""
+    """Return average precision [Q] of random codes.
+
+    Args:
+        sides: what is ranked; its codes are not used.
+        generator: draws the codes.
+    """
     rows = len(sides.queries) + len(sides.gallery)
     codes = pack(generator.integers(0, 2, (rows, sides.bits), dtype=np.int8) * 2 - 1)
     return _ap(codes[: len(sides.queries)], codes[len(sides.queries) :], sides)
@@ -164,37 +212,59 @@ def random_ap(sides: Sides, generator: np.random.Generator) -> NDArray[np.float6
 
 @dataclass(frozen=True, eq=False)
 class RowsPart:
-    """Rows of a store whose features are wanted."""
+    """Rows of a store whose features are to be computed.
+
+    Attributes:
+        number: of the part, from 0.
+        store_rows: numbers of the rows in the store.
+    """
 
     number: int
-    places: NDArray[np.int64]
+    store_rows: NDArray[np.int64]
 
     @property
     def rows(self) -> int:
-        """How many."""
-        return len(self.places)
+        """Number of rows."""
+        return len(self.store_rows)
 
 
 def features_of(
     run: Path | str, store: Store, rows: NDArray[np.int64], map_shards: MapShards
 ) -> Floats:
-    """Return the network's features F_v of rows of a store [m, d_v], computed by ``map_shards``."""
+    """Return the network's features F_v of rows of a store [m, d_v].
+
+    Args:
+        run: a finished run.
+        store: has the images.
+        rows: numbers of the rows [m].
+        map_shards: computes parts of the rows, on whatever machines.
+    """
     starts = range(0, len(rows), _PART_ROWS)
     parts = [RowsPart(n, rows[start : start + _PART_ROWS]) for n, start in enumerate(starts)]
     function = functools.partial(part_features, store=store, run=as_location(run))
-    # a pool of workers takes longer to start than a few thousand images to run through
-    found = dict((map_locally if len(parts) <= _PARTS_HERE else map_shards)(function, parts))
-    return np.concatenate([found[number] for number in range(len(parts))]).astype(np.float32)
+    features = dict((map_locally if len(parts) <= _LOCAL_PARTS else map_shards)(function, parts))
+    return np.concatenate([features[number] for number in range(len(parts))]).astype(np.float32)
 
 
 def part_features(
     part: RowsPart, store: Store, run: str, batch_size: int = 64
 ) -> tuple[int, NDArray[np.float16]]:
-    """Return the number of a part and its features; run by whoever ``map_shards`` chooses."""
+    """Compute the features of a part, on the worker that ``map_shards`` chooses.
+
+    Args:
+        part: the rows.
+        store: has the images.
+        run: a finished run.
+        batch_size: images that go through the network at a time.
+
+    Returns:
+        The number of the part, and its features [rows, d_v].
+    """
     hasher = _loaded(run)
-    batches = [part.places[start : start + batch_size] for start in range(0, part.rows, batch_size)]
-    seen = [hasher.features(_views(store, batch, hasher)).numpy() for batch in batches]
-    return part.number, np.concatenate(seen).astype(np.float16)
+    starts = range(0, part.rows, batch_size)
+    batches = [part.store_rows[start : start + batch_size] for start in starts]
+    features = [hasher.features(_views(store, batch, hasher)).numpy() for batch in batches]
+    return part.number, np.concatenate(features).astype(np.float16)
 
 
 @functools.lru_cache(maxsize=1)
@@ -207,8 +277,8 @@ def _views(store: Store, rows: NDArray[np.int64], hasher: Hasher) -> NDArray[np.
     return np.stack([evaluation_view(store.image(int(row)), preprocessing) for row in rows])
 
 
-def _some(rows: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Return all places, or at most so many of them at random, ascending."""
+def _sample(rows: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return all positions 0..rows-1, or ``most`` of them at random, ascending."""
     if rows <= most:
         return np.arange(rows)
     return np.sort(generator.choice(rows, most, replace=False))

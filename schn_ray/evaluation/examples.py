@@ -1,19 +1,61 @@
-"""Queries to look at: those that do best, worst and in between, with their nearest images."""
+"""Example queries of a report: the best, the worst and others, with their nearest images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.data.store.reader import Store
+from schn_ray.evaluation.figures import Record, Text
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 
 BEST, WORST, BETWEEN = "best", "worst", "in between"
 _NEIGHBOURS = 10
-_LOOKED_THROUGH = 500  # equals among which other classes are looked for
+_CANDIDATES = 500  # of equally good queries, how many are searched for a new class
+
+
+class LabelledImage(Record):
+    """An image of the store.
+
+    Attributes:
+        id: of its row.
+        uri: where its bytes are.
+        labels: names of its classes.
+    """
+
+    id: Text
+    uri: Text
+    labels: tuple[Text, ...]
+
+
+class RankedImage(LabelledImage):
+    """A gallery image near a query.
+
+    Attributes:
+        distance: Hamming distance to the query, in bits.
+        relevant: whether it shares a label with the query.
+    """
+
+    distance: int
+    relevant: bool
+
+
+class ExampleQuery(Record):
+    """A query and its nearest gallery images: an entry of ``examples.json``.
+
+    Attributes:
+        kind: ``best``, ``worst`` or ``in between``.
+        average_precision: of the query; None where nothing is relevant.
+        query: its image.
+        neighbours: ten at most, nearest first.
+    """
+
+    kind: Text = ""
+    average_precision: float | None = None
+    query: LabelledImage
+    neighbours: tuple[RankedImage, ...]
 
 
 def examples(
@@ -22,31 +64,40 @@ def examples(
     gallery: LabelledCodes,
     ap: NDArray[np.float64],
     count: int,
-) -> list[dict[str, Any]]:
-    """Describe so many queries: a third the worst, a third the best, the rest over the whole row.
+) -> list[ExampleQuery]:
+    """Choose queries to show: a third the worst, a third the best, the rest spread over all.
 
-    Among equally good ones, as many classes as there are; images at one distance from a query are
-    in random order, always the same. ``ap``: average precision [Q], NaN where undefined,
-    and those are not shown as best or worst.
+    Of equally good queries, those of classes not yet shown come first. Images at one distance from
+    a query are in random order, the same at every call.
+
+    Args:
+        store: has the images.
+        queries: Q of them.
+        gallery: G rows.
+        ap: average precision [Q]; NaN where undefined, and never shown as best or worst.
+        count: queries to show, at most.
     """
-    chosen = _chosen(queries, ap, count)
     return [
-        {"kind": kind, "average_precision": _known(ap[place])}
-        | _example(store, queries, place, gallery)
-        for place, kind in chosen.items()
+        ExampleQuery(
+            kind=kind,
+            average_precision=None if np.isnan(ap[position]) else float(ap[position]),
+            query=_image(store, int(queries.rows[position])),
+            neighbours=_neighbours(store, queries, position, gallery),
+        )
+        for position, kind in _chosen(queries, ap, count).items()
     ]
 
 
 def _chosen(queries: LabelledCodes, ap: NDArray[np.float64], count: int) -> dict[int, str]:
-    """Return place -> kind."""
+    """Return position of a query -> kind."""
     defined = np.flatnonzero(~np.isnan(ap))
     third = min(count, len(defined)) // 3
     upwards = defined[np.argsort(ap[defined], kind="stable")]
     chosen = dict.fromkeys(_of_many_classes(queries, ap, upwards, third), WORST)
     downwards = defined[np.argsort(-ap[defined], kind="stable")]
-    left = [place for place in downwards.tolist() if place not in chosen]
+    left = [position for position in downwards.tolist() if position not in chosen]
     chosen |= dict.fromkeys(_of_many_classes(queries, ap, left, third), BEST)
-    left = [place for place in range(len(queries)) if place not in chosen]
+    left = [position for position in range(len(queries)) if position not in chosen]
     spread = np.linspace(0, len(left) - 1, min(len(left), count - len(chosen)))
     return chosen | dict.fromkeys((left[int(i)] for i in spread.round()), BETWEEN)
 
@@ -54,38 +105,36 @@ def _chosen(queries: LabelledCodes, ap: NDArray[np.float64], count: int) -> dict
 def _of_many_classes(
     queries: LabelledCodes, ap: NDArray[np.float64], ordered: Iterable[int], count: int
 ) -> list[int]:
-    """Take the first so many, but of equal ones rather those of classes that are not there yet."""
+    """Take the first ``count`` queries; among equally good ones prefer classes not yet taken."""
     chosen: list[int] = []
-    left = [int(place) for place in ordered]
+    left = [int(position) for position in ordered]
     while left and len(chosen) < count:
-        equal = [place for place in left[:_LOOKED_THROUGH] if ap[place] == ap[left[0]]]
-        there = {c for place in chosen for c in queries.labels[[place]].indices.tolist()}
-        fresh = [p for p in equal if not there & set(queries.labels[[p]].indices.tolist())]
+        equal = [position for position in left[:_CANDIDATES] if ap[position] == ap[left[0]]]
+        shown = {c for position in chosen for c in queries.labels[[position]].indices.tolist()}
+        fresh = [p for p in equal if not shown & set(queries.labels[[p]].indices.tolist())]
         chosen.append((fresh or equal)[0])
         left.remove(chosen[-1])
     return chosen
 
 
-def _example(
+def _neighbours(
     store: Store, queries: LabelledCodes, query: int, gallery: LabelledCodes
-) -> dict[str, Any]:
+) -> tuple[RankedImage, ...]:
     distances = np.bitwise_count(queries.codes[query] ^ gallery.codes).sum(axis=1, dtype=np.int64)
     # hundreds share a distance: the first rows of the store would show its order, not the ranking
     drawn = np.random.default_rng([0, query]).random(len(distances))
     nearest = np.lexsort((drawn, distances))[:_NEIGHBOURS]
     relevant = (gallery.labels[nearest] @ queries.labels[[query]].T).toarray()[:, 0] > 0
-    neighbours = [
-        _described(store, int(gallery.rows[place]))
-        | {"distance": int(distances[place]), "relevant": bool(right)}
-        for place, right in zip(nearest, relevant, strict=True)
-    ]
-    return {"query": _described(store, int(queries.rows[query])), "neighbours": neighbours}
+    return tuple(
+        RankedImage(
+            **dict(_image(store, int(gallery.rows[position]))),
+            distance=int(distances[position]),
+            relevant=bool(right),
+        )
+        for position, right in zip(nearest, relevant, strict=True)
+    )
 
 
-def _described(store: Store, row: int) -> dict[str, Any]:
-    labels = [store.classes[label] for label in store.labels[[row]].indices]
-    return {"id": store.ids[row].as_py(), "uri": store.uri(row), "labels": labels}
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _image(store: Store, row: int) -> LabelledImage:
+    labels = tuple(store.classes[label] for label in store.labels[[row]].indices)
+    return LabelledImage(id=store.ids[row].as_py(), uri=store.uri(row), labels=labels)

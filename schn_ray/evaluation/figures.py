@@ -1,128 +1,229 @@
-"""The figures of an evaluation."""
+"""The figures of one evaluation, typed: what ``metrics.json`` holds.
+
+``evaluate`` builds ``Figures`` and writes them; ``results.read_figures`` reads and checks them.
+Text, tables, comparisons and charts use the fields. Only this module knows the keys of the file.
+
+Every mean is over the queries that have something relevant in the gallery. It is None where no
+query has. Ties are resolved by expectation over their orders, unless a field says otherwise.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, InstanceOf
 
-from schn_ray.data.shards.map_shards import MapShards
-from schn_ray.data.store.reader import Store
-from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.metrics.average_precision import (
-    average_precision,
-    mean_or_none,
-    precision_at,
-)
-from schn_ray.evaluation.metrics.bootstrap import LEVEL, by_class, interval
-from schn_ray.evaluation.metrics.first_hit import reciprocal_rank
-from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_relevant
-from schn_ray.evaluation.metrics.histograms import GradedHistograms
-from schn_ray.evaluation.metrics.ndcg import ndcg_at
-from schn_ray.evaluation.metrics.reid import reid_figures, reid_histograms, sightings
-from schn_ray.evaluation.metrics.summary import Summary, summarise
-from schn_ray.evaluation.metrics.tie_rules import legacy_average_precision
+from schn_ray.core.settings import Section
+from schn_ray.evaluation.metrics.bootstrap import Difference, Interval, LevelInterval
+from schn_ray.evaluation.metrics.reid import ReidFigures
 
-Floats = NDArray[np.float64]
+GalleryCodes = Literal["encoded", "learned"]
+Text = InstanceOf[str]  # names of files need not be valid Unicode, which pydantic's str demands
 
 
-class _Measure:
-    """Measures the same queries, in the same way, against one gallery or another."""
+class Record(Section):
+    """A frozen part of a JSON file that an evaluation writes; an unknown key is an error."""
 
-    def __init__(
-        self, queries: LabelledCodes, bits: int, config: EvaluateConfig, map_shards: MapShards
-    ) -> None:
-        self._queries, self._bits, self._config = queries, bits, config
-        self._map_shards = map_shards
+    model_config = ConfigDict(populate_by_name=True)
 
-    def counted(self, gallery: LabelledCodes) -> GradedHistograms:
-        """Count a gallery."""
-        part_rows = self._config.part_rows
-        return count_relevant(self._queries, gallery, self._bits, part_rows, self._map_shards)
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for ``json.dumps``, under the keys of the file."""
+        return self.model_dump(by_alias=True)
 
-    def figures(self, h: GradedHistograms, gallery_rows: int) -> dict[str, Any]:
-        """Return every figure of the whole gallery, as plain values."""
-        ks = [k for k in self._config.ks if k <= gallery_rows]
-        known = interval(average_precision(h.plain))
-        return _figures(summarise(h.plain, ks, self._config.radius)) | {
-            "map_interval": None if known is None else asdict(known) | {"level": LEVEL},
-            "mrr": mean_or_none(reciprocal_rank(h.plain)),
-            "ndcg_gain": "linear",
-            "ndcg_at": {str(k): mean_or_none(ndcg_at(h, k)) for k in ks},
-        }
 
-    def each(self, h: GradedHistograms) -> dict[str, Floats]:
-        """Return what is kept of each query [Q]: what a comparison needs."""
-        found = {
-            "average_precision": average_precision(h.plain),
-            "reciprocal_rank": reciprocal_rank(h.plain),
-            "ndcg": ndcg_at(h),
-        }
-        rows = int(h.plain.gallery.max(initial=0))
-        ks = [k for k in self._config.ks if k <= rows]
-        return found | {f"precision_at_{k}": precision_at(h.plain, k) for k in ks}
+class MapAt(Record):
+    """Mean average precision of the first k ranks, by what the sum of precisions is divided by.
 
-    def legacy(self, gallery: LabelledCodes) -> dict[str, float | None]:
-        """Return mAP by each tie rule that was asked for."""
-        codes = self._queries.codes, self._queries.labels, gallery.codes, gallery.labels
+    Attributes:
+        relevant: all relevant rows of the gallery.
+        min: the relevant rows that k ranks can hold, min(R, k).
+        hits: the relevant rows among the first k, as most published tables have it.
+    """
+
+    relevant: float | None
+    min: float | None
+    hits: float | None
+
+
+class PRPoint(Record):
+    """Mean precision and recall of all gallery rows within one Hamming distance.
+
+    Attributes:
+        threshold: the distance, in bits.
+        precision: a query that retrieves nothing counts as 0; None is not drawn.
+        recall: share of the relevant rows that lie within the distance.
+        empty: share of the queries that retrieve nothing.
+    """
+
+    threshold: int
+    precision: float | None
+    recall: float
+    empty: float
+
+
+class GalleryFigures(Record):
+    """Every figure of one ranking: all queries against one gallery.
+
+    Attributes:
+        bits: bits of a code, K.
+        queries: all queries, the undefined ones included.
+        undefined_queries: queries with nothing relevant in the gallery, left out of every mean.
+        gallery: rows that each query ranks.
+        ties: the tie rule; ``expected``: the mean over all orders inside ties.
+        map: mean average precision over the whole gallery.
+        map_best: the same with relevant rows first inside each tie.
+        map_worst: the same with relevant rows last inside each tie.
+        map_at: k -> mean average precision of the first k ranks.
+        precision_at: k -> share of relevant rows among the first k ranks.
+        recall_at: k -> share of all relevant rows that the first k ranks hold.
+        radius: Hamming distance of the two figures that follow, in bits.
+        precision_within_radius: share of relevant rows within the radius, which has no ties; a
+            query with no row there counts as 0.
+        empty_balls: share of the queries that have no row within the radius.
+        pr_curve: a point a distance threshold, 0 to K bits.
+        map_interval: bootstrap interval of ``map`` over queries.
+        mrr: mean reciprocal rank of the first relevant row.
+        ndcg_gain: gain of ``ndcg_at``; ``linear``: the number of labels shared.
+        ndcg_at: k -> normalised discounted cumulative gain of the first k ranks.
+    """
+
+    bits: int
+    queries: int
+    undefined_queries: int
+    gallery: int
+    ties: Text
+    map: float | None
+    map_best: float | None
+    map_worst: float | None
+    map_at: dict[int, MapAt]
+    precision_at: dict[int, float | None]
+    recall_at: dict[int, float | None]
+    radius: int
+    precision_within_radius: float | None
+    empty_balls: float | None
+    pr_curve: tuple[PRPoint, ...]
+    map_interval: LevelInterval | None
+    mrr: float | None
+    ndcg_gain: Text
+    ndcg_at: dict[int, float | None]
+
+
+class GallerySide(GalleryFigures):
+    """The figures of a second gallery, measured with the same queries.
+
+    Attributes:
+        gallery_codes: how its codes were made.
+        description: its codes and its rows, in words.
+    """
+
+    gallery_codes: GalleryCodes
+    description: Text = Field(validation_alias="said", serialization_alias="said")
+
+
+class ClassFigures(Record):
+    """Average precision over the queries of one class.
+
+    Attributes:
+        name: of the class.
+        queries: queries that have the class; one with two classes counts in both.
+        map: mean average precision over the defined ones.
+        low: lower end of its bootstrap interval.
+        high: upper end of it.
+    """
+
+    name: Text = Field(validation_alias="class", serialization_alias="class")
+    queries: int
+    map: float | None
+    low: float | None
+    high: float | None
+
+
+class AuditSummary(Record):
+    """What the split audit reported; ``audit.json`` has the rows.
+
+    Attributes:
+        findings: a line a finding.
+        spoiling: those of them that spoil the figures.
+        rows: role of the split -> its rows.
+    """
+
+    findings: tuple[Text, ...]
+    spoiling: tuple[Text, ...]
+    rows: dict[Text, int]
+
+
+class Controls(Record):
+    """Mean average precision of the model and of its controls, on the very same rows.
+
+    Attributes:
+        queries: queries that were drawn for the controls.
+        gallery: gallery rows that were drawn.
+        train_rows: training rows that the classifier was fitted on.
+        model: the model's own codes.
+        classifier: codes that are the codeword of the predicted class.
+        cosine: unquantised features, ranked by cosine.
+        random: random codes.
+        model_less_classifier: the paired difference of the two; None without a defined query.
+    """
+
+    queries: int
+    gallery: int
+    train_rows: int
+    model: Interval | None
+    classifier: Interval | None
+    cosine: Interval | None
+    random: Interval | None
+    model_less_classifier: Difference | None
+
+    @property
+    def scores(self) -> dict[str, Interval | None]:
+        """Name -> mAP and its interval, the model first."""
         return {
-            rule: mean_or_none(legacy_average_precision(*codes, rule))
-            for rule in self._config.legacy
+            "model": self.model,
+            "classifier": self.classifier,
+            "cosine": self.cosine,
+            "random": self.random,
         }
 
 
-def _reidentified(
-    store: Store, queries: LabelledCodes, gallery: LabelledCodes, bits: int
-) -> dict[str, Any] | None:
-    """Measure who is found on another camera; None where nobody says who took the queries."""
-    if (store.cameras[queries.rows] < 0).any():
-        return None
-    asked, held = (
-        sightings(ranked.codes, ranked.labels, store.cameras[ranked.rows])
-        for ranked in (queries, gallery)
-    )
-    found = asdict(reid_figures(reid_histograms(asked, held, bits)))
-    return found | {"cmc": {str(k): value for k, value in found["cmc"].items()}}
+class Figures(GalleryFigures):
+    """All figures of an evaluation, and what they were measured on.
 
+    Attributes:
+        run: name of the run.
+        trained: settings of its training; empty for a model without a run.
+        model: fingerprint of the model.
+        store: fingerprint of the store.
+        gallery_codes: how the gallery's codes were made.
+        gallery_without_code: gallery rows that have no learned code and are not ranked.
+        protocol: of the split.
+        split_seed: of the split.
+        audit: what the split audit reported.
+        queries_sha256: hash of the queries' ids and images.
+        gallery_sha256: hash of the gallery's ids and images.
+        unique_share: distinct codes over all codes of the gallery.
+        by_class: a row a class that queries have.
+        legacy: tie rule of others -> mAP by it, which depends on the order of the rows.
+        reidentification: None where not every query has a camera.
+        side_by_side: figures of learned codes, and of encoded ones of the same rows; empty
+            unless both were requested.
+        controls: None where they were left out.
+    """
 
-def _by_class(store: Store, queries: LabelledCodes, h: GradedHistograms) -> list[dict[str, Any]]:
-    columns = queries.labels.tocsc()
-    present = np.flatnonzero(np.diff(columns.indptr))
-    places = [columns[:, [c]].indices.astype(np.int64) for c in present]
-    found = by_class(average_precision(h.plain), places)
-    return [
-        {"class": store.classes[c], "queries": len(asked), "map": known and known.mean}
-        | {"low": known and known.low, "high": known and known.high}
-        for c, asked, known in zip(present, places, found, strict=True)
-    ]
-
-
-def _figures(measured: Summary) -> dict[str, Any]:
-    curve = measured.pr_curve
-    return {
-        "bits": measured.bits,
-        "queries": measured.queries,
-        "undefined_queries": measured.undefined_queries,
-        "gallery": measured.gallery,
-        "ties": measured.ties,
-        "map": measured.map,
-        "map_best": measured.map_best,
-        "map_worst": measured.map_worst,
-        "map_at": {
-            str(at.k): {"relevant": at.map_relevant, "min": at.map_min, "hits": at.map_hits}
-            for at in measured.at
-        },
-        "precision_at": {str(at.k): at.precision for at in measured.at},
-        "recall_at": {str(at.k): at.recall for at in measured.at},
-        "radius": measured.radius,
-        "precision_within_radius": measured.precision_within_radius,
-        "empty_balls": measured.empty_balls,
-        "pr_curve": [
-            {"threshold": d, "precision": precision, "recall": recall, "empty": empty}
-            for d, (precision, recall, empty) in enumerate(
-                zip(curve.precision, curve.recall, curve.empty, strict=True)
-            )
-        ],
-    }
+    run: Text
+    trained: dict[Text, Any]
+    model: Text
+    store: Text
+    gallery_codes: GalleryCodes
+    gallery_without_code: int
+    protocol: Text
+    split_seed: int
+    audit: AuditSummary
+    queries_sha256: Text
+    gallery_sha256: Text
+    unique_share: float
+    by_class: tuple[ClassFigures, ...]
+    legacy: dict[Text, float | None]
+    reidentification: ReidFigures | None = None
+    side_by_side: tuple[GallerySide, ...]
+    controls: Controls | None

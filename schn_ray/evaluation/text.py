@@ -1,15 +1,20 @@
-"""An evaluation's figures as lines to read."""
+"""An evaluation's figures as lines of text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.metrics.bootstrap import Interval
 from schn_ray.evaluation.results import read_figures
 
-Measured = Mapping[str, Any]
+_CONTROLS = {
+    "model": "this model",
+    "classifier": "classifier's codeword",
+    "cosine": "features by cosine",
+    "random": "random codes",
+}
 
 
 def text_for_model(evaluation: Path | str, fingerprint: str) -> str:
@@ -22,78 +27,74 @@ def text_for_model(evaluation: Path | str, fingerprint: str) -> str:
     Raises:
         SchnRayError: the evaluation measured another model.
     """
-    measured = read_figures(evaluation)
-    if measured["model"] != fingerprint:
+    figures = read_figures(evaluation)
+    if figures.model != fingerprint:
         raise SchnRayError(
             f"{evaluation} measured another model; evaluate this one, or name its own evaluation"
         )
-    return figures_text(measured)
+    return figures_text(figures)
 
 
-def figures_text(measured: Measured) -> str:
-    """Return the figures as lines to read."""
+def figures_text(figures: Figures) -> str:
+    """Return the figures as lines of text.
+
+    Args:
+        figures: of one evaluation.
+    """
     lines = [
-        f"mAP {_shown(measured['map'])}, gallery codes: {measured['gallery_codes']}",
-        f"  {measured['queries']:,} queries, {measured['gallery']:,} gallery images, "
-        f"{measured['bits']} bits, protocol {measured['protocol']}",
-        f"  95 % interval over queries:{_interval(measured['map_interval']) or ' undefined'}",
-        f"  ties: expected over their orders; worst order {_shown(measured['map_worst'])}, "
-        f"best {_shown(measured['map_best'])}",
-        f"  precision within radius {measured['radius']}: "
-        f"{_shown(measured['precision_within_radius'])}, empty balls "
-        f"{_shown(measured['empty_balls'])}",
-        f"  distinct codes in the gallery: {measured['unique_share']:.1%}",
+        f"mAP {_rounded(figures.map)}, gallery codes: {figures.gallery_codes}",
+        f"  {figures.queries:,} queries, {figures.gallery:,} gallery images, "
+        f"{figures.bits} bits, protocol {figures.protocol}",
+        f"  95 % interval over queries:{_bounds(figures.map_interval) or ' undefined'}",
+        f"  ties: expected over their orders; worst order {_rounded(figures.map_worst)}, "
+        f"best {_rounded(figures.map_best)}",
+        f"  precision within radius {figures.radius}: "
+        f"{_rounded(figures.precision_within_radius)}, empty balls "
+        f"{_rounded(figures.empty_balls)}",
+        f"  distinct codes in the gallery: {figures.unique_share:.1%}",
     ]
-    lines += [f"  {line}" for line in _galleries(measured) + _controls(measured)]
+    lines += [f"  {line}" for line in _galleries(figures) + _controls(figures)]
     lines += [
-        f"  tie rule '{rule}' of others: mAP {_shown(value)}, by the order of the rows"
-        for rule, value in measured["legacy"].items()
+        f"  tie rule '{rule}' of others: mAP {_rounded(value)}, by the order of the rows"
+        for rule, value in figures.legacy.items()
     ]
-    if (found := measured["reidentification"]) is not None:
-        ranks = ", ".join(f"rank {k} {_shown(value)}" for k, value in found["cmc"].items())
-        lines.append(f"  re-identification: mAP {_shown(found['map'])}, CMC {ranks}")
-    lines += [f"  audit: {finding}" for finding in measured["audit"]["findings"]]
-    if measured["undefined_queries"]:
-        lines.append(f"  left out: {measured['undefined_queries']} queries with nothing relevant")
-    if measured["gallery_without_code"]:
-        lines.append(f"  left out: {measured['gallery_without_code']} rows never sampled")
+    if (reid := figures.reidentification) is not None:
+        ranks = ", ".join(f"rank {k} {_rounded(value)}" for k, value in reid.cmc.items())
+        lines.append(f"  re-identification: mAP {_rounded(reid.map)}, CMC {ranks}")
+    lines += [f"  audit: {finding}" for finding in figures.audit.findings]
+    if figures.undefined_queries:
+        lines.append(f"  left out: {figures.undefined_queries} queries with nothing relevant")
+    if figures.gallery_without_code:
+        lines.append(f"  left out: {figures.gallery_without_code} rows never sampled")
     return "\n".join(lines)
 
 
-def _galleries(measured: Measured) -> list[str]:
+def _galleries(figures: Figures) -> list[str]:
     return [
-        f"{side['said']}: mAP {_shown(side['map'])} over {side['gallery']:,} gallery images"
-        for side in measured["side_by_side"]
+        f"{side.description}: mAP {_rounded(side.map)} over {side.gallery:,} gallery images"
+        for side in figures.side_by_side
     ]
 
 
-def _controls(measured: Measured) -> list[str]:
-    found = measured["controls"]
-    if found is None:
+def _controls(figures: Figures) -> list[str]:
+    controls = figures.controls
+    if controls is None:
         return []
+    scores = ", ".join(
+        f"{_CONTROLS[name]} {_rounded(None if score is None else score.mean)}"
+        for name, score in controls.scores.items()
+    )
     lines = [
-        f"controls, {found['queries']:,} queries and {found['gallery']:,} gallery images: "
-        + ", ".join(
-            f"{said} {_shown((found[name] or {}).get('mean'))}"
-            for name, said in (
-                ("model", "this model"),
-                ("classifier", "classifier's codeword"),
-                ("cosine", "features by cosine"),
-                ("random", "random codes"),
-            )
-        )
+        f"controls, {controls.queries:,} queries and {controls.gallery:,} gallery images: {scores}"
     ]
-    gap = found["model_less_classifier"]
-    if gap is not None:
-        lines.append(
-            f"model less classifier: {gap['interval']['mean']:+.4f}{_interval(gap['interval'])}"
-        )
+    if (gap := controls.model_less_classifier) is not None:
+        lines.append(f"model less classifier: {gap.interval.mean:+.4f}{_bounds(gap.interval)}")
     return lines
 
 
-def _interval(found: Measured | None) -> str:
-    return "" if found is None else f" [{found['low']:.4f}, {found['high']:.4f}]"
+def _bounds(interval: Interval | None) -> str:
+    return "" if interval is None else f" [{interval.low:.4f}, {interval.high:.4f}]"
 
 
-def _shown(value: float | None) -> str:
+def _rounded(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""The protocol between the loop and a hashing method; ``schn.Schn`` is its first implementation."""
+"""The protocol between the training loop and a hashing method."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from schn_ray.models.encoder import ImageNetwork
 
 
 class Batch(NamedTuple):
-    """A global batch as one worker sees it: its own images, and what is known of all rows.
+    """A global batch as one worker gets it: its own images, labels and codes of all rows.
 
     Attributes:
-        images: [b, 3, S, S] float, this worker's rows only.
+        images: [b, 3, S, S] float, of this worker's rows only.
         Y: [N, C] multi-hot labels of all rows.
-        B: [N, K] codes of all rows, 0 where a row has none yet.
+        B: [N, K] codes of all rows; 0 for a row that has none yet.
     """
 
     images: Tensor
@@ -33,11 +33,11 @@ class Relaxed(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one update gives back, detached and on the device.
+    """Results of one step, detached and on the device.
 
     Attributes:
-        terms: loss terms by name, unweighted, means over this worker's rows.
-        relaxed: this worker's relaxed codes, before the update.
+        terms: loss terms by name, unweighted; each a mean over this worker's rows.
+        relaxed: this worker's relaxed codes, as before the step changed the weights.
     """
 
     terms: dict[str, Tensor]
@@ -45,23 +45,23 @@ class Step(NamedTuple):
 
 
 class Method(Protocol):
-    """Networks to train, one step, a code update, and the encoder that is released."""
+    """Networks to train, a training step, a code update, and the encoder to release."""
 
     optimisers: dict[str, Optimizer]
 
     @property
     def networks(self) -> nn.Module:
-        """All networks that are trained."""
+        """All networks that training changes."""
 
     @property
     def encoder(self) -> ImageNetwork:
         """The network that is released."""
 
     def begin_iteration(self, iteration: int) -> None:
-        """Prepare outer iteration 1, 2, ...: set the learning rates."""
+        """Set the learning rates for outer iteration 1, 2, ..."""
 
     def step(self, batch: Batch) -> Step:
-        """Descend all losses once on a global batch."""
+        """Take one step of every optimiser on a global batch."""
 
     def update(self, rows: Tensor, B: Tensor, relaxed: Relaxed) -> Tensor:
-        """Solve the codes of this worker's training rows [n_w], given as B [n_w, K]."""
+        """Return new codes [n_w, K] of this worker's training rows [n_w], whose codes are B."""

@@ -11,51 +11,55 @@ from schn_ray.core.errors import SchnRayError
 
 Integers = NDArray[np.int64]
 
-_CANDIDATES = 16  # columns to choose each next one from; 64 gain a bit or none
-_STEEPNESS = 8  # of the penalty on near rows; 2 misses what 6 to 12 find
-_EFFORT = 2**26  # a table too large for the greedy choice takes its columns at random
+_CANDIDATES = 16  # columns compared for each choice; 64 gain at most one bit of distance
+_STEEPNESS = 8  # exponent of the penalty on near rows; 6 to 12 do equally well, 2 does worse
+_EFFORT = 2**26  # above this order x bits x candidates, columns are drawn at random
 
 
 def class_centres(classes: int, bits: int, seed: int) -> Tensor:
-    """Place classes at codes that are far apart: rows of a Hadamard matrix and their negatives.
+    """Give each class a code far from the others: rows of a Hadamard matrix and their negatives.
 
-    The matrix is Sylvester's, of the smallest order that has K columns and C rows and negatives.
-    Where it has just K columns, any two centres differ in K/2 bits or in all K. Otherwise K of the
-    columns are chosen greedily, so that the rows stay apart when the others are cut off: 40,000
-    centres of 64 bits differ in 17 or 18 bits at least, where codes drawn at random differ in 9.
+    The matrix is Sylvester's, of the smallest order with K columns or more, and with C rows or more
+    when negated rows count too. If it has exactly K columns, any two centres differ in K/2 bits or
+    in all K. Otherwise K columns are chosen greedily so that rows stay far apart without the other
+    columns: 40,000 centres of 64 bits differ in at least 17 or 18 bits, random codes in 9.
 
     Args:
         classes: C, at most 2^K.
         bits: K.
-        seed: decides which rows, columns and signs are taken.
+        seed: decides rows, columns and signs.
 
     Returns:
         Signs, float32 [C, K]; no two rows are equal.
 
     Raises:
-        SchnRayError: there are not as many codes as classes.
+        SchnRayError: more classes than codes of K bits.
+
+    >>> class_centres(classes=3, bits=4, seed=0).shape
+    torch.Size([3, 4])
     """
-    wanted = max(classes - 1, 1).bit_length()
-    if wanted > bits:
+    needed = max(classes - 1, 1).bit_length()
+    if needed > bits:
         raise SchnRayError(
             f"{classes} classes can't each have a centre of {bits} bits, of which there are "
-            f"{2**bits}: wanted {wanted} bits or more; set bits={wanted}, or change codes.init"
+            f"{2**bits}: expected {needed} bits or more; set bits={needed}, or change codes.init"
         )
     rng = np.random.default_rng(seed)
-    order = max(2 ** (bits - 1).bit_length(), 2 ** (wanted - 1))
+    order = max(2 ** (bits - 1).bit_length(), 2 ** (needed - 1))
     columns = _separating_columns(order, bits, rng)
     rows = rng.permutation(order)
     flips = rng.integers(0, 2, order) * 2 - 1
-    # each row once before any negative: negatives are the same bits, all the other way
+    # all rows come before the first negative: a row and its negative share no information
     rows, flips = np.concatenate([rows, rows])[:classes], np.concatenate([flips, -flips])[:classes]
     return torch.from_numpy(_sylvester(rows, columns) * flips[:, None].astype(np.float32))
 
 
 def _separating_columns(order: int, bits: int, rng: np.random.Generator) -> Integers:
-    """Choose K columns in which no two of the matrix's rows, or their negatives, are near.
+    """Choose K columns in which the matrix's rows and their negatives are far apart.
 
-    How rows i and j differ depends on i xor j alone, so each row need only be compared with row 0:
-    time is linear in the order. Columns 0, 1, 2, 4, 8... come first; they tell all rows apart.
+    The bits in which rows i and j differ depend only on i xor j, so each row is compared with row 0
+    alone: time is linear in the order. Columns 0, 1, 2, 4, 8... come first; they make all rows
+    distinct.
     """
     basis = np.concatenate([[0], 2 ** np.arange(order.bit_length() - 1)])
     others = rng.permutation(np.setdiff1d(np.arange(order), basis))
@@ -67,7 +71,7 @@ def _separating_columns(order: int, bits: int, rng: np.random.Generator) -> Inte
 
 def _greedy(order: int, basis: Integers, pool: list[np.int64], missing: int) -> Integers:
     rows = np.arange(1, order)
-    # agreements less disagreements with row 0, which is all ones: 0 is half, the best
+    # agreements minus disagreements with row 0, which is all ones: 0 is best
     agreement = _sylvester(rows, basis).sum(axis=1)
     chosen: list[np.int64] = []
     while len(chosen) < missing:
@@ -81,6 +85,6 @@ def _greedy(order: int, basis: Integers, pool: list[np.int64], missing: int) -> 
 
 
 def _sylvester(rows: Integers, columns: Integers) -> NDArray[np.float32]:
-    """Return some rows and columns of Sylvester's Hadamard matrix: (-1)^popcount(i & j)."""
+    """Return the given rows and columns of Sylvester's Hadamard matrix: (-1)^popcount(i & j)."""
     odd = np.bitwise_count(rows[:, None] & columns) & 1
     return 1 - 2 * odd.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The codes of the training rows: one packed table, and what it starts from."""
+"""The codes of the training rows: a packed table, and the codes that training starts from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from schn_ray.methods.centres import class_centres
 
 
 class CodeTable:
-    """The codes of n rows in n * K/8 bytes; a row without a code reads as zeros.
+    """The codes of n rows in n * K/8 bytes; ``read`` gives zeros for a row without a code.
+
+    Args:
+        rows: n.
+        bits: K.
 
     Attributes:
         packed: uint8 [n, ceil(K/8)].
-        coded: bool [n], which rows have a code.
+        coded: bool [n], whether a row has a code.
     """
 
     def __init__(self, rows: int, bits: int) -> None:
@@ -41,14 +45,14 @@ class CodeTable:
         self.coded[rows] = True
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the table as tensors that ``load_state_dict`` takes."""
+        """Return a copy of the table as tensors, for ``load_state_dict``."""
         return {"packed": torch.tensor(self.packed), "coded": torch.tensor(self.coded)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Fill the table.
+        """Restore the table from what ``state_dict`` returned.
 
         Raises:
-            ValueError: a table of other rows or bits.
+            ValueError: the state has another number of rows or bits.
         """
         packed, coded = state["packed"].numpy(), state["coded"].numpy()
         if packed.shape != self.packed.shape or coded.shape != self.coded.shape:
@@ -59,15 +63,18 @@ class CodeTable:
 def initial_codes(
     init: Literal["zeros", "random", "hadamard"], label_sets: LabelSets, bits: int, seed: int
 ) -> CodeTable:
-    """Make the codes that training starts from.
+    """Return the codes that training starts from.
 
     Args:
-        init: ``zeros``: no row is coded, as published; ``random``: a random code per label set;
-            ``hadamard``: a set's code is the majority sign of its classes' centres, where a tie
-            is drawn at random, so an empty set has a random code.
+        init: ``zeros``: no row has a code, as published. ``random``: each label set gets a random
+            code. ``hadamard``: a set's code is the majority sign of its classes' centres; ties are
+            drawn at random, so an empty set gets a random code.
         label_sets: of the rows.
         bits: K.
         seed: decides centres, random codes and ties.
+
+    Returns:
+        A table of all rows.
 
     Raises:
         SchnRayError: more classes than codes of K bits (``hadamard``).

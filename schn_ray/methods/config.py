@@ -1,4 +1,4 @@
-"""Settings that all trained methods share: the schedule."""
+"""Settings that all methods share: the schedule of training."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from schn_ray.core.settings import Count, Section, Weight
 
 
 class ScheduleConfig(Section):
-    """An outer iteration is ``epochs`` over ``samples`` drawn rows, then one code update.
+    """The schedule of outer iterations; defaults as published.
 
-    Training ends after ``iterations``, or after ``patience`` validations without a better one.
+    An outer iteration is ``epochs`` over ``samples`` drawn rows, then one code update. Training
+    ends after ``iterations``, or after ``patience`` validations in a row without a new best one.
+    Each iteration number in ``decay_after`` that has passed multiplies the learning rate by
+    ``decay_factor``.
     """
 
     iterations: Count = 50

@@ -1,6 +1,6 @@
-"""SCHN's loss terms: pure functions, means over the rows they are given.
+"""SCHN's loss terms: pure functions, each a mean over the rows that it is given.
 
-Source of each: the method's page; B, T and A are constants in all of them.
+Source of the equations: docs/method.md, "Losses". B, T and A are constants in all of them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 
 def pairwise_loss(U: Tensor, B_all: Tensor, T: Tensor) -> Tensor:
-    """Pull the inner product of a relaxed code with each code of the batch towards K T.
+    """Return the pairwise term of hash(U): 12/K mean_ij (K T_ij - U_i . B_j)^2.
 
-    12/K mean_ij (K T_ij - U_i . B_j)^2 over own rows i and all rows j.
+    It pulls each inner product of a relaxed code and a code of the batch towards K T.
 
     Args:
-        U: [b, K] relaxed codes of own rows.
-        B_all: [N, K] codes of the global batch, 0 where a row has none yet.
+        U: [b, K] relaxed codes of own rows i.
+        B_all: [N, K] codes of all rows j of the global batch; 0 for a row that has none yet.
         T: [b, N] target similarity in [-r, 1].
     """
     bits = U.shape[1]
@@ -24,25 +24,51 @@ def pairwise_loss(U: Tensor, B_all: Tensor, T: Tensor) -> Tensor:
 
 
 def hash_loss(U: Tensor, B_all: Tensor, T: Tensor, B: Tensor, gamma: float) -> Tensor:
-    """Pairwise loss plus gamma times the mean squared distance to the own codes B [b, K]."""
+    """Return hash(U) = 12/K mean_ij (K T_ij - U_i . B_j)^2 + gamma mean (U - B)^2.
+
+    Args:
+        U: [b, K] relaxed codes of own rows.
+        B_all: [N, K] codes of the global batch.
+        T: [b, N] target similarity.
+        B: [b, K] codes of own rows.
+        gamma: weight of the quantization term.
+    """
     return pairwise_loss(U, B_all, T) + gamma * mse_loss(U, B)
 
 
 def cycle_loss(R: Tensor, U: Tensor) -> Tensor:
-    """Mean squared difference of reconstructed R and relaxed U codes [b, K]; moves both."""
+    """Return the cycle term mean (R - U)^2; its gradient reaches both arguments.
+
+    Args:
+        R: [b, K] reconstructed codes of own rows.
+        U: [b, K] relaxed codes of own rows.
+    """
     return mse_loss(R, U)
 
 
 def judged_real(logits: Tensor) -> Tensor:
-    """Binary cross-entropy against the answer "real"."""
+    """Return mean BCE(D, 1): low where the discriminator takes the codes for real.
+
+    Args:
+        logits: output of the discriminators, of any shape.
+    """
     return binary_cross_entropy_with_logits(logits, logits.new_ones(logits.shape))
 
 
 def judged_fake(logits: Tensor) -> Tensor:
-    """Binary cross-entropy against the answer "fake"."""
+    """Return mean BCE(D, 0): low where the discriminator takes the codes for reconstructed.
+
+    Args:
+        logits: output of the discriminators, of any shape.
+    """
     return binary_cross_entropy_with_logits(logits, logits.new_zeros(logits.shape))
 
 
 def target_similarity(A: Tensor, negative: float) -> Tensor:
-    """Return A [b, N] with its zeros replaced by ``negative`` (published: 0)."""
+    """Return the target similarity T [b, N]: A with its zeros replaced.
+
+    Args:
+        A: [b, N], 1 where two rows share a label, else 0.
+        negative: target of dissimilar pairs: 0 as published, or the soft negative -N1/N0.
+    """
     return A if negative == 0 else A + negative * (1 - A)

@@ -1,4 +1,4 @@
-"""The network that is released: a backbone and a hash layer."""
+"""The image network: a backbone and a hash layer. It is the only network that is released."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 class ImageNetwork(nn.Module):
-    """A backbone and a hash layer; the sign of its relaxed code is the code of an image.
+    """A backbone and a hash layer: U_v = tanh(F_v W + b). An image's code is sign(U_v).
 
     Args:
         backbone: images [N, 3, S, S] -> features [N, d_v].
         feature_dim: d_v.
         bits: K.
-        freeze_batch_norm: train with the means and variances that the backbone came with.
+        freeze_batch_norm: normalise with the backbone's own means and variances while training.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class ImageNetwork(nn.Module):
         self._freeze_batch_norm = freeze_batch_norm
 
     def train(self, mode: bool = True) -> ImageNetwork:
-        """Set training mode; frozen batch normalisation stays as it is."""
+        """Set the training mode; frozen batch normalisation stays in evaluation mode."""
         super().train(mode)
         if self._freeze_batch_norm:
             for module in self.backbone.modules():

@@ -1,8 +1,8 @@
-"""The network as ONNX, for where there is no torch, checked bit by bit against the original.
+"""The network as ONNX, for programs without torch; checked bit by bit against the original.
 
-FILE.onnx   uint8 images in, relaxed codes out; scaling and normalisation are inside
-FILE.json   what is outside: how an image becomes that input, and how a code is cut from the output
-FILE.md     the model card, with measured figures where an evaluation is given
+FILE.onnx   uint8 images in, relaxed codes out; scaling and normalisation are included
+FILE.json   the steps outside the network: from an image to its input, from its output to a code
+FILE.md     the model card, with the figures of an evaluation if one is given
 
 The JSON is also the value of ``schn-ray`` in the metadata of the ONNX file.
 """
@@ -45,11 +45,11 @@ class ExportCheck:
     """How the exported network differs from the original on some images.
 
     Attributes:
-        images: how many were compared.
-        source: which.
-        bits: how many bits were compared.
-        bits_that_differ: of these.
-        largest_difference: of the relaxed codes.
+        images: number of images compared.
+        source: where they come from.
+        bits: number of bits compared.
+        bits_that_differ: number of these that differ.
+        largest_difference: between two relaxed codes, in one value.
     """
 
     images: int
@@ -74,16 +74,19 @@ class _WithNormalisation(nn.Module):
 def export_onnx(
     model: Path | str, out: Path, images: str = "digits", figures: str | None = None
 ) -> ExportCheck:
-    """Write FILE.onnx, FILE.json and FILE.md, and compare with the network.
+    """Write FILE.onnx, FILE.json and FILE.md, and compare the export with the network.
 
     Args:
         model: a finished run or a model directory.
         out: the ONNX file.
-        images: a source to compare on; of a store, the split's queries.
+        images: a source of images to compare on; a store gives its split's queries.
         figures: an evaluation's figures as text, for the model card.
 
+    Returns:
+        How the export compares.
+
     Raises:
-        SchnRayError: a library is missing, or nothing to compare on.
+        SchnRayError: a library is missing, or no image can be read.
     """
     _require_libraries()
     hasher = load(model, torch.device("cpu"))
@@ -99,7 +102,14 @@ def export_onnx(
 
 
 def describe(hasher: Hasher) -> dict[str, Any]:
-    """Say what an application has to do before and after the network."""
+    """Describe what an application does before and after the exported network.
+
+    Args:
+        hasher: the exported model.
+
+    Returns:
+        The content of FILE.json, without the result of the comparison.
+    """
     p = hasher.spec.preprocessing
     return {
         "model": hasher.fingerprint,
@@ -119,10 +129,15 @@ def describe(hasher: Hasher) -> dict[str, Any]:
 
 
 def check_export(hasher: Hasher, data: bytes, images: str) -> ExportCheck:
-    """Run both networks over a source's images.
+    """Compare an exported network with the original on a source's images.
+
+    Args:
+        hasher: the original.
+        data: bytes of the ONNX file.
+        images: a source, as for ``export_onnx``.
 
     Raises:
-        SchnRayError: none of them can be read.
+        SchnRayError: none of the images can be read.
     """
     import onnxruntime
 
@@ -140,7 +155,12 @@ def check_export(hasher: Hasher, data: bytes, images: str) -> ExportCheck:
 
 
 def export_text(out: Path, checked: ExportCheck) -> str:
-    """Return what was written and how it compares, as lines to read."""
+    """Return the command's output: the files written, and how the export compares.
+
+    Args:
+        out: the ONNX file.
+        checked: result of ``export_onnx``.
+    """
     return (
         f"{out}: written, with {out.with_suffix('.json').name} and {out.with_suffix('.md').name}\n"
         f"  {_agreement(checked)}"
@@ -169,7 +189,7 @@ def _onnx(hasher: Hasher) -> bytes:
     example = torch.zeros((2, 3, size, size), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         program = torch.onnx.export(
             _WithNormalisation(hasher).eval(),
             (example,),
@@ -200,7 +220,7 @@ def _batches(hasher: Hasher, images: str) -> Iterator[NDArray[np.uint8]]:
 
 def _views(source: Source, p: Preprocessing) -> Iterator[NDArray[np.uint8]]:
     for data in _images(source):
-        with contextlib.suppress(BadImage):  # encode puts these aside, too
+        with contextlib.suppress(BadImage):  # encode quarantines these
             yield evaluation_view(data, p)
 
 

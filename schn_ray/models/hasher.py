@@ -1,4 +1,4 @@
-"""The released artifact: the image network, all it takes to run it, and nothing that is unpickled.
+"""The released artifact: the image network and all it takes to run it; nothing is unpickled.
 
 A model directory holds ``weights.safetensors``, ``hasher.yaml`` and ``README.md``, the model card.
 It loads without Ray, on a CPU or a GPU.
@@ -37,7 +37,15 @@ MODEL, LEARNED = "model", "learned.parquet"  # within a run's directory
 
 
 class HasherSpec(Section):
-    """What an image network is built from, and how images are prepared for it."""
+    """What an image network is built from, and how images are prepared for it.
+
+    Attributes:
+        bits: K.
+        backbone: see ``build_backbone``.
+        base_channels: width of the ``small`` backbone.
+        preprocessing: from an image to the network's input.
+        classes: names of the classes that it was trained on.
+    """
 
     bits: int
     backbone: str
@@ -52,8 +60,8 @@ class Hasher:
     Args:
         network: the image network.
         spec: what it is built from.
-        device: where it runs; by default the GPU if there is one.
-        precision: of the network; ``bf16`` is faster on GPUs, and flips a few bits.
+        device: where it runs; by default a GPU if torch has one.
+        precision: of the network; ``bf16`` is faster on GPUs, and changes a few bits.
     """
 
     def __init__(
@@ -67,7 +75,7 @@ class Hasher:
         self.precision = Precision(precision, self.device)
         self.network = network.to(self.device).eval()
         self.spec = spec
-        self.fingerprint = ""  # known once it is on disk
+        self.fingerprint = ""  # set when loaded from disk
 
     @property
     def bits(self) -> int:
@@ -77,20 +85,24 @@ class Hasher:
     def encode(
         self, images: Sequence[bytes | str | Path], batch_size: int = 64
     ) -> NDArray[np.uint8]:
-        """Code images, given as paths or as encoded bytes.
+        """Encode images, given as paths or as the bytes of image files.
+
+        Args:
+            images: n paths or bytes.
+            batch_size: images that pass the network at once.
 
         Returns:
             Packed codes [n, ceil(K / 8)]: bit b is bit b % 8 of byte b // 8.
 
         Raises:
-            SchnRayError: an image is missing or does not decode; its place or path is named.
+            SchnRayError: an image is missing or does not decode; its number or path is named.
         """
-        views = (self._view(place, image) for place, image in enumerate(images))
+        views = (self._view(number, image) for number, image in enumerate(images))
         batches = iter(lambda: list(islice(views, batch_size)), [])
         return self.encode_views(np.stack(batch) for batch in batches)
 
     def encode_views(self, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Code batches of evaluation views [b, 3, S, S] -> packed [n, ceil(K / 8)]."""
+        """Encode batches of evaluation views [b, 3, S, S] -> packed [n, ceil(K / 8)]."""
         codes = [pack(sign(self.relaxed(batch))) for batch in batches]
         return np.concatenate(codes) if codes else np.zeros((0, -(-self.bits // 8)), np.uint8)
 
@@ -105,11 +117,16 @@ class Hasher:
         return F_v.float().cpu()
 
     def save(self, path: Path, card: str) -> None:
-        """Write the artifact: weights, spec and model card."""
+        """Write the artifact: weights, spec and model card.
+
+        Args:
+            path: the model's directory; created where it is missing.
+            card: the model card's text, in Markdown.
+        """
         path.mkdir(parents=True, exist_ok=True)
-        beside = path / f"{WEIGHTS}.partial"
-        save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, beside)
-        beside.rename(path / WEIGHTS)
+        partial_path = path / f"{WEIGHTS}.partial"
+        save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, partial_path)
+        partial_path.rename(path / WEIGHTS)
         spec = yaml.safe_dump(self.spec.model_dump(mode="json"), sort_keys=False)
         write_atomically(path / SPEC, spec.encode())
         write_atomically(path / CARD, card.encode())
@@ -120,8 +137,8 @@ class Hasher:
             F_v, U_v = self.network(normalise(batch, self.spec.preprocessing))
         return F_v, U_v
 
-    def _view(self, place: int, image: bytes | str | Path) -> NDArray[np.uint8]:
-        name = f"image {place}" if isinstance(image, bytes) else str(image)
+    def _view(self, number: int, image: bytes | str | Path) -> NDArray[np.uint8]:
+        name = f"image {number}" if isinstance(image, bytes) else str(image)
         try:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
             return evaluation_view(data, self.spec.preprocessing)
@@ -137,10 +154,13 @@ def best_device() -> torch.device:
 
 
 def model_directory(path: Path | str) -> Path:
-    """Return where the artifact lies, given a model directory or a finished run, also at a URI.
+    """Return the local directory of a model, fetched first if it is at a URI.
+
+    Args:
+        path: a model directory or a finished run, or its URI.
 
     Raises:
-        SchnRayError: neither.
+        SchnRayError: ``path`` is neither of them.
     """
     path = local_copy(path, MODEL)
     if (path / SPEC).is_file():
@@ -152,10 +172,15 @@ def model_directory(path: Path | str) -> Path:
 def load(
     path: str | Path, device: torch.device | None = None, precision: PrecisionName = "float32"
 ) -> Hasher:
-    """Load a hasher from a finished run, also at a URI, or from a model directory.
+    """Load a hasher from a finished run or a model directory.
+
+    Args:
+        path: the directory, or its URI.
+        device: see ``Hasher``.
+        precision: see ``Hasher``.
 
     Raises:
-        SchnRayError: there is no such model, or it is damaged.
+        SchnRayError: no such model, or a damaged one.
     """
     path = model_directory(path)
     try:
@@ -163,7 +188,7 @@ def load(
         spec = validated(HasherSpec, values)
         state = load_file(path / WEIGHTS)
     except (OSError, yaml.YAMLError, SafetensorError) as error:
-        raise SchnRayError(f"{path} is not a whole model: {error}") from error
+        raise SchnRayError(f"{path} is not a complete model: {error}") from error
     backbone, feature_dim = build_backbone(spec.backbone, None, spec.base_channels)
     network = ImageNetwork(backbone, feature_dim, spec.bits)
     try:
@@ -176,14 +201,25 @@ def load(
 
 
 def fingerprint(path: Path | str) -> str:
-    """Return the SHA-256 over weights and spec of a run or model: what decides its codes."""
+    """Return the SHA-256 over a model's weights and spec: equal fingerprints, equal codes.
+
+    Args:
+        path: a finished run or a model directory, or its URI.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     path = model_directory(path)
     parts = [sha256_file(path / name) for name in (WEIGHTS, SPEC)]
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def preprocessing_for(network: NetworkConfig) -> Preprocessing:
-    """Return how images are prepared for a backbone; ``image_size`` overrides its own size."""
+    """Return how images are prepared for a backbone.
+
+    Args:
+        network: settings; ``image_size`` overrides the backbone's own size.
+    """
     resize, crop = default_image_sizes(network.backbone)
     if network.image_size is not None:
         resize = round(resize * network.image_size / crop)

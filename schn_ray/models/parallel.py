@@ -11,14 +11,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from schn_ray.core.workers import Workers
 
-# weights: AlexNet's and VGG's classifiers have so many, no layer that sees several rows an image
+# number of weights: reached by the classifiers of AlexNet and VGG, by no layer that an image passes
+# more than once
 _LARGE = 2**24
 
 
 def factor_gradients(network: nn.Module, workers: Workers, least_weights: int = 0) -> None:
-    """Let the network's linear layers, from a size on, get gradients of the global batch.
+    """Replace large linear layers by ones that share gradient factors, see ``FactoredLinear``.
 
-    After each ``backward``, ``complete_gradients`` computes them.
+    After each ``backward``, ``complete_gradients`` computes their gradients. A single worker's
+    network stays as it is.
+
+    Args:
+        network: changed in place; the parameters stay the same objects.
+        workers: who shares each global batch.
+        least_weights: a layer with fewer weights is left alone.
     """
     if workers.size > 1:
         _replace(network, nn.Linear, lambda old: _factored(old, least_weights))
@@ -27,31 +34,45 @@ def factor_gradients(network: nn.Module, workers: Workers, least_weights: int = 
 def complete_gradients(
     network: nn.Module, workers: Workers, parameters: Iterable[nn.Parameter]
 ) -> None:
-    """Compute the gradients of the named parameters, those of a network's factored layers.
+    """Compute the gradients of a network's factored layers, averaged over the workers as DDP's.
 
-    In one message, the factors: at AlexNet's two large layers, and 64 rows, 3 MB, where the
-    gradients are 218 MB. They come averaged, as DDP's do.
+    The workers exchange the factors in one message. For AlexNet's two large layers and 64 rows
+    these are 3 MB, where the gradients are 218 MB.
+
+    Args:
+        network: after ``factor_gradients`` and a backward pass.
+        workers: who shares each global batch; all of them call this.
+        parameters: those that the next step of the optimiser changes. Factors of other layers are
+            discarded.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, FactoredLinear)]
     moved = {id(parameter) for parameter in parameters}
-    kept = [(layer, *f) for layer in layers for f in layer.taken() if id(layer.weight) in moved]
-    if not kept:
+    uses = [(layer, *f) for layer in layers for f in layer.taken() if id(layer.weight) in moved]
+    if not uses:
         return
-    columns = [factor.flatten(1) for _, *factors in kept for factor in factors]
+    columns = [factor.flatten(1) for _, *factors in uses for factor in factors]
     widths = [column.shape[1] for column in columns]
     gathered = workers.gather_any(torch.cat(columns, dim=1)).split(widths, dim=1)
-    for (layer, *_), x, gradient in zip(kept, gathered[::2], gathered[1::2], strict=True):
+    for (layer, *_), x, gradient in zip(uses, gathered[::2], gathered[1::2], strict=True):
         layer.add_gradient(x, gradient / workers.size)
 
 
 def data_parallel(network: nn.Module, workers: Workers) -> nn.Module:
-    """Wrap a network with one forward and one backward a step; its gradients come averaged.
+    """Wrap a network so that its gradients are averaged over the workers.
 
-    Those of very large linear layers don't, see ``complete_gradients``.
+    Very large linear layers are the exception: ``complete_gradients`` computes theirs.
 
-    Its batch normalisation becomes one over the global batch: torch's own on GPUs, ours on
-    CPUs, where torch has none. Ours on a single worker too, as torch's adds up with errors
-    that training makes large: it ended elsewhere than two workers, who agreed with three.
+    Batch normalisation becomes global. On GPUs it is ``nn.SyncBatchNorm``, on CPUs
+    ``GlobalBatchNorm``, because torch has none. A CPU uses ``GlobalBatchNorm`` even with a single
+    worker: the sums of ``nn.BatchNorm2d`` round differently, and training amplifies that until one
+    worker ends elsewhere than two.
+
+    Args:
+        network: is passed forward and backward once a step; changed in place.
+        workers: who shares each global batch.
+
+    Returns:
+        The module to call in place of ``network``; ``network`` itself on a single worker.
     """
     device = next(network.parameters()).device
     if device.type == "cpu":
@@ -61,27 +82,26 @@ def data_parallel(network: nn.Module, workers: Workers) -> nn.Module:
     if workers.size == 1:
         return network
     factor_gradients(network, workers, _LARGE)
-    # DDP has a public way for networks of its own kind only, and points others to this
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-        network, [name for name, _ in _factored_parameters(network)]
-    )
+    # The workers' buffers are equal already. The option that says so has another name since torch
+    # 2.13; a list of names to ignore works with all versions, and factored layers need it anyway.
+    # DDP offers no public function for it, and its documentation points to this one.
+    ignored = [name for name, _ in (*_factored_parameters(network), *network.named_buffers())]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, ignored)
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(
-        network, devices, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    return DistributedDataParallel(network, devices, gradient_as_bucket_view=True)
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over the rows of all workers; ``nn.SyncBatchNorm`` wants GPUs.
+    """Batch normalisation over the rows of all workers, where ``nn.SyncBatchNorm`` needs GPUs.
 
-    As one process computes it on the global batch, up to the rounding of sums; a worker may have
-    any number of rows. Not training, it is ``nn.BatchNorm2d``.
+    It equals ``nn.BatchNorm2d`` on the global batch, up to the rounding of sums. Workers may have
+    different numbers of rows. In evaluation mode it is ``nn.BatchNorm2d``.
     """
 
     workers = Workers()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise this worker's part [b, c, h, w] of the global batch."""
+        """Normalise this worker's rows [b, c, h, w] of the global batch."""
         if not self.training:
             return super().forward(x)
         return self._over_all_workers(x.to(self.weight.dtype)).to(x.dtype)
@@ -102,7 +122,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         return totals[0], totals[1:] / totals[0]
 
     def _remember(self, total: Tensor, mean: Tensor, variance: Tensor) -> None:
-        # torchvision's layers all keep running statistics, with a momentum
+        # all of torchvision's layers have running statistics and a momentum
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -113,10 +133,11 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 
 
 class FactoredLinear(nn.Linear):
-    """A linear layer that keeps the two factors of its weight's gradient, not their product.
+    """A linear layer that stores the two factors of its weight's gradient, not their product.
 
-    The gradient [out, in] is the output's gradients [b, out], transposed, times the inputs [b, in].
-    Where a batch has far fewer rows than a layer has inputs and outputs, these are what to send.
+    The gradient [out, in] is G^T X: the output's gradients G [b, out] and the inputs X [b, in].
+    Where a batch has far fewer rows than the layer has inputs and outputs, the factors are much
+    smaller than the gradient, so workers exchange these.
     """
 
     def __init__(self, old: nn.Linear) -> None:
@@ -132,7 +153,7 @@ class FactoredLinear(nn.Linear):
         return _KeepFactors.apply(y, x.detach(), self.weight, self._factors)
 
     def taken(self) -> list[tuple[Tensor, Tensor]]:
-        """Return, and forget, the factors of each use of the layer since the last call."""
+        """Return the factors of each use of the layer since the last call, and forget them."""
         taken = list(self._factors)
         self._factors.clear()
         return taken
@@ -142,7 +163,7 @@ class FactoredLinear(nn.Linear):
         x = x.reshape(-1, self.in_features)
         gradient = gradient.reshape(-1, self.out_features)
         if self.weight.grad is None:
-            # into the same memory each time: to be given new pages takes longer than the product
+            # the memory is reused: allocating new pages takes longer than the product
             self._product = self._product.to(x).resize_(self.weight.shape)
             product = torch.mm(gradient.T, x, out=self._product)
             self.weight.grad = product.to(self.weight.dtype)
@@ -160,7 +181,7 @@ class _KeepFactors(torch.autograd.Function):
     ) -> Tensor:
         ctx.factors = factors
         ctx.save_for_backward(x)
-        ctx.mark_dirty(y)  # a view would not let the next layer work in place
+        ctx.mark_dirty(y)  # otherwise y is a view, and the next layer can't work in place
         return y
 
     @staticmethod
@@ -192,7 +213,7 @@ def _normalising_globally(old: nn.BatchNorm2d, workers: Workers) -> nn.BatchNorm
 
 
 def _replace(network: nn.Module, kind: type[nn.Module], by: Callable[[Any], nn.Module]) -> None:
-    """Replace each layer of just this kind, wherever it is in the network."""
+    """Replace each layer of exactly this class, at any depth of the network."""
     for name, child in network.named_children():
         if type(child) is kind:
             setattr(network, name, by(child))

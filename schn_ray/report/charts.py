@@ -1,4 +1,4 @@
-"""Which curves a report shows: history and metrics turned into charts, with no drawing."""
+"""Charts of a report: a run's history and precision over recall as curves, not yet drawn."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from schn_ray.evaluation.figures import PRPoint
 from schn_ray.report.contents import number
 
 Rows = Sequence[Mapping[str, Any]]
@@ -14,7 +15,7 @@ _LOSSES = (
     (
         "Hash losses",
         {"hash_image": "image", "hash_semantic": "semantic", "hash_latent": "latent"},
-        "How far products of codes are from the similarity of their labels, a network each.",
+        "How far products of codes are from the similarity of their labels, one curve a network.",
     ),
     (
         "Cycle losses",
@@ -24,7 +25,7 @@ _LOSSES = (
     (
         "Adversarial losses",
         {"adversarial": "reconstruction", "discriminator": "discriminator"},
-        "Reconstruction against discriminator: a balance is the aim, not zero.",
+        "Reconstruction against discriminator: the aim is a balance, not zero.",
     ),
 )
 
@@ -35,15 +36,15 @@ _PLAIN = (  # title, name in the history, y axis, whether from 0 to 1, caption
         "code_distance",
         "bits",
         False,
-        "Smallest Hamming distance between the majority codes of two classes; at 0 two are one.",
+        "Smallest Hamming distance between the majority codes of two classes; 0: they are equal.",
     ),
-    ("Speed", "images_per_second", "images/s", False, "Of all workers together, while training."),
+    ("Speed", "images_per_second", "images/s", False, "All workers together, while training."),
     (
         "Waiting for images",
         "data_wait",
         "share of the time",
         True,
-        "Where this is large, more CPUs (--cpus) or smaller files would help; more GPUs would not.",
+        "If this is large, more CPUs (--cpus) or smaller files help; more GPUs do not.",
     ),
     ("Learning rate", "learning_rate", "learning rate", False, "The highest of all optimisers."),
 )
@@ -51,7 +52,13 @@ _PLAIN = (  # title, name in the history, y axis, whether from 0 to 1, caption
 
 @dataclass(frozen=True)
 class Curve:
-    """Points joined by a line; ``label`` is for the legend, ``errors`` half a bar's length each."""
+    """Points joined by a line.
+
+    Attributes:
+        label: for the legend; empty for none.
+        points: (x, y).
+        errors: half the length of each point's error bar; empty for none.
+    """
 
     label: str
     points: tuple[tuple[float, float], ...]
@@ -60,9 +67,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """One pair of axes. ``shares``: both ends of the y axis are fixed at 0 and 1.
+    """One pair of axes with its curves.
 
-    ``whole_x``: x counts something; otherwise it goes from 0 to 1. ``log_x``: it counts far.
+    Attributes:
+        title: shown above it.
+        caption: shown below it.
+        x_label: of the x axis.
+        y_label: of the y axis.
+        curves: at least one.
+        shares: the y axis goes from 0 to 1.
+        whole_x: x values are counts; otherwise the x axis goes from 0 to 1.
+        log_x: the x axis is logarithmic.
     """
 
     title: str
@@ -76,14 +91,22 @@ class Chart:
 
 
 def training_charts(history: Rows) -> list[Chart]:
-    """Return the charts of a run: what it learns first, then how fast."""
+    """Return the charts of a run: losses and validation first, then speed.
+
+    Args:
+        history: a row an outer iteration.
+    """
     charts = [*loss_charts(history), _validation(history), _unique_share(history)]
     charts += [_plain(history, *named) for named in _PLAIN]
     return [chart for chart in charts if chart is not None]
 
 
 def loss_charts(history: Rows) -> list[Chart]:
-    """Return one chart a family of losses; a term that is in no family is shown by its own name."""
+    """Return one chart a family of losses; terms of no family share the last chart.
+
+    Args:
+        history: a row an outer iteration; ``loss`` maps a term to its value.
+    """
     losses = [{"iteration": row.get("iteration"), **(row.get("loss") or {})} for row in history]
     known = {name for _, names, _ in _LOSSES for name in names}
     other = {name: name for row in losses for name in row if name not in known | {"iteration"}}
@@ -96,24 +119,28 @@ def loss_charts(history: Rows) -> list[Chart]:
     return charts
 
 
-def precision_recall(
-    metrics: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]] | None = None
-) -> Chart | None:
-    """Return precision over recall, a point a distance threshold; of several runs by name."""
-    runs = named or {"": metrics}
-    curves = [
-        _curve(each.get("pr_curve") or (), "precision", name, x="recall")
-        for name, each in runs.items()
-    ]
-    known = tuple(curve for curve in curves if curve is not None)
-    if not known:
+def precision_recall(runs: Mapping[str, Sequence[PRPoint]]) -> Chart | None:
+    """Return precision over recall, a curve a run and a point a distance threshold.
+
+    Args:
+        runs: name for the legend -> points.
+
+    Returns:
+        None where no run has points.
+    """
+    curves = []
+    for name, points in runs.items():
+        drawn = tuple((at.recall, at.precision) for at in points if at.precision is not None)
+        if drawn:
+            curves.append(Curve(name, drawn))
+    if not curves:
         return None
     caption = (
-        "A point a distance threshold, from 0 bits on: of all gallery images within it, the share "
-        "that is right, over the share of all right ones that it finds."
+        "One point a distance threshold, from 0 bits on: the share of right images among all "
+        "within the threshold, over the share of all right images that lie within it."
     )
     title = "Precision and recall"
-    return Chart(title, caption, "recall", "precision", known, shares=True, whole_x=False)
+    return Chart(title, caption, "recall", "precision", tuple(curves), shares=True, whole_x=False)
 
 
 def _validation(history: Rows) -> Chart | None:
@@ -145,8 +172,8 @@ def _plain(
     return Chart(title, caption, "outer iteration", y_label, (curve,), shares) if curve else None
 
 
-def _curve(rows: Rows, name: str, label: str, x: str = "iteration") -> Curve | None:
-    """Return the points of rows that have both numbers, or None where no row has."""
-    pairs = [(number(row.get(x)), number(row.get(name))) for row in rows]
+def _curve(rows: Rows, name: str, label: str) -> Curve | None:
+    """Return a value over the iteration, of the rows that have both; None where no row has."""
+    pairs = [(number(row.get("iteration")), number(row.get(name))) for row in rows]
     points = tuple((a, b) for a, b in pairs if a is not None and b is not None)
     return Curve(label, points) if points else None

@@ -1,4 +1,4 @@
-"""The page of ``check``: what is in a source, with pictures, as one HTML file."""
+"""The page of ``check``: classes, bad rows and repeated images of a source, as one HTML file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ _CLASSES, _LINES, _NAMES = 60, 50, 6
 
 
 class ClassRow(NamedTuple):
-    """A class on the page: its images, their share of the largest class's in percent, pictures."""
+    """A class on the page.
+
+    Attributes:
+        name: of the class.
+        images: how many it has.
+        percent: of the largest class's images.
+        samples: files of a few images.
+    """
 
     name: str
     images: int
@@ -22,7 +29,11 @@ class ClassRow(NamedTuple):
 
 
 def write_check_page(report: Report, out: Path) -> None:
-    """Write what ``check`` found as one HTML file.
+    """Write the report of ``check`` as one HTML file.
+
+    Args:
+        report: of a source.
+        out: the HTML file.
 
     Raises:
         SchnRayError: ``out`` is a directory.
@@ -48,7 +59,7 @@ def write_check_page(report: Report, out: Path) -> None:
 
 
 def _facts(report: Report) -> list[tuple[str, str, str]]:
-    """Return (name, value, note) of each figure at the top."""
+    """Return (name, value, note) of each number at the top."""
     good = report.rows - len(report.bad_rows)
     bad_share = len(report.bad_rows) / report.rows if report.rows else 0.0
     stops = ", so prepare stops" if bad_share > report.max_bad_share else ""
@@ -56,7 +67,7 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
         ("layout", report.kind, report.how_known),
         ("images", f"{good:,}", f"of {report.rows:,} rows"),
         ("bad rows", f"{len(report.bad_rows):,}", f"{bad_share:.2%}{stops}"),
-        ("classes", f"{len(report.classes):,}", f"{report.multi_label:,} images have several"),
+        ("classes", f"{len(report.classes):,}", f"{report.multi_label:,} images have two or more"),
         ("without a label", f"{report.unlabelled:,}", "images"),
         ("repeated images", f"{report.repeated_images:,}", "the same bytes under another id"),
     ]
@@ -64,8 +75,8 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
         small, middle, large = (" x ".join(map(str, size)) for size in report.sizes.values())
         facts.append(("pixels", middle, f"median; {small} to {large}"))
     if report.splits:
-        said = ", ".join(f"{name} {rows:,}" for name, rows in report.splits.items())
-        facts.append(("its own split", f"{len(report.splits)} uses", said))
+        sizes = ", ".join(f"{name} {rows:,}" for name, rows in report.splits.items())
+        facts.append(("its own split", f"{len(report.splits)} parts", sizes))
     if report.cameras:
         facts.append(("cameras", f"{report.cameras:,}", "named"))
     return facts

@@ -1,4 +1,4 @@
-"""What a report is made of: plain values, read by the functions that draw and write."""
+"""The contents of a report: values that the drawing and writing functions read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.plot_data import PlotData
+
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as its file's bytes, any format that Pillow reads; ``caption`` is shown below it."""
+    """An image on a page.
+
+    Attributes:
+        id: of its row, or the path of its file.
+        image: the file's bytes, in any format that Pillow reads.
+        caption: shown below it.
+    """
 
     id: str
     image: bytes = field(repr=False)
@@ -24,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A found image, ``distance`` bits away; ``relevant`` is None where labels are not known."""
+    """A result image, ``distance`` bits from the query; ``relevant`` is None without labels."""
 
     picture: Picture
     distance: int
@@ -33,7 +42,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Example:
-    """A query and what was found for it, nearest first; ``kind``: why it is shown."""
+    """A query and its results, nearest first; ``kind`` is the heading under which it is shown."""
 
     query: Picture
     neighbours: Sequence[Neighbour]
@@ -41,38 +50,41 @@ class Example:
 
     @property
     def verdict(self) -> str:
-        """How many neighbours share a label with the query, in words; empty if none is judged."""
+        """How many neighbours share a label with the query, in words; empty without labels."""
         judged = [n.relevant for n in self.neighbours if n.relevant is not None]
         return f"{sum(judged)} of {len(judged)} right" if judged else ""
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that a report shows; what is missing is left out of the page.
+    """Everything that a report of one run shows; the page leaves out what is missing.
 
     Attributes:
-        title: the headline.
-        command: the command line that made the result.
-        summary_rows: (label, value, note), the few figures to see first.
-        metrics: what ``evaluate`` wrote: ``gallery_codes``, ``map``, ``pr_curve`` ...
-        diagrams: what it wrote for pictures: ``distances``, ``bits``, ``confusion`` ...
+        title: the heading.
+        command: the command line that wrote the result.
+        summary_rows: (label, value, note) of the few figures at the top.
+        figures: of the run's evaluation; None without one.
+        plots: the numbers of the evaluation's diagrams.
         history: one mapping an outer iteration: ``iteration``, ``loss``, ``validation_map`` ...
         examples: queries with their nearest gallery images.
-        provenance: name -> value of what made the result; may be nested.
+        provenance: name -> value: model, versions, settings; may be nested.
     """
 
     title: str
     command: str | None = None
     summary_rows: Sequence[tuple[str, str, str]] = ()
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    diagrams: Mapping[str, Any] = field(default_factory=dict)
+    figures: Figures | None = None
+    plots: PlotData = field(default_factory=PlotData)
     history: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Example] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def number(value: object) -> float | None:
-    """Return a finite number as it is, anything else as None.
+    """Return a finite number unchanged, anything else as None.
+
+    Args:
+        value: such as an entry of a run's history.
 
     >>> number(0.5), number(None), number(float("nan"))
     (0.5, None, None)

@@ -1,21 +1,38 @@
-"""What an evaluation has for pictures, as charts, heatmaps and scatter plots; no drawing here."""
+"""Diagrams of an evaluation as charts, heatmaps and scatter plots, not yet drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from schn_ray.evaluation.plot_data import (
+    BitStatistics,
+    CodeMap,
+    Confusion,
+    PairDistances,
+    PlotData,
+    RankPoint,
+)
 from schn_ray.report.charts import Chart, Curve
-from schn_ray.report.contents import number
 
-_GROUPS = 24  # as many as colours and markers tell apart
+_GROUPS = 24  # as many as colours and markers can tell apart
 _OTHERS = "others"
 
 
 @dataclass(frozen=True)
 class Heatmap:
-    """A colour a cell, from ``low`` to ``high``; None has no colour. Labels hold for both sides."""
+    """A coloured cell a value.
+
+    Attributes:
+        title: shown above it.
+        caption: shown below it.
+        x_label: of the columns.
+        y_label: of the rows.
+        values: rows of cells; None has no colour.
+        low: the value of the first colour.
+        high: the value of the last colour.
+        row_labels: of the rows and, equally, of the columns; empty for none.
+    """
 
     title: str
     caption: str
@@ -29,52 +46,76 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points of a plane (x, y, how much lies there), by group; the axes mean nothing."""
+    """Points of a plane; the axes have no meaning.
+
+    Attributes:
+        title: shown above it.
+        caption: shown below it.
+        groups: (name, points); a point is (x, y, weight).
+        x_label: of the x axis.
+        y_label: of the y axis.
+    """
 
     title: str
     caption: str
     groups: tuple[tuple[str, tuple[tuple[float, float, float], ...]], ...]
     x_label: str = ""
-    y_label: str = "places of codes"
+    y_label: str = "positions of codes"
 
 
 Diagram = Chart | Heatmap | Scatter
-Found = Mapping[str, Any]
 
 
-def evaluation_diagrams(found: Found) -> list[Diagram]:
-    """Return every picture that the numbers of ``diagrams.json`` have something for."""
-    made = [
-        curves_at_ranks({"": found}),
-        _distances(found.get("distances")),
-        _confusion(found.get("confusion")),
-        _map(found.get("map")),
-        _balance(found.get("bits")),
-        _correlation(found.get("bits")),
+def evaluation_diagrams(plots: PlotData) -> list[Diagram]:
+    """Return the diagrams of an evaluation; one without numbers is left out.
+
+    Args:
+        plots: the numbers.
+    """
+    diagrams = [
+        curves_at_ranks({"": plots.at}),
+        _distances(plots.distances),
+        _confusion(plots.confusion),
+        _map(plots.map),
+        _balance(plots.bits),
+        _correlation(plots.bits),
     ]
-    return [diagram for diagram in made if diagram is not None]
+    return [diagram for diagram in diagrams if diagram is not None]
 
 
-def curves_at_ranks(runs: Mapping[str, Found]) -> Chart | None:
-    """Return precision of the first k images over k, a curve a run."""
+def curves_at_ranks(runs: Mapping[str, Sequence[RankPoint]]) -> Chart | None:
+    """Return precision of the first k images over k, a curve a run.
+
+    Args:
+        runs: name for the legend -> points.
+
+    Returns:
+        None where no run has points.
+    """
     curves = []
-    for name, found in runs.items():
-        pairs = [(number(at.get("k")), number(at.get("precision"))) for at in found.get("at") or ()]
-        points = tuple((k, share) for k, share in pairs if k is not None and share is not None)
+    for name, ranks in runs.items():
+        points = tuple((at.k, at.precision) for at in ranks if at.precision is not None)
         if points:
             curves.append(Curve(name, points))
     if not curves:
         return None
     caption = (
-        "Of the k nearest images, the share that is right; images at one distance count by their "
-        "chance to be among the k."
+        "The share of right images among the k nearest. An image at the last distance counts by "
+        "its probability to be among the k."
     )
     title = "Precision of the first k"
     return Chart(title, caption, "k", "precision", tuple(curves), shares=True, log_x=True)
 
 
 def map_by_bits(methods: Mapping[str, Mapping[int, tuple[float, float]]]) -> Chart | None:
-    """Return mAP over bits; method -> bits -> mean and deviation. None unless bits differ."""
+    """Return mAP over bits, a curve a method.
+
+    Args:
+        methods: method -> bits -> mean and deviation over seeds.
+
+    Returns:
+        None where all codes have one length.
+    """
     if len({bits for scores in methods.values() for bits in scores}) < 2:
         return None
     curves = []
@@ -87,86 +128,83 @@ def map_by_bits(methods: Mapping[str, Mapping[int, tuple[float, float]]]) -> Cha
                 tuple(deviation for _, (_, deviation) in ordered),
             )
         )
-    caption = "Means over seeds; bars are a deviation each way, of methods with several seeds."
+    caption = "Means over seeds; error bars are one standard deviation each way."
     return Chart("mAP by length of code", caption, "bits", "mAP", tuple(curves), shares=True)
 
 
-def _distances(found: Found | None) -> Chart | None:
-    if not found:
+def _distances(pairs: PairDistances | None) -> Chart | None:
+    if pairs is None:
         return None
     curves = []
-    for name in ("similar", "dissimilar"):
-        counts = found.get(name) or []
+    for name, counts in (("similar", pairs.similar), ("dissimilar", pairs.dissimilar)):
         total = sum(counts)
         if total:
             points = tuple((float(d), n / total) for d, n in enumerate(counts))
             curves.append(Curve(name, points))
     caption = (
-        "How far the codes of similar pairs (a query and an image that share a label) and of "
-        "dissimilar pairs lie apart: the less the two overlap, the better distances tell which is "
-        "which."
+        "Distances of similar pairs (a query and an image that share a label) and of dissimilar "
+        "pairs. The less the two curves overlap, the better a distance tells which a pair is."
     )
     title = "Distances of similar and dissimilar pairs"
     return Chart(title, caption, "Hamming distance", "share of pairs", tuple(curves))
 
 
-def _confusion(found: Found | None) -> Heatmap | None:
-    if not found or not found.get("classes"):
+def _confusion(confusion: Confusion | None) -> Heatmap | None:
+    if confusion is None or not confusion.classes:
         return None
     caption = (
-        f"Of the {found['neighbours']} nearest images to a query of the class on the left, the "
+        f"Of the {confusion.neighbours} nearest images to a query of the class on the left, the "
         "percentage that is of the class below. Bright cells off the diagonal are mixed up."
     )
     return Heatmap(
         "Which classes are mixed up",
         caption,
-        "class of the found image",
+        "class of the image",
         "class of the query",
-        tuple(tuple(row) for row in found["share"]),
+        confusion.share,
         0.0,
         1.0,
-        tuple(found["classes"]),
+        confusion.classes,
     )
 
 
-def _map(found: Found | None) -> Scatter | None:
-    if not found:
+def _map(codes: CodeMap | None) -> Scatter | None:
+    if codes is None:
         return None
     groups: dict[str, list[tuple[float, float, float]]] = {}
-    points = zip(found["x"], found["y"], found["rows"], found["class"], strict=True)
-    for x, y, rows, name in points:
+    for x, y, rows, name in zip(codes.x, codes.y, codes.rows, codes.classes, strict=True):
         groups.setdefault(name, []).append((x, y, rows))
-    # the largest groups, the rest of them together
+    # the largest groups; all others are one group
     names = sorted(groups, key=lambda name: -sum(rows for _, _, rows in groups[name]))
     shown = sorted(names[: _GROUPS - 1] if len(names) > _GROUPS else names)
     rest = [point for name in names if name not in shown for point in groups[name]]
     drawn = [(name, tuple(groups[name])) for name in shown]
     others = [(_OTHERS, tuple(rest))] if rest else []
     caption = (
-        f"The codes of {sum(found['rows']):,} gallery images, placed by t-SNE so that near codes "
-        "lie near; a larger point is a code that more of them share. The gaps between islands mean "
-        "little."
+        f"The codes of {sum(codes.rows):,} gallery images, arranged by t-SNE so that near codes "
+        "lie near each other. A larger point is a code that more images share. The gaps between "
+        "islands mean little."
     )
     return Scatter("Map of the codes", caption, (*drawn, *others))
 
 
-def _balance(found: Found | None) -> Chart | None:
-    if not found or not found.get("balance"):
+def _balance(bits: BitStatistics | None) -> Chart | None:
+    if bits is None or not bits.balance:
         return None
-    points = tuple((float(bit), share) for bit, share in enumerate(found["balance"]))
+    points = tuple((float(bit), share) for bit, share in enumerate(bits.balance))
     caption = (
-        "The share of gallery codes that have a bit set. At a half a bit says most; at 0 or 1 it "
-        "says nothing."
+        "The share of gallery codes in which a bit is 1. A bit has most information at one half, "
+        "and none at 0 or 1."
     )
     return Chart("Balance of the bits", caption, "bit", "share set", (Curve("", points),), True)
 
 
-def _correlation(found: Found | None) -> Heatmap | None:
-    if not found or not found.get("correlation"):
+def _correlation(bits: BitStatistics | None) -> Heatmap | None:
+    if bits is None or not bits.correlation:
         return None
     caption = (
-        "Two bits that go together (1) or against each other (-1) say the same thing twice. With "
-        "labels some of that is usual: there are more bits than classes."
+        "Two bits that are always equal (1) or always opposite (-1) hold the same information. "
+        "With labels this is usual to a degree: there are more bits than classes."
     )
-    values = tuple(tuple(row) for row in found["correlation"])
-    return Heatmap("Correlation of the bits", caption, "bit", "bit", values, -1.0, 1.0)
+    title = "Correlation of the bits"
+    return Heatmap(title, caption, "bit", "bit", bits.correlation, -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Figures drawn by matplotlib, as SVG for light pages and for dark ones, and as PNG."""
+"""Draw diagrams with matplotlib: as SVG for light and dark pages, and as PNG."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
 
-_MARKED_POINTS = 30  # more markers than this run into each other
-_LOG_FROM = 50.0  # largest over smallest value above which small ones vanish on a linear axis
+_MARKED_POINTS = 30  # more markers than this would overlap
+_LOG_FROM = 50.0  # ratio of largest to smallest value above which the axis is logarithmic
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a page; curves are told apart by line style too, not by colour alone."""
+    """Colours of a page; curves differ in line style as well as in colour."""
 
     text: str
     grid: str
     curves: tuple[str, ...]
     page: str = "#ffffff"
-    diverging: str = "PuOr"  # both read with any colour vision, and fade into the page at 0
+    diverging: str = "PuOr"  # both suit any colour vision, and 0 has the colour of the page
     sequential: str = "cividis"
 
 
-# curves: Okabe and Ito's palette, told apart with any colour vision; its blue is too dim on black
+# curves: Okabe and Ito's palette, for any colour vision; its blue is too dark on black
 _LIGHT_CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DARK_CURVES = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00")
 LIGHT = Theme("#33373d", "#dfe2e6", _LIGHT_CURVES)
@@ -44,12 +44,24 @@ _DOT = 12.0  # a point's area
 
 
 def draw(chart: Diagram, theme: Theme) -> bytes:
-    """Return the chart as an SVG file with a transparent background; equal input, equal bytes."""
+    """Return the diagram as an SVG file with a transparent background.
+
+    Equal input gives equal bytes.
+
+    Args:
+        chart: what is drawn.
+        theme: colours of the page.
+    """
     return _drawn(chart, theme, "svg")
 
 
 def draw_png(chart: Diagram, theme: Theme) -> bytes:
-    """Return the chart as a PNG file on the page's colour, wide enough for print."""
+    """Return the diagram as a PNG file on the page's colour, large enough for print.
+
+    Args:
+        chart: what is drawn.
+        theme: colours of the page.
+    """
     return _drawn(chart, theme, "png")
 
 
@@ -110,10 +122,10 @@ def _plot_heatmap(axes: Axes, chart: Heatmap, theme: Theme) -> None:
     axes.tick_params(colors=theme.text, length=0)
     axes.spines[:].set_visible(False)
     if chart.row_labels:
-        places = np.arange(rows) + middles
+        ticks = np.arange(rows) + middles
         long = max(map(len, chart.row_labels)) > 2
-        axes.set_xticks(places, chart.row_labels, rotation=90 if long else 0)
-        axes.set_yticks(places, chart.row_labels)
+        axes.set_xticks(ticks, chart.row_labels, rotation=90 if long else 0)
+        axes.set_yticks(ticks, chart.row_labels)
     if chart.row_labels and rows <= _WRITTEN_CELLS:
         _write_cells(axes, chart, theme)
 

@@ -1,4 +1,4 @@
-"""What a search shows besides curves: dots, bars and parallel axes, drawn as SVG."""
+"""Diagrams of a tuning study: dots, bars and parallel axes, drawn as SVG."""
 
 from __future__ import annotations
 
@@ -32,7 +32,19 @@ class Dots:
 
 @dataclass(frozen=True)
 class TuningScatter:
-    """Dots over an axis of numbers, or of ``names`` at 0, 1, ..."""
+    """Dots over an axis of numbers or of names.
+
+    Attributes:
+        title: shown above it.
+        caption: shown below it.
+        x_label: of the x axis.
+        y_label: of the y axis.
+        dots: groups of points.
+        log_x: the x axis is logarithmic.
+        whole_x: x values are counts.
+        names: labels of the x values 0, 1, ...; empty for an axis of numbers.
+        x_range: ends of the x axis; None: those of the points.
+    """
 
     title: str
     caption: str
@@ -47,7 +59,15 @@ class TuningScatter:
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar a name, the first on top."""
+    """A bar a name, the first on top.
+
+    Attributes:
+        title: shown above it.
+        caption: shown below it.
+        x_label: of the lengths.
+        bars: (name, length).
+        y_label: of the names.
+    """
 
     title: str
     caption: str
@@ -61,9 +81,13 @@ class Parallel:
     """A line a trial across one axis a setting.
 
     Attributes:
-        axes: (name, what its bottom is, what its top is).
-        lines: place on each axis from 0 to 1, None where the trial does not have it; and how good
-            the trial is, from 0 to 1.
+        title: shown above it.
+        caption: shown below it.
+        axes: (name, label of its bottom, label of its top).
+        lines: (heights, score) of each trial: its height on each axis from 0 to 1, None where it
+            does not have the setting; and its score from 0 to 1, 1 for the best.
+        x_label: of the axes.
+        y_label: of the heights.
     """
 
     title: str
@@ -78,7 +102,14 @@ Panel = TuningScatter | Bars | Parallel
 
 
 def draw_panel(panel: Panel, theme: Theme) -> bytes:
-    """Return a panel as an SVG file with a transparent background; equal input, equal bytes."""
+    """Return a diagram as an SVG file with a transparent background.
+
+    Equal input gives equal bytes.
+
+    Args:
+        panel: what is drawn.
+        theme: colours of the page.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -110,11 +141,11 @@ def _drawer(panel: Panel) -> Callable[[Axes, Theme], None]:
 def _scatter(axes: Axes, panel: TuningScatter, theme: Theme) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for place, dots in enumerate(panel.dots):
+    for number, dots in enumerate(panel.dots):
         if not dots.points:
             continue
         x, y = zip(*dots.points, strict=True)
-        color = theme.curves[place % len(theme.curves)]
+        color = theme.curves[number % len(theme.curves)]
         if dots.look == "line":
             axes.plot(x, y, label=dots.label, color=color, linewidth=2, drawstyle="steps-post")
         else:
@@ -147,22 +178,22 @@ def _bars(axes: Axes, panel: Bars, theme: Theme) -> None:
 
 
 def _parallel(axes: Axes, panel: Parallel, theme: Theme) -> None:
-    places = range(len(panel.axes))
-    for place in places:
-        axes.axvline(place, color=theme.grid, linewidth=1)
+    positions = range(len(panel.axes))
+    for x in positions:
+        axes.axvline(x, color=theme.grid, linewidth=1)
     for heights, score in sorted(panel.lines, key=lambda line: line[1]):
-        there = [(x, y) for x, y in zip(places, heights, strict=True) if y is not None]
+        points = [(x, y) for x, y in zip(positions, heights, strict=True) if y is not None]
         axes.plot(
-            [x for x, _ in there],
-            [y for _, y in there],
+            [x for x, _ in points],
+            [y for _, y in points],
             color=theme.curves[1] if score >= 1 else theme.curves[0],
             alpha=1.0 if score >= 1 else 0.08 + 0.6 * score**3,
             linewidth=2.5 if score >= 1 else 1.2,
         )
-    for place, (_, bottom, top) in zip(places, panel.axes, strict=True):
+    for x, (_, bottom, top) in zip(positions, panel.axes, strict=True):
         for height, text, side in ((-0.03, bottom, "top"), (1.03, top, "bottom")):
-            axes.text(place, height, text, ha="center", va=side, color=theme.text, fontsize=9)
-    axes.set_xticks(list(places), [_folded(name) for name, _, _ in panel.axes], fontsize=9)
+            axes.text(x, height, text, ha="center", va=side, color=theme.text, fontsize=9)
+    axes.set_xticks(list(positions), [_folded(name) for name, _, _ in panel.axes], fontsize=9)
     axes.tick_params(axis="x", pad=18)
     axes.set_yticks([])
     axes.set_ylim(-0.02, 1.02)

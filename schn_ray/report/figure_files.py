@@ -1,4 +1,4 @@
-"""Every figure of a report as files: PNG for slides, its numbers as JSON for other tools."""
+"""Every diagram of a report as files: PNG for slides, its numbers as JSON for other tools."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from schn_ray.core.atomic_files import write_atomically, write_json
 from schn_ray.core.directories import AlreadyDone, new_directory
-from schn_ray.report import draw as figures
 from schn_ray.report.contents import ReportData
 from schn_ray.report.diagrams import Diagram
+from schn_ray.report.draw import DARK, LIGHT, draw_png
 from schn_ray.report.overview import Overview
 from schn_ray.report.page import diagrams_of
 
@@ -24,10 +24,16 @@ KIND = "figures"
 def write_figures(
     out: Path, names: Sequence[str], reports: Sequence[ReportData], opening: Overview | None
 ) -> None:
-    """Write ``NAME.png``, ``NAME-dark.png`` and ``NAME.json`` of each figure, a folder a run.
+    """Write ``NAME.png``, ``NAME-dark.png`` and ``NAME.json`` of each diagram.
 
-    Those of several runs together lie in ``out`` itself. Run again on the same numbers, it does
-    nothing.
+    With two or more runs, each has a folder, and the diagrams of the comparison are in ``out``
+    itself. A second call with the same numbers does nothing.
+
+    Args:
+        out: the directory.
+        names: of the runs.
+        reports: contents of the report, one a run.
+        opening: the comparison of the runs; None for none.
 
     Raises:
         SchnRayError: ``out`` holds something else.
@@ -45,8 +51,8 @@ def write_figures(
             path = draft.path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path.with_name(f"{path.name}.json"), asdict(diagram))
-            for suffix, theme in (("", figures.LIGHT), ("-dark", figures.DARK)):
-                png = figures.draw_png(diagram, theme)
+            for suffix, theme in (("", LIGHT), ("-dark", DARK)):
+                png = draw_png(diagram, theme)
                 write_atomically(path.with_name(f"{path.name}{suffix}.png"), png)
         draft.counts["figures"] = len(drawn)
 

@@ -1,31 +1,33 @@
-"""Several runs in one report: a table of methods, and their curves over each other."""
+"""The top of a report of two or more runs: a table of methods, and all their curves."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.plot_data import PlotData
 from schn_ray.report.charts import precision_recall
 from schn_ray.report.diagrams import Diagram, curves_at_ranks, map_by_bits
 
 if TYPE_CHECKING:
     from schn_ray.evaluation.compare import Comparison, MethodFigures, Spread
 
-_MOST = 12  # curves that colours and line styles tell apart
+_MOST_CURVES = 12  # as many as colours and line styles can tell apart
 _BITS = re.compile(r"^\d+ bits(?:, )?")
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What a report of several runs opens with.
+    """The comparison on top of a report of two or more runs.
 
     Attributes:
-        sentence: what was compared, on what.
+        sentence: what was compared, and on what.
         header: of the table.
         rows: of the table, a method each.
-        gaps: a sentence a difference.
+        gaps: a sentence a difference between methods.
         diagrams: curves of all runs.
     """
 
@@ -37,33 +39,39 @@ class Overview:
 
 
 def overview(
-    found: Comparison,
-    metrics: Mapping[str, Mapping[str, Any]],
-    diagrams: Mapping[str, Mapping[str, Any]],
+    comparison: Comparison,
+    figures: Mapping[str, Figures],
+    plots: Mapping[str, PlotData],
 ) -> Overview:
-    """Lay a comparison out; ``metrics`` and ``diagrams`` are of each run, by its name."""
-    some = dict(list(metrics.items())[:_MOST])
-    drawn = [
-        map_by_bits(_by_bits(found.methods)),
-        precision_recall({}, some),
-        curves_at_ranks({name: diagrams[name] for name in some}),
+    """Turn a comparison into sentences, a table and diagrams.
+
+    Args:
+        comparison: of all runs.
+        figures: name of a run -> its figures; the curves of the first 12 are drawn.
+        plots: name of a run -> the numbers of its diagrams.
+    """
+    drawn = list(figures)[:_MOST_CURVES]
+    diagrams = [
+        map_by_bits(_by_bits(comparison.methods)),
+        precision_recall({name: figures[name].pr_curve for name in drawn}),
+        curves_at_ranks({name: plots[name].at for name in drawn}),
     ]
-    runs = sum(len(method.runs) for method in found.methods)
+    runs = sum(len(method.runs) for method in comparison.methods)
     return Overview(
         sentence=(
-            f"{runs} runs, measured on the same {found.queries:,} queries against the same "
-            f"{found.gallery:,} gallery images; gallery codes {found.gallery_codes}, protocol "
-            f"{found.protocol}."
+            f"{runs} runs, measured on the same {comparison.queries:,} queries against the same "
+            f"{comparison.gallery:,} gallery images; gallery codes {comparison.gallery_codes}, "
+            f"protocol {comparison.protocol}."
         ),
         header=("Method", "Seeds", "mAP", "MRR", "Classifier's codeword", "Features by cosine"),
-        rows=tuple(_row(method) for method in found.methods),
+        rows=tuple(_row(method) for method in comparison.methods),
         gaps=tuple(
             f"{gap.method} less {gap.less}: {gap.difference.interval.mean:+.4f} mAP, 95 % of "
             f"resampled query sets within {gap.difference.interval.low:+.4f} and "
             f"{gap.difference.interval.high:+.4f}; p = {gap.difference.p_value:.2g}."
-            for gap in found.gaps
+            for gap in comparison.gaps
         ),
-        diagrams=tuple(diagram for diagram in drawn if diagram is not None),
+        diagrams=tuple(diagram for diagram in diagrams if diagram is not None),
     )
 
 
@@ -72,8 +80,8 @@ def _row(method: MethodFigures) -> tuple[str, ...]:
     return (
         method.name,
         str(len(method.runs)),
-        _spread(method.figures.get("map")),
-        _spread(method.figures.get("mrr")),
+        _spread(method.map),
+        _spread(method.mrr),
         *("" if value is None else f"{value:.3f}" for value in controls),
     )
 
@@ -86,10 +94,10 @@ def _spread(value: Spread | None) -> str:
 
 def _by_bits(methods: Sequence[MethodFigures]) -> dict[str, dict[int, tuple[float, float]]]:
     """Return method without its bits -> bits -> mean and deviation of mAP."""
-    found: dict[str, dict[int, tuple[float, float]]] = {}
+    curves: dict[str, dict[int, tuple[float, float]]] = {}
     for method in methods:
-        spread = method.figures.get("map")
-        if spread is not None:
+        if method.map is not None:
             name = _BITS.sub("", method.name)
-            found.setdefault(name, {})[method.bits] = (spread.mean, spread.deviation or 0.0)
-    return found
+            score = method.map.mean, method.map.deviation or 0.0
+            curves.setdefault(name, {})[method.bits] = score
+    return curves

@@ -1,4 +1,4 @@
-"""The HTML files: one a report, one a search; each is a single file that fetches nothing."""
+"""Write the pages: each is a single HTML file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from schn_ray import __version__
 from schn_ray.core.atomic_files import write_atomically
 from schn_ray.core.errors import SchnRayError
-from schn_ray.report import charts
-from schn_ray.report import draw as figures
-from schn_ray.report import tables as measures
-from schn_ray.report import thumbnails as pictures
-from schn_ray.report.charts import Chart
+from schn_ray.core.version import __version__
+from schn_ray.evaluation.figures import Figures
+from schn_ray.report import tables
+from schn_ray.report.charts import Chart, precision_recall, training_charts
 from schn_ray.report.contents import Example, ReportData
 from schn_ray.report.diagrams import Diagram, Heatmap, evaluation_diagrams
+from schn_ray.report.draw import DARK, LIGHT, draw
 from schn_ray.report.draw_tuning import Panel, Parallel, draw_panel
 from schn_ray.report.overview import Overview
+from schn_ray.report.thumbnails import data_uri, inline
 
 
-def write_report(data: ReportData, out: Path) -> None:
+def write_run_report(data: ReportData, out: Path) -> None:
     """Write the report of a run and its evaluation as one HTML file.
+
+    Args:
+        data: contents of the report.
+        out: the file.
 
     Raises:
         SchnRayError: ``out`` is a directory.
@@ -34,7 +38,13 @@ def write_report(data: ReportData, out: Path) -> None:
 def write_reports(
     title: str, reports: Sequence[ReportData], opening: Overview | None, out: Path
 ) -> None:
-    """Write the report of one run, or of several with what they come to together.
+    """Write the report of one run, or of two and more with a comparison on top.
+
+    Args:
+        title: of the page.
+        reports: contents, one a run.
+        opening: the comparison; None for none.
+        out: the file.
 
     Raises:
         SchnRayError: ``out`` is a directory.
@@ -50,26 +60,36 @@ def write_reports(
 
 
 def diagrams_of(data: ReportData) -> list[Diagram]:
-    """Return every figure of a run, in the order of the page."""
-    measured = charts.precision_recall(data.metrics)
-    first: list[Diagram] = [] if measured is None else [measured]
-    return [*first, *evaluation_diagrams(data.diagrams), *charts.training_charts(data.history)]
+    """Return every diagram of a run, in the order of the page.
+
+    Args:
+        data: contents of its report.
+    """
+    curve = precision_recall({"": data.figures.pr_curve}) if data.figures else None
+    first: list[Diagram] = [] if curve is None else [curve]
+    return [*first, *evaluation_diagrams(data.plots), *training_charts(data.history)]
 
 
 def _run(data: ReportData) -> dict[str, Any]:
     return {
         "data": data,
-        "headline": measures.headline(data.metrics),
-        "gallery_codes": measures.gallery_codes(data.metrics),
-        "measures": measures.metric_rows(data.metrics),
-        "controls": measures.control_rows(data.metrics),
-        "verdict": measures.verdict_lines(data.metrics),
-        "galleries": measures.galleries(data.metrics),
-        "by_class": measures.class_rows(data.metrics),
-        "audit": measures.audit_lines(data.metrics),
+        "headline": tables.headline(data.figures),
+        "evaluation": _evaluation(data.figures) if data.figures else None,
         "charts": [_figure(chart) for chart in diagrams_of(data)],
         "examples": _by_kind(data.examples),
         "provenance": _flat(data.provenance),
+    }
+
+
+def _evaluation(figures: Figures) -> dict[str, Any]:
+    return {
+        "gallery_codes": tables.gallery_codes(figures),
+        "metrics": tables.metric_rows(figures),
+        "controls": tables.control_rows(figures.controls),
+        "verdict": tables.classifier_verdict(figures.controls),
+        "galleries": tables.galleries(figures),
+        "by_class": tables.class_rows(figures),
+        "audit": figures.audit.findings,
     }
 
 
@@ -81,7 +101,12 @@ def _by_kind(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:
 
 
 def write_search_page(out: Path, title: str, examples: Sequence[Example]) -> None:
-    """Write queries and what was found for each as one HTML file.
+    """Write queries and their results as one HTML file.
+
+    Args:
+        out: the file.
+        title: of the page.
+        examples: queries with their results.
 
     Raises:
         SchnRayError: ``out`` is a directory.
@@ -97,7 +122,15 @@ def write_tuning_page(
     provenance: Mapping[str, Any],
     **values: Any,
 ) -> None:
-    """Write the page of a search for settings as one HTML file; ``values`` are its template's.
+    """Write the page of a tuning study as one HTML file.
+
+    Args:
+        out: the file.
+        title: of the page.
+        panels: diagrams of the trials.
+        charts: further curves.
+        provenance: name -> value: the search space, the base settings; may be nested.
+        **values: the other variables of the template.
 
     Raises:
         SchnRayError: ``out`` is a directory.
@@ -113,7 +146,12 @@ def write_tuning_page(
 
 
 def write_page(out: Path, template: str, **values: Any) -> None:
-    """Fill a template and write it whole.
+    """Fill a template and write the page.
+
+    Args:
+        out: the file; readers see the whole page or none of it.
+        template: name of a file next to this module.
+        **values: variables of the template.
 
     Raises:
         SchnRayError: ``out`` is a directory.
@@ -127,11 +165,9 @@ def write_page(out: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template(template).render(
-        **values, inline=pictures.inline, version=__version__
-    )
+    html = environment.get_template(template).render(**values, inline=inline, version=__version__)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # names of files need not be valid text; what UTF-8 cannot hold is shown as "?"
+    # names of files need not be valid Unicode: what UTF-8 cannot encode is shown as "?"
     write_atomically(out, html.encode("utf-8", "replace"))
 
 
@@ -139,8 +175,8 @@ def _figure(chart: Diagram) -> dict[str, Any]:
     return {
         "wide": isinstance(chart, Heatmap) and bool(chart.row_labels),
         "chart": chart,
-        "light": pictures.data_uri(figures.draw(chart, figures.LIGHT), "image/svg+xml"),
-        "dark": pictures.data_uri(figures.draw(chart, figures.DARK), "image/svg+xml"),
+        "light": data_uri(draw(chart, LIGHT), "image/svg+xml"),
+        "dark": data_uri(draw(chart, DARK), "image/svg+xml"),
     }
 
 
@@ -148,8 +184,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
     return {
         "chart": panel,
         "wide": isinstance(panel, Parallel),
-        "light": pictures.data_uri(draw_panel(panel, figures.LIGHT), "image/svg+xml"),
-        "dark": pictures.data_uri(draw_panel(panel, figures.DARK), "image/svg+xml"),
+        "light": data_uri(draw_panel(panel, LIGHT), "image/svg+xml"),
+        "dark": data_uri(draw_panel(panel, DARK), "image/svg+xml"),
     }
 
 

@@ -1,9 +1,9 @@
-"""From a run and its evaluation on disk to a report."""
+"""Read runs and their evaluations from disk, and write reports of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from schn_ray.core.manifest import MANIFEST, REQUEST
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location, join, kind_at
 from schn_ray.data.sources.fetch import fetch
-from schn_ray.evaluation.compare import compare
+from schn_ray.evaluation.compare import compare_runs
+from schn_ray.evaluation.examples import BEST, BETWEEN, WORST, ExampleQuery, LabelledImage
+from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.results import (
     default_evaluation,
-    read_diagrams,
     read_examples,
     read_figures,
+    read_plot_data,
 )
 from schn_ray.models.hasher import fingerprint
 from schn_ray.report.contents import Example, Neighbour, Picture, ReportData
@@ -27,15 +29,20 @@ from schn_ray.report.page import write_reports, write_search_page
 from schn_ray.retrieval.search import Result
 from schn_ray.training.recorder import read_metrics
 
-_KINDS = {
-    "worst": "The worst queries",
-    "best": "The best queries",
-    "in between": "Some others",
+_HEADINGS = {
+    WORST: "The worst queries",
+    BEST: "The best queries",
+    BETWEEN: "Others",
 }
 
 
 def report_run(run: Path, evaluation: Path | None, out: Path) -> None:
-    """Write the HTML report of a run, finished or not, and of its evaluation if there is one.
+    """Write the HTML report of a run and of its evaluation.
+
+    Args:
+        run: finished or not.
+        evaluation: of the run; None for the one next to the run, if it exists.
+        out: the HTML file.
 
     Raises:
         SchnRayError: see ``report_runs``.
@@ -49,31 +56,32 @@ def report_runs(
     out: Path,
     figures: Path | None = None,
 ) -> None:
-    """Write one HTML report of several runs, compared where they all were evaluated.
+    """Write one HTML report of all runs, with a comparison if each has an evaluation.
 
     Args:
         runs: finished or not.
-        evaluations: of any of them, told apart by the model that they measured; a run without one
-            has that which stands beside it, if it is there.
+        evaluations: of any of the runs; the model that one measured says which run it belongs to.
+            For the other runs, the evaluation next to the run is used, if it exists.
         out: the HTML file.
-        figures: directory for every figure as PNG and its numbers as JSON.
+        figures: directory for every diagram as PNG and its numbers as JSON.
 
     Raises:
         SchnRayError: no such run or evaluation, or they do not belong together.
     """
-    found = _matched(runs, evaluations)
+    matched = _matched(runs, evaluations)
     names = _names(runs)
     reports = [
         _data(local_copy(run), name, evaluation)
-        for run, name, evaluation in zip(runs, names, found, strict=True)
+        for run, name, evaluation in zip(runs, names, matched, strict=True)
     ]
     opening = None
-    known = [path for path in found if path is not None]
+    known = [path for path in matched if path is not None]
     if len(runs) > 1 and len(known) == len(runs):
+        by_name = dict(zip(names, reports, strict=True))
         opening = overview(
-            compare(known),
-            {name: data.metrics for name, data in zip(names, reports, strict=True)},
-            {name: data.diagrams for name, data in zip(names, reports, strict=True)},
+            compare_runs(known),
+            {name: data.figures for name, data in by_name.items() if data.figures},
+            {name: data.plots for name, data in by_name.items()},
         )
     title = reports[0].title if len(runs) == 1 else f"{len(runs)} runs of image codes"
     if figures is not None:
@@ -86,7 +94,7 @@ def _matched(
 ) -> list[Path | str | None]:
     """Return the evaluation of each run."""
     models = {run: _model(run) for run in runs}
-    given = {str(read_figures(path)["model"]): path for path in evaluations}
+    given = {read_figures(path).model: path for path in evaluations}
     stray = set(given) - set(models.values())
     if stray:
         paths = ", ".join(str(given[model]) for model in stray)
@@ -94,12 +102,12 @@ def _matched(
             f"{paths} measured another model than {', '.join(map(str, runs))}: name the run that "
             "it belongs to"
         )
-    found: list[Path | str | None] = []
+    matched: list[Path | str | None] = []
     for run in runs:
-        beside = default_evaluation(run)
-        finished = _is_finished(beside) and read_figures(beside)["model"] == models[run]
-        found.append(given.get(models[run] or "") or (beside if finished else None))
-    return found
+        default = default_evaluation(run)
+        finished = _is_finished(default) and read_figures(default).model == models[run]
+        matched.append(given.get(models[run] or "") or (default if finished else None))
+    return matched
 
 
 def _model(run: Path | str) -> str | None:
@@ -111,41 +119,53 @@ def _is_finished(path: Path | str) -> bool:
 
 
 def _names(runs: Sequence[Path | str]) -> list[str]:
-    """Return a short name of each run: the last part of its path, or more where that is not one."""
+    """Return a name of each run: the last part of its path, or all of it where two are equal."""
     last = [Path(as_location(run)).name for run in runs]
     return last if len(set(last)) == len(last) else [str(run) for run in runs]
 
 
 def _data(run: Path, name: str, evaluation: Path | str | None) -> ReportData:
     request = _request(run)
-    measured: Mapping[str, Any] = {}
-    pictures: Mapping[str, Any] = {}
-    examples: list[Example] = []
-    if evaluation is not None:
-        measured, pictures = read_figures(evaluation), read_diagrams(evaluation)
-        examples = [_example(found) for found in read_examples(evaluation)]
+    title = f"{name}: {request['config']['bits']}-bit image codes"
+    provenance: dict[str, Any] = {
+        key: request[key] for key in ("made_from", "versions", "config") if key in request
+    }
+    if evaluation is None:
+        return ReportData(title, history=read_metrics(run), provenance=provenance)
+    figures = read_figures(evaluation)
     return ReportData(
-        title=f"{name}: {request['config']['bits']}-bit image codes",
-        summary_rows=_summary(measured),
-        metrics=measured,
-        diagrams=pictures,
+        title=title,
+        summary_rows=_summary(figures),
+        figures=figures,
+        plots=read_plot_data(evaluation),
         history=read_metrics(run),
-        examples=examples,
-        provenance={
-            key: request[key] for key in ("made_from", "versions", "config") if key in request
-        }
-        | _provenance(measured),
+        examples=[_example(example) for example in read_examples(evaluation)],
+        provenance=provenance | {"evaluation": _provenance(figures)},
     )
 
 
-def _provenance(measured: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("model", "store", "protocol", "split_seed", "queries_sha256", "gallery_sha256", "ties")
-    found = {key: measured[key] for key in kept if key in measured}
-    return {"evaluation": found} if found else {}
+def _provenance(figures: Figures) -> dict[str, Any]:
+    return {
+        "model": figures.model,
+        "store": figures.store,
+        "protocol": figures.protocol,
+        "split_seed": figures.split_seed,
+        "queries_sha256": figures.queries_sha256,
+        "gallery_sha256": figures.gallery_sha256,
+        "ties": figures.ties,
+    }
 
 
 def write_results_page(results: Sequence[Result], out: Path) -> None:
-    """Write what ``search`` found as an HTML page with the pictures."""
+    """Write the results of ``search`` as an HTML page with the images.
+
+    Args:
+        results: one a query.
+        out: the HTML file.
+
+    Raises:
+        SchnRayError: ``out`` is a directory.
+    """
     examples = [
         Example(
             _picture(result.uri, result.query),
@@ -159,37 +179,36 @@ def write_results_page(results: Sequence[Result], out: Path) -> None:
 def _request(run: Path) -> dict[str, Any]:
     for name in (MANIFEST, REQUEST):
         if (run / name).is_file():
-            found = json.loads((run / name).read_text())
-            if found["kind"] == "run":
-                return dict(found)
-    raise SchnRayError(f"{run}: wanted a directory that train wrote")
+            request = json.loads((run / name).read_text())
+            if request["kind"] == "run":
+                return dict(request)
+    raise SchnRayError(f"{run} is no run: expected a directory that schn-ray train wrote")
 
 
-def _example(found: Mapping[str, Any]) -> Example:
+def _example(example: ExampleQuery) -> Example:
     neighbours = [
-        Neighbour(_captioned(near), near["distance"], near["relevant"])
-        for near in found["neighbours"]
+        Neighbour(_captioned(near), near.distance, near.relevant) for near in example.neighbours
     ]
-    return Example(_captioned(found["query"]), neighbours, _KINDS.get(found.get("kind", ""), ""))
+    return Example(_captioned(example.query), neighbours, _HEADINGS.get(example.kind, ""))
 
 
-def _captioned(described: Mapping[str, Any]) -> Picture:
-    return _picture(described["uri"], described["id"], ", ".join(described["labels"]))
+def _captioned(image: LabelledImage) -> Picture:
+    return _picture(image.uri, image.id, ", ".join(image.labels))
 
 
 def _picture(uri: str, id: str, caption: str = "") -> Picture:
     try:
         return Picture(id, fetch(uri), caption)
     except (SchnRayError, OSError):
-        return Picture(id, b"", caption)  # shown as a placeholder: the image has moved away
+        return Picture(id, b"", caption)  # shown as a placeholder: the file was moved or deleted
 
 
-def _summary(measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    if measured.get("map") is None:
+def _summary(figures: Figures) -> list[tuple[str, str, str]]:
+    if figures.map is None:
         return []
     return [
-        ("mAP", f"{measured['map']:.3f}", f"gallery codes: {measured['gallery_codes']}"),
-        ("Queries", f"{measured['queries']:,}", "never trained on"),
-        ("Gallery", f"{measured['gallery']:,}", f"protocol {measured['protocol']}"),
-        ("Bits", str(measured["bits"]), f"{-(-measured['bits'] // 8)} bytes an image"),
+        ("mAP", f"{figures.map:.3f}", f"gallery codes: {figures.gallery_codes}"),
+        ("Queries", f"{figures.queries:,}", "never trained on"),
+        ("Gallery", f"{figures.gallery:,}", f"protocol {figures.protocol}"),
+        ("Bits", str(figures.bits), f"{-(-figures.bits // 8)} bytes an image"),
     ]

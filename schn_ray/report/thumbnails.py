@@ -1,4 +1,4 @@
-"""Images made small enough to be part of an HTML file."""
+"""Images as thumbnails inside an HTML file."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
-_TINY = 64  # pixels; up to here every pixel is kept, and shown as a square
-_THUMBNAIL = 224  # pixels; twice the size on the page, for screens of high density
+_TINY = 64  # pixels; up to this size no pixel is dropped, and each is shown as a square
+_THUMBNAIL = 224  # pixels; twice the size on the page, for high-density screens
 
 
 @dataclass(frozen=True)
 class Inlined:
-    """A data URI to show, and whether its pixels are to be drawn as squares."""
+    """An image as a data URI.
+
+    Attributes:
+        uri: the image.
+        pixelated: whether its pixels are drawn as squares.
+    """
 
     uri: str
     pixelated: bool
 
 
 def inline(image: bytes) -> Inlined | None:
-    """Shrink an image file's bytes into a data URI: PNG if tiny, else a JPEG thumbnail.
+    """Shrink an image into a data URI: a PNG if it is tiny, else a JPEG thumbnail.
+
+    Args:
+        image: bytes of an image file.
 
     Returns:
-        None where the bytes are not an image that Pillow can decode.
+        None where Pillow cannot decode the bytes.
     """
     try:
         with Image.open(io.BytesIO(image)) as opened:
@@ -32,12 +40,16 @@ def inline(image: bytes) -> Inlined | None:
                 return Inlined(_encode(opened, "PNG"), pixelated=tiny)
             opened.thumbnail((_THUMBNAIL, _THUMBNAIL))
             return Inlined(_encode(opened, "JPEG"), pixelated=tiny)
-    except Exception:  # decoders raise what they like on bad bytes, and a report must appear
+    except Exception:  # decoders raise anything on bad bytes; the report must be written
         return None
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Return bytes as an address that needs no fetch.
+    """Return bytes as a URI that holds them.
+
+    Args:
+        content: the bytes.
+        media_type: such as ``image/png``.
 
     >>> data_uri(b"hi", "text/plain")
     'data:text/plain;base64,aGk='

@@ -1,10 +1,10 @@
-"""The page of a search: what was tried, what mattered, what it cost and how sure the winner is."""
+"""The page of a tuning study: its trials, the settings that matter, its cost and its winner."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,25 @@ from schn_ray.tuning.results import (
     importances,
     iterations_saved,
     planned_iterations,
-    seconds_beside_training,
+    seconds_outside_training,
     study_verdict,
 )
 from schn_ray.tuning.space import Domain
 from schn_ray.tuning.study import Search, TrialRow, front, ranked
 
 REPORT = "report.html"
-_MOST_LISTED = 200  # trials in the table of the page; trials.csv has all
+_MOST_LISTED = 200  # trials in the table of the page; trials.csv lists all
 
 
 def report_search(out: Path, name: str, search: Search, confirmed: Confirmation | None) -> None:
-    """Write ``report.html`` into a search's directory; ``name`` is what the search is called."""
+    """Write ``report.html`` of a study.
+
+    Args:
+        out: the study's directory.
+        name: of the study, for the title.
+        search: the study.
+        confirmed: the winner against the baseline; None if it was not confirmed.
+    """
     rows = search.rows()
     write_tuning_page(
         out / REPORT,
@@ -38,7 +45,7 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
         tiles=_tiles(search, rows, confirmed),
         verdict=study_verdict(search, confirmed),
         gains=_gains(confirmed),
-        panels=panels(search, rows),
+        panels=study_panels(search, rows),
         charts=[chart for chart in [_rungs(search, rows)] if chart is not None],
         table=_table(search, rows, {row.number for row in best_rows(search, confirmed)}),
         provenance={"space": search.space.model_dump(mode="json", exclude_defaults=True)}
@@ -46,18 +53,26 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
     )
 
 
-def panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel]:
-    """Return what is drawn: history, front, importance, parallel axes, a slice a setting."""
+def study_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel]:
+    """Return the diagrams: history, front, importance, parallel axes, one slice a setting.
+
+    Args:
+        search: the study.
+        rows: its trials.
+
+    Returns:
+        None of them before the first trial is complete.
+    """
     complete = [row for row in rows if row.state == "complete"]
     if not complete:
         return []
-    found: list[Panel] = [_history(search, rows)]
-    if search.space.several:
-        found += _fronts(search, complete)
-    found += [b for name in search.space.objectives if (b := _importance(search, name))]
-    found.append(_parallel(search, complete))
-    found += [_slice(search, key, rows) for key in search.space.parameters]
-    return found
+    panels: list[Panel] = [_history(search, rows)]
+    if search.space.multi_objective:
+        panels += _fronts(search, complete)
+    panels += [b for name in search.space.objectives if (b := _importance(search, name))]
+    panels.append(_parallel(search, complete))
+    panels += [_slice(search, key, rows) for key in search.space.parameters]
+    return panels
 
 
 def _history(search: Search, rows: Sequence[TrialRow]) -> TuningScatter:
@@ -65,8 +80,8 @@ def _history(search: Search, rows: Sequence[TrialRow]) -> TuningScatter:
     best = tuple(accumulate(complete, lambda a, b: (b[0], max(a[1], b[1]))))
     return TuningScatter(
         "History",
-        "Validation mAP of each trial, in the order in which they began. Stopped ones are shown "
-        "with the best that they had reached. The line is the best so far.",
+        "Validation mAP of each trial, in the order of their start. A trial that was stopped early "
+        "is shown with its best value. The line is the best so far.",
         "trial",
         "validation mAP",
         (
@@ -80,7 +95,7 @@ def _history(search: Search, rows: Sequence[TrialRow]) -> TuningScatter:
 
 def _fronts(search: Search, complete: Sequence[TrialRow]) -> list[Panel]:
     best = {row.number for row in front(complete, search.space.objectives)}
-    found: list[Panel] = []
+    fronts: list[Panel] = []
     for name in search.space.objectives:
         if name == VALIDATION_MAP:
             continue
@@ -93,8 +108,8 @@ def _fronts(search: Search, complete: Sequence[TrialRow]) -> list[Panel]:
         off = tuple(p for number, p in points.items() if number not in best)
         dots = (Dots("Pareto front", on), Dots("other trials", off, "hollow"))
         title = f"Front: validation mAP and {OBJECTIVES[name].title}"
-        found.append(TuningScatter(title, caption, OBJECTIVES[name].title, "validation mAP", dots))
-    return found
+        fronts.append(TuningScatter(title, caption, OBJECTIVES[name].title, "validation mAP", dots))
+    return fronts
 
 
 def _importance(search: Search, objective: str) -> Bars | None:
@@ -102,11 +117,13 @@ def _importance(search: Search, objective: str) -> Bars | None:
     if not shares:
         return None
     caption = (
-        f"Share of each setting in the differences of {OBJECTIVES[objective].title} between the "
-        "complete trials (fANOVA). Settings that only some trials have are left out; of few "
-        "trials it is a hint, no more."
+        f"Share of each setting in the variance of {OBJECTIVES[objective].title} over the complete "
+        "trials (fANOVA). Settings that not every trial has are left out. With few trials it is "
+        "only a hint."
     )
-    title = "What mattered" + (f": {OBJECTIVES[objective].title}" if search.space.several else "")
+    title = "What mattered" + (
+        f": {OBJECTIVES[objective].title}" if search.space.multi_objective else ""
+    )
     return Bars(title, caption, "share", tuple(shares.items()))
 
 
@@ -123,13 +140,13 @@ def _parallel(search: Search, complete: Sequence[TrialRow]) -> Parallel:
         share = (score - low) / (high - low) if high > low else 0.0
         lines.append((heights, 1.0 if row.number in best else min(share, 0.99)))
     axes = tuple(
-        (key, _shown(domain.ends[0]), _shown(domain.ends[-1]))
+        (key, _text(domain.ends[0]), _text(domain.ends[-1]))
         for key, domain in search.space.parameters.items()
     )
     caption = (
-        "A line a complete trial, from one end of each setting's range to the other; the stronger "
-        "the line, the better the trial. Orange: the best"
-    ) + (" ones, the Pareto front." if search.space.several else ".")
+        "One line a complete trial; each axis is the range of a setting. The stronger the line, "
+        "the better the trial. Orange: the best"
+    ) + (" trials, the Pareto front." if search.space.multi_objective else " trial.")
     return Parallel("Parallel coordinates", caption, axes, tuple(lines))
 
 
@@ -137,23 +154,23 @@ def _slice(search: Search, key: str, rows: Sequence[TrialRow]) -> TuningScatter:
     domain = search.space.parameters[key]
     with_it = [row for row in rows if key in row.values]
 
-    def place(row: TrialRow) -> float:
-        return _place(domain, row.values[key])
+    def position(row: TrialRow) -> float:
+        return _position(domain, row.values[key])
 
     condition = "".join(
-        f" Only where {other} is {_shown(allowed)}." for other, allowed in domain.when.items()
+        f" Only where {other} is {_text(allowed)}." for other, allowed in domain.when.items()
     )
     return TuningScatter(
         key,
-        f"Validation mAP over {key}, all other settings as they came.{condition}",
+        f"Validation mAP over {key}, whatever the other settings are.{condition}",
         key,
         "validation mAP",
         (
-            Dots("complete", _points(with_it, "complete", place)),
-            Dots("stopped early", _points(with_it, "pruned", place), "hollow"),
+            Dots("complete", _points(with_it, "complete", position)),
+            Dots("stopped early", _points(with_it, "pruned", position), "hollow"),
         ),
         log_x=domain.log is not None,
-        names=tuple(_shown(c) for c in domain.choices or ()),
+        names=tuple(_text(c) for c in domain.choices or ()),
         x_range=_wider(domain),
     )
 
@@ -167,8 +184,8 @@ def _rungs(search: Search, rows: Sequence[TrialRow]) -> Chart | None:
         (float(t), float(sum(r >= t for r in reached))) for t in range(1, max(reached) + 1)
     )
     caption = (
-        f"How many trials trained so long. Judged after {pruning.grace} iterations and then at "
-        f"each {pruning.factor}-fold: who is among the best 1/{pruning.factor} goes on."
+        f"How many trials trained for so many iterations. After {pruning.grace} iterations, and at "
+        f"every {pruning.factor}-fold of it, the best 1/{pruning.factor} of the trials go on."
     )
     return Chart("Trials at each rung", caption, "outer iteration", "trials", (Curve("", points),))
 
@@ -189,7 +206,7 @@ def _tiles(
     )
     tiles = [("Trials", f"{len(rows)}", counts)]
     best = best_rows(search, confirmed)
-    if best and not search.space.several:
+    if best and not search.space.multi_objective:
         score = best[0].figures[VALIDATION_MAP]
         note = f"trial {best[0].number}; first trial " + _score_of(rows, BASELINE)
         tiles.insert(0, ("Validation mAP", f"{score:.4f}", note))
@@ -199,26 +216,26 @@ def _tiles(
 
 
 def _cost(search: Search, rows: Sequence[TrialRow]) -> list[tuple[str, str, str]]:
-    seconds = sum(sitting["seconds"] for sitting in search.sittings())
-    sittings = len(search.sittings())
-    note = "start of Ray not counted" + (f"; in {sittings} goes" if sittings > 1 else "")
+    seconds = sum(sitting["seconds"] for sitting in search.sessions())
+    sittings = len(search.sessions())
+    note = "start of Ray not counted" + (f"; in {sittings} sessions" if sittings > 1 else "")
     tiles = [("Time", _clock(seconds), note)]
     planned = sum(planned_iterations(search, r) for r in rows if r.state in ("complete", "pruned"))
     if search.space.pruning and planned:
         saved = iterations_saved(search)
         note = f"{saved} of {planned} iterations not run"
         tiles.append(("Saved by stopping early", f"{saved / planned:.0%}", note))
-    beside = seconds_beside_training(search)
-    if beside is not None:
-        tiles.append(("Beside training", f"{beside:.1f} s", "a trial: processes, files, waiting"))
+    overhead = seconds_outside_training(search)
+    if overhead is not None:
+        tiles.append(("Overhead", f"{overhead:.1f} s", "a trial: processes, files, waiting"))
     return tiles
 
 
 def _gains(confirmed: Confirmation | None) -> list[tuple[str, str, str, str, str]]:
     if confirmed is None:
         return []
-    measured = (("validation", confirmed.validation), ("test queries", confirmed.queries))
-    return [(name, *_gain(gain)) for name, gain in measured if gain is not None]
+    gains = (("validation", confirmed.validation), ("test queries", confirmed.queries))
+    return [(name, *_gain(gain)) for name, gain in gains if gain is not None]
 
 
 def _gain(gain: Gain) -> tuple[str, str, str, str]:
@@ -228,23 +245,30 @@ def _gain(gain: Gain) -> tuple[str, str, str, str]:
 
 def _table(search: Search, rows: Sequence[TrialRow], best: set[int]) -> dict[str, Any]:
     parameters, objectives = list(search.space.parameters), list(search.space.objectives)
-    order = {row.number: place for place, row in enumerate(ranked(rows))}
+    order = {row.number: rank for rank, row in enumerate(ranked(rows))}
     listed = sorted(rows, key=lambda row: (order.get(row.number, len(rows)), row.number))
     lines = []
     for row in listed[:_MOST_LISTED]:
-        figures = [_shown(row.figures[n]) if n in row.figures else "" for n in objectives]
-        values = [_shown(row.values[key]) if key in row.values else "" for key in parameters]
+        figures = [_text(row.figures[n]) if n in row.figures else "" for n in objectives]
+        values = [_text(row.values[key]) if key in row.values else "" for key in parameters]
         cells = [f"{row.number}", row.state, *figures, f"{row.iterations}", *values, row.reason]
         lines.append({"best": row.number in best, "cells": cells})
     heads = ["trial", "state", *(OBJECTIVES[n].title for n in objectives), "iterations"]
-    return {"heads": [*heads, *parameters, "reason"], "rows": lines, "left_out": len(rows[200:])}
+    return {
+        "heads": [*heads, *parameters, "reason"],
+        "rows": lines,
+        "left_out": len(rows[_MOST_LISTED:]),
+    }
 
 
-def _points(rows: Iterable[TrialRow], state: str, place: Any) -> tuple[Point, ...]:
-    found = [
-        (float(place(r)), s) for r in rows if r.state == state and (s := _score(r)) is not None
-    ]
-    return tuple(found)
+def _points(
+    rows: Iterable[TrialRow], state: str, x: Callable[[TrialRow], float]
+) -> tuple[Point, ...]:
+    return tuple(
+        (float(x(row)), score)
+        for row in rows
+        if row.state == state and (score := _score(row)) is not None
+    )
 
 
 def _score(row: TrialRow) -> float | None:
@@ -258,15 +282,15 @@ def _score_of(rows: Sequence[TrialRow], number: int) -> str:
     return f"{score:.4f}" if score is not None else "failed"
 
 
-def _place(domain: Domain, value: Any) -> float:
+def _position(domain: Domain, value: Any) -> float:
     if domain.choices is not None:
-        shown = [json.dumps(choice) for choice in domain.choices]
-        return float(shown.index(json.dumps(value)))
+        choices = [json.dumps(choice) for choice in domain.choices]
+        return float(choices.index(json.dumps(value)))
     return float(value)
 
 
 def _wider(domain: Domain) -> Point | None:
-    """Return the range of a setting's axis: all of its domain, so that gaps are seen."""
+    """Return the range of a setting's axis: all of its domain, so that gaps are visible."""
     if domain.choices is not None:
         return None
     low, high = (float(end) for end in domain.ends)
@@ -277,14 +301,14 @@ def _wider(domain: Domain) -> Point | None:
 
 
 def _height(domain: Domain, value: Any) -> float:
-    low, high = (_place(domain, end) for end in (domain.ends[0], domain.ends[-1]))
-    here = _place(domain, value)
+    low, high = (_position(domain, end) for end in (domain.ends[0], domain.ends[-1]))
+    x = _position(domain, value)
     if domain.log is not None:
-        low, high, here = math.log(low), math.log(high), math.log(here)
-    return (here - low) / (high - low)
+        low, high, x = math.log(low), math.log(high), math.log(x)
+    return (x - low) / (high - low)
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return (
         f"{value:.4g}"
         if isinstance(value, float)

@@ -1,9 +1,9 @@
-"""Search for whole galleries: a part of codes in, a part of matches out; killed, it goes on.
+"""Search for all codes of a ``codes`` directory: each part of codes becomes a part of matches.
 
-A directory of kind ``matches`` has a ``matches-*.parquet`` for every part of the queries' codes:
-``query`` (id), ``ids`` and ``distances`` (lists, nearest first, equal distances in the order of
-ids), and ``tied`` or ``found``, see ``search.Result``. A part appears whole or not at all, and
-one that is there is not made again.
+A directory of kind ``matches`` has a ``matches-*.parquet`` for every part of the queries' codes.
+Its columns are ``query`` (id), ``ids`` and ``distances`` (lists, nearest first, equal distances in
+the order of ids), and ``tied`` or ``within_radius`` (see ``search.Result``). A part is complete or
+missing. After an interruption, the same call writes only the missing parts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from schn_ray.core.storage.mirror import open_output
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
-from schn_ray.retrieval.code_files import CODE, PARTS, packed_codes
+from schn_ray.retrieval.code_files import CODE, list_parts, packed_codes
 from schn_ray.retrieval.index.union import Searchable, open_union
 from schn_ray.retrieval.search import SearchLimits
 
@@ -44,109 +44,128 @@ def search_gallery(
     indexes: Sequence[Path | str],
     queries: Path | str,
     out: Path | str,
-    wanted: SearchLimits,
+    limits: SearchLimits,
     map_shards: MapShards = map_locally,
 ) -> Manifest:
-    """Find the nearest of the indexes' rows for every code of a ``codes`` directory.
+    """Search the indexes for every code of a ``codes`` directory.
 
     Args:
-        indexes: one or more, of one model; searched as one.
-        queries: codes of the same model.
-        out: directory, or URI, for ``matches-*.parquet`` and the manifest.
-        wanted: how many, how near.
-        map_shards: applies a function to all parts, on whatever machines.
+        indexes: at least one, of one model, searched as one; each a path or a URI.
+        queries: a ``codes`` directory of the same model, a path or a URI.
+        out: directory for ``matches-*.parquet`` and the manifest, a path or a URI.
+        limits: how many matches, how near.
+        map_shards: applies a function to all parts; ``map_locally`` does it in this process.
+
+    Returns:
+        The manifest of ``out``.
 
     Raises:
         AlreadyDone: ``out`` was finished by the same request.
         SchnRayError: other models, damaged files, or ``out`` holds something else.
     """
-    places, asked = [as_location(path) for path in indexes], as_location(queries)
+    locations, source_location = [as_location(path) for path in indexes], as_location(queries)
     copies, codes = [local_copy(path) for path in indexes], local_copy(queries)
     opened, source = open_union(copies), read_manifest(codes, "codes")
-    _require_same_model(opened, source, asked)
-    config = {"k": wanted.k, "radius": wanted.radius}
+    _require_same_model(opened, source, source_location)
+    config = {"k": limits.k, "radius": limits.radius}
     made_from = {
         "indexes": [read_manifest(path, "index").fingerprint for path in copies],
         "queries": source.fingerprint,
     }
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.here, "matches", config, made_from) as draft,
+        resumable_directory(mirror.local, "matches", config, made_from) as draft,
     ):
         mirror.send()
         verify_files(codes, source)
-        shards = [_shard(path) for path in sorted(codes.glob(PARTS))]
-        left = [shard for shard in shards if not kind_at(_part(mirror.location, shard))]
+        shards = [_shard(Path(part)) for part in list_parts(codes)]
+        missing = [shard for shard in shards if not kind_at(_part(mirror.location, shard))]
         work = functools.partial(
-            search_part, indexes=places, queries=asked, out=mirror.location, wanted=wanted
+            search_part,
+            indexes=locations,
+            queries=source_location,
+            out=mirror.location,
+            limits=limits,
         )
-        for _ in map_shards(work, left):
-            pass  # counted below, where parts of an earlier run are, too
-        for path in mirror.here.glob("*.partial"):
+        for _ in map_shards(work, missing):
+            pass  # rows are counted below, with those of parts that existed before
+        for path in mirror.local.glob("*.partial"):
             path.unlink()  # of killed workers
         parts = [_part(mirror.location, shard) for shard in shards]
         draft.known |= {Path(part).name: sha256_and_size(part) for part in parts}
-        counted = [_rows_of(part) for part in parts]
-        if sum(counted) != sum(shard.rows for shard in shards):
-            raise SchnRayError(f"{out}: the parts do not answer for all queries; remove it")
-        draft.counts |= {"queries": sum(counted), "parts": len(shards), "rows": len(opened)}
-    return read_manifest(mirror.here, "matches")
+        rows, expected = sum(map(_rows_of, parts)), sum(shard.rows for shard in shards)
+        if rows != expected:
+            raise SchnRayError(
+                f"{out}: its parts hold {rows:,} queries, expected {expected:,}; remove {out} and "
+                "run the same command again"
+            )
+        draft.counts |= {"queries": rows, "parts": len(shards), "rows": len(opened)}
+    return read_manifest(mirror.local, "matches")
 
 
 def search_part(
-    shard: Shard, indexes: Sequence[str], queries: str, out: str, wanted: SearchLimits
+    shard: Shard, indexes: Sequence[str], queries: str, out: str, limits: SearchLimits
 ) -> int:
-    """Search for the codes of one part and write what was found.
+    """Search for the codes of one part and write its matches.
+
+    Args:
+        shard: the part of the queries.
+        indexes: locations of the indexes.
+        queries: location of the ``codes`` directory.
+        out: location of the directory to write to.
+        limits: how many matches, how near.
 
     Returns:
         The part's number.
+
+    Raises:
+        SchnRayError: a damaged index, or the part cannot be written.
     """
-    place, schema = _part(out, shard), _schema(wanted)
+    path, schema = _part(out, shard), _schema(limits)
     index = _opened(tuple(indexes))
     try:
         with (
             open_file(join(queries, shard.files[0])) as file,
             pq.ParquetFile(file) as part,
-            new_file(place) as beside,
-            pq.ParquetWriter(beside, schema) as writer,
+            new_file(path) as partial_path,
+            pq.ParquetWriter(partial_path, schema) as writer,
         ):
             for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
                 table = pa.Table.from_batches([batch])
-                writer.write_table(_matches(index, table, wanted).cast(schema))
+                writer.write_table(_matches(index, table, limits).cast(schema))
     except OSError as error:
         raise SchnRayError(
-            f"cannot write {place}: {error.strerror or error}. The parts before it stay: make room "
-            "and run the same command again"
+            f"cannot write {path}: {error.strerror or error}. The parts before it are complete: "
+            "make room and run the same command again"
         ) from error
     return shard.number
 
 
-def _schema(wanted: SearchLimits) -> pa.Schema:
-    counted = "tied" if wanted.radius is None else "found"
+def _schema(limits: SearchLimits) -> pa.Schema:
     return pa.schema(
         {
             "query": pa.string(),
             "ids": pa.list_(pa.string()),
             "distances": pa.list_(pa.int32()),
-            counted: pa.int64(),
+            "tied" if limits.radius is None else "within_radius": pa.int64(),
         }
     )
 
 
-def _matches(index: Searchable, table: pa.Table, wanted: SearchLimits) -> pa.Table:
+def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Table:
     codes = packed_codes(table)
-    if wanted.radius is None:
-        found = index.search(codes, wanted.k or len(index))
-        starts = np.arange(len(codes) + 1) * found.rows.shape[1]
-        rows, distances = found.rows.ravel(), found.distances.ravel()
-        counted = {"tied": found.tied}
+    if limits.radius is None:
+        matches = index.search(codes, limits.k or len(index))
+        starts = np.arange(len(codes) + 1) * matches.rows.shape[1]
+        rows, distances = matches.rows.ravel(), matches.distances.ravel()
+        count = {"tied": matches.tied}
     else:
-        near = index.within(codes, wanted.radius, wanted.k)
+        near = index.within(codes, limits.radius, limits.k)
         starts, rows, distances = near.starts, near.rows, near.distances
-        counted = {"found": near.found}
+        count = {"within_radius": near.within_radius}
     ids = _lists(starts, pa.array(index.ids(rows), pa.string()))
     columns = {"query": table[ID], "ids": ids, "distances": _lists(starts, pa.array(distances))}
-    return pa.table(columns | counted)
+    return pa.table(columns | count)
 
 
 def _lists(starts: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
@@ -171,7 +190,8 @@ def _rows_of(part: str) -> int:
 def _require_same_model(index: Searchable, source: Manifest, queries: str) -> None:
     if (source.config["bits"], source.made_from["model"]) != (index.bits, index.model):
         raise SchnRayError(
-            f"{queries} was coded by another model than the index; its codes mean something else"
+            f"{queries} was encoded by another model than the index, so codes cannot be compared: "
+            "encode the queries with the index's model"
         )
 
 

@@ -11,10 +11,13 @@ from schn_ray.data.config import SourceReader
 
 
 class EncodeConfig(SourceReader):
-    """What ``encode`` reads, how many images go through the network at once, what is written.
+    """Settings of ``encode``.
 
-    ``relaxed`` keeps the network's output before the sign, as float16. ``precision`` is that of
-    the network, recorded and not guessed from the machine, since it decides bits.
+    Attributes:
+        batch_size: images that go through the network at once.
+        relaxed: also write the network's output before the sign, as float16.
+        precision: of the network. It is a setting and not chosen by the machine, because bits of
+            codes depend on it.
     """
 
     batch_size: Count = 64
@@ -23,7 +26,17 @@ class EncodeConfig(SourceReader):
 
 
 class ServeConfig(Section):
-    """Where the search page listens, and what a request may be; ``hosts`` are further names."""
+    """Settings of ``serve``.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on.
+        hosts: further names under which requests may address the server.
+        max_bytes: of a request's body.
+        max_pixels: of an image; larger ones are refused by their header, before decoding.
+        max_results: of one request.
+        replicas: processes that answer.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000

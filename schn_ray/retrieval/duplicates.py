@@ -1,10 +1,12 @@
 """Near-duplicates of a gallery: groups of images that chains of similar codes connect.
 
-Two distinct codes are neighbours if they differ in at most r bits. A group is what neighbours of
-neighbours reach, so its ends may be farther apart than r. Neighbours are found exactly by the
-pigeonhole principle: cut into r + 1 pieces, two codes that differ in r bits are equal in a piece.
-So codes are sorted by each piece in turn and compared only where it is equal. Memory holds the
-distinct codes and a bounded number of pairs at a time.
+Two distinct codes are neighbours if they differ in at most r bits. A group is a connected component
+of the graph of neighbours (single linkage), so two of its codes may be farther apart than r.
+
+The search for neighbours is exact, by the pigeonhole principle: cut two codes into r + 1 pieces; if
+they differ in at most r bits, at least one piece is equal. So codes are sorted by each piece in
+turn, and only codes with an equal piece are compared. Memory holds the distinct codes and a bounded
+number of pairs.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.cache import kind_of
+from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import Index, open_index
-from schn_ray.retrieval.index.scan import Bytes, words
+from schn_ray.retrieval.index.scan import Bytes, uint64_words
 
 _PAIRS_AT_ONCE = 1 << 22  # compared at once
-_EDGES_AT_ONCE = 1 << 22  # joined at once
+_EDGES_AT_ONCE = 1 << 22  # passed to one run of connected components
 _ROWS_AT_ONCE = 1 << 16
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -40,13 +42,13 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class DuplicateCounts:
-    """What was found.
+    """Sizes of the groups.
 
     Attributes:
-        rows: of the gallery.
-        groups: of two images or more.
-        in_groups: images that are in one.
-        largest: images of the largest.
+        rows: images of the gallery.
+        groups: groups of at least two images.
+        in_groups: images in any group.
+        largest: images of the largest group.
     """
 
     rows: int
@@ -62,35 +64,48 @@ class DuplicateCounts:
 
 
 def find_duplicates(path: Path | str, radius: int, out: Path) -> DuplicateCounts:
-    """Write the groups of a gallery as Parquet: ``group``, ``id``, ``uri``.
+    """Write the groups of a gallery as Parquet with the columns ``group``, ``id``, ``uri``.
 
-    Groups are numbered in the order of their first ids; rows come by group, then by id. Images
-    without a near-duplicate are left out.
+    Groups are numbered in the order of their first ids. Rows are sorted by group, then by id.
+    Images without a near-duplicate are left out.
 
     Args:
-        path: a ``codes`` directory, or an index.
+        path: a ``codes`` directory or an index, a path or a URI.
         radius: bits in which neighbours may differ.
-        out: the file; written whole or not at all.
+        out: file to write; it appears complete or not at all.
 
     Raises:
-        SchnRayError: neither codes nor an index there, or a negative radius.
+        SchnRayError: ``path`` is neither codes nor an index, ``out`` is a directory, or a negative
+            radius.
+
+    Example:
+        ``find_duplicates("codes", 2, Path("groups.parquet")).groups``
     """
     if radius < 0:
-        raise SchnRayError(f"radius {radius}: wanted 0 or more bits")
+        raise SchnRayError(f"radius {radius} is negative; give 0 or more bits")
     if out.is_dir():
         raise SchnRayError(f"{out} is a directory; name the Parquet file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if kind_of(as_location(path)) == "index":
+    if directory_kind(as_location(path)) == "index":
         return _write(open_index(path), radius, out)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".duplicates-") as folder:
-        build_index(path, Path(folder, "index"))
+        write_index(path, Path(folder, "index"))
         return _write(open_index(Path(folder, "index")), radius, out)
 
 
-def connected(codes: Bytes, bits: int, radius: int) -> NDArray[np.int64]:
-    """Return a label for each distinct code [u, w], the same for all that chains connect: [u]."""
+def connected_labels(codes: Bytes, bits: int, radius: int) -> NDArray[np.int64]:
+    """Label the connected components of the graph of neighbours.
+
+    Args:
+        codes: uint8 [u, w], distinct.
+        bits: of a code.
+        radius: bits in which neighbours may differ.
+
+    Returns:
+        int64 [u], equal for codes of the same component.
+    """
     labels = np.arange(len(codes))
-    for pairs in _collected(_neighbours(codes, bits, radius), labels):
+    for pairs in _new_edges(_neighbours(codes, bits, radius), labels):
         first, second = (labels[side] for side in pairs)
         graph = coo_array(
             (np.ones(len(first), np.int8), (first, second)), shape=(len(codes), len(codes))
@@ -100,19 +115,22 @@ def connected(codes: Bytes, bits: int, radius: int) -> NDArray[np.int64]:
     return labels
 
 
-def _collected(found: Iterator[Pairs], labels: NDArray[np.int64]) -> Iterator[Pairs]:
-    """Put pairs together that are not connected yet, so that there are few joins."""
-    waiting, size = list[Pairs](), 0
-    for first, second in found:
-        news = labels[first] != labels[second]
-        if news.any():
-            waiting.append((first[news], second[news]))
-            size += int(news.sum())
+def _new_edges(pairs: Iterator[Pairs], labels: NDArray[np.int64]) -> Iterator[Pairs]:
+    """Yield the pairs of codes with different labels, collected into few large batches.
+
+    The caller changes ``labels`` after each batch.
+    """
+    batch, size = list[Pairs](), 0
+    for first, second in pairs:
+        new = labels[first] != labels[second]
+        if new.any():
+            batch.append((first[new], second[new]))
+            size += int(new.sum())
         if size >= _EDGES_AT_ONCE:
-            yield _concatenated(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield _concatenated(waiting)
+            yield _concatenated(batch)
+            batch, size = [], 0
+    if batch:
+        yield _concatenated(batch)
 
 
 def _concatenated(pairs: list[Pairs]) -> Pairs:
@@ -121,13 +139,16 @@ def _concatenated(pairs: list[Pairs]) -> Pairs:
 
 
 def _neighbours(codes: Bytes, bits: int, radius: int) -> Iterator[Pairs]:
-    """Yield all pairs of distinct codes at most ``radius`` bits apart, perhaps several times."""
+    """Yield all pairs of distinct codes at most ``radius`` bits apart, perhaps more than once.
+
+    If the radius covers all bits, a chain through all codes stands for all pairs.
+    """
     if radius == 0 or len(codes) < 2:
         return
     if radius >= bits:
         yield np.arange(len(codes) - 1), np.arange(1, len(codes))
         return
-    wide = words(codes)
+    wide = uint64_words(codes)
     for piece in _pieces(codes, bits, radius + 1):
         order = np.argsort(piece, kind="stable")
         ends = _ends_of_equal(piece[order])
@@ -135,15 +156,15 @@ def _neighbours(codes: Bytes, bits: int, radius: int) -> Iterator[Pairs]:
 
 
 def _pieces(codes: Bytes, bits: int, count: int) -> Iterator[NDArray[Any]]:
-    """Yield the codes cut into so many pieces of whole bits, each as a value a code."""
+    """Cut codes into ``count`` pieces of whole bits; yield each piece as one number per code."""
     cuts = np.linspace(0, bits, count + 1).astype(int).tolist()
     for low, high in itertools.pairwise(cuts):
         first, last = low // 8, -(-high // 8)
-        some = codes[:, first:last].copy()
-        some[:, 0] &= 0xFF << low % 8 & 0xFF
+        columns = codes[:, first:last].copy()
+        columns[:, 0] &= 0xFF << low % 8 & 0xFF
         if high % 8:
-            some[:, -1] &= (1 << high % 8) - 1
-        wide = words(some)
+            columns[:, -1] &= (1 << high % 8) - 1
+        wide = uint64_words(columns)
         if wide.shape[1] == 1:
             yield wide[:, 0]
         else:
@@ -152,7 +173,7 @@ def _pieces(codes: Bytes, bits: int, count: int) -> Iterator[NDArray[Any]]:
 
 
 def _ends_of_equal(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return for each of ascending values where its run of equal ones ends."""
+    """Return, for each of ascending values, the end of the run of values equal to it."""
     last = np.flatnonzero(np.append(values[1:] != values[:-1], True)) + 1
     return np.repeat(last, np.diff(last, prepend=0))
 
@@ -160,16 +181,23 @@ def _ends_of_equal(values: NDArray[Any]) -> NDArray[np.int64]:
 def _close(
     wide: NDArray[np.uint64], order: NDArray[np.int64], ends: NDArray[np.int64], radius: int
 ) -> Iterator[Pairs]:
-    """Compare each code with those behind it in its run."""
-    behind = ends - np.arange(len(ends)) - 1
-    done = np.append(0, np.cumsum(behind))
+    """Compare each code with those after it in its run; yield the pairs within the radius.
+
+    Args:
+        wide: the codes as words, in sorted order.
+        order: the number of each of them.
+        ends: the end of each one's run.
+        radius: in bits.
+    """
+    after = ends - np.arange(len(ends)) - 1
+    done = np.append(0, np.cumsum(after))
     start = 0
     while start < len(ends):
         stop = int(np.searchsorted(done, done[start] + _PAIRS_AT_ONCE, side="right")) - 1
-        stop = max(start + 1, stop)  # one code with all behind it is less than the codes are
-        some = np.arange(start, stop)
-        first = np.repeat(some, behind[start:stop])
-        second = np.arange(len(first)) - np.repeat(done[start:stop] - done[start], behind[some])
+        stop = max(start + 1, stop)  # at least one code: it has fewer pairs than there are codes
+        chunk = np.arange(start, stop)
+        first = np.repeat(chunk, after[chunk])
+        second = np.arange(len(first)) - np.repeat(done[start:stop] - done[start], after[chunk])
         second += first + 1
         distance = np.bitwise_count(wide[first] ^ wide[second]).sum(axis=1, dtype=np.int64)
         near = distance <= radius
@@ -179,7 +207,7 @@ def _close(
 
 def _write(index: Index, radius: int, out: Path) -> DuplicateCounts:
     codes, postings = index.distinct()
-    labels = connected(codes, index.bits, radius)
+    labels = connected_labels(codes, index.bits, radius)
     sizes = np.bincount(labels, postings.all_counts(), len(codes)).astype(np.int64)
     label_of_row = labels[index.numbers()]
     rows = np.flatnonzero(sizes[label_of_row] > 1)
@@ -188,10 +216,8 @@ def _write(index: Index, radius: int, out: Path) -> DuplicateCounts:
     group = np.argsort(np.argsort(first))[inverse]  # rows ascend, so ids do
     order = np.argsort(group, kind="stable")
     _write_rows(index, rows[order], group[order], out, radius)
-    several = sizes[sizes > 1]
-    return DuplicateCounts(
-        len(index), len(several), int(several.sum()), int(several.max(initial=0))
-    )
+    groups = sizes[sizes > 1]
+    return DuplicateCounts(len(index), len(groups), int(groups.sum()), int(groups.max(initial=0)))
 
 
 def _write_rows(
@@ -201,13 +227,13 @@ def _write_rows(
         {"group": pa.int64(), "id": pa.string(), "uri": pa.string()},
         metadata={"radius": str(radius), "codes": index.manifest.fingerprint},
     )
-    beside = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
+    partial_path = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
     try:
-        with pq.ParquetWriter(beside, schema) as writer:
+        with pq.ParquetWriter(partial_path, schema) as writer:
             for start in range(0, len(rows), _ROWS_AT_ONCE):
-                some = rows[start : start + _ROWS_AT_ONCE]
-                columns = [groups[start : start + len(some)], index.ids(some), index.uris(some)]
+                chunk = rows[start : start + _ROWS_AT_ONCE]
+                columns = [groups[start : start + len(chunk)], index.ids(chunk), index.uris(chunk)]
                 writer.write_table(pa.table(columns, schema=schema))
-        beside.rename(out)
+        partial_path.rename(out)
     finally:
-        beside.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)

@@ -1,4 +1,8 @@
-"""Search an index as a person does: by image files, by ids that are in it, by codes."""
+"""Search an index for image files, for ids that are in it, or for codes; show the results.
+
+``search`` opens the indexes and takes all three kinds of query. ``search_codes`` leaves a query
+that is itself in the index out of its own result.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.retrieval.index.index import check_codes
+from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.union import Searchable, open_union
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
@@ -20,7 +24,13 @@ if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
 
 @dataclass(frozen=True)
 class Hit:
-    """A gallery image and its Hamming distance to the query, in bits."""
+    """A matching image of the gallery.
+
+    Attributes:
+        id: of the image.
+        uri: location of the image.
+        distance: Hamming distance to the query, in bits.
+    """
 
     id: str
     uri: str
@@ -29,14 +39,15 @@ class Hit:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found for one query, nearest first; equal distances in the order of ids.
+    """The result of one query.
 
     Attributes:
-        query: an image's path, an id or a code.
-        uri: where the query's image is, if it has one.
-        hits: the nearest.
-        tied: how many images of the gallery lie at the last hit's distance; None with a radius.
-        within_radius: how many lie within the radius, shown or not; None without one.
+        query: an image's path, an id or a code, as the user wrote it.
+        uri: location of the query's image; "" for a code.
+        hits: the matches, nearest first, equal distances in the order of ids.
+        tied: images of the gallery at the last hit's distance; None for a search with a radius.
+        within_radius: images of the gallery within the radius, among the hits or not; None for a
+            search without a radius.
     """
 
     query: str
@@ -46,13 +57,18 @@ class Result:
     within_radius: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the result as dicts, lists, strings and numbers."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class SearchLimits:
-    """How much is asked for: the k nearest, all within a radius, or the k nearest of those."""
+    """Limits of a search: the k nearest, all within a radius, or the k nearest of those.
+
+    Attributes:
+        k: results of each query; None for all within the radius.
+        radius: in bits; None for any distance.
+    """
 
     k: int | None = 10
     radius: int | None = None
@@ -60,13 +76,14 @@ class SearchLimits:
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """What is looked for.
+    """The q queries of a search.
 
     Attributes:
         names: [q], as the user wrote them.
-        uris: [q], where their images are, or "".
-        codes: uint8 [q, w].
-        rows: int64 [q], their rows in the index, which are not found again; -1: not from there.
+        uris: [q], locations of their images; "" for a code.
+        codes: uint8 [q, w], packed.
+        rows: int64 [q], row numbers in the index, to be left out of the result; -1 for a query that
+            is not in the index.
     """
 
     names: Sequence[str]
@@ -80,47 +97,76 @@ def search_images(
 ) -> list[Result]:
     """Find the k gallery images nearest to each image.
 
+    Args:
+        index_path: an index.
+        model: the run or model directory that encoded it.
+        images: files to search for.
+        k: results of each.
+
+    Returns:
+        A result for each image, in their order.
+
     Raises:
-        SchnRayError: an image can't be read, or the index was coded by another model.
+        SchnRayError: an image cannot be read, or the index was encoded by another model.
     """
-    return search([index_path], SearchLimits(k), images, model)
+    return search_indexes([index_path], SearchLimits(k), images, model)
 
 
-def search(
+def search_indexes(
     indexes: Sequence[Path | str],
-    wanted: SearchLimits,
+    limits: SearchLimits,
     images: Sequence[Path] = (),
     model: Path | str | None = None,
     ids: Sequence[str] = (),
     codes: Sequence[str] = (),
 ) -> list[Result]:
-    """Search one index or several as one, for images, then ids, then codes.
+    """Search one index, or more than one as if they were one.
+
+    Args:
+        indexes: of one model; each a path or a URI.
+        limits: how many results, how near.
+        images: files to search for; they need ``model``.
+        model: the run or model that encoded the indexes, a path or a URI.
+        ids: ids of the indexes: search for images like these.
+        codes: codes to search for, in hexadecimal.
+
+    Returns:
+        A result for each image, then for each id, then for each code.
 
     Raises:
-        SchnRayError: nothing to look for, images without a model, or as the functions below.
+        SchnRayError: no queries, images without a model, or as ``image_queries``, ``id_queries``
+            and ``code_queries``.
+
+    Example:
+        ``search(["index"], SearchLimits(k=5), ids=["cats/001.jpg"])[0].hits``
     """
     if not (images or ids or codes):
-        raise SchnRayError("nothing to look for: name images, --id ID or --code CODE")
+        raise SchnRayError("nothing to search for: name images, --id ID or --code CODE")
     index = open_union(indexes)
     results = list[Result]()
     if images:
         if model is None:
-            raise SchnRayError("--model RUN is missing: images are coded by the index's model")
+            raise SchnRayError("--model RUN is missing: name the model that encoded the index")
         from schn_ray.models.hasher import load
 
-        results += search_codes(index, image_queries(index, load(model), images), wanted)
+        results += search_codes(index, image_queries(index, load(model), images), limits)
     if ids:
-        results += search_codes(index, id_queries(index, ids), wanted)
+        results += search_codes(index, id_queries(index, ids), limits)
     if codes:
-        results += search_codes(index, code_queries(index, codes), wanted)
+        results += search_codes(index, code_queries(index, codes), limits)
     return results
 
 
 def image_queries(index: Searchable, hasher: Hasher, images: Sequence[Path]) -> Queries:
-    """Code images to look for.
+    """Encode images to search for.
+
+    Args:
+        index: the index to search.
+        hasher: the model that encoded it.
+        images: files.
 
     Raises:
-        SchnRayError: an image can't be read, or the index was coded by another model.
+        SchnRayError: an image cannot be read, or the index was encoded by another model.
     """
     require_same_model(index, hasher)
     names = [str(image) for image in images]
@@ -128,73 +174,92 @@ def image_queries(index: Searchable, hasher: Hasher, images: Sequence[Path]) -> 
 
 
 def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:
-    """Look for more like these, which are in the index.
+    """Take the codes of indexed images, to search for others like them.
+
+    Args:
+        index: the index to search.
+        ids: ids that it has.
 
     Raises:
-        SchnRayError: an id is not there.
+        UnknownId: an id is not in the index.
     """
     rows = np.array([index.find(id) for id in ids], np.int64)
     return Queries(ids, index.uris(rows), index.codes(rows), rows)
 
 
 def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:
-    """Look for codes, written as the hexadecimal digits of their bytes.
+    """Read codes to search for.
+
+    Args:
+        index: the index to search.
+        codes: each the hexadecimal digits of its bytes.
 
     Raises:
-        SchnRayError: no such code of the index's bits.
+        SchnRayError: not hexadecimal, or not a code of the index's bits.
     """
-    width = -(-index.bits // 8)
+    width = bytes_per_code(index.bits)
     try:
         packed = [bytes.fromhex(code) for code in codes]
     except ValueError as error:
-        raise SchnRayError(f"a code is not hexadecimal: {error}") from error
+        raise SchnRayError(
+            f"a code is not hexadecimal: {error}; give {2 * width} digits 0 to 9, a to f"
+        ) from error
     for code, content in zip(codes, packed, strict=True):
         if len(content) != width:
             raise SchnRayError(
                 f"the code {code} has {len(content)} bytes; the index holds {index.bits} bits: "
-                f"wanted {2 * width} hexadecimal digits"
+                f"give a code that has {2 * width} hexadecimal digits"
             )
     table = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, width)
     check_codes(table, index.bits, "the codes")
     return Queries(codes, [""] * len(codes), table, np.full(len(codes), -1))
 
 
-def search_codes(index: Searchable, queries: Queries, wanted: SearchLimits) -> list[Result]:
-    """Answer queries, exactly; a query that is in the index itself is left out of its result.
+def search_codes(index: Searchable, queries: Queries, limits: SearchLimits) -> list[Result]:
+    """Search for the codes of queries, exactly.
+
+    Args:
+        index: the index to search.
+        queries: the queries; one with a row in the index is left out of its own result.
+        limits: how many results, how near.
+
+    Returns:
+        A result for each query, in their order.
 
     Raises:
         SchnRayError: codes of other bits, or a damaged index.
     """
-    # one more where the query may be found itself
-    own = queries.rows >= 0
+    indexed = queries.rows >= 0
+    groups = np.flatnonzero(indexed), np.flatnonzero(~indexed)
     results: list[Result] = []
-    for asked in (np.flatnonzero(own), np.flatnonzero(~own)):
-        if len(asked):
-            extra = bool(own[asked[0]])
-            results += _answers(index, queries, asked, wanted, extra)
-    order = np.argsort(np.concatenate([np.flatnonzero(own), np.flatnonzero(~own)]))
-    return [results[place] for place in order]
+    for group in groups:
+        if len(group):
+            # an indexed query matches itself: one more match is needed
+            extra = bool(indexed[group[0]])
+            results += _search_group(index, queries, group, limits, extra)
+    order = np.argsort(np.concatenate(groups))
+    return [results[i] for i in order]
 
 
-def _answers(
-    index: Searchable, queries: Queries, asked: NDArray[np.int64], wanted: SearchLimits, extra: bool
+def _search_group(
+    index: Searchable, queries: Queries, group: NDArray[np.int64], limits: SearchLimits, extra: bool
 ) -> list[Result]:
-    k = None if wanted.k is None else wanted.k + extra
+    k = None if limits.k is None else limits.k + extra
     results = []
-    if wanted.radius is not None:
-        near = index.within(queries.codes[asked], wanted.radius, k)
-        for place, query in enumerate(asked.tolist()):
-            rows, distances = near.rows_of(place)
-            rows, distances = _others(rows, distances, int(queries.rows[query]), wanted.k)
-            within = int(near.found[place]) - extra
-            results.append(_result(index, queries, query, rows, distances, None, within))
+    if limits.radius is not None:
+        near = index.within(queries.codes[group], limits.radius, k)
+        for i, query in enumerate(group.tolist()):
+            rows, distances = near.rows_of(i)
+            rows, distances = _others(rows, distances, int(queries.rows[query]), limits.k)
+            within_radius = int(near.within_radius[i]) - extra
+            results.append(_result(index, queries, query, rows, distances, None, within_radius))
         return results
-    matches = index.search(queries.codes[asked], k or len(index))
-    for place, query in enumerate(asked.tolist()):
-        rows, distances = matches.rows[place], matches.distances[place]
-        rows, distances = _others(rows, distances, int(queries.rows[query]), wanted.k)
+    matches = index.search(queries.codes[group], k or len(index))
+    for i, query in enumerate(group.tolist()):
+        rows, distances = matches.rows[i], matches.distances[i]
+        rows, distances = _others(rows, distances, int(queries.rows[query]), limits.k)
         itself = bool(extra and len(distances) and distances[-1] == 0)
-        tied = int(matches.tied[place]) - itself if len(distances) else 0
+        tied = int(matches.tied[i]) - itself if len(distances) else 0
         results.append(_result(index, queries, query, rows, distances, tied, None))
     return results
 
@@ -202,8 +267,8 @@ def _answers(
 def _others(
     rows: NDArray[np.int64], distances: NDArray[np.int32], itself: int, k: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    keep = np.flatnonzero(rows != itself)[:k]
-    return rows[keep], distances[keep]
+    others = np.flatnonzero(rows != itself)[:k]
+    return rows[others], distances[others]
 
 
 def _result(
@@ -215,13 +280,17 @@ def _result(
     tied: int | None,
     within_radius: int | None,
 ) -> Result:
-    found_rows = zip(index.ids(rows), index.uris(rows), distances.tolist(), strict=True)
-    hits = tuple(Hit(*hit) for hit in found_rows)
+    columns = zip(index.ids(rows), index.uris(rows), distances.tolist(), strict=True)
+    hits = tuple(Hit(*hit) for hit in columns)
     return Result(queries.names[query], queries.uris[query], hits, tied, within_radius)
 
 
 def require_same_model(index: Searchable, hasher: Hasher) -> None:
-    """Refuse to compare codes of different models.
+    """Refuse a model that did not encode the index.
+
+    Args:
+        index: the index to search.
+        hasher: the model that encodes the queries.
 
     Raises:
         SchnRayError: other bits, or other weights.
@@ -229,27 +298,33 @@ def require_same_model(index: Searchable, hasher: Hasher) -> None:
     if index.bits != hasher.bits:
         raise SchnRayError(
             f"the index holds codes of {index.bits} bits, the model makes {hasher.bits}: "
-            "use the model that coded the index"
+            "use the model that encoded the index"
         )
     if index.model != hasher.fingerprint:
         raise SchnRayError(
-            "the index was coded by another model of as many bits; its codes mean something else. "
+            "the index was encoded by another model of as many bits, so codes cannot be compared. "
             "Use that model, or encode and index the gallery with this one"
         )
 
 
 def results_text(results: Sequence[Result]) -> str:
-    """Return results as lines: distance, id and where the image is."""
+    """Return results as lines: each query, then distance, id and uri of its hits.
+
+    Args:
+        results: of any number of queries.
+    """
     lines = []
     for result in results:
-        more = (
-            "" if result.within_radius is None else f": {result.within_radius:,} within the radius"
-        )
-        lines.append(f"{result.query}{more}")
+        count = result.within_radius
+        lines.append(result.query + ("" if count is None else f": {count:,} within the radius"))
         lines += [f"  {hit.distance:4}  {hit.id}  {hit.uri}" for hit in result.hits]
     return "\n".join(lines)
 
 
 def results_paths(results: Sequence[Result]) -> str:
-    """Return where the images are, a line each, each once: for pipes."""
+    """Return the uris of all hits, one a line, each once, for pipes.
+
+    Args:
+        results: of any number of queries.
+    """
     return "\n".join(dict.fromkeys(hit.uri for result in results for hit in result.hits))

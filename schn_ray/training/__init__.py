@@ -1,1 +1,1 @@
-"""Training runs: settings, batches, the loop, checkpoints and what a run writes."""
+"""Training runs: settings, batches, state and checkpoints, the loop, and files of a run."""

@@ -1,8 +1,7 @@
-"""Which rows a step sees, in which order, and how their images look: functions of the seed.
+"""Rows and views of each global batch, as functions of seed, outer iteration, epoch and row.
 
-Nothing here has a state to save. Outer iteration t, epoch e, the row and the seed decide
-everything, so the sequence of global batches is the same on any number of workers, and a run that
-was stopped goes on with the very batches that it would have seen.
+This module has no state to save. The sequence of global batches is the same on any number of
+workers, and a run that was stopped continues with the batches that it would have seen.
 """
 
 from __future__ import annotations
@@ -24,19 +23,21 @@ from schn_ray.data.images import Preprocessing, training_view
 from schn_ray.training.config import AugmentConfig
 
 Rows = NDArray[np.int64]
-_SAMPLE, _ORDER, _VIEW, _TORCH = range(4)  # one random stream a purpose
-_AHEAD = 2  # batches that are decoded before they are wanted
-_ROWS_AT_ONCE = 8  # rows that a thread decodes in one go
+_SAMPLE, _ORDER, _VIEW, _TORCH = range(4)  # a random stream for each purpose
+_AHEAD = 2  # batches that are decoded in advance
+_ROWS_AT_ONCE = 8  # rows that a thread decodes in one task
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The training rows 0..n-1: their images in the store, their labels, how they are viewed.
+    """The training rows 0..n-1: their images in the store, their labels, and random views.
 
     Attributes:
-        image: store row -> encoded bytes.
-        store_rows: [n] where each training row lies in the store.
+        image: store row -> bytes of the image file.
+        store_rows: [n] number of each training row in the store.
         labels: [n, C].
+        preprocessing: from an image to the network's input.
+        augment: random views.
     """
 
     image: Callable[[int], bytes]
@@ -49,7 +50,7 @@ class TrainingImages:
         return len(self.store_rows)
 
     def fill(self, out: Tensor, rows: Rows, draws: NDArray[np.float64]) -> None:
-        """Decode, crop and mirror rows [b] by their draws [b, 3] into uint8 [b, 3, S, S]."""
+        """Write views of rows [b], drawn by draws [b, 3], into uint8 out [b, 3, S, S]."""
         views = out.numpy()
         for view, row, draw in zip(views, rows, draws, strict=True):
             image = self.image(int(self.store_rows[row]))
@@ -59,7 +60,20 @@ class TrainingImages:
 
 
 def sampled_rows(n: int, samples: int, seed: int, iteration: int) -> Rows:
-    """Draw the training rows of an outer iteration, sorted; all of them if there are no more."""
+    """Draw the training rows of an outer iteration.
+
+    Args:
+        n: number of training rows.
+        samples: number of rows to draw; all rows are taken if there are not more.
+        seed: of the run.
+        iteration: outer iteration 1, 2, ...
+
+    Returns:
+        Distinct row numbers, sorted.
+
+    >>> sampled_rows(3, 5, seed=0, iteration=1)
+    array([0, 1, 2])
+    """
     if samples >= n:
         return np.arange(n)
     rng = np.random.default_rng([seed, _SAMPLE, iteration])
@@ -69,37 +83,60 @@ def sampled_rows(n: int, samples: int, seed: int, iteration: int) -> Rows:
 def global_batches(
     rows: Rows, batch_size: int, seed: int, iteration: int, epoch: int
 ) -> list[Rows]:
-    """Put an epoch's rows in order and cut them into batches of nearly equal size.
+    """Shuffle an epoch's rows and split them into batches of nearly equal size.
 
-    Equal cuts of at most ``batch_size`` leave no small last batch, whose attention and pairs would
-    be drawn from a handful of rows.
+    Nearly equal sizes avoid a small last batch, with few rows for attention and pairs.
+
+    Args:
+        rows: row numbers of the outer iteration.
+        batch_size: most rows of a global batch.
+        seed: of the run.
+        iteration: outer iteration 1, 2, ...
+        epoch: 0, 1, ... within the iteration.
+
+    Returns:
+        The row numbers of each batch, in order of the steps.
     """
     order = np.random.default_rng([seed, _ORDER, iteration, epoch]).permutation(rows)
     return np.array_split(order, -(-len(rows) // batch_size))
 
 
 def view_draws(n: int, seed: int, iteration: int, epoch: int) -> NDArray[np.float64]:
-    """Draw [n, 3] numbers in [0, 1): where each row's view is cropped, and whether mirrored."""
+    """Draw the numbers that decide where each row's view is cropped and whether it is mirrored.
+
+    Args:
+        n: number of training rows.
+        seed: of the run.
+        iteration: outer iteration 1, 2, ...
+        epoch: 0, 1, ... within the iteration.
+
+    Returns:
+        [n, 3] numbers in [0, 1).
+    """
     return np.random.default_rng([seed, _VIEW, iteration, epoch]).random((n, 3))
 
 
 def dropout_seed(seed: int, iteration: int) -> int:
-    """Return the seed of torch's own generator for an iteration: dropout draws from it.
+    """Return the seed of torch's global generator, which dropout uses, for an outer iteration.
 
-    The same on all workers; see ``global_dropout``.
+    The same on all workers, see ``models.global_dropout``.
+
+    Args:
+        seed: of the run.
+        iteration: outer iteration 1, 2, ...
     """
     return int(np.random.default_rng([seed, _TORCH, iteration, 0]).integers(2**63))
 
 
 class Decoder:
-    """Decodes batches ahead of the step that wants them, on threads of its own.
+    """Decodes batches on threads, in advance of the step that uses them.
 
     Args:
-        threads: how many decode at once.
-        pinned: put views into memory that a GPU copies from while it computes.
+        threads: number of threads.
+        pinned: use pinned memory for views, which a GPU copies from while it computes.
 
     Attributes:
-        waited_s: seconds that ``batches`` kept its caller waiting.
+        waited_s: seconds that callers of ``batches`` have waited for images.
     """
 
     def __init__(self, threads: int = 2, pinned: bool = False) -> None:
@@ -118,8 +155,11 @@ class Decoder:
         Args:
             data: all training rows.
             batches: rows of each global batch.
-            draws: [n, 3], by training row.
+            draws: [n, 3] by training row, see ``view_draws``.
             workers: who shares the batches.
+
+        Raises:
+            BadImage: an image does not decode.
         """
         with ThreadPoolExecutor(self._threads) as pool:
 

@@ -18,14 +18,14 @@ DEFAULT_PRESET = "schn-plus"
 
 
 class AugmentConfig(Section):
-    """Random views of a training image: a crop after padding, and a mirror image."""
+    """Random views of a training image: a crop after padding by ``pad`` pixels, a mirror image."""
 
     pad: Annotated[int, Field(ge=0)] = 0
     flip: bool = True
 
 
 class TrainConfig(Section):
-    """Everything that decides what ``train`` computes; how many workers share it does not."""
+    """All settings that decide what ``train`` computes; the number of workers is not among them."""
 
     bits: Annotated[int, Field(ge=1, le=65_536)] = 32
     seed: Annotated[int, Field(ge=0)] = 0
@@ -52,7 +52,7 @@ def train_config(
         The frozen config.
 
     Raises:
-        SchnRayError: an unknown preset or key, or a bad value; the nearest known one is named.
+        SchnRayError: an unknown preset or key, or a bad value; the message names the nearest one.
 
     >>> train_config("digits", settings=("bits=16",)).bits
     16
@@ -69,7 +69,7 @@ def preset_names() -> list[str]:
 def _preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
         hint = nearest(name, preset_names())
-        raise SchnRayError(f"no preset '{name}'{hint} There are: {', '.join(preset_names())}")
+        raise SchnRayError(f"no preset '{name}'{hint} Available: {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")
     base = values.pop("extends", None)
     return merged(_preset(base), values) if base else values

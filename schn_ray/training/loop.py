@@ -1,4 +1,4 @@
-"""A training run: its state, one outer iteration, and the loop. It knows no method by name."""
+"""The training loop: outer iterations of a run, whatever its method, until it is finished."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from schn_ray.training.batches import (
 )
 from schn_ray.training.state import Diverged, Run
 
-_COMPARED_CLASSES = 1000
+_COMPARED_CLASSES = 1000  # at most, in ``class_code_distance``
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one outer iteration measured: a line of ``metrics.jsonl``.
+    """Measurements of one outer iteration: a line of ``metrics.jsonl``.
 
     Attributes:
         iteration: 1, 2, ...
         loss: mean of each term over the steps, unweighted.
-        validation_map: exact under ties; None where this iteration was not validated.
-        unique_share: distinct codes of this iteration's rows, as a share of them.
+        validation_map: mAP on validation rows, exact under ties; None if not validated.
+        unique_share: number of distinct codes of this iteration's rows, divided by the rows.
         code_distance: see ``class_code_distance``.
-        images_per_second: of all workers, while training.
+        images_per_second: of all workers, without validation.
         data_wait: share of the training time that the first worker waited for images.
         learning_rate: the highest of all optimisers.
-        workers: who shared each batch.
+        workers: number of workers that shared each batch.
     """
 
     iteration: int
@@ -63,17 +63,21 @@ class Iteration:
 
 
 Report = Callable[[Iteration, bool], None]
-"""Called after each iteration with what it measured and whether its model is the best so far."""
+"""Called after each iteration with its measurements and whether its model is the best so far."""
 
 
 def train_run(run: Run, report: Report) -> None:
-    """Run all outer iterations that are left.
+    """Run the remaining outer iterations.
+
+    Args:
+        run: at its beginning or as loaded; changed in place.
+        report: called after each iteration, on every worker.
 
     Raises:
-        Diverged: a loss is not finite; the iteration and the term are named.
+        Diverged: a loss is not finite; the message names the iteration and the term.
     """
-    # gradients that fade, such as a discriminator's that has won, end in denormal numbers, which a
-    # CPU computes many times slower
+    # Gradients that vanish, such as those of a discriminator that always wins, become denormal
+    # numbers, which a CPU computes many times slower
     torch.set_flush_denormal(True)
     run.precision.set_products()
     while not run.finished:
@@ -88,19 +92,29 @@ def train_run(run: Run, report: Report) -> None:
 
 
 def train_iteration(run: Run) -> Iteration:
-    """Train some epochs over the sampled rows, solve their codes, and validate."""
+    """Train on the rows of one outer iteration, update their codes, and validate.
+
+    Args:
+        run: its ``iteration`` is the one to train; changed in place.
+
+    Returns:
+        The measurements.
+
+    Raises:
+        Diverged: a loss is not finite.
+    """
     started, waited_s = time.monotonic(), run.decoder.waited_s
     torch.manual_seed(dropout_seed(run.seed, run.iteration))
     run.method.begin_iteration(run.iteration)
     rows = sampled_rows(len(run.data), run.schedule.samples, run.seed, run.iteration)
     terms: dict[str, list[Tensor]] = defaultdict(list)
-    seen = _Seen(len(rows), run.spec.bits, run.device)
+    outputs = _EpochOutputs(len(rows), run.spec.bits, run.device)
     for epoch in range(run.schedule.epochs):
-        _train_epoch(run, rows, epoch, terms, seen)
+        _train_epoch(run, rows, epoch, terms, outputs)
     loss = _mean_terms(terms, run)
-    relaxed = seen.relaxed()
+    relaxed = outputs.relaxed()
     if run.codes.update:
-        _update_codes(run, seen.rows, relaxed)
+        _update_codes(run, outputs.rows, relaxed)
     seconds = time.monotonic() - started
     return Iteration(
         iteration=run.iteration,
@@ -118,9 +132,16 @@ def train_iteration(run: Run) -> Iteration:
 
 
 def class_code_distance(table: CodeTable, rows: Rows, labels: csr_array) -> int | None:
-    """Return the smallest Hamming distance between two classes' majority codes.
+    """Return the smallest Hamming distance between the majority codes of two classes.
 
-    Of the classes that the rows have, the 1,000 first are compared; None if fewer than two.
+    Args:
+        table: codes of all training rows.
+        rows: the rows to take codes from.
+        labels: [n, C] of all training rows.
+
+    Returns:
+        A number of bits; None if the rows have fewer than two classes. Only the first 1,000 of
+        their classes are compared.
     """
     counts = labels[rows]
     present = np.flatnonzero(counts.sum(axis=0))[:_COMPARED_CLASSES]
@@ -133,25 +154,27 @@ def class_code_distance(table: CodeTable, rows: Rows, labels: csr_array) -> int 
     return int(distances.min())
 
 
-class _Seen:
-    """This worker's rows of an epoch and their relaxed codes, in the order of its steps.
+class _EpochOutputs:
+    """This worker's rows of the latest epoch and their relaxed codes, in the order of its steps.
 
-    One buffer for all epochs: of each row the code from its latest step counts.
+    All epochs share one buffer, since the code update uses only the latest code of each row.
     """
 
-    def __init__(self, most: int, bits: int, device: torch.device) -> None:
-        self._rows = torch.empty(most, dtype=torch.int64)
-        self._relaxed = Relaxed(*(torch.empty(most, bits, device=device) for _ in Relaxed._fields))
+    def __init__(self, capacity: int, bits: int, device: torch.device) -> None:
+        self._rows = torch.empty(capacity, dtype=torch.int64)
+        self._relaxed = Relaxed(
+            *(torch.empty(capacity, bits, device=device) for _ in Relaxed._fields)
+        )
         self._count = 0
 
     def begin_epoch(self) -> None:
         self._count = 0
 
     def add(self, rows: Rows, relaxed: Relaxed) -> None:
-        place = slice(self._count, self._count + len(rows))
-        self._rows[place] = torch.from_numpy(rows)
-        for everything, part in zip(self._relaxed, relaxed, strict=True):
-            everything[place] = part
+        step = slice(self._count, self._count + len(rows))
+        self._rows[step] = torch.from_numpy(rows)
+        for buffer, codes in zip(self._relaxed, relaxed, strict=True):
+            buffer[step] = codes
         self._count += len(rows)
 
     @property
@@ -163,12 +186,12 @@ class _Seen:
 
 
 def _train_epoch(
-    run: Run, rows: Rows, epoch: int, terms: dict[str, list[Tensor]], seen: _Seen
+    run: Run, rows: Rows, epoch: int, terms: dict[str, list[Tensor]], outputs: _EpochOutputs
 ) -> None:
     batches = global_batches(rows, run.schedule.batch_size, run.seed, run.iteration, epoch)
     draws = view_draws(len(run.data), run.seed, run.iteration, epoch)
     run.method.networks.train()
-    seen.begin_epoch()
+    outputs.begin_epoch()
     for batch_rows, views in run.decoder.batches(run.data, batches, draws, run.workers):
         images = normalise(views.to(run.device, non_blocking=True), run.spec.preprocessing)
         batch = Batch(
@@ -179,7 +202,7 @@ def _train_epoch(
         step = run.method.step(batch)
         for name, term in step.terms.items():
             terms[name].append(term * run.workers.share(len(batch_rows)))
-        seen.add(batch_rows[run.workers.own(len(batch_rows))], step.relaxed)
+        outputs.add(batch_rows[run.workers.own(len(batch_rows))], step.relaxed)
 
 
 def _update_codes(run: Run, rows: Tensor, relaxed: Relaxed) -> None:
@@ -213,9 +236,9 @@ def _validate(run: Run) -> float | None:
     views, labels = run.validation.own_views, run.validation.labels
     size = run.schedule.batch_size
     codes = run.hasher().encode_views(views[at : at + size] for at in range(0, len(views), size))
-    everyones = run.workers.gather_any(torch.from_numpy(codes)).numpy()
-    # each worker ranks its part of the rows for all of them, and the counts add up
-    part = distance_histograms(everyones, labels, codes, labels[own], run.spec.bits)
+    gathered = run.workers.gather_any(torch.from_numpy(codes)).numpy()
+    # each worker compares all rows with its own queries; the counts are then summed
+    part = distance_histograms(gathered, labels, codes, labels[own], run.spec.bits)
     counts = (torch.from_numpy(x) for x in (part.all_rows, part.relevant))
     summed = Histograms(*(run.workers.sum(x).numpy() for x in counts))
     return mean_or_none(average_precision(without_themselves(summed, labels)))
@@ -223,7 +246,7 @@ def _validate(run: Run) -> float | None:
 
 def _is_best(run: Run, validation_map: float | None) -> bool:
     if run.best_map is None or validation_map is None:
-        return run.best_map is None  # nothing to choose by yet, or ever: the last is the one
+        return run.best_map is None  # without any validation so far, the latest is the best
     return validation_map > run.best_map
 
 

@@ -1,4 +1,4 @@
-"""What a training run writes: measurements, its best model, checkpoints, learned codes."""
+"""Files of a training run: measurements, its best model, checkpoints, learned codes."""
 
 from __future__ import annotations
 
@@ -27,20 +27,30 @@ TENSORBOARD = "tensorboard"
 
 
 class Recorder:
-    """Writes what a run measures, its best model and its checkpoints; one worker has it.
+    """Writes a run's measurements, best model and checkpoints; only the first worker has one.
 
-    Made, it forgets measurements later than the state that the run goes on from.
+    On creation it removes measurements later than the checkpoint that the run continues from.
+
+    Args:
+        path: the run's directory.
+        run: its state, after ``Run.load``.
+        tensorboard: write ``RUN/tensorboard`` too.
     """
 
     def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
         self.path, self.run = path, run
-        kept = [line for line in read_metrics(path) if line["iteration"] <= run.iteration]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        lines = [line for line in read_metrics(path) if line["iteration"] <= run.iteration]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
         write_atomically(path / METRICS, text.encode())
-        self._board = TensorBoardWriter(path / TENSORBOARD, kept) if tensorboard else None
+        self._board = TensorBoardWriter(path / TENSORBOARD, lines) if tensorboard else None
 
     def record(self, measured: Iteration, best: bool) -> None:
-        """Write the model if it is the best so far, a line, and the checkpoint, in this order."""
+        """Write one iteration: the model if it is the best so far, a line, the checkpoint.
+
+        Args:
+            measured: the iteration.
+            best: whether its model is the best so far.
+        """
         if best:
             self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
         with (self.path / METRICS).open("a") as file:
@@ -52,28 +62,40 @@ class Recorder:
         self.run.save(self.path / CHECKPOINTS, best)
 
     def finish(self, store: Store) -> None:
-        """Write the learned codes of the rows that have one."""
+        """Write ``learned.parquet``: ids and codes of the training rows that have a code."""
         coded = self.run.table.coded
         rows = self.run.data.store_rows[coded]
         codes = code_column(pack(self.run.table.read(np.flatnonzero(coded))))
         table = pa.table({"id": store.ids.take(pa.array(rows)), CODE: codes})
-        beside = self.path / f"{LEARNED}.partial"
-        pq.write_table(table, beside)
-        beside.rename(self.path / LEARNED)
+        partial_path = self.path / f"{LEARNED}.partial"
+        pq.write_table(table, partial_path)
+        partial_path.rename(self.path / LEARNED)
 
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:
-    """Read the whole lines of a run's ``metrics.jsonl``, also while it is being written."""
+    """Read the complete lines of a run's ``metrics.jsonl``, also while it is being written.
+
+    Args:
+        run: its directory or URI.
+
+    Returns:
+        A dict for each iteration, with the fields of ``Iteration``; empty without a file.
+    """
     try:
         text = read_file(join(as_location(run), METRICS)).decode()
     except FileNotFoundError:
         return []
-    lines = text.split("\n")[:-1]  # what follows the last newline is unfinished
+    lines = text.split("\n")[:-1]  # a line without its newline is incomplete
     return [json.loads(line) for line in lines]
 
 
 def count_run(path: Path, store: Store) -> dict[str, Any]:
-    """Count what a finished run's manifest says."""
+    """Return the counts for the manifest of a finished run.
+
+    Args:
+        path: the run's directory.
+        store: that it was trained on.
+    """
     measured = [line["validation_map"] for line in read_metrics(path)]
     scores = [score for score in measured if score is not None]
     return {
@@ -100,5 +122,5 @@ def _model_card(run: Run, measured: Iteration) -> str:
         f"- outer iteration: {measured.iteration} of {run.schedule.iterations}, "
         f"seed {run.seed}\n"
         f"- validation mAP, codes encoded by this model: {quality}\n\n"
-        f"`schn_ray.hasher.load` reads it.\n"
+        f"`schn_ray.load` reads it.\n"
     )

@@ -1,10 +1,10 @@
-"""From a config and a store to a run, and what a run leaves on disk.
+"""A training run from start to end: build it from a config and a store, train it, finish it.
 
-RUN/metrics.jsonl     a line an outer iteration
+RUN/metrics.jsonl     a line per outer iteration
 RUN/model/            the released artifact: the best model by validation mAP
 RUN/learned.parquet   codes of the training rows, solved from their labels
-RUN/checkpoints/      last.pt and best.pt: all that is needed to go on
-RUN/tensorboard/      if asked for
+RUN/checkpoints/      last.pt and best.pt: all that is needed to continue
+RUN/tensorboard/      if requested
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from schn_ray.training.recorder import CHECKPOINTS, Recorder, count_run
 from schn_ray.training.state import Run, ValidationImages
 from schn_ray.training.tensorboard import require_tensorboard
 
-_DYING_S = 300.0  # what a worker whose driver was killed may take to die
+_DYING_S = 300.0  # most seconds until a worker ends whose driver was killed
 
 
 def build_run(
@@ -46,11 +46,11 @@ def build_run(
     """Build networks, codes and data of a run at its beginning.
 
     Args:
-        config: decides what is computed.
-        store: training and validation rows.
+        config: all settings.
+        store: has the training and validation rows.
         workers: who shares each batch.
-        device: where this worker's networks are.
-        threads: how many decode images.
+        device: of this worker's networks.
+        threads: number of threads that decode images.
 
     Raises:
         SchnRayError: the store's rows can't be trained on, or the backbone can't be built.
@@ -100,10 +100,15 @@ def build_run(
 
 
 def require_shareable(config: TrainConfig, store: Store, workers: int) -> None:
-    """Refuse a run whose batches have fewer rows than there are workers.
+    """Check that each worker gets a row of every batch.
+
+    Args:
+        config: has the batch size.
+        store: has the training rows.
+        workers: number of workers.
 
     Raises:
-        SchnRayError: with the numbers.
+        SchnRayError: batches have fewer rows than there are workers.
     """
     rows = len(store.rows("train"))
     if min(rows, config.schedule.batch_size) < workers:
@@ -128,27 +133,27 @@ def finish_run(
     reported: Callable[[Iteration], None] = lambda _: None,
     tensorboard: bool = False,
 ) -> None:
-    """Go on with a run where it was stopped, to its end; all its workers call this.
+    """Continue a run from its last checkpoint, if any, to its end; all its workers call this.
 
     Args:
-        run: at its beginning.
-        store: what it was built from.
-        out: the run's directory, or its URI; the first worker writes there.
+        run: as ``build_run`` returned it.
+        store: that it was built from.
+        out: the run's directory, or its URI; only the first worker writes to it.
         reported: called after each iteration, when its checkpoint is on disk.
         tensorboard: write ``RUN/tensorboard`` too.
 
     Raises:
-        Diverged: see ``loop.train``.
+        Diverged: see ``train_run``.
     """
     first = run.workers.rank == 0
     with ExitStack() as held:
         if first and not is_uri(location := as_location(out)):
-            # the workers of a driver that was killed may still be writing
+            # workers whose driver was killed may still be writing
             held.enter_context(locked(Path(location, CHECKPOINTS, LOCK), Path(out), _DYING_S))
         run.workers.meet()
         mirror = held.enter_context(open_shared_output(as_location(out)))
-        run.load(mirror.here / CHECKPOINTS)
-        recorder = Recorder(mirror.here, run, tensorboard) if first else None
+        run.load(mirror.local / CHECKPOINTS)
+        recorder = Recorder(mirror.local, run, tensorboard) if first else None
 
         def report(measured: Iteration, best: bool) -> None:
             if recorder:
@@ -166,37 +171,65 @@ def finish_run(
 def open_run(
     out: Path | str, config: TrainConfig, store: Store
 ) -> Iterator[tuple[Mirror, DirectoryWriter]]:
-    """Open a run's directory, or its URI, to write what ``config`` makes of a store.
+    """Open a run's directory, or its URI, for writing; at the end its manifest is written.
+
+    Args:
+        out: the directory or its URI.
+        config: all settings.
+        store: to train on.
+
+    Yields:
+        The local directory, mirrored to the URI, and the writer of the manifest.
 
     Raises:
-        AlreadyDone: it was finished by the same request.
-        SchnRayError: it holds something else, or another process writes it now.
+        AlreadyDone: the same request has finished it.
+        SchnRayError: it holds something else, or another process is writing it.
     """
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.here, "run", *run_request(config, store)) as draft,
+        resumable_directory(mirror.local, "run", *run_request(config, store)) as draft,
     ):
         yield mirror, draft
 
 
 def conclude_run(mirror: Mirror, draft: DirectoryWriter, store: Store) -> None:
-    """Say in a run's manifest what its workers wrote."""
+    """Count what the workers wrote, for the run's manifest.
+
+    Args:
+        mirror: of the run's directory; missing files are fetched.
+        draft: the writer of the manifest.
+        store: that the run was trained on.
+    """
     mirror.fetch_all()
-    draft.counts |= count_run(mirror.here, store)
+    draft.counts |= count_run(mirror.local, store)
 
 
 def run_request(config: TrainConfig, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return config and inputs as a run's manifest records them."""
+    """Return config and inputs as a run's manifest records them.
+
+    Args:
+        config: all settings.
+        store: to train on.
+    """
     return config.model_dump(mode="json"), {"store": store.manifest.fingerprint}
 
 
 def train_locally(
     config: TrainConfig, store_path: Path | str, out: Path | str, tensorboard: bool = False
 ) -> Manifest:
-    """Train in this process, without Ray; interrupted, the same call goes on.
+    """Train in this process, without Ray; after an interruption, the same call continues.
+
+    Args:
+        config: all settings.
+        store_path: directory or URI of the store to train on.
+        out: the run's directory, or its URI.
+        tensorboard: write ``RUN/tensorboard`` too.
+
+    Returns:
+        The run's manifest.
 
     Raises:
-        AlreadyDone: ``out`` was finished by the same request.
+        AlreadyDone: the same request has finished ``out``.
         SchnRayError: ``out`` holds something else, or the store can't be trained on.
     """
     store = open_store(store_path, verify=True)
@@ -207,4 +240,4 @@ def train_locally(
         mirror.send()
         finish_run(run, store, mirror.location, tensorboard=tensorboard)
         conclude_run(mirror, draft, store)
-    return read_manifest(mirror.here, "run")
+    return read_manifest(mirror.local, "run")

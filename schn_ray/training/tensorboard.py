@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: its ``metrics.jsonl`` in TensorBoard's own format."""
+"""A run's measurements in TensorBoard's format: the same numbers as ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schn_ray.core.errors import SchnRayError
 
 
 def require_tensorboard() -> None:
-    """Refuse at once what would fail after hours.
+    """Check for the library before training, not after hours of it.
 
     Raises:
         SchnRayError: the library is not installed.
@@ -25,11 +25,11 @@ def require_tensorboard() -> None:
 
 
 class TensorBoardWriter:
-    """Writes a directory of TensorBoard's, from the beginning.
+    """Writes a TensorBoard directory, always from the first iteration.
 
     Args:
-        path: what is there is replaced.
-        lines: those of ``metrics.jsonl`` so far.
+        path: the directory; an existing one is replaced.
+        lines: of ``metrics.jsonl`` so far.
     """
 
     def __init__(self, path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -41,7 +41,7 @@ class TensorBoardWriter:
             self.add(line)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Show one more iteration."""
+        """Write one more iteration: the numbers of a line of ``metrics.jsonl``."""
         for name, value in _numbers(line):
             self._writer.add_scalar(name, value, line["iteration"])
         self._writer.flush()

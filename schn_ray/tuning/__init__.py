@@ -1,1 +1,1 @@
-"""Searches for settings: spaces, studies, trials, their results."""
+"""The search for good settings: spaces, studies, trials, confirmation, results."""

@@ -1,10 +1,10 @@
-"""Whether the winner of a search wins by more than luck.
+"""Is the winner of a search really better, or was it lucky?
 
-The best of many trials is partly the luckiest one: its figure flatters. So trials that came close
-to it are trained again with other seeds, and the best of those in the mean is the winner. Then
-winner and first trial are trained with seeds that decided nothing, a pair a seed, and the gain is
-the mean difference of the pairs with its interval. Test queries are looked at last, when nothing
-is left to choose.
+The best of many trials is partly the luckiest one, so its figure is too good. Three steps correct
+for that. First, trials that came close to the best are trained again with other seeds, and the one
+with the best mean is the winner. Second, the winner and the first trial are trained with seeds
+that no step has used; the gain is the mean of their differences, seed by seed, with an interval.
+Last, once nothing is left to choose, the same models are evaluated on the test queries.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ from schn_ray.tuning.trial import TrialDir
 from schn_ray.tuning.trial_queue import Job
 
 CONFIRM, CONFIRMED = "confirm", "confirmed.json"
-BASELINE = 0  # the trial that the winner must beat: the first, without a search
-_MOST_CANDIDATES = 3
+BASELINE = 0  # number of the trial that the winner must beat: the settings without a search
+_MAX_CANDIDATES = 3
 _CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Differences of pairs: mean, and the bounds of its 95 % interval (Student's t).
+    """The mean difference of pairs, with its 95 % confidence interval (Student's t, paired).
 
     Attributes:
         baseline: mean of the baseline.
         winner: mean of the winner.
-        pairs: how many there are.
+        mean: mean of winner less baseline.
+        low: lower bound of the interval.
+        high: upper bound of the interval.
+        pairs: how many pairs.
     """
 
     baseline: float
@@ -49,7 +52,7 @@ class Gain:
     pairs: int
 
     @property
-    def is_one(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the whole interval is above 0."""
         return self.low > 0
 
@@ -62,16 +65,15 @@ class Gain:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What fresh seeds said.
+    """The results of training with seeds that the search did not use.
 
     Attributes:
         winner: number of the trial.
-        candidates: number -> mean validation mAP over the deciding seeds; empty where no other
-            trial came close.
-        validation: of the winner over the first trial; None where the winner is the first trial,
-            or too few runs succeeded.
-        queries: the same on the test queries, of the same runs; None also where the split has
-            none.
+        candidates: number of a trial -> its mean validation mAP over the deciding seeds; empty if
+            no other trial came close.
+        validation: gain of the winner over the first trial in validation mAP; None if the winner is
+            the first trial, or fewer than two seeds succeeded for both.
+        queries: the same in mAP of the test queries; None also where the store has no queries.
     """
 
     winner: int
@@ -80,61 +82,106 @@ class Confirmation:
     queries: Gain | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
+        """Return all fields as plain values."""
         return asdict(self)
 
 
 def gain(baseline: Sequence[float], winner: Sequence[float]) -> Gain | None:
-    """Return the gain of pairs; None of fewer than two, which have no interval."""
+    """Return the gain of pairs, with its interval; None of fewer than two pairs.
+
+    With d the differences, n of them, the interval is mean(d) +- t(0.975, n - 1) * sd(d) / sqrt(n).
+
+    Args:
+        baseline: a figure for each seed.
+        winner: the same for the same seeds.
+
+    >>> print(gain([0.50, 0.51, 0.50], [0.60, 0.60, 0.61]))
+    0.5033 -> 0.6033, gain +0.1000 (95 % interval +0.0752 to +0.1248, 3 seeds)
+    """
     if len(baseline) < 2:
         return None
     differences = [b - a for a, b in zip(baseline, winner, strict=True)]
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / math.sqrt(len(differences))
-    reach = error * float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(differences) - 1))
+    half_width = error * float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(differences) - 1))
     return Gain(
         statistics.fmean(baseline),
         statistics.fmean(winner),
         mean,
-        mean - reach,
-        mean + reach,
+        mean - half_width,
+        mean + half_width,
         len(differences),
     )
 
 
 def candidates(rows: Sequence[TrialRow], close: float) -> list[TrialRow]:
-    """Return the best trial and up to two others whose validation mAP is ``close`` to it."""
-    best = ranked(rows)
-    near = [r for r in best if r.figures[VALIDATION_MAP] >= best[0].figures[VALIDATION_MAP] - close]
-    return near[:_MOST_CANDIDATES]
+    """Return the best trial and up to two others that came close to it, the best first.
+
+    Args:
+        rows: the trials; at least one is complete.
+        close: how far below the best a candidate's validation mAP may be.
+    """
+    best_first = ranked(rows)
+    bound = best_first[0].figures[VALIDATION_MAP] - close
+    near = [row for row in best_first if row.figures[VALIDATION_MAP] >= bound]
+    return near[:_MAX_CANDIDATES]
 
 
 def deciding_seeds(base: TrainConfig, repeats: int) -> range:
-    """Return the seeds that choose among candidates: none that the search used."""
+    """Return the seeds that choose among the candidates: the search did not use them.
+
+    Args:
+        base: its seed is the one that the search used.
+        repeats: how many.
+    """
     return range(base.seed + 1, base.seed + 1 + repeats)
 
 
 def judging_seeds(base: TrainConfig, repeats: int) -> range:
-    """Return the seeds that measure the gain: none that chose."""
+    """Return the seeds that measure the gain: neither the search nor the choice used them.
+
+    Args:
+        base: its seed is the one that the search used.
+        repeats: how many.
+    """
     return range(base.seed + 1 + repeats, base.seed + 1 + 2 * repeats)
 
 
 def jobs(out: str, base: TrainConfig, rows: Sequence[TrialRow], seeds: range) -> list[Job]:
-    """Return a job a trial and seed; its place says which, so that it is done once."""
-    found: list[Job] = []
+    """Return a training for each seed and trial; its directory is named after both.
+
+    A job that was trained in an earlier session is thus recognised.
+
+    Args:
+        out: the search's directory, or its URI.
+        base: what the trials have in common.
+        rows: the trials.
+        seeds: all trials are trained with the first seed, then with the second, and so on.
+    """
+    queue: list[Job] = []
     for seed in seeds:
         for row in rows:
             config = with_values(base, row.values).model_copy(update={"seed": seed})
-            place = TrialDir(join(out, f"{CONFIRM}/{row.number:04}-seed-{seed}"))
-            found.append(Job(len(found), config, place))
-    return found
+            directory = TrialDir(join(out, f"{CONFIRM}/{row.number:04}-seed-{seed}"))
+            queue.append(Job(len(queue), config, directory))
+    return queue
 
 
 def winner_of(means: Mapping[int, float]) -> int:
-    """Return the trial with the best mean; of equal ones the first."""
+    """Return the number of the trial with the best mean; the lowest of those with equal means.
+
+    Args:
+        means: number of a trial -> its mean validation mAP.
+    """
     return min(means, key=lambda number: (-means[number], number))
 
 
 def needs_confirming(space: Space, rows: Sequence[TrialRow], repeats: int) -> bool:
-    """Tell whether there is a winner to be confirmed."""
-    return repeats > 0 and not space.several and bool(ranked(rows))
+    """Tell whether there is a winner, and confirmation was requested.
+
+    Args:
+        space: with more than one objective there is no winner.
+        rows: the trials.
+        repeats: seeds for each step of the confirmation; 0: none.
+    """
+    return repeats > 0 and not space.multi_objective and bool(ranked(rows))

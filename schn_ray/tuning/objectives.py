@@ -1,4 +1,4 @@
-"""What a search may look for: figures that training has without the test queries."""
+"""The objectives of a search: figures of a training that need no test queries."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ class Objective:
     """One figure of a trial.
 
     Attributes:
-        direction: which way is better.
+        direction: whether more or less of it is better.
         title: for tables and axes.
-        decided_by: prefixes of the settings without which it is the same in every trial.
+        decided_by: prefixes of the settings that it depends on; it is the same in all trials of a
+            space that has none of them. Empty: it depends on all settings.
     """
 
     direction: Literal["maximize", "minimize"]
@@ -37,14 +38,18 @@ OBJECTIVES: Mapping[str, Objective] = {
 
 
 def encoding_cost(network: Any, size: int) -> float:
-    """Count the floating point operations that encoding one image takes, in millions.
+    """Count the floating point operations that encode one image, in millions.
 
-    Counted and not timed, so that it is the same on every machine and in every trial. As torch
-    counts, a multiplication and an addition are two; element-wise operations are not counted.
+    They are counted and not timed: the figure is the same on every machine and in every trial. As
+    torch counts, a multiplication and an addition are two; element-wise operations do not count.
 
     Args:
         network: the image network; it is left in evaluation mode.
-        size: pixels of a side.
+        size: pixels of the image's side.
+
+    >>> from torch import nn
+    >>> encoding_cost(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16)), 8)
+    0.006144
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

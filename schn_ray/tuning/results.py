@@ -1,10 +1,10 @@
-"""What a search leaves: settings that ``train --config`` takes, a table, counts, what mattered.
+"""What a search writes when it ends: settings for ``train --config``, a table, counts.
 
 OUT/best.yaml        with one objective: all settings of the winner
-OUT/pareto/          with several: those of each trial that none is better than in everything
-OUT/trials.csv       a line a trial
-OUT/summary.json     what came out
-OUT/confirmed.json   what fresh seeds said, with --repeats
+OUT/pareto/          with several objectives: the settings of each trial in the Pareto front
+OUT/trials.csv       a line for each trial
+OUT/summary.json     the best trials, and whether the winner is better than the first trial
+OUT/confirmed.json   the results with fresh seeds, with --repeats
 OUT/study.db         the Optuna study
 OUT/trials/0000 ...  the trials' runs; those that were not stopped have a model
 OUT/confirm/         the runs with fresh seeds
@@ -33,15 +33,21 @@ from schn_ray.tuning.space import with_values
 from schn_ray.tuning.study import Search, TrialRow, front, ranked
 
 BEST, PARETO, TABLE, SUMMARY = "best.yaml", "pareto", "trials.csv", "summary.json"
-_ENOUGH_TO_RANK = 4  # complete trials, below which importance is noise
+_MIN_TRIALS_FOR_IMPORTANCE = 4  # complete ones; with fewer, importance is noise
 
 
 def write_results(out: Path, search: Search, confirmed: Confirmation | None) -> None:
-    """Write settings and table into a search's directory, over those of an earlier call."""
+    """Write settings, tables and summaries into a search's directory; older ones are replaced.
+
+    Args:
+        out: the search's local directory.
+        search: all its trials have ended.
+        confirmed: the results with fresh seeds, if there are any.
+    """
     shutil.rmtree(out / PARETO, ignore_errors=True)
     (out / BEST).unlink(missing_ok=True)
     for row in best_rows(search, confirmed):
-        name = f"{PARETO}/trial-{row.number:04}.yaml" if search.space.several else BEST
+        name = f"{PARETO}/trial-{row.number:04}.yaml" if search.space.multi_objective else BEST
         (out / name).parent.mkdir(exist_ok=True)
         write_atomically(out / name, _settings_file(search, row, confirmed).encode())
     write_atomically(out / TABLE, trial_table(search).encode())
@@ -51,17 +57,26 @@ def write_results(out: Path, search: Search, confirmed: Confirmation | None) -> 
 
 
 def best_rows(search: Search, confirmed: Confirmation | None) -> list[TrialRow]:
-    """Return the winner, or the Pareto set; empty where no trial was completed."""
+    """Return the winner, or the Pareto front; empty where no trial was completed.
+
+    Args:
+        search: the search.
+        confirmed: names the winner; without it the best trial of the search is the winner.
+    """
     rows = search.rows()
     if confirmed is not None:
         return [row for row in rows if row.number == confirmed.winner]
-    if search.space.several:
+    if search.space.multi_objective:
         return front(rows, search.space.objectives)
     return ranked(rows)[:1]
 
 
 def trial_table(search: Search) -> str:
-    """Return all trials as CSV: number, state, figures, settings, cost and reason of failure."""
+    """Return all trials as CSV: number, state, figures, settings, cost and reason of a failure.
+
+    Args:
+        search: the search.
+    """
     parameters, names = list(search.space.parameters), list(search.space.objectives)
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
@@ -74,8 +89,14 @@ def trial_table(search: Search) -> str:
     return text.getvalue()
 
 
-def count_search(search: Search, confirmed: Confirmation | None, repeats: int) -> dict[str, Any]:
-    """Count what a finished search's manifest says."""
+def study_counts(search: Search, confirmed: Confirmation | None, repeats: int) -> dict[str, Any]:
+    """Return the counts that the manifest of a finished search has.
+
+    Args:
+        search: the search.
+        confirmed: the results with fresh seeds, if there are any.
+        repeats: seeds for each step of the confirmation.
+    """
     rows = search.rows()
     states = Counter(row.state for row in rows)
     best = best_rows(search, confirmed)
@@ -87,7 +108,7 @@ def count_search(search: Search, confirmed: Confirmation | None, repeats: int) -
         "iterations_not_run": iterations_saved(search),
         "repeats": repeats,
     }
-    if search.space.several:
+    if search.space.multi_objective:
         counts["pareto_front"] = [row.number for row in best]
     elif best:
         counts |= {
@@ -98,7 +119,11 @@ def count_search(search: Search, confirmed: Confirmation | None, repeats: int) -
 
 
 def iterations_saved(search: Search) -> int:
-    """Count the iterations that stopped trials did not run."""
+    """Count the iterations that were not trained because trials were stopped early.
+
+    Args:
+        search: the search.
+    """
     return sum(
         planned_iterations(search, row) - row.iterations
         for row in search.rows()
@@ -107,83 +132,113 @@ def iterations_saved(search: Search) -> int:
 
 
 def planned_iterations(search: Search, row: TrialRow) -> int:
-    """Return how many iterations a trial would have at most."""
+    """Return how many iterations a trial has unless it is stopped.
+
+    Args:
+        search: the search.
+        row: the trial.
+    """
     key = "schedule.iterations"
     return int(row.values.get(key, search.base.schedule.iterations))
 
 
-def seconds_beside_training(search: Search) -> float | None:
-    """Return what a trial took of its place beside its training, in the mean; None if unknown.
+def seconds_outside_training(search: Search) -> float | None:
+    """Return the mean seconds for which a trial held a slot without training; None if unknown.
 
-    Places (trials at once) times the seconds that the search ran, less the seconds that trials
-    trained, over their number: starting processes, asking, writing, and places left empty.
+    They are spent on starting processes, proposing, writing, and on slots that stay empty. The
+    search's seconds times its slots (trials at once), less the seconds that trials trained, are
+    divided by the number of trials.
+
+    Args:
+        search: the search; unknown if it ran in more than one session.
     """
-    sittings, rows = search.sittings(), [r for r in search.rows() if r.seconds]
-    if not rows or len(sittings) != 1:
-        return None  # of a search that was interrupted, the last seconds are not known
-    places = sum(s["seconds"] * s["slots"] for s in sittings)
-    return max(0.0, places - sum(row.seconds for row in rows)) / len(rows)
+    sessions, rows = search.sessions(), [r for r in search.rows() if r.seconds]
+    if not rows or len(sessions) != 1:
+        return None  # a session that was killed did not record its last seconds
+    slot_seconds = sum(s["seconds"] * s["slots"] for s in sessions)
+    return max(0.0, slot_seconds - sum(row.seconds for row in rows)) / len(rows)
 
 
 def importances(search: Search, objective: str) -> dict[str, float]:
-    """Return the share of each parameter in the differences of an objective (fANOVA by Optuna).
+    """Return each parameter's share in the differences of an objective (fANOVA, as Optuna has it).
 
-    Over complete trials, of parameters that all of them have; empty where these are few.
+    Only complete trials count, and only parameters that all of them have.
+
+    Args:
+        search: the search.
+        objective: name of the objective.
+
+    Returns:
+        Parameter -> share of 1; empty if too few trials are complete or all have the same figure.
     """
-    place = search.space.objectives.index(objective)
-    if sum(row.state == "complete" for row in search.rows()) < _ENOUGH_TO_RANK:
+    index = search.space.objectives.index(objective)
+    if sum(row.state == "complete" for row in search.rows()) < _MIN_TRIALS_FOR_IMPORTANCE:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = get_param_importances(
+            shares = get_param_importances(
                 search.study,
                 evaluator=FanovaImportanceEvaluator(seed=0),
-                target=lambda trial: trial.values[place],
+                target=lambda trial: trial.values[index],
             )
         except (ValueError, RuntimeError):  # such as all trials with the same figure
             return {}
-    return {name: float(share) for name, share in found.items()}
+    return {name: float(share) for name, share in shares.items()}
 
 
 def study_summary(search: Search, confirmed: Confirmation | None) -> dict[str, Any]:
-    """Return what came out as plain values."""
+    """Return the contents of ``summary.json``.
+
+    Args:
+        search: the search.
+        confirmed: the results with fresh seeds, if there are any.
+    """
     return {
         "best": [
             {"trial": row.number, "figures": row.figures, "settings": row.values}
             for row in best_rows(search, confirmed)
         ],
         "verdict": study_verdict(search, confirmed),
-        "pareto": search.space.several,
-        "searched_seconds": sum(sitting["seconds"] for sitting in search.sittings()),
-        "seconds_beside_training": seconds_beside_training(search),
+        "pareto": search.space.multi_objective,
+        "searched_seconds": sum(session["seconds"] for session in search.sessions()),
+        "seconds_beside_training": seconds_outside_training(search),
     }
 
 
 def study_text(out: Path | str) -> str:
-    """Return what came out of a finished search, as lines to read."""
+    """Describe the results of a finished search in lines of text, with the command to run next.
+
+    Args:
+        out: the search's directory, or its URI.
+    """
     counts = json.loads(read_file(join(as_location(out), MANIFEST)))["counts"]
-    found = json.loads(read_file(join(as_location(out), SUMMARY)))
+    summary = json.loads(read_file(join(as_location(out), SUMMARY)))
     lines = [
         f"{out}: {counts['trials']} trials: {counts['complete']} complete, {counts['pruned']} "
         f"stopped early, {counts['failed']} failed; table in {join(str(out), TABLE)}"
     ]
-    if not found["best"]:
-        return "\n".join([*lines, "  none was completed: the table has the reasons"])
-    for row in found["best"]:
+    if not summary["best"]:
+        return "\n".join([*lines, "  no trial was completed: the table has the reasons"])
+    for row in summary["best"]:
         figures = (f"{OBJECTIVES[name].title} {x:.4g}" for name, x in row["figures"].items())
         lines.append(f"  trial {row['trial']}: {', '.join(figures)}")
-    lines += [f"  {line}" for line in found["verdict"]]
-    named = join(str(out), PARETO + "/*.yaml" if found["pareto"] else BEST)
-    return "\n".join([*lines, f"Next: schn-ray train STORE --out RUN --config {named}"])
+    lines += [f"  {line}" for line in summary["verdict"]]
+    files = join(str(out), PARETO + "/*.yaml" if summary["pareto"] else BEST)
+    return "\n".join([*lines, f"Next: schn-ray train STORE --out RUN --config {files}"])
 
 
 def study_verdict(search: Search, confirmed: Confirmation | None) -> list[str]:
-    """Say whether the winner is better than the first trial, and how that is known."""
-    if search.space.several:
+    """Say whether the winner is better than the first trial, in lines of text.
+
+    Args:
+        search: the search; with more than one objective there is nothing to say.
+        confirmed: the results with fresh seeds, if there are any.
+    """
+    if search.space.multi_objective:
         return []
     if confirmed is None:
-        return ["not confirmed on other seeds: --repeats 5 does"]
+        return ["not confirmed on other seeds: use --repeats 5"]
     if confirmed.winner == 0:
         return ["the first trial is the best: the search found nothing better"]
     if confirmed.validation is None:
@@ -191,10 +246,10 @@ def study_verdict(search: Search, confirmed: Confirmation | None) -> list[str]:
     lines = [f"validation mAP of the first trial and the winner: {confirmed.validation}"]
     if confirmed.queries:
         lines.append(f"mAP of the test queries: {confirmed.queries}")
-    measured = [("validation", confirmed.validation), ("test queries", confirmed.queries)]
-    for name, gain in measured:
+    gains = [("validation", confirmed.validation), ("test queries", confirmed.queries)]
+    for name, gain in gains:
         if gain is not None:
-            better = "better" if gain.is_one else "not better beyond chance"
+            better = "better" if gain.is_significant else "not better beyond chance"
             lines.append(f"on {name} the winner is {better}")
     return lines
 

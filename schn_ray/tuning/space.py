@@ -1,7 +1,7 @@
-"""A search space: which settings may vary, between which bounds, and for which objectives.
+"""A search space: which settings may vary, within which bounds, and for which objectives.
 
-A space is checked against ``TrainConfig`` when it is read, before any process starts: a key, a
-bound or a choice that training would refuse is refused here, with the line to change.
+A space is compared with ``TrainConfig`` when it is read, before any process starts. A key, a bound
+or a choice that training would refuse is refused at once, with the line to change.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Kind = Literal["log", "linear", "integer", "choices"]
 
 
 class Domain(Section):
-    """What one setting may be: exactly one of the first four.
+    """The values that one setting may have: exactly one of the first four attributes is given.
 
     Attributes:
-        log: bounds of a number whose logarithm is drawn evenly.
-        linear: bounds of a number.
-        integer: bounds of a whole number, both ends included.
+        log: bounds of a number; its logarithm is drawn uniformly.
+        linear: bounds of a number that is drawn uniformly.
+        integer: bounds of a whole number, both included.
         choices: the values themselves.
-        step: of ``integer``.
-        when: another setting of the space -> the choices with which this one matters; with
-            others it keeps the value that it had without the search.
+        step: between the values of ``integer``.
+        when: another setting of the space -> the choices with which this setting matters; with
+            others, this setting keeps the value that it has without a search.
     """
 
     log: tuple[float, float] | None = None
@@ -48,26 +48,30 @@ class Domain(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Domain:
-        named = [k for k in get_args(Kind) if getattr(self, k) is not None]
-        if len(named) != 1:
-            raise ValueError(f"wanted one of {', '.join(get_args(Kind))}")
+        given = [k for k in get_args(Kind) if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected one of {', '.join(get_args(Kind))}")
         return self
 
     @property
     def kind(self) -> Kind:
-        """Which of the four it is."""
+        """Which of the four is given."""
         kinds: tuple[Kind, ...] = get_args(Kind)
         return next(k for k in kinds if getattr(self, k) is not None)
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The values that the config is asked about: both bounds, or all choices."""
+        """The values that are tried in a config: both bounds, or all choices."""
         return tuple(getattr(self, self.kind))
 
     def holds(self, value: Any) -> bool:
-        """Tell whether a value lies in it."""
+        """Tell whether a value is in the domain.
+
+        >>> Domain(integer=(16, 64), step=16).holds(32), Domain(integer=(16, 64), step=16).holds(33)
+        (True, False)
+        """
         if self.choices is not None:
-            return any(same(value, choice) for choice in self.choices)
+            return any(same_value(value, choice) for choice in self.choices)
         low, high = self.ends
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
@@ -75,7 +79,7 @@ class Domain(Section):
         return bool(low <= value <= high and on_step)
 
     def draw(self, generator: Random) -> Any:
-        """Return a value at random, as evenly as its kind says."""
+        """Return a random value, uniform on the domain's scale."""
         if self.choices is not None:
             return generator.choice(self.choices)
         low, high = self.ends
@@ -86,9 +90,9 @@ class Domain(Section):
         return generator.uniform(low, high)
 
     def active(self, chosen: Mapping[str, Any]) -> bool:
-        """Tell whether it is to be drawn, given the values drawn before."""
+        """Tell whether the setting matters, given the values that were chosen before it."""
         return all(
-            key in chosen and any(same(chosen[key], v) for v in _listed(allowed))
+            key in chosen and any(same_value(chosen[key], v) for v in _as_list(allowed))
             for key, allowed in self.when.items()
         )
 
@@ -98,8 +102,10 @@ class Domain(Section):
 
 
 class Pruning(Section):
-    """Asynchronous successive halving: after ``grace``, ``grace * factor`` ... iterations a trial
-    goes on if it is among the best 1 / ``factor`` of those that came so far.
+    """Asynchronous successive halving (ASHA), as Optuna has it.
+
+    After ``grace``, ``grace * factor``, ``grace * factor**2`` ... iterations, a trial goes on if it
+    is among the best 1 / ``factor`` of the trials that have reached that iteration.
     """
 
     grace: Count = 1
@@ -107,17 +113,18 @@ class Pruning(Section):
 
 
 class Space(Section):
-    """A search space as its file has it.
+    """A search space, as its file has it.
 
     Attributes:
-        preset: what everything else is set to.
-        fixed: further settings, dotted keys.
-        parameters: dotted key -> what it may be.
-        start: the first trials; what one leaves out keeps its value without the search.
-        objectives: names of ``objectives.OBJECTIVES``.
-        pruning: whether hopeless trials are stopped early; with one objective only.
-        sampler: of Optuna: TPE knows several objectives too, NSGA-II wants hundreds of trials.
-        close: trials whose validation mAP is so near to the best are candidates to be confirmed.
+        preset: the preset that all other settings are taken from.
+        fixed: further settings, by dotted key.
+        parameters: dotted key -> its domain.
+        start: the first trials; a setting that one leaves out keeps its value without a search.
+        objectives: names in ``objectives.OBJECTIVES``.
+        pruning: stops hopeless trials early; only with one objective.
+        sampler: of Optuna. ``tpe`` also works with several objectives; ``nsga2`` needs hundreds of
+            trials.
+        close: a trial whose validation mAP is this close to the best is also a candidate to win.
     """
 
     preset: str | None = None
@@ -130,16 +137,22 @@ class Space(Section):
     close: Annotated[float, Field(ge=0)] = 0.01
 
     @property
-    def several(self) -> bool:
-        """Whether there are several objectives, and so no single best trial."""
+    def multi_objective(self) -> bool:
+        """Whether there is more than one objective, and so no single best trial."""
         return len(self.objectives) > 1
 
 
 def read_space(name: str) -> Space:
-    """Read a space that comes with the package, by its name, or a YAML file.
+    """Read a space: one that comes with the package, or a YAML file.
+
+    Args:
+        name: of the space, or path of the file.
 
     Raises:
-        SchnRayError: no such space, or a file that is not one.
+        SchnRayError: no such space, or a file that is not a space.
+
+    >>> read_space("quick").objectives
+    ('validation_map',)
     """
     path = Path(name)
     if name in space_names():
@@ -161,10 +174,18 @@ def space_names() -> list[str]:
 def base_config(
     space: Space, preset: str | None, file: Path | None, settings: tuple[str, ...]
 ) -> TrainConfig:
-    """Return what all trials have in common: preset, file, the space's ``fixed``, ``--set``.
+    """Return the settings that all trials have in common.
+
+    Later ones win: the preset, the config file, the space's ``fixed``, ``settings``.
+
+    Args:
+        space: the search space.
+        preset: name of a preset, instead of the space's own.
+        file: a config file, or None.
+        settings: as ``--set`` takes them, such as ``bits=32``.
 
     Raises:
-        SchnRayError: as ``config.load``.
+        SchnRayError: a setting that the space searches, or that ``train_config`` refuses.
     """
     fixed = [f"{key}={json.dumps(value)}" for key, value in space.fixed.items()]
     name = preset or space.preset or DEFAULT_PRESET
@@ -177,10 +198,14 @@ def base_config(
 
 
 def check_space(space: Space, base: TrainConfig) -> None:
-    """Refuse what would fail, or mean nothing, in some trial.
+    """Refuse a space that would fail in some trial, or that makes no sense.
+
+    Args:
+        space: the search space.
+        base: what the trials have in common.
 
     Raises:
-        SchnRayError: naming the parameter and what is wrong with it.
+        SchnRayError: with the parameter and what is wrong with it.
     """
     if not space.parameters:
         raise SchnRayError("the space has no parameters: there is nothing to search")
@@ -199,10 +224,15 @@ def check_space(space: Space, base: TrainConfig) -> None:
 
 
 def starting_point(space: Space, base: TrainConfig, number: int) -> Values:
-    """Return the values of a first trial: those named, the others as without the search.
+    """Return the values of one of the first trials.
+
+    Args:
+        space: the search space.
+        base: has the value of each parameter that the starting point leaves out.
+        number: position in ``space.start``.
 
     Raises:
-        SchnRayError: a value that the space does not have.
+        SchnRayError: a key that is not in the space, or a value that is not in its domain.
     """
     point = space.start[number]
     for key in point:
@@ -215,9 +245,9 @@ def starting_point(space: Space, base: TrainConfig, number: int) -> Values:
             continue
         value = point.get(key, value_of(base, key))
         if not domain.holds(value):
-            where = "given there" if key in point else "its value without the search"
+            origin = "as given" if key in point else "its value without the search"
             raise SchnRayError(
-                f"start[{number}]: {key} = {value!r}, {where}, is not in {domain}: widen that, or "
+                f"start[{number}]: {key} = {value!r}, {origin}, is not in {domain}: widen that, or "
                 "give another value"
             )
         values[key] = value
@@ -226,6 +256,10 @@ def starting_point(space: Space, base: TrainConfig, number: int) -> Values:
 
 def with_values(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """Return the config of a trial.
+
+    Args:
+        base: what the trials have in common.
+        values: dotted key -> value.
 
     Raises:
         SchnRayError: a value that the config refuses.
@@ -241,15 +275,28 @@ def with_values(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
 
 
 def value_of(config: TrainConfig, key: str) -> Any:
-    """Return one setting by its dotted key, as JSON would have it."""
+    """Return one setting, as it is in JSON.
+
+    Args:
+        config: the settings.
+        key: dotted.
+    """
     value: Any = config.model_dump(mode="json")
     for part in key.split("."):
         value = value[part]
     return value
 
 
-def same(a: Any, b: Any) -> bool:
-    """Compare two settings as a config would: a tuple equals a list, but true is not 1."""
+def same_value(a: Any, b: Any) -> bool:
+    """Compare two settings as a config does: a tuple equals a list, but True is not 1.
+
+    Args:
+        a: a setting.
+        b: another value of it.
+
+    >>> same_value((5, 7), [5, 7]), same_value(1, 1.0), same_value(True, 1)
+    (True, True, False)
+    """
     return json.dumps(a) == json.dumps(b) or (_is_number(a) and _is_number(b) and a == b)
 
 
@@ -257,7 +304,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _listed(allowed: Any) -> list[Any]:
+def _as_list(allowed: Any) -> list[Any]:
     return list(allowed) if isinstance(allowed, list | tuple) else [allowed]
 
 
@@ -266,7 +313,7 @@ def _check_key(key: str, space: Space) -> None:
         raise SchnRayError(f"unknown setting '{key}'{nearest(key, keys(TrainConfig))}")
     if key == "seed":
         raise SchnRayError(
-            "seed is no setting to search: its best value is luck. --repeats confirms the winner "
+            "seed cannot be searched: its best value is luck. Use --repeats to confirm the winner "
             "on other seeds"
         )
     if key in space.fixed:
@@ -277,11 +324,11 @@ def _check_bounds(key: str, domain: Domain) -> None:
     if domain.choices is not None:
         distinct = {json.dumps(choice) for choice in domain.choices}
         if len(distinct) < 2 or len(distinct) < len(domain.choices):
-            raise SchnRayError(f"{key}: wanted two or more different choices, got {domain}")
+            raise SchnRayError(f"{key}: expected two or more different choices, got {domain}")
         return
     low, high = domain.ends
     if not low < high:
-        raise SchnRayError(f"{key}: the range {domain} is empty; wanted [low, high]")
+        raise SchnRayError(f"{key}: the range {domain} is empty; expected [low, high]")
     if domain.log is not None and low <= 0:
         raise SchnRayError(f"{key}: a range on a logarithmic scale begins above 0, got {domain}")
     if domain.integer is None and domain.step != 1:
@@ -291,36 +338,36 @@ def _check_bounds(key: str, domain: Domain) -> None:
 
 
 def _check_type(key: str, domain: Domain) -> None:
-    wanted = _types(key)
-    if domain.kind in ("log", "linear") and float not in wanted:
-        kind = "integer" if int in wanted else "choices"
+    types = _types(key)
+    if domain.kind in ("log", "linear") and float not in types:
+        kind = "integer" if int in types else "choices"
         raise SchnRayError(f"{key} is not a real number: give it '{kind}', not '{domain.kind}'")
-    if domain.kind == "integer" and not wanted & {int, float}:
+    if domain.kind == "integer" and not types & {int, float}:
         raise SchnRayError(f"{key} is not a number: give it 'choices', not 'integer'")
 
 
 def _check_values(key: str, domain: Domain, base: TrainConfig) -> None:
     for value in domain.ends:
         try:
-            taken = value_of(with_values(base, {key: value}), key)
+            read = value_of(with_values(base, {key: value}), key)
         except SchnRayError as error:
             raise SchnRayError(f"{key}: {domain}: {error}") from error
-        if not same(taken, value):  # such as "8", which a config would read as 8
-            raise SchnRayError(f"{key}: got {value!r}, which a config reads as {taken!r}")
+        if not same_value(read, value):  # such as "8", which a config would read as 8
+            raise SchnRayError(f"{key}: got {value!r}, which a config reads as {read!r}")
 
 
-def _check_conditions(key: str, domain: Domain, before: Mapping[str, Domain]) -> None:
+def _check_conditions(key: str, domain: Domain, earlier: Mapping[str, Domain]) -> None:
     for other, allowed in domain.when.items():
-        if other not in before:
+        if other not in earlier:
             raise SchnRayError(
                 f"{key}: 'when' names {other}, which is not a parameter above it in the space"
             )
-        if before[other].choices is None:
+        if earlier[other].choices is None:
             raise SchnRayError(f"{key}: 'when' names {other}, which has no choices")
-        for value in _listed(allowed):
-            if not before[other].holds(value):
+        for value in _as_list(allowed):
+            if not earlier[other].holds(value):
                 raise SchnRayError(
-                    f"{key}: 'when' wants {other} = {value!r}, which is not in {before[other]}"
+                    f"{key}: 'when' wants {other} = {value!r}, which is not in {earlier[other]}"
                 )
 
 
@@ -340,13 +387,15 @@ def _check_objectives(space: Space) -> None:
     if len(set(space.objectives)) < len(space.objectives):
         raise SchnRayError(f"objectives {', '.join(space.objectives)}: one is named twice")
     if VALIDATION_MAP not in space.objectives:
-        raise SchnRayError(f"objectives: wanted {VALIDATION_MAP} among them: the others only cost")
+        raise SchnRayError(
+            f"objectives: expected {VALIDATION_MAP} among them, as the others measure only cost"
+        )
 
 
 def _check_pruning(space: Space, base: TrainConfig) -> None:
     if space.pruning is None:
         return
-    if space.several:
+    if space.multi_objective:
         raise SchnRayError(
             "pruning wants one objective: with several, no trial is hopeless by one figure alone. "
             "Remove 'pruning', or all objectives but one"

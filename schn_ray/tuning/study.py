@@ -1,13 +1,14 @@
-"""The trials of a search, in an Optuna study on disk: the only thing that a search remembers.
+"""The trials of a search, in an Optuna study on disk. It is all that a search has to remember.
 
-Whoever runs the trials asks here for the next one, tells what each iteration measured, and tells
-how it ended. All of it is in ``study.db`` before anything is done about it, so a search that is
-killed at any moment goes on from there: a trial that had begun is proposed again with its number
-and its settings, what it had told is known, and what is proposed next depends on the seed, the
-trial's number and the trials so far, not on how often the search was stopped.
+The process that runs the trials gets each new trial from ``Search``, and reports to it the score
+after each iteration and the outcome. The study is in ``study.db``, and every step is written before
+anything is done about it, so that a search that is killed at any moment can continue. A trial that
+had started is proposed again with its number and settings, and the scores that it reported are
+known. Which settings come next depends on the seed, the trial's number and the earlier trials, not
+on how often the search was interrupted.
 
-SQLite and not Optuna's journal file: a kill in the middle of an append leaves half a line in the
-journal, after which the study does not open; SQLite rolls back.
+The storage is SQLite, not Optuna's journal file. A kill while the journal is written leaves half a
+line in it, and the study does not open again; SQLite rolls back.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from schn_ray.tuning.space import Domain, Space, Values, starting_point
 STUDY, STUDY_NAME = "study.db", "schn-ray"
 State = Literal["running", "complete", "pruned", "failed"]
 
+# names of the study's attributes on disk
 _SETTINGS, _FIGURES, _REASON = "settings", "figures", "reason"
-_SECONDS, _ITERATIONS, _REPEATED, _SITTINGS = "seconds", "iterations", "repeats", "sittings"
-_TRIES = 5  # proposals of a sampler that are all known
-_DRAWS = 2_000  # at random, that are all known before a space counts as exhausted
+_SECONDS, _ITERATIONS, _REPEATED, _SESSIONS = "seconds", "iterations", "repeats", "sittings"
+_SAMPLER_TRIES = 5  # for settings that no trial has, before they are drawn at random
+_RANDOM_DRAWS = 2_000  # of settings that all have been tried, before a space counts as exhausted
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "complete",
@@ -49,7 +51,7 @@ _STATES: dict[TrialState, State] = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to run: its number in the study, and its values of the space's parameters."""
+    """A trial to run: its number in the study, and the values of the space's parameters."""
 
     number: int
     values: Values
@@ -60,11 +62,11 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        state: ``complete``, ``pruned`` or ``failed``; of a row also ``running``.
-        figures: objective -> value, of a complete one.
+        state: ``complete``, ``pruned`` or ``failed``; a row may also be ``running``.
+        figures: objective -> value, of a complete trial.
         reason: why it failed.
         iterations: outer iterations that it trained.
-        seconds: that it trained, of its last life where it had several.
+        seconds: that it trained; after an interruption, only those since then.
     """
 
     state: State
@@ -76,14 +78,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrialRow(Outcome):
-    """One trial as the study has it.
+    """One trial, as the study has it.
 
     Attributes:
         number: 0, 1, ...
         values: of the space's parameters.
         curve: iteration -> best validation mAP until then.
-        started: None where it has not begun.
-        ended: None where it has not ended.
+        started: None if it has not started.
+        ended: None if it has not ended.
     """
 
     number: int = 0
@@ -94,13 +96,13 @@ class TrialRow(Outcome):
 
 
 class Search:
-    """The study of a directory, made if there is none.
+    """The study in a directory; it is created if there is none.
 
-    One process at a time has it; the directory's lock sees to that.
+    Only one process at a time may use it; the directory's lock ensures that.
 
     Args:
         path: the search's directory.
-        space: checked.
+        space: checked by ``check_space``.
         base: what the trials have in common.
         seed: of the sampler.
     """
@@ -118,29 +120,29 @@ class Search:
             pruner=_pruner(space),
         )
         self._trials: dict[int, Trial] = {}
-        self.exhausted = False  # no settings are left that were not tried
+        self.exhausted = False  # whether random draws no longer hit settings that are untried
 
     def unfinished(self) -> list[Proposal]:
-        """Return the trials that began and did not end: they are run first."""
+        """Return the trials that started and did not end; they are run first."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        proposals = [self._filled(self._resumed(frozen)) for frozen in running]
+        proposals = [self._filled(self._reopened(frozen)) for frozen in running]
         return [proposal for proposal in proposals if not self._is_repeated(proposal)]
 
-    def begun(self) -> int:
-        """Count the trials that began, ended or not."""
+    def count_started(self) -> int:
+        """Count the trials that started, ended or not."""
         return len(self.rows())
 
-    def ended(self) -> int:
-        """Count the trials that ended, in whatever way."""
+    def count_ended(self) -> int:
+        """Count the trials that are complete, pruned or failed."""
         return sum(row.state != "running" for row in self.rows())
 
     def propose(self) -> Proposal | None:
-        """Ask the sampler for a new trial; None where the space has no settings left to try.
+        """Return a new trial; None if the space seems to have no untried settings left.
 
-        A sampler that likes what it knows proposes that again where settings are few and whole;
-        after some tries, settings that nobody tried are drawn at random.
+        In a small space, a sampler tends to propose good settings again. If its proposals were all
+        tried before, untried settings are drawn at random.
         """
-        for _ in range(_TRIES):
+        for _ in range(_SAMPLER_TRIES):
             number = len(self.study.get_trials(deepcopy=False))
             self.study.sampler = _sampler(self.space, self.seed, number)
             proposal = self._filled(self.study.ask())
@@ -156,7 +158,7 @@ class Search:
     def _untried(self) -> Values | None:
         tried = {json.dumps(row.values) for row in self.rows() if row.state != "failed"}
         generator = random.Random(f"{self.seed} {len(tried)} untried")
-        for _ in range(_DRAWS):
+        for _ in range(_RANDOM_DRAWS):
             values: Values = {}
             for key, domain in self.space.parameters.items():
                 if domain.active(values):
@@ -165,27 +167,36 @@ class Search:
                 return values
         return None
 
-    def heard(self, number: int, iteration: int, score: float) -> bool:
-        """Record the best validation mAP after an iteration; tell whether to stop the trial.
+    def report_score(self, number: int, iteration: int, score: float) -> bool:
+        """Record a trial's score after an iteration; tell whether to stop the trial.
 
-        The first trial is never stopped, since all others are compared with it, and none after
-        its last iteration. What was told before is not judged again.
+        The first trial is never stopped, as all others are compared with it. No trial is stopped
+        after its last iteration. A score that was reported before is ignored.
+
+        Args:
+            number: of the trial.
+            iteration: 1, 2, ...
+            score: best validation mAP until then.
         """
-        if self.space.several:
-            return False  # Optuna keeps no curves where there are several objectives
+        if self.space.multi_objective:
+            return False  # Optuna records no curves in a study with several objectives
         trial = self._trials[number]
         last = self.study.get_trials(deepcopy=False)[number].last_step
         if last is not None and iteration <= last:
             return False
         trial.report(score, iteration)
-        # asked of every trial, as it also enters the trial's score at its rung
+        # called for every trial, as it also records the trial's score at its rung
         hopeless = trial.should_prune()
         return hopeless and number != 0 and iteration < self._iterations(number)
 
     def finish(self, number: int, outcome: Outcome) -> None:
-        """Record how a trial ended; the first time counts.
+        """Record how a trial ended; if that was recorded before, nothing changes.
 
-        A complete one with a figure that is not a number is recorded as failed.
+        A complete trial with a figure that is not finite is recorded as failed.
+
+        Args:
+            number: of the trial.
+            outcome: how it ended.
         """
         trial = self._trials[number]
         if self.study.get_trials(deepcopy=False)[number].state.is_finished():
@@ -205,7 +216,7 @@ class Search:
         self._tell(number, outcome)
 
     def rows(self) -> list[TrialRow]:
-        """Return all trials that began; repeated proposals, which nobody ran, are left out."""
+        """Return all trials that started, without repeated proposals, which were not run."""
         frozen = self.study.get_trials(deepcopy=False)
         return [
             _row(t)
@@ -213,27 +224,36 @@ class Search:
             if t.state != TrialState.WAITING and _REPEATED not in t.user_attrs
         ]
 
-    def sat(self, sitting: int | None, seconds: float, slots: int) -> int:
-        """Record for how long a search has run since its command was given; return its sitting."""
-        sittings: list[dict[str, float]] = list(self.study.user_attrs.get(_SITTINGS, []))
-        if sitting is None:
-            sitting = len(sittings)
-            sittings.append({})
-        sittings[sitting] = {"seconds": round(seconds, 1), "slots": slots}
-        self.study.set_user_attr(_SITTINGS, sittings)
-        return sitting
+    def record_session(self, session: int | None, seconds: float, slots: int) -> int:
+        """Record for how long the current session has run.
 
-    def sittings(self) -> list[dict[str, float]]:
-        """Return ``seconds`` and ``slots`` (trials at once) of each time that the search ran."""
-        return list(self.study.user_attrs.get(_SITTINGS, []))
+        Args:
+            session: its number; None for a new session.
+            seconds: since the session began.
+            slots: trials at once.
+
+        Returns:
+            The number of the session.
+        """
+        sessions = self.sessions()
+        if session is None:
+            session = len(sessions)
+            sessions.append({})
+        sessions[session] = {"seconds": round(seconds, 1), "slots": slots}
+        self.study.set_user_attr(_SESSIONS, sessions)
+        return session
+
+    def sessions(self) -> list[dict[str, float]]:
+        """Return ``seconds`` and ``slots`` (trials at once) of each session of the search."""
+        return list(self.study.user_attrs.get(_SESSIONS, []))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the study's file."""
         self._storage.remove_session()
         self._storage.engine.dispose()
 
-    def _resumed(self, frozen: FrozenTrial) -> Trial:
-        # what was drawn comes back as it was; only what was not yet drawn depends on the sampler
+    def _reopened(self, frozen: FrozenTrial) -> Trial:
+        # values that were drawn are read from the study; the sampler draws only the missing ones
         self.study.sampler = _sampler(self.space, self.seed, frozen.number)
         return Trial(self.study, frozen._trial_id)
 
@@ -242,19 +262,19 @@ class Search:
         values: Values = {}
         for key, domain in self.space.parameters.items():
             if domain.active(values):
-                values[key] = _drawn(trial, key, domain)
+                values[key] = _suggested(trial, key, domain)
         trial.set_user_attr(_SETTINGS, values)
         return Proposal(trial.number, values)
 
     def _is_repeated(self, proposal: Proposal) -> bool:
         """Tell whether an earlier trial has these settings; it would end the same to the bit."""
-        wanted = json.dumps(proposal.values)
+        settings = json.dumps(proposal.values)
         earlier = (r for r in self.rows() if r.number < proposal.number and r.state != "failed")
-        twin = next((row.number for row in earlier if json.dumps(row.values) == wanted), None)
-        if twin is None:
+        original = next((row.number for row in earlier if json.dumps(row.values) == settings), None)
+        if original is None:
             return False
-        # Optuna has no way to take a proposal back
-        self._trials[proposal.number].set_user_attr(_REPEATED, twin)
+        # Optuna cannot withdraw a proposal
+        self._trials[proposal.number].set_user_attr(_REPEATED, original)
         self._tell(proposal.number, Outcome("failed"))
         return True
 
@@ -273,53 +293,63 @@ class Search:
 
 
 def front(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[TrialRow]:
-    """Return the complete trials that no other is better than in every objective.
+    """Return the Pareto front: the complete trials that no other trial dominates, by number.
 
-    With one objective: the best one. Of equal trials the first counts. Ordered by number.
+    A trial dominates another if it is at least as good in every objective and better in one. Of
+    equal trials only the first is returned. With one objective, the front is the best trial.
+
+    Args:
+        rows: the trials.
+        objectives: names of objectives.
     """
     complete = [row for row in rows if row.state == "complete"]
-    points = {row.number: _upwards(row, objectives) for row in complete}
+    points = {row.number: _maximised(row, objectives) for row in complete}
 
-    def beaten(row: TrialRow) -> bool:
-        mine = points[row.number]
+    def dominated(row: TrialRow) -> bool:
+        point = points[row.number]
         return any(
-            all(a >= b for a, b in zip(other, mine, strict=True))
-            and (other != mine or number < row.number)
+            all(a >= b for a, b in zip(other, point, strict=True))
+            and (other != point or number < row.number)
             for number, other in points.items()
             if number != row.number
         )
 
-    return [row for row in complete if not beaten(row)]
+    return [row for row in complete if not dominated(row)]
 
 
 def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Return the complete trials, best validation mAP first."""
+    """Return the complete trials, best validation mAP first; equal ones by number.
+
+    Args:
+        rows: the trials.
+    """
     complete = [row for row in rows if row.state == "complete"]
     return sorted(complete, key=lambda row: (-row.figures[VALIDATION_MAP], row.number))
 
 
-def _upwards(row: TrialRow, objectives: Sequence[str]) -> tuple[float, ...]:
+def _maximised(row: TrialRow, objectives: Sequence[str]) -> tuple[float, ...]:
+    """Return a trial's figures with signs such that more is better."""
     return tuple(OBJECTIVES[name].sign * row.figures[name] for name in objectives)
 
 
 def _create(path: Path, space: Space, base: TrainConfig) -> None:
-    """Write the study with its starting points; it appears whole or not at all."""
-    beside = path / f"{STUDY}.partial"
-    beside.unlink(missing_ok=True)
-    storage = _storage(beside)
+    """Write the study with its starting points; the file appears complete or not at all."""
+    partial_path = path / f"{STUDY}.partial"
+    partial_path.unlink(missing_ok=True)
+    storage = _storage(partial_path)
     study = optuna.create_study(
         study_name=STUDY_NAME,
         storage=storage,
         directions=[OBJECTIVES[name].direction for name in space.objectives],
     )
-    with _quiet():
+    with _without_experimental_warnings():
         study.set_metric_names([OBJECTIVES[name].title for name in space.objectives])
     for number in range(len(space.start)):
         point = starting_point(space, base, number)
         study.enqueue_trial({key: _stored(value) for key, value in point.items()})
     storage.remove_session()
     storage.engine.dispose()
-    beside.rename(path / STUDY)
+    partial_path.rename(path / STUDY)
 
 
 def _storage(path: Path) -> RDBStorage:
@@ -335,25 +365,25 @@ def _pruner(space: Space) -> BasePruner:
 
 
 def _sampler(space: Space, seed: int, number: int) -> BaseSampler:
-    # a sampler with the same seed would draw the same again after every start of the search
-    own = random.Random(f"{seed} {number}").getrandbits(32)
-    with _quiet():
+    # seeded for each trial: one seed would repeat its draws each time that the search is started
+    trial_seed = random.Random(f"{seed} {number}").getrandbits(32)
+    with _without_experimental_warnings():
         if space.sampler == "random":
-            return RandomSampler(seed=own)
+            return RandomSampler(seed=trial_seed)
         if space.sampler == "nsga2":
-            return NSGAIISampler(seed=own)
-        # conditional settings are drawn together with those they depend on
-        return TPESampler(seed=own, multivariate=True, group=True)
+            return NSGAIISampler(seed=trial_seed)
+        # group: conditional settings are drawn together with those that they depend on
+        return TPESampler(seed=trial_seed, multivariate=True, group=True)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _without_experimental_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
 
 
-def _drawn(trial: Trial, key: str, domain: Domain) -> Any:
+def _suggested(trial: Trial, key: str, domain: Domain) -> Any:
     if domain.choices is not None:
         stored = trial.suggest_categorical(key, [_stored(choice) for choice in domain.choices])
         return next(c for c in domain.choices if _stored(c) == stored)

@@ -1,4 +1,4 @@
-"""One trial: a run as ``training.train_here`` has it, told as it goes, stopped when asked."""
+"""One trial of a search: a training run that reports its scores and can be stopped."""
 
 from __future__ import annotations
 
@@ -26,169 +26,201 @@ from schn_ray.tuning.objectives import BITS, ENCODING_COST, VALIDATION_MAP, enco
 from schn_ray.tuning.study import Outcome, State
 
 TRIALS = "trials"
-_DYING_S = 300.0  # what the process of a trial may take to die after its search was killed
+_LOCK_TIMEOUT_S = 300.0  # a trial's process may run for a while after its search was killed
 
 
 class Stopped(Exception):
-    """The search has no more use for this trial."""
+    """The search stops this trial early."""
 
 
 @dataclass(frozen=True)
 class TrialDir:
-    """Where a trial is, for the search and for the process that runs it.
+    """The directory of a trial, as the search and the trial's own process use it.
 
     Attributes:
-        run: its run directory, such as ``trials/0007``, or its URI.
+        run: the run's directory, such as ``trials/0007``, or its URI.
     """
 
     run: str
 
     @property
     def name(self) -> str:
-        """The last part of where it is."""
+        """The last part of the directory's path."""
         return posixpath.basename(self.run)
 
     @property
     def stop(self) -> str:
-        """A file that the search writes to have the trial stopped."""
+        """The file that the search writes to stop the trial."""
         return join(posixpath.dirname(self.run), f".{self.name}.stop")
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be the only process of a machine, or of those that share a disk, that runs the trial."""
+    def locked(self) -> Iterator[None]:
+        """Hold the trial's lock, so that no other process that shares the disk runs the trial.
+
+        At a URI there is no lock.
+        """
         if is_uri(self.run):
             yield
             return
         run = Path(self.run)
         run.parent.mkdir(parents=True, exist_ok=True)
-        with locked(run.with_name(f".{run.name}.lock"), run, _DYING_S):
+        with locked(run.with_name(f".{run.name}.lock"), run, _LOCK_TIMEOUT_S):
             yield
 
 
 def trial_dir(out: str, number: int) -> TrialDir:
-    """Return where trial ``number`` of a search is."""
+    """Return the directory of a trial.
+
+    Args:
+        out: the search's directory, or its URI.
+        number: of the trial.
+
+    >>> trial_dir("/search", 7).run
+    '/search/trials/0007'
+    """
     return TrialDir(join(out, f"{TRIALS}/{number:04}"))
 
 
-Tell = Callable[[int, float], None]
-"""Called with an iteration and the best validation mAP until then."""
+ReportScore = Callable[[int, float], None]
+"""Called after an iteration, with its number and the best validation mAP until then."""
 
-Train = Callable[[TrainConfig, str, TrialDir, Tell], None]
+Train = Callable[[TrainConfig, str, TrialDir, ReportScore], None]
 """Trains a trial to its end, or raises ``Stopped``."""
 
 
 def run_trial(
     config: TrainConfig,
     store: str,
-    place: TrialDir,
-    tell: Tell,
+    directory: TrialDir,
+    report: ReportScore,
     train: Train,
     objectives: Iterable[str],
 ) -> Outcome:
-    """Run a trial, or go on with it, and say how it ended; of a finished one only that.
+    """Run a trial to its end, or continue it; a finished one is only read.
 
     Args:
         config: of the trial.
         store: the training store's directory, or its URI.
-        place: of the trial.
-        tell: hears of every iteration, of earlier lives too.
-        train: ``train_in_this_process``, or the same on several workers.
-        objectives: which figures are wanted.
+        directory: of the trial.
+        report: called for every iteration, also for those before an interruption.
+        train: ``train_trial``, or the same on several workers.
+        objectives: names of the figures to return.
 
     Returns:
-        An error that is the settings' fault is an outcome, not raised: the search goes on.
+        How the trial ended. An error that the settings cause is a failed outcome and is not raised,
+        so that the search goes on.
 
     Raises:
-        SchnRayError: a file could not be read or written, which is no setting's fault.
+        SchnRayError: a file cannot be read or written, whatever the settings are.
         OSError: the same.
     """
     began = time.monotonic()
     state: State = "failed"
     reason, figures = "", dict[str, float]()
     try:
-        with place.alone():
-            for iteration, score in scores(read_metrics(place.run)):
-                tell(iteration, score)
-            train(config, store, place, tell)
-        state, figures = "complete", measured(place.run, config, objectives)
+        with directory.locked():
+            for iteration, score in scores(read_metrics(directory.run)):
+                report(iteration, score)
+            train(config, store, directory, report)
+        state, figures = "complete", trial_figures(directory.run, config, objectives)
     except Stopped:
         state = "pruned"
-        forget_state(place.run)
+        remove_training_state(directory.run)
     except OSError:
         raise
     except SchnRayError as error:
         if isinstance(error.__cause__, OSError):
-            raise  # such as a full disk: any other trial would fail too
+            raise  # such as a full disk: every other trial would fail as well
         reason = str(error)
-    except Exception as error:  # of a library, about settings that nobody tried before
+    except Exception as error:  # a library may raise anything for unusual settings
         reason = f"{type(error).__name__}: {error}"
-    iterations = len(read_metrics(place.run))
+    iterations = len(read_metrics(directory.run))
     return Outcome(state, figures, reason, iterations, time.monotonic() - began)
 
 
-def train_in_this_process(
-    config: TrainConfig, store_path: str, place: TrialDir, tell: Tell
+def train_trial(
+    config: TrainConfig, store_path: str, directory: TrialDir, report: ReportScore
 ) -> None:
-    """Train alone, on what this process was given of the machine.
+    """Train a trial in this process.
+
+    Args:
+        config: of the trial.
+        store_path: the training store's directory, or its URI.
+        directory: of the trial.
+        report: called after each iteration that has a validation mAP.
 
     Raises:
-        Stopped: the search said so, after an iteration.
+        Stopped: after an iteration, if the search has written the trial's stop file.
         SchnRayError: these settings cannot be trained.
     """
     store = open_store(store_path)
-    best = [score for _, score in scores(read_metrics(place.run))]
+    best_scores = [score for _, score in scores(read_metrics(directory.run))]
 
-    def reported(iteration: Iteration) -> None:
+    def after_iteration(iteration: Iteration) -> None:
         if iteration.validation_map is not None:
-            best.append(max([iteration.validation_map, *best[-1:]]))
-            tell(iteration.iteration, best[-1])
-        if kind_at(place.stop):
+            best_scores.append(max([iteration.validation_map, *best_scores[-1:]]))
+            report(iteration.iteration, best_scores[-1])
+        if kind_at(directory.stop):
             raise Stopped
 
     try:
-        with open_run(place.run, config, store) as (mirror, draft):
+        with open_run(directory.run, config, store) as (mirror, writer):
             run = build_run(config, store, Workers(), best_device())
             mirror.send()
-            finish_run(run, store, place.run, reported)
-            # a search has many, and needs none any more
-            remove_folder(join(place.run, CHECKPOINTS))
-            conclude_run(mirror, draft, store)
+            finish_run(run, store, directory.run, after_iteration)
+            # a search has many trials, and a finished one needs no checkpoints
+            remove_folder(join(directory.run, CHECKPOINTS))
+            conclude_run(mirror, writer, store)
     except AlreadyDone:
         return
 
 
 def scores(lines: list[dict[str, Any]]) -> list[tuple[int, float]]:
-    """Return iteration and best validation mAP until then, of a run's metrics.
+    """Return the iterations with a validation mAP, each with the best one until then.
+
+    Args:
+        lines: a run's metrics, a dict for each iteration.
 
     >>> scores([{"iteration": i, "validation_map": v} for i, v in [(1, .5), (2, None), (3, .4)]])
     [(1, 0.5), (3, 0.5)]
     """
-    found: list[tuple[int, float]] = []
+    best_so_far: list[tuple[int, float]] = []
     for line in lines:
         score = line["validation_map"]
         if score is not None:
-            found.append((line["iteration"], max([score, *(best for _, best in found[-1:])])))
-    return found
+            best = max([score, *(earlier for _, earlier in best_so_far[-1:])])
+            best_so_far.append((line["iteration"], best))
+    return best_so_far
 
 
-def measured(run: str, config: TrainConfig, objectives: Iterable[str]) -> dict[str, float]:
-    """Return the figures of a finished run.
+def trial_figures(run: str, config: TrainConfig, objectives: Iterable[str]) -> dict[str, float]:
+    """Return the figures of a finished run by the names of their objectives.
+
+    Args:
+        run: its directory, or its URI.
+        config: of the trial.
+        objectives: the encoding cost is measured only if its name is among them.
 
     Raises:
-        SchnRayError: no iteration was validated, or no validation row has a relevant other one.
+        SchnRayError: no iteration has a validation mAP: it was never validated, or no two
+            validation rows share a label.
     """
-    found = scores(read_metrics(run))
-    if not found:
+    run_scores = scores(read_metrics(run))
+    if not run_scores:
         raise SchnRayError("validation mAP is undefined after every iteration")
-    figures = {VALIDATION_MAP: found[-1][1], BITS: float(config.bits)}
+    figures = {VALIDATION_MAP: run_scores[-1][1], BITS: float(config.bits)}
     if ENCODING_COST in objectives:
         hasher = load(run)
         figures[ENCODING_COST] = encoding_cost(hasher.network, hasher.spec.preprocessing.crop)
     return figures
 
 
-def forget_state(run: str) -> None:
-    """Remove what only going on would need; the metrics stay."""
+def remove_training_state(run: str) -> None:
+    """Remove the checkpoints and the model of a stopped run; its metrics stay.
+
+    Args:
+        run: its directory, or its URI; a finished run is not touched.
+    """
     if not kind_at(join(run, MANIFEST)):
         for name in (CHECKPOINTS, MODEL):
             remove_folder(join(run, name))

@@ -1,4 +1,4 @@
-"""What is to be trained next, for whoever has the machines: new trials, or a list of runs."""
+"""The queue of trainings that the cluster works through: trials of a search, or a list of runs."""
 
 from __future__ import annotations
 
@@ -17,34 +17,40 @@ from schn_ray.tuning.trial import TrialDir, trial_dir
 
 @dataclass(frozen=True)
 class Job:
-    """One training: its config, where it is on disk, and its number in the agenda."""
+    """One training: its number in the queue, its config, and its directory."""
 
     number: int
     config: TrainConfig
-    place: TrialDir
+    directory: TrialDir
 
 
 class TrialQueue(Protocol):
-    """Hands out jobs and hears of them; one process asks, one question at a time."""
+    """Hands out jobs, and receives their scores and outcomes; used by one process."""
 
     def left(self) -> int:
-        """Return how many jobs are still to be handed out, at most."""
+        """Return the greatest number of jobs that may still be handed out."""
 
     def next(self) -> Job | None:
-        """Return a job, or None where there are no more."""
+        """Return the next job; None if there are no more."""
 
-    def heard(self, number: int, iteration: int, score: float) -> bool:
-        """Hear what an iteration measured; tell whether that job is to be stopped."""
+    def report_score(self, number: int, iteration: int, score: float) -> bool:
+        """Record a job's score after an iteration; tell whether to stop the job."""
 
-    def finished(self, number: int, outcome: Outcome) -> None:
-        """Hear how a job ended."""
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """Record how a job ended."""
 
     def note(self) -> str:
-        """Say in a few words what was found so far."""
+        """Return a short note for the progress line, such as the best figure so far."""
 
 
 class Trials:
-    """The trials of a search, up to a number of them; those that were interrupted come first."""
+    """The trials of a search; those that were interrupted come first.
+
+    Args:
+        search: proposes trials and records them.
+        out: the search's directory, or its URI.
+        total: trials in all, those that started earlier included.
+    """
 
     def __init__(self, search: Search, out: str, total: int) -> None:
         self._search, self._out, self._total = search, out, total
@@ -52,26 +58,26 @@ class Trials:
 
     def left(self) -> int:
         """See ``TrialQueue``."""
-        return len(self._interrupted) + max(0, self._total - self._search.begun())
+        return len(self._interrupted) + max(0, self._total - self._search.count_started())
 
     def next(self) -> Job | None:
-        """See ``TrialQueue``; a trial whose settings the config refuses ends here."""
+        """See ``TrialQueue``; a trial whose settings the config refuses is recorded as failed."""
         while (proposal := self._proposal()) is not None:
             try:
                 config = with_values(self._search.base, proposal.values)
             except SchnRayError as error:
                 self._search.finish(proposal.number, Outcome("failed", reason=str(error)))
                 continue
-            place = trial_dir(self._out, proposal.number)
-            remove_file(place.stop)
-            return Job(proposal.number, config, place)
+            directory = trial_dir(self._out, proposal.number)
+            remove_file(directory.stop)
+            return Job(proposal.number, config, directory)
         return None
 
-    def heard(self, number: int, iteration: int, score: float) -> bool:
+    def report_score(self, number: int, iteration: int, score: float) -> bool:
         """See ``TrialQueue``."""
-        return self._search.heard(number, iteration, score)
+        return self._search.report_score(number, iteration, score)
 
-    def finished(self, number: int, outcome: Outcome) -> None:
+    def finish(self, number: int, outcome: Outcome) -> None:
         """See ``TrialQueue``."""
         self._search.finish(number, outcome)
 
@@ -83,13 +89,16 @@ class Trials:
     def _proposal(self) -> Proposal | None:
         if self._interrupted:
             return self._interrupted.popleft()
-        if self._search.exhausted or self._search.begun() >= self._total:
+        if self._search.exhausted or self._search.count_started() >= self._total:
             return None
         return self._search.propose()
 
 
 class Runs:
-    """A list of runs that are all trained to their end.
+    """A list of trainings that are all run to their end.
+
+    Args:
+        jobs: the trainings.
 
     Attributes:
         outcomes: number of a job -> how it ended.
@@ -107,11 +116,11 @@ class Runs:
         """See ``TrialQueue``."""
         return self._jobs.popleft() if self._jobs else None
 
-    def heard(self, number: int, iteration: int, score: float) -> bool:
+    def report_score(self, number: int, iteration: int, score: float) -> bool:
         """See ``TrialQueue``."""
         return False
 
-    def finished(self, number: int, outcome: Outcome) -> None:
+    def finish(self, number: int, outcome: Outcome) -> None:
         """See ``TrialQueue``."""
         self.outcomes[number] = outcome
 

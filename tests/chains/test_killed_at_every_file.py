@@ -25,13 +25,13 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.manifest import read_manifest, verify_files
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.retrieval.batch_search import search_gallery
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.search import SearchLimits
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
@@ -71,7 +71,7 @@ def changed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(root: Path, out: Path, update: bool = False) -> None:
     source = open_source(str(root / "photos"), SHARDS)
     config = PrepareConfig(source=SHARDS, validation_share=0.3)
-    prepare(source, config, out / "store", update=update)
+    prepare_store(source, config, out / "store", update=update)
 
 
 def trained(root: Path, out: Path) -> None:
@@ -80,16 +80,16 @@ def trained(root: Path, out: Path) -> None:
 
 def encoded(root: Path, out: Path, update: bool = False) -> None:
     source = open_source(str(root / "photos"), SHARDS)
-    encode(source, root / "run", out / "codes", EncodeConfig(source=SHARDS), update=update)
+    encode_source(source, root / "run", out / "codes", EncodeConfig(source=SHARDS), update=update)
 
 
 def indexed(root: Path, out: Path) -> None:
-    build_index(root / "codes", out / "index")
+    write_index(root / "codes", out / "index")
 
 
 def evaluated(root: Path, out: Path) -> None:
     config = EvaluateConfig(controls={"train_rows": 0})
-    evaluate(root / "run", root / "store", out / "evaluation", config)
+    evaluate_run(root / "run", root / "store", out / "evaluation", config)
 
 
 def searched(root: Path, out: Path) -> None:
@@ -105,6 +105,8 @@ VERBS: dict[str, Work] = {
     "evaluation": evaluated,
     "matches": searched,
 }
+QUICK = ["index"]  # the others take many times as long
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in VERBS if kind not in QUICK]
 UPDATES: dict[str, Work] = {
     "store": partial(prepared, update=True),
     "codes": partial(encoded, update=True),
@@ -147,11 +149,12 @@ def content(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what was counted and every file's hash; of those that have clock times, the name."""
     manifest = read_manifest(path, kind)
     verify_files(path, manifest)
-    rows, receipts = (
-        {Path(name).stem for name in manifest.files if name.startswith(begin)}
-        for begin in ("rows-", "receipts/")
-    )
-    assert rows == receipts
+    if kind in UPDATES:  # parts with a receipt each
+        parts, receipts = (
+            {Path(name).stem for name in manifest.files if name.startswith(begins)}
+            for begins in (("rows-", "part-"), "receipts/")
+        )
+        assert parts == receipts
     timed = ("metrics.jsonl", "checkpoints/")
     return manifest.counts, {
         name: "" if kind == "run" and name.startswith(timed) else sha256
@@ -165,7 +168,7 @@ def go_on(work: Work, root: Path, out: Path) -> None:
     assert not list(out.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("kind", VERBS)
+@pytest.mark.parametrize("kind", [*QUICK, *SLOW])
 def test_the_same_call_ends_at_the_same_directory(kind: str, made: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)  # processes that fork have one
     work, wanted = VERBS[kind], content(made / kind, kind)
@@ -178,6 +181,7 @@ def test_the_same_call_ends_at_the_same_directory(kind: str, made: Path, tmp_pat
     assert before > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", UPDATES)
 def test_so_does_an_update(kind: str, changed: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,17 @@ from schn_ray.core.manifest import Manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits import protocols
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
-from schn_ray.evaluation.metrics.reid import Sightings, reid_figures, reid_histograms
+from schn_ray.evaluation.evaluate import evaluate_run
+from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.metrics.reid import (
+    ReidFigures,
+    Sightings,
+    reid_figures,
+    reid_histograms,
+)
 from schn_ray.evaluation.results import read_figures
 from schn_ray.report.runs import report_run
 from schn_ray.retrieval.code_files import read_codes
@@ -33,13 +39,13 @@ SETTINGS = (*TINY, "schedule.iterations=1", "schedule.epochs=1", "schedule.batch
 
 def prepared(source: Path, out: Path, protocol: str) -> Manifest:
     config = PrepareConfig(protocol=protocol, validation_share=0)
-    return prepare(open_source(str(source), SourceConfig()), config, out)
+    return prepare_store(open_source(str(source), SourceConfig()), config, out)
 
 
-def through(folder: Path) -> dict[str, float]:
+def through(folder: Path) -> Figures:
     """Train, evaluate and report; return the figures."""
     train_locally(train_config("digits", None, SETTINGS), folder / "store", folder / "run")
-    evaluate(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig(ks=(3,)))
+    evaluate_run(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig(ks=(3,)))
     report_run(folder / "run", folder / "evaluation", folder / "report.html")
     assert "<img" in (folder / "report.html").read_text()
     return read_figures(folder / "evaluation")
@@ -69,8 +75,8 @@ def test_several_labels_and_the_most_frequent_concepts(
     assert store.labels[[39, 40, 41]].nnz == 0  # 'rare' is none of the three
     assert store.labels.indices.min() >= 0
     measured = through(tmp_path)
-    assert measured["queries"] == 6
-    assert 0 < measured["map"] <= 1
+    assert measured.queries == 6
+    assert 0 < measured.map <= 1
 
 
 def test_identities_with_distractors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,12 +98,12 @@ def test_identities_with_distractors(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (np.diff(store.labels[store.rows("gallery")].indptr) == 0).sum() == 1
     assert set(store.cameras) == {1, 2, 3, 4}
     measured = through(tmp_path)
-    assert (measured["queries"], measured["gallery"]) == (6, 19)
-    assert measured["undefined_queries"] == 0
-    assert measured["reidentification"] == by_the_files_names(tmp_path / "evaluation" / "codes")
+    assert (measured.queries, measured.gallery) == (6, 19)
+    assert measured.undefined_queries == 0
+    assert measured.reidentification == by_the_files_names(tmp_path / "evaluation" / "codes")
 
 
-def by_the_files_names(codes: Path) -> dict[str, object]:
+def by_the_files_names(codes: Path) -> ReidFigures:
     """Measure re-identification by identity and camera as Market-1501's names have them."""
     table, packed = read_codes(codes)
     ids = np.array(table["id"].to_pylist())
@@ -108,6 +114,6 @@ def by_the_files_names(codes: Path) -> dict[str, object]:
     identities = np.array([int(name[0]) for name in names])
     cameras = np.array([int(name[1][1]) for name in names])
     sides = (Sightings(packed[m], identities[m], cameras[m]) for m in (asked, held))
-    found = asdict(reid_figures(reid_histograms(*sides, bits=12)))
-    assert found["undefined_queries"] == 0
-    return found | {"cmc": {str(rank): value for rank, value in found["cmc"].items()}}
+    found = reid_figures(reid_histograms(*sides, bits=12))
+    assert found.undefined_queries == 0
+    return found

@@ -23,11 +23,11 @@ from schn_ray.data.shards.map_shards import T
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
@@ -41,9 +41,9 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def photos(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder a class, in the bucket and here, of the same name."""
-    here = write_tree(tmp_path_factory.mktemp("s3") / "in", {"cat": 8, "dog": 8})
-    for file in here.rglob("*.png"):
-        write_file(join(bucket, f"in/{file.relative_to(here).as_posix()}"), file.read_bytes())
+    folder = write_tree(tmp_path_factory.mktemp("s3") / "in", {"cat": 8, "dog": 8})
+    for file in folder.rglob("*.png"):
+        write_file(join(bucket, f"in/{file.relative_to(folder).as_posix()}"), file.read_bytes())
     return f"{bucket}/in"
 
 
@@ -52,7 +52,7 @@ CONFIG = PrepareConfig(source=SourceConfig(shard_rows=5))
 
 @pytest.fixture(scope="module")
 def made(photos: str, bucket: str) -> Manifest:
-    return prepare(open_source(photos, CONFIG.source), CONFIG, f"{bucket}/store")
+    return prepare_store(open_source(photos, CONFIG.source), CONFIG, f"{bucket}/store")
 
 
 def test_prepared_from_it_and_to_it(made: Manifest, photos: str, bucket: str) -> None:
@@ -74,7 +74,7 @@ def test_prepared_from_it_and_to_it(made: Manifest, photos: str, bucket: str) ->
         read_file(store.uri(row)) for row in range(16)
     ]
     with pytest.raises(AlreadyDone):
-        prepare(open_source(photos, CONFIG.source), CONFIG, f"{bucket}/store")
+        prepare_store(open_source(photos, CONFIG.source), CONFIG, f"{bucket}/store")
 
 
 def test_killed_and_run_again(made: Manifest, photos: str, bucket: str) -> None:
@@ -89,17 +89,17 @@ def test_killed_and_run_again(made: Manifest, photos: str, bucket: str) -> None:
     left: list[int] = []
     source, out = open_source(photos, CONFIG.source), f"{bucket}/again"
     with pytest.raises(KeyboardInterrupt):
-        prepare(source, CONFIG, out, dies)
+        prepare_store(source, CONFIG, out, dies)
     assert "manifest.json" not in names_in(out)
     with pytest.raises(SchnRayError, match="nothing finished there"):
         open_store(out)
-    again = prepare(source, CONFIG, out, counts)
+    again = prepare_store(source, CONFIG, out, counts)
     assert left == [0, 1, 3]
     assert again.fingerprint == made.fingerprint
     assert "request.json" not in names_in(out)
     other = CONFIG.model_copy(update={"seed": 5})
     with pytest.raises(SchnRayError, match=r"seed: 0 there, 5 now"):
-        prepare(source, other, out)
+        prepare_store(source, other, out)
 
 
 def test_trained_and_encoded_from_it(made: Manifest, bucket: str, tmp_path: Path) -> None:
@@ -108,17 +108,17 @@ def test_trained_and_encoded_from_it(made: Manifest, bucket: str, tmp_path: Path
     train_locally(config, Path(f"{bucket}/store"), tmp_path / "run")
     source = open_source(f"{bucket}/store", SourceConfig(shard_rows=7))
     assert source.kind == "store"
-    encode(source, tmp_path / "run", tmp_path / "codes", EncodeConfig())
-    here = prepare(open_source(f"{bucket}/in", CONFIG.source), CONFIG, tmp_path / "store")
-    assert here.files["split.parquet"] == made.files["split.parquet"]
-    local = open_source(str(tmp_path / "store"), SourceConfig())
-    encode(local, tmp_path / "run", tmp_path / "local", EncodeConfig())
-    (there, codes), (table, local_codes) = (
+    encode_source(source, tmp_path / "run", tmp_path / "codes", EncodeConfig())
+    local = prepare_store(open_source(f"{bucket}/in", CONFIG.source), CONFIG, tmp_path / "store")
+    assert local.files["split.parquet"] == made.files["split.parquet"]
+    source = open_source(str(tmp_path / "store"), SourceConfig())
+    encode_source(source, tmp_path / "run", tmp_path / "local", EncodeConfig())
+    (remote, codes), (table, local_codes) = (
         read_codes(tmp_path / name) for name in ("codes", "local")
     )
-    assert there["id"].to_pylist() == table["id"].to_pylist()
+    assert remote["id"].to_pylist() == table["id"].to_pylist()
     np.testing.assert_array_equal(codes, local_codes)
-    first = there["uri"][3].as_py()
+    first = remote["uri"][3].as_py()
     assert first == f"{bucket}/store#3"
     assert fetch(first) == read_file(f"{bucket}/in/cat/003.png")
 
@@ -128,10 +128,10 @@ def test_update_there(photos: str, bucket: str) -> None:
     for i in range(12):
         write_file(f"{folder}/{'ab'[i % 2]}/{i:02}.png", encode_image(i))
     source = open_source(folder, CONFIG.source)
-    prepare(source, CONFIG, out)
+    prepare_store(source, CONFIG, out)
     before = open_store(out)
     write_file(f"{folder}/a/99.png", encode_image(99))
-    counts = prepare(source, CONFIG, out, update=True).counts
+    counts = prepare_store(source, CONFIG, out, update=True).counts
     assert (counts["new"], counts["gone"], counts["rows"]) == (1, 0, 13)
     after = open_store(out)
     assert after.path != before.path  # another fingerprint, another copy

@@ -1,4 +1,4 @@
-"""The README's snippet, run as it stands after a small run in place of the demo's."""
+"""What documents say of the code: the README's snippet runs, what they name exists."""
 
 import re
 from pathlib import Path
@@ -6,17 +6,11 @@ from pathlib import Path
 import pytest
 from support.users import TINY
 
-from schn_ray.data.config import PrepareConfig, SourceConfig
+import schn_ray
 from schn_ray.data.sources.fetch import fetch
-from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
-from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index
-from schn_ray.training.config import train_config
-from schn_ray.training.run import train_locally
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 QUICK = (*TINY, "bits=32", "schedule.iterations=1", "schedule.samples=64")
 
 
@@ -26,11 +20,10 @@ def test_the_snippet_runs(
     (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(snippet.strip().splitlines()) < 10
     demo = tmp_path / "demo"
-    digits = open_source("digits", SourceConfig())
-    prepare(digits, PrepareConfig(), demo / "store")
-    train_locally(train_config("digits", None, QUICK), demo / "store", demo / "run")
-    encode(digits, demo / "run", demo / "codes", EncodeConfig())
-    build_index(demo / "codes", demo / "index")
+    store = schn_ray.prepare("digits", demo / "store")
+    run = schn_ray.train(store, demo / "run", preset="digits", settings=QUICK)
+    codes = schn_ray.encode("digits", run, demo / "codes")
+    schn_ray.build_index(codes, demo / "index")
     (demo / "query.png").write_bytes(fetch("digits#7"))
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, str(README), "exec"), {})
@@ -38,3 +31,33 @@ def test_the_snippet_runs(
     assert len(lines) == 5
     assert all(re.fullmatch(r"digit-\d{4} \d+", line) for line in lines)
     assert lines[0].endswith(" 0")
+
+
+def documents() -> list[Path]:
+    return [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = "|".join(path.name for path in (ROOT / "schn_ray").iterdir() if path.is_dir())
+    named = set(re.findall(rf"`((?:{rooms})/[\w/]*(?:\.py)?)`", text))
+    assert len(named) > 60
+    assert not [name for name in named if not (ROOT / "schn_ray" / name).exists()]
+    others = set(re.findall(r"`((?:tests|docs|schn_ray)/[\w/.]+)`", text))
+    assert not [name for name in others if not (ROOT / name).exists()]
+
+
+def test_names_of_the_package_in_documents_exist() -> None:
+    texts = [path.read_text() for path in documents()]
+    named = {name for text in texts for name in re.findall(r"\bschn_ray((?:\.\w+)+)", text)}
+    assert {".load", ".open_index", ".prepare", ".write_report"} <= named
+    for name in named:
+        first, *_ = parts = name.lstrip(".").split(".")
+        file = ROOT.joinpath("schn_ray", *parts)
+        assert first in schn_ray.__all__ or file.is_dir() or file.with_suffix(".py").is_file(), name
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in documents():
+        for link in re.findall(r"\]\(([\w./-]+)\)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"

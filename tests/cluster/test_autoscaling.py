@@ -25,18 +25,16 @@ from support.image_files import write_tree
 from support.models import write_model
 from support.processes import MARK, as_options, free_port, started, wait_for
 from support.trained import photo_store
+from support.trials import takes_minutes
 from support.users import TINY
 
 from schn_ray.cluster import capacity
 from schn_ray.cluster.capacity import GROWS_TO
-from schn_ray.cluster.map_shards import _as_many_as_there_are
+from schn_ray.cluster.map_shards import _default_workers
 from schn_ray.cluster.session import WorkerRequest, cluster_cpus
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.training.recorder import read_metrics
-
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
-
 
 # --- what is asked of a cluster that grows
 
@@ -59,7 +57,7 @@ def a_growing_cluster(an_empty_cluster: None, monkeypatch: pytest.MonkeyPatch) -
 def test_nodes_that_never_come_are_not_waited_for() -> None:
     with pytest.raises(SchnRayError, match=f"the cluster has 0, 0 in use: .*{GROWS_TO}"):
         WorkerRequest(1, 1, gpus=0).require()
-    assert _as_many_as_there_are() == (1, 1)
+    assert _default_workers() == (1, 1)
 
 
 @pytest.mark.usefixtures("a_growing_cluster")
@@ -71,20 +69,20 @@ def test_nodes_that_come_are_waited_for_aloud(capsys: pytest.CaptureFixture[str]
         WorkerRequest(5, 5, cpus=2, gpus=0).require()
     assert WorkerRequest(2, 2).resources() == {"CPU": 1, "GPU": 1}
     assert WorkerRequest(3, 3).resources() == {"CPU": 1}
-    assert (cluster_cpus(), _as_many_as_there_are()) == (8, (1, 8))
+    assert (cluster_cpus(), _default_workers()) == (8, (1, 8))
 
 
 @pytest.mark.usefixtures("an_empty_cluster")
 def test_what_ray_knows_of_a_cluster_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "_known_to_ray", lambda: {"CPU": 4.0})
-    assert (cluster_cpus(), _as_many_as_there_are()) == (4, (1, 4))
+    assert (cluster_cpus(), _default_workers()) == (4, (1, 4))
 
 
 @pytest.mark.usefixtures("an_empty_cluster")
 @pytest.mark.parametrize("said", ["", "8", '{"CPU": "many"}', '["CPU"]', '{"CPU": null}'])
 def test_a_mistyped_size_is_an_error(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(GROWS_TO, said)
-    with pytest.raises(SchnRayError, match=f"{GROWS_TO}=.*wanted"):
+    with pytest.raises(SchnRayError, match=f"{GROWS_TO}=.*expected"):
         cluster_cpus()
 
 
@@ -190,7 +188,7 @@ def lives(cluster: Growing) -> bool:
     return daemon in cluster.daemons()
 
 
-@some_days
+@takes_minutes
 def test_encode_asks_for_nodes_gets_them_and_gives_them_back(
     growing: Growing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,11 +205,11 @@ def test_encode_asks_for_nodes_gets_them_and_gives_them_back(
     with started(*command, "--workers", "2", address=growing.address) as process:
         wait_for(lambda: growing.nodes() == 2 or process.poll() is not None)
         assert process.wait(300) == 0
-    assert read_manifest(codes, "codes").counts["coded"] == 60
+    assert read_manifest(codes, "codes").counts["encoded"] == 60
     wait_for(lambda: growing.nodes() == 0)
 
 
-@some_days
+@takes_minutes
 def test_training_waits_for_its_nodes(
     growing: Growing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,10 +10,10 @@ from support.users import TINY, Run
 
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
@@ -27,12 +27,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos, a store, runs of 12 and 16 bits, another run of 12, codes and an index."""
     folder = tmp_path_factory.mktemp("bad-input")
     photos = open_source(str(write_tree(folder / "photos", {"cat": 8, "dog": 8})), SourceConfig())
-    prepare(photos, PrepareConfig(), folder / "store")
+    prepare_store(photos, PrepareConfig(), folder / "store")
     for name, setting in [("run", "seed=0"), ("other", "seed=1"), ("wide", "bits=16")]:
         config = train_config("digits", None, (*ONE, setting))
         train_locally(config, folder / "store", folder / name)
-    encode(photos, folder / "run", folder / "codes", EncodeConfig())
-    build_index(folder / "codes", folder / "index")
+    encode_source(photos, folder / "run", folder / "codes", EncodeConfig())
+    write_index(folder / "codes", folder / "index")
     return folder
 
 
@@ -47,8 +47,10 @@ def refused(answer, *words: str) -> None:  # type: ignore[no-untyped-def]
     ("classes", "words"),
     [
         ({}, ["no images"]),
-        ({"cat": 5}, ["at least two classes", "got 1 (cat)"]),
-        ({"cat": 5, "dog": 1}, ["class 'dog' has 1", "at least"]),
+        pytest.param({"cat": 5}, ["at least two classes", "got 1 (cat)"], marks=pytest.mark.slow),
+        pytest.param(
+            {"cat": 5, "dog": 1}, ["class 'dog' has 1", "at least"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_folders_that_cannot_be_trained_on(
@@ -66,6 +68,7 @@ def test_a_folder_that_is_not_there(schn_ray: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_too_many_bad_images_stop_prepare(schn_ray: Run, tmp_path: Path) -> None:
     photos = write_tree(tmp_path / "photos", {"cat": 8, "dog": 8})
     (photos / "dog" / "half.png").write_bytes(encode_image()[:50])

@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[2]
 def test_the_doctor_finds_what_a_node_cannot_write(schn_ray: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     answer = schn_ray("doctor", tmp_path, tmp_path / "file" / "below", "--json")
-    found = {f["what"]: f for f in json.loads(answer.out) if f["node"] != "cluster"}
+    checks = {f["what"]: f for f in json.loads(answer.out) if f["node"] != "cluster"}
     assert answer.code == 1
-    assert found[str(tmp_path)]["level"] == "ok"
+    assert checks[str(tmp_path)]["level"] == "ok"
     assert not list(tmp_path.glob("doctor*"))
-    assert found[str(tmp_path / "file" / "below")]["level"] == "error"
-    assert "NotADirectory" in found[str(tmp_path / "file" / "below")]["said"]
+    assert checks[str(tmp_path / "file" / "below")]["level"] == "error"
+    assert "NotADirectory" in checks[str(tmp_path / "file" / "below")]["said"]
     answer = schn_ray("doctor", tmp_path)
     assert answer.code == 0, answer.out
     assert re.search(r"^ok +cluster +torch", answer.out, re.MULTILINE)
@@ -46,15 +46,19 @@ class Dashboard(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("status", "level", "said"),
+    ("status", "level", "message"),
     [
-        (200, "error", "answers without a token: whoever reaches it runs code here"),
+        (
+            200,
+            "error",
+            "answers without a token: everyone who reaches it can run code",
+        ),
         (401, "ok", "asks for a token"),
         (None, "ok", "not reachable from outside"),
     ],
 )
 def test_a_dashboard_that_answers_strangers_is_an_error(
-    status: int | None, level: str, said: str, monkeypatch: pytest.MonkeyPatch
+    status: int | None, level: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Dashboard, "status", status)
     with HTTPServer(("127.0.0.1", 0), Dashboard) as server:
@@ -63,9 +67,9 @@ def test_a_dashboard_that_answers_strangers_is_an_error(
         if status is None:
             server.shutdown()
             server.server_close()
-        found = _strangers_answer("127.0.0.1", port)
+        answer = _strangers_answer("127.0.0.1", port)
         server.shutdown()
-    assert (found[0], said in found[1]) == (level, True), found
+    assert (answer[0], message in answer[1]) == (level, True), answer
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "deploy/machines.yaml"])

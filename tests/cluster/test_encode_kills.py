@@ -4,17 +4,16 @@ It also kills actors, and a node of a test cluster. What a killed driver leaves 
 moment, without Ray, in test_killed_at_every_file; this takes minutes: SCHN_RAY_TRIALS=1.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from support.trials import takes_minutes
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
+@takes_minutes
 def test_a_kill_of_the_driver_changes_no_row() -> None:
     command = [
         sys.executable,
@@ -29,5 +28,5 @@ def test_a_kill_of_the_driver_changes_no_row() -> None:
         command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    said = [line.split(" of ")[0].rstrip("0123456789") for line in ended.stdout.splitlines()]
-    assert said == ["driver 1: killed after "], ended.stdout
+    kills = [line.split(" of ")[0].rstrip("0123456789") for line in ended.stdout.splitlines()]
+    assert kills == ["driver 1: killed after "], ended.stdout

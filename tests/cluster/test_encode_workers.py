@@ -33,9 +33,10 @@ def encode(schn_ray: Run, photos: Path, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_range_of_workers(encode: Run, photos: Path, tmp_path: Path) -> None:
     answer = encode(photos, "--workers", "1:2", "--json")
-    assert (answer.code, json.loads(answer.out)["counts"]["coded"]) == (0, 20), answer.err
+    assert (answer.code, json.loads(answer.out)["counts"]["encoded"]) == (0, 20), answer.err
     assert len(list((tmp_path / "codes").glob("part-*.parquet"))) == 5
 
 
@@ -46,6 +47,7 @@ def test_more_workers_than_cpus(encode: Run, photos: Path) -> None:
     assert f"{cpus + 1} workers want 1 CPU each, the cluster has {cpus}" in answer.err
 
 
+@pytest.mark.slow
 def test_update_and_retry_as_typed(encode: Run, photos: Path, tmp_path: Path) -> None:
     (photos / "cat" / "bad.png").write_bytes(b"")
     assert encode(photos).code == 0
@@ -57,9 +59,10 @@ def test_update_and_retry_as_typed(encode: Run, photos: Path, tmp_path: Path) ->
     refused = encode(photos)
     assert (refused.code, "--update" in refused.err) == (2, True)
     answer = encode(photos, "--update")
-    assert (answer.code, "new: 1" in answer.out, "coded: 22" in answer.out) == (0, True, True)
+    assert (answer.code, "new: 1" in answer.out, "encoded: 22" in answer.out) == (0, True, True)
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_read_is_said_without_a_traceback(
     encode: Run, photos: Path, tmp_path: Path
 ) -> None:

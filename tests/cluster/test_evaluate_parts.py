@@ -10,7 +10,7 @@ from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_
 from schn_ray.evaluation.metrics.histograms import GradedHistograms, graded_histograms
 from schn_ray.evaluation.metrics.ndcg import ndcg_at
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.slow]
 
 
 def drawn(rows: int, seed: int) -> LabelledCodes:

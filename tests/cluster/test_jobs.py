@@ -19,20 +19,20 @@ from support import heads
 from support.heads import Head, submit, submitted
 from support.image_files import write_tree
 from support.processes import as_options, free_port, wait_for
+from support.trials import takes_minutes
 from support.users import TINY, Answer, Run
 
 from schn_ray.core.manifest import read_manifest
 from schn_ray.models.hasher import fingerprint
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 
 ROOT = Path(__file__).parents[2]
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with heads.head(cpus=2) as found:
-        yield found
+    with heads.head(cpus=2) as started_head:
+        yield started_head
 
 
 def test_an_output_that_nobody_would_find_is_refused(schn_ray: Run) -> None:
@@ -44,7 +44,7 @@ def test_an_output_that_nobody_would_find_is_refused(schn_ray: Run) -> None:
 
 def test_a_mistake_is_answered_here(schn_ray: Run) -> None:
     answer = schn_ray("submit", "trian", "digits")
-    assert (answer.code, "wanted one of check, prepare, train" in answer.err) == (2, True)
+    assert (answer.code, "expected one of check, prepare, train" in answer.err) == (2, True)
     answer = schn_ray("submit", "train", "/store", "--ot", "/run")
     assert (answer.code, "No such option: --ot" in answer.err) == (2, True)
 
@@ -61,6 +61,7 @@ def test_a_cluster_that_is_not_there(
     assert (answer.code, f"no cluster answers at {address}" in answer.err) == (2, True), answer.err
 
 
+@pytest.mark.slow  # starts a cluster of its own
 def test_without_the_token_nobody_submits(head: Head) -> None:
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{head.address}/api/jobs/", timeout=5)
@@ -72,6 +73,7 @@ def test_without_the_token_nobody_submits(head: Head) -> None:
     assert "RAY_AUTH_TOKEN_PATH" in none.err
 
 
+@pytest.mark.slow
 def test_output_is_followed_and_the_exit_code_is_the_job_s(head: Head, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "photos", {"cat": 3, "dog": 2})
     answer = submit(head, "--directory", tree.parent, "check", "photos")
@@ -84,7 +86,7 @@ def test_output_is_followed_and_the_exit_code_is_the_job_s(head: Head, tmp_path:
     assert "failed: Job entrypoint command failed with exit code 2" in answer.err
 
 
-@some_days
+@takes_minutes
 def test_a_running_job_is_left_alone_picked_up_and_stopped(head: Head, tmp_path: Path) -> None:
     waits = tmp_path / "ids"  # a pipe that nobody writes to: reading it waits
     os.mkfifo(waits)
@@ -137,7 +139,7 @@ def verbs(folder: Path) -> Iterator[list[object]]:
     yield ["train", "store", "--out", "run", "--preset", "digits", "--workers", 2, *SETTINGS]
     yield ["encode", "digits", "--model", "run", "--out", "codes"]
     yield ["evaluate", "run", "--store", "store"]
-    build_index(folder / "codes", folder / "index")
+    write_index(folder / "codes", folder / "index")
     yield ["search", "index", "--queries", "codes", "--out", "found", "-k", 3]
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     yield ["tune", "store", "--space", "space.yaml", "--trials", 2, "--out", "search"]
@@ -161,7 +163,7 @@ def by_us(head: Head, folder: Path, words: list[object]) -> Answer:
     return submit(head, "--directory", folder, *words)
 
 
-@some_days
+@takes_minutes
 def test_every_job_either_way(head: Head, tmp_path: Path) -> None:
     made = {"store": "store", "run": "run", "codes": "codes", "run-evaluation": "evaluation"}
     made |= {"found": "matches", "search": "search"}

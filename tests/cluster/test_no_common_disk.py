@@ -19,6 +19,7 @@ from ray.cluster_utils import Cluster
 from support.buckets import served_bucket
 from support.image_files import write_tree
 from support.processes import as_options, has_cpus, started, wait_for
+from support.trials import TRIALS
 from support.users import TINY
 
 from schn_ray.cluster.session import WorkerRequest
@@ -27,19 +28,22 @@ from schn_ray.core.storage.cache import CACHE
 from schn_ray.core.storage.files import join, names_in, read_file, write_file
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
 
-pytestmark = pytest.mark.skipif(
-    "SCHN_RAY_TRIALS" not in os.environ or os.geteuid() != 0 or not shutil.which("unshare"),
-    reason="takes minutes, and mounts",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        TRIALS not in os.environ or os.geteuid() != 0 or not shutil.which("unshare"),
+        reason="takes minutes, and mounts",
+    ),
+]
 SETTINGS = (*TINY, "schedule.iterations=8", "schedule.epochs=2", "schedule.batch_size=7")
 SHARD_ROWS = 4
 
@@ -54,10 +58,10 @@ def undisturbed(photos: Path, cluster: None) -> Path:
     """A store, a run of two workers and codes, all on this machine's disk."""
     root = photos.parent
     source = open_source(str(photos), SourceConfig(shard_rows=SHARD_ROWS))
-    prepare(source, PrepareConfig(source=SourceConfig(shard_rows=SHARD_ROWS)), root / "store")
+    prepare_store(source, PrepareConfig(source=SourceConfig(shard_rows=SHARD_ROWS)), root / "store")
     config = train_config("digits", None, SETTINGS)
     train_on_ray(config, root / "store", root / "run", WorkerRequest(2, 2))
-    encode(source, root / "run", root / "codes", EncodeConfig())
+    encode_source(source, root / "run", root / "codes", EncodeConfig())
     return root
 
 
@@ -199,7 +203,7 @@ def test_a_search_whose_command_is_killed(
     space.write_text(SPACE)
     store, out = join(bucket, "store"), join(bucket, "search")
     validated = PrepareConfig(validation_share=0.3)
-    prepare(open_source(str(photos), SourceConfig()), validated, store)
+    prepare_store(open_source(str(photos), SourceConfig()), validated, store)
     wait_for_all(nodes)
     command = ["tune", store, "--space", space, "--trials", "5", "--at-once", "2", "--out", out]
     with started(*command, address=nodes.address) as process:

@@ -25,7 +25,7 @@ from support.users import TINY
 from schn_ray.cluster import shared_storage as module
 from schn_ray.cluster.map_shards import RayShards, _OnShard
 from schn_ray.cluster.shared_storage import require_seen, require_shared, shared
-from schn_ray.core.directories import SEEN, new_directory
+from schn_ray.core.directories import PROBE_PREFIX, new_directory
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.shards.rows import Shard
 
@@ -47,14 +47,14 @@ def test_one_node_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_file_is_there_for_the_block_and_never_counts(tmp_path: Path) -> None:
     with new_directory(tmp_path / "codes", "codes", {}, {}) as draft:
         (draft.path / "part").touch()
-        (draft.path / f"{SEEN}of a killed process").touch()
+        (draft.path / f"{PROBE_PREFIX}of a killed process").touch()
         with shared(draft.path) as probe:
             assert probe is not None
             assert [p.name for p in draft.path.glob(".*")] == [probe.name]
             require_seen(probe)
             probe.with_name(f"{probe.name}-left").touch()
     assert '"part"' in (tmp_path / "codes" / "manifest.json").read_text()
-    assert SEEN not in (tmp_path / "codes" / "manifest.json").read_text()
+    assert PROBE_PREFIX not in (tmp_path / "codes" / "manifest.json").read_text()
 
 
 def test_a_node_that_came_later_is_refused_by_its_address(tmp_path: Path) -> None:
@@ -62,14 +62,16 @@ def test_a_node_that_came_later_is_refused_by_its_address(tmp_path: Path) -> Non
     result = worker({"number": 1, "shard": pickle.dumps(Shard(1, 1))})["result"]
     error = pickle.loads(result).error
     assert isinstance(error, SchnRayError)
-    assert f"{ray.util.get_node_ip_address()} did not see what was written there" in str(error)
+    address = ray.util.get_node_ip_address()
+    assert f"{address} did not see a file that was written to it" in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_workers_find_the_file_where_they_write(tmp_path: Path) -> None:
     shards = RayShards("looking", 1, writes=tmp_path)
     (names,) = shards(lambda _: [path.name for path in tmp_path.iterdir()], [Shard(0, 1)])
-    assert [name.startswith(SEEN) for name in names] == [True]
+    assert [name.startswith(PROBE_PREFIX) for name in names] == [True]
     assert not list(tmp_path.iterdir())
 
 
@@ -107,6 +109,7 @@ def nodes(head: str, folder: Path) -> Iterator[str]:
         yield head
 
 
+@pytest.mark.slow
 @can_mount
 def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) -> None:
     store = photo_store(folder.parent / "store", {"cat": 6, "dog": 6})
@@ -126,6 +129,7 @@ def test_a_directory_of_one_node_is_refused_by_name(folder: Path, nodes: str) ->
     assert process.returncode == 0, said
 
 
+@pytest.mark.slow
 @can_mount
 def test_a_node_that_comes_late_is_refused_too(folder: Path, head: str) -> None:
     many = pa.table(

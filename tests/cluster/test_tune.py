@@ -5,7 +5,6 @@ several objectives, is tried here with SCHN_RAY_TRIALS=1.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,18 @@ import ray
 import yaml
 from support.image_files import write_tree
 from support.processes import started, wait_for
+from support.trials import takes_minutes
 from support.users import TINY, Run
 
 from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
-from schn_ray.cluster.tune import SearchBudget, trials_at_once, tune
+from schn_ray.cluster.tune import SearchBudget, trials_at_once, tune_on_ray
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import validated
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
@@ -34,7 +34,6 @@ from schn_ray.tuning.study import Search, TrialRow
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
-some_days = pytest.mark.skipif("SCHN_RAY_TRIALS" not in os.environ, reason="takes minutes")
 FIXED = dict(setting.split("=") for setting in TINY)
 SPACE: dict[str, Any] = {
     "preset": "digits",
@@ -54,7 +53,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tune")
     tree = write_tree(folder / "photos", {"cat": 16, "dog": 16, "owl": 16})
     some_validated = PrepareConfig(validation_share=0.3)
-    prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
+    prepare_store(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
     return folder / "store"
 
 
@@ -74,6 +73,23 @@ def rows_of(out: Path, values: dict[str, Any]) -> list[TrialRow]:
         search.close()
 
 
+def test_a_search_of_two_trials(
+    schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "search"
+    command = ["tune", store, "--space", space_file, "--out", out, "--at-once", 1, "--trials", 2]
+    answer = schn_ray(*command)
+    assert answer.code == 0, answer.err
+    rows = rows_of(out, SPACE)
+    assert [row.number for row in rows] == [0, 1]
+    assert rows[0].values == {"schedule.learning_rate": 1e-3, "codes.init": "zeros"}
+    best = read_manifest(out, "search").counts["best_validation_map"]
+    assert best == max(row.figures["validation_map"] for row in rows if row.state == "complete")
+    assert train_config("schn-plus", out / "best.yaml").bits == 12
+    assert "is finished already" in schn_ray(*command).err
+
+
+@pytest.mark.slow
 def test_a_search_then_more_of_it_then_its_settings_retrained(
     schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
 ) -> None:
@@ -112,7 +128,7 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
     assert "config.base.codes.beta: 0.1 there, 1.0 now" in other.err
 
 
-@some_days
+@takes_minutes
 def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_path: Path) -> None:
     values = SPACE | {
         "parameters": {"loss.hash_latent": {"choices": [1.0, 1e38]}},
@@ -122,7 +138,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_p
     }
     # with this learning rate the first trial is not finite from its first step on
     space = validated(Space, values)
-    tune(
+    tune_on_ray(
         space, base_config(space, None, None, ()), store, tmp_path / "s", SearchBudget(2, at_once=1)
     )
     first, second = rows_of(tmp_path / "s", values)
@@ -132,7 +148,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_p
     assert "is not finite" in (tmp_path / "s" / "trials.csv").read_text()
 
 
-@some_days
+@takes_minutes
 def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -> None:
     values = SPACE | {
         "parameters": {
@@ -149,7 +165,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
     values["start"] = [{"bits": 8, "network.base_channels": 4}]
     space = validated(Space, values)
     out = tmp_path / "s"
-    tune(space, base_config(space, None, None, ()), store, out, SearchBudget(9, at_once=1))
+    tune_on_ray(space, base_config(space, None, None, ()), store, out, SearchBudget(9, at_once=1))
     rows = rows_of(out, values)
     assert len(rows) == 4  # of nine asked for: there are no others
     cost = {row.values["network.base_channels"]: row.figures["encoding_cost"] for row in rows}
@@ -161,7 +177,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
         assert train_config(None, file).bits == rows[number].values["bits"]
 
 
-@some_days
+@takes_minutes
 def test_trials_of_two_workers_go_on_after_a_kill(store: Path, tmp_path: Path) -> None:
     values = SPACE | {"start": [{"codes.init": "zeros"}, {"schedule.learning_rate": 1e-4}]}
     space_file, out = tmp_path / "space.yaml", tmp_path / "search"
@@ -214,13 +230,15 @@ def test_a_store_without_validation_rows_is_refused(
     schn_ray: Run, store: Path, space_file: Path, tmp_path: Path
 ) -> None:
     photos, bare = store.parent / "photos", tmp_path / "bare"
-    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0), bare)
+    prepare_store(open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0), bare)
     assert not len(open_store(bare).rows("validation"))
     answer = schn_ray("tune", bare, "--space", space_file, "--trials", 3, "--out", tmp_path / "s")
     assert answer.code == 2
     assert "the store has no validation rows" in answer.err
     few = tmp_path / "few"
-    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0.1), few)
+    prepare_store(
+        open_source(str(photos), SourceConfig()), PrepareConfig(validation_share=0.1), few
+    )
     answer = schn_ray("tune", few, "--space", space_file, "--trials", 3, "--out", tmp_path / "s")
     assert answer.code == 2
     assert "no two of its 3 validation rows share a label" in answer.err

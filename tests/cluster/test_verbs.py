@@ -1,62 +1,41 @@
 """Every verb as a user types it, on Ray, over a folder of photos."""
 
 import json
+import re
 from pathlib import Path
+from statistics import median
 
 import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
 from support.image_files import encode_image, write_tree
+from support.shared_training import OPTIONS, config
 from support.trained import last_state
-from support.users import TINY, Run
+from support.users import Run
 
 from schn_ray.cluster.map_shards import RayShards
 from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
 from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import validated
-from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
 from schn_ray.data.store.reader import open_store
 from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.training.config import TrainConfig
 from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
-PHOTOS = {"cat": 14, "dog": 14, "owl": 14}
-SETTINGS = (*TINY, "network.latent_dropout=0", "schedule.iterations=2", "schedule.batch_size=7")
-TRAIN = ["--preset", "digits", *(word for s in SETTINGS for word in ("--set", s))]
+FAR = 0.05  # two workers: 0.0007 at most; the control with other batches: 0.6 in the median
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tree(tmp_path_factory.mktemp("verbs") / "photos", PHOTOS)
-
-
-@pytest.fixture(scope="module")
-def store(photos: Path) -> Path:
-    out = photos.parent / "store"
-    prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def runs(store: Path) -> dict[int, Path]:
-    """Train the same config on one and on two workers."""
-    config = train_config("digits", None, SETTINGS)
-    out = {workers: store.parent / f"run-{workers}" for workers in (1, 2)}
-    for workers, path in out.items():
-        train_on_ray(config, store, path, WorkerRequest(1, workers))  # elastic: both CPUs are free
-    return out
-
-
+@pytest.mark.slow
 def test_options_not_given_leave_the_config_file_alone(
     schn_ray, photos: Path, tmp_path: Path
 ) -> None:
@@ -85,13 +64,42 @@ def test_prepare_on_ray_equals_prepare_here(
         assert ours.rows(role).tolist() == here.rows(role).tolist()
 
 
+def distances(run: Path, other: Path) -> dict[str, float]:
+    """Return how far each weight tensor, code and mean gradient of two runs is apart.
+
+    The distance is the norm of the difference over the norm of the other run's tensor. It cannot be
+    held weight by weight: two workers add float32 numbers in another order than one, and Adam
+    divides a gradient by the root of its second moment. Where both are near zero, the quotient is
+    rounding noise, so that a few weights of half a million differ by whole steps of the learning
+    rate. The norm of a tensor hardly notices them; a wrong gradient moves all of its weights.
+    """
+    ours, theirs = last_state(run), last_state(other)
+    assert ours.keys() == theirs.keys()
+    return {
+        name: float((ours[name].double() - value.double()).norm() / value.double().norm())
+        for name, value in theirs.items()
+        if value.double().norm() > 0
+    }
+
+
 def test_two_workers_end_where_one_does(runs: dict[int, Path]) -> None:
     one, two = read_metrics(runs[1]), read_metrics(runs[2])
     for alone, together in zip(one, two, strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4)
     alone, together = last_state(runs[1]), last_state(runs[2])
     assert torch.equal(alone["packed"], together["packed"])
-    torch.testing.assert_close(together, alone, rtol=1e-2, atol=1e-3)
+    assert max(distances(runs[2], runs[1]).values()) < FAR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [1, 2])
+def test_so_does_a_range_of_workers(
+    runs: dict[int, Path], store: Path, tmp_path: Path, most: int
+) -> None:
+    train_on_ray(config(), store, tmp_path / "run", WorkerRequest(1, most))
+    if most == 1:
+        assert fingerprint(tmp_path / "run") == fingerprint(runs[1])
+    assert max(distances(tmp_path / "run", runs[1]).values()) < FAR
 
 
 def test_control_batches_of_another_size_end_elsewhere(
@@ -102,15 +110,16 @@ def test_control_batches_of_another_size_end_elsewhere(
     train_locally(validated(TrainConfig, values), store, tmp_path / "run")
     first, other = read_metrics(runs[1])[0]["loss"], read_metrics(tmp_path / "run")[0]["loss"]
     assert other != pytest.approx(first, rel=1e-2)
+    assert median(distances(tmp_path / "run", runs[1]).values()) > 5 * FAR
 
 
 def test_training_again_on_a_finished_run_says_so(
     schn_ray, runs: dict[int, Path], store: Path
 ) -> None:
-    answer = schn_ray("train", store, "--out", runs[1], *TRAIN)
+    answer = schn_ray("train", store, "--out", runs[1], *OPTIONS)
     assert answer.code == 0
     assert "is finished already" in answer.err
-    answer = schn_ray("train", store, "--out", runs[1], *TRAIN, "--set", "seed=5")
+    answer = schn_ray("train", store, "--out", runs[1], *OPTIONS, "--set", "seed=5")
     assert answer.code == 2
     assert "config.seed: 0 there, 5 now" in answer.err
 
@@ -136,6 +145,7 @@ def test_from_codes_to_pictures(
     assert len(text.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_codes_do_not_depend_on_shards_and_workers(
     runs: dict[int, Path], photos: Path, tmp_path: Path
 ) -> None:
@@ -144,7 +154,7 @@ def test_codes_do_not_depend_on_shards_and_workers(
         config = EncodeConfig(source=SourceConfig(shard_rows=rows))
         source = open_source(str(photos), config.source)
         options = () if shards is None else (shards,)
-        encode(source, runs[1], tmp_path / name, config, *options)
+        encode_source(source, runs[1], tmp_path / name, config, *options)
         tables.append(read_codes(tmp_path / name))
     (here, here_codes), (there, their_codes) = tables
     assert here.equals(there)
@@ -171,6 +181,7 @@ def test_evaluate_says_which_codes(
     assert "gallery codes: encoded" in report.read_text()
 
 
+@pytest.mark.slow
 def test_bad_images_are_quarantined_named_and_counted(
     schn_ray, runs: dict[int, Path], tmp_path: Path
 ) -> None:
@@ -195,9 +206,11 @@ def test_more_workers_than_cpus_are_refused_at_once(
 ) -> None:
     cpus = int(ray.cluster_resources()["CPU"])
     settings = ["--set", f"schedule.batch_size={4 * cpus}", "--workers", cpus + 1]
-    answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, *settings)
+    answer = schn_ray("train", store, "--out", tmp_path / "run", *OPTIONS, *settings)
     assert answer.code == 2
-    assert f"{cpus + 1} workers want 1 CPU each, the cluster has {cpus}, 0 in use" in answer.err
+    # how many are in use depends on whether the workers of the test before have ended
+    refusal = rf"{cpus + 1} workers want 1 CPU each, the cluster has {cpus}, \d+ in use"
+    assert re.search(refusal, answer.err), answer.err
     assert not (tmp_path / "run").exists()
-    answer = schn_ray("train", store, "--out", tmp_path / "run", *TRAIN, "--workers", 9)
+    answer = schn_ray("train", store, "--out", tmp_path / "run", *OPTIONS, "--workers", 9)
     assert "cannot be shared by 9 workers" in answer.err

@@ -29,7 +29,7 @@ def clean() -> Split:
     }
 
 
-def looked_at(
+def audited(
     roles: Split,
     ids: list[str] | None = None,
     content: NDArray[np.int64] | None = None,
@@ -43,9 +43,9 @@ def looked_at(
 
 
 def test_a_clean_split_has_no_findings() -> None:
-    found = looked_at(clean())
-    assert found.findings() == found.spoiling() == []
-    assert found.rows == {"query": 10, "train": 30, "validation": 10, "gallery": 50}
+    result = audited(clean())
+    assert result.summary() == result.spoiling() == []
+    assert result.rows == {"query": 10, "train": 30, "validation": 10, "gallery": 50}
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_clean_split_has_no_findings() -> None:
 def test_planted_queries_are_named(role: str, where: str) -> None:
     roles = clean()
     roles[role] = np.sort(np.concatenate([roles[role], [3, 7]]))
-    found = looked_at(roles)
-    assert found.findings() == [f"2 queries are in {where}"]
-    assert found.spoiling() == [f"2 queries are in {where}:", "  i3", "  i7"]
+    result = audited(roles)
+    assert result.summary() == [f"2 queries are in {where}"]
+    assert result.spoiling() == [f"2 queries are in {where}:", "  i3", "  i7"]
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_planted_queries_are_named(role: str, where: str) -> None:
 def test_planted_copies_are_named_with_what_they_copy(row: int, where: str) -> None:
     content = np.arange(ROWS)
     content[4] = content[row]
-    found = looked_at(clean(), content=content)
-    assert found.spoiling() == [
+    result = audited(clean(), content=content)
+    assert result.spoiling() == [
         f"1 queries have an identical image in {where}:",
         f"  i4 (as i{row})",
     ]
@@ -76,66 +76,66 @@ def test_planted_copies_are_named_with_what_they_copy(row: int, where: str) -> N
 def test_the_same_row_is_an_overlap_and_no_copy() -> None:
     roles = clean()
     roles["gallery"] = np.append(roles["gallery"], 5)
-    assert [finding.what for finding in looked_at(roles).found] == ["queries are in the gallery"]
+    assert [finding.what for finding in audited(roles).findings] == ["queries are in the gallery"]
 
 
 @pytest.mark.parametrize(("row", "role"), [(2, "query"), (20, "train"), (70, "gallery")])
 def test_planted_unlabelled_rows_are_named(row: int, role: str) -> None:
-    found = looked_at(clean(), unlabelled=(row,))
-    assert found.spoiling() == [f"1 {role} rows have no label:", f"  i{row}"]
+    result = audited(clean(), unlabelled=(row,))
+    assert result.spoiling() == [f"1 {role} rows have no label:", f"  i{row}"]
 
 
 def test_planted_ids_that_repeat_are_named() -> None:
     ids = [*IDS]
     ids[61] = ids[60]
-    assert looked_at(clean(), ids).spoiling() == ["1 gallery rows repeat an id:", "  i60"]
+    assert audited(clean(), ids).spoiling() == ["1 gallery rows repeat an id:", "  i60"]
 
 
 def test_an_image_that_is_twice_spoils_only_queries() -> None:
     content = np.arange(ROWS)
     content[61] = content[60]
-    found = looked_at(clean(), content=content)
-    assert found.findings() == ["1 gallery rows repeat an image"]
-    assert found.found[0].listed() == ["i61 (as i60)"]
-    assert found.spoiling() == []
+    result = audited(clean(), content=content)
+    assert result.summary() == ["1 gallery rows repeat an image"]
+    assert result.findings[0].listed() == ["i61 (as i60)"]
+    assert result.spoiling() == []
     content[1] = content[0]
-    assert "1 query rows repeat an image:" in looked_at(clean(), content=content).spoiling()
+    assert "1 query rows repeat an image:" in audited(clean(), content=content).spoiling()
 
 
 def test_other_counts_than_the_protocol_s_are_said() -> None:
-    found = looked_at(clean(), protocol="cifar10-54k")
-    assert found.spoiling() == [
+    result = audited(clean(), protocol="cifar10-54k")
+    assert result.spoiling() == [
         "10 query rows, the protocol has 1,000",
         "40 training rows, the protocol has 5,000",
         "50 gallery rows, the protocol has 54,000",
     ]
-    assert looked_at(clean(), protocol="random").counts == ()
+    assert audited(clean(), protocol="random").counts == ()
 
 
 def test_long_lists_are_cut_with_how_many_more() -> None:
     roles = clean()
     roles["gallery"] = np.concatenate([roles["gallery"], np.arange(10)])
     content = np.arange(ROWS)
-    found = looked_at(roles, content=content, unlabelled=tuple(range(50, 80)))
-    lines = found.spoiling()
+    result = audited(roles, content=content, unlabelled=tuple(range(50, 80)))
+    lines = result.spoiling()
     assert lines[0] == "10 queries are in the gallery:"
     assert lines[-1] == "  and 20 more"
-    assert len(found.found[-1].listed()) == 30
+    assert len(result.findings[-1].listed()) == 30
 
 
 def test_it_counts_what_a_slow_look_counts() -> None:
     rng = np.random.default_rng(4)
     roles = {role: np.sort(rng.choice(ROWS, 30, replace=False)) for role in ROLES}
     content = np.arange(ROWS) % 70
-    found = {str(f.what): set(f.ids) for f in looked_at(roles, content=content).found}
+    result = {str(f.what): set(f.ids) for f in audited(roles, content=content).findings}
     gallery, train = set(roles["gallery"]), {*roles["train"], *roles["validation"]}
     for among, where in ((gallery, "the gallery"), (train, "training")):
         known = {content[row] for row in among}
         same = {f"i{row}" for row in roles["query"] if row in among}
         copied = {f"i{row}" for row in roles["query"] if row not in among and content[row] in known}
-        assert found[f"queries are in {where}"] == same != set()
-        assert found.get(f"queries have an identical image in {where}", set()) == copied
-    assert any("identical" in what for what in found)
+        assert result[f"queries are in {where}"] == same != set()
+        assert result.get(f"queries have an identical image in {where}", set()) == copied
+    assert any("identical" in what for what in result)
 
 
 # --- unseen classes

@@ -14,7 +14,7 @@ from support import makers
 from support.image_files import encode_image, write_tree
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.data.check import Report, check, render
+from schn_ray.data.check import Report, check_source, render
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.report.check import write_check_page
@@ -22,7 +22,7 @@ from schn_ray.report.check import write_check_page
 
 def look(location: Path | str, **settings: Any) -> Report:
     config = SourceConfig(**settings)
-    return check(open_source(str(location), config), config)
+    return check_source(open_source(str(location), config), config)
 
 
 def test_a_good_folder(image_tree: Path) -> None:
@@ -53,7 +53,7 @@ def test_every_bad_row_is_named_up_to_twenty(image_tree: Path) -> None:
     assert r"    'cat/a\nb.png': not an image" in text
     assert "    and 7 more" in text
     assert "cat/bad20.jpg" not in text
-    assert "max_bad_share = 0.01 of the rows are bad: 'prepare' stops there" in text
+    assert "max_bad_share = 0.01 of the rows are bad: 'prepare' will stop" in text
     assert len(report.to_json()["bad_rows"]) == 27
 
 
@@ -98,14 +98,14 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         look(tmp_path)
 
 
-def test_progress_is_told_every_row(image_tree: Path) -> None:
-    told: list[int] = []
+def test_every_row_advances_the_progress(image_tree: Path) -> None:
+    counts: list[int] = []
     config = SourceConfig()
-    check(open_source(str(image_tree), config), config, told.append)
-    assert sum(told) == 30
+    check_source(open_source(str(image_tree), config), config, counts.append)
+    assert sum(counts) == 30
 
 
-def test_what_else_is_said(tmp_path: Path) -> None:
+def test_overlaps_copies_and_the_data_set_s_own_split(tmp_path: Path) -> None:
     images = [encode_image(i) for i in (0, 1, 2, 3, 0, 1)]
     tags = [["cat", "animal"], ["animal"], ["cat", "animal"], ["car"], ["cat", "animal"], ["car"]]
     split = ["train", "train", "test", "database", "train", "train"]
@@ -118,12 +118,12 @@ def test_what_else_is_said(tmp_path: Path) -> None:
     text = render(report)
     assert "cat and animal: every 'cat' is one" in text
     assert "b = f" in text
-    assert "parquet, guessed from what lies there" in text
-    assert "as said" in render(look(tmp_path / "x.parquet", kind="parquet"))
+    assert "parquet, guessed from its content" in text
+    assert "as given" in render(look(tmp_path / "x.parquet", kind="parquet"))
 
 
 @pytest.mark.parametrize(
-    ("make", "wanted"),
+    ("make", "option"),
     [
         (makers.market, "--protocol market1501"),
         (makers.coco, "--protocol coco"),
@@ -131,10 +131,10 @@ def test_what_else_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_the_next_command_knows_the_protocol(
-    make: Callable[[Path], Path], wanted: str, tmp_path: Path
+    make: Callable[[Path], Path], option: str, tmp_path: Path
 ) -> None:
     report = look(make(tmp_path))
-    assert wanted in report.next_command
+    assert option in report.next_command
     assert report.cameras == (4 if make is makers.market else 0)
 
 
@@ -147,15 +147,15 @@ def write_page(tmp_path: Path) -> Path:
     (tree / "cat" / "copy.png").write_bytes((tree / "cat" / "000.png").read_bytes())
     config = SourceConfig()
     source = open_source(str(tree), config)
-    write_check_page(check(source, config, samples=True), tmp_path / "check.html")
+    write_check_page(check_source(source, config, samples=True), tmp_path / "check.html")
     return tmp_path / "check.html"
 
 
 def test_the_page_has_all_of_it(tmp_path: Path) -> None:
     html = write_page(tmp_path).read_text()
     assert html.count("<img") == 6 + 4
-    for wanted in ("schn-ray prepare", "&lt;b&gt;dog", "not an image", "cat/copy.png"):
-        assert wanted in html
+    for text in ("schn-ray prepare", "&lt;b&gt;dog", "not an image", "cat/copy.png"):
+        assert text in html
     assert "<b>dog" not in html
     assert "http" not in html.replace("http-equiv", "")
 
@@ -164,17 +164,17 @@ def test_the_page_has_all_of_it(tmp_path: Path) -> None:
 def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     page_file = write_page(tmp_path)
-    said: list[str] = []
+    messages: list[str] = []
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 420, "height": 900})
-        page.on("console", lambda message: said.append(message.text))
+        page.on("console", lambda message: messages.append(message.text))
         page.goto(page_file.as_uri())
         loaded = "[...document.images].map(i => i.complete && i.naturalWidth > 0)"
         assert page.evaluate(loaded) == [True] * 10
         width = page.evaluate("document.documentElement.scrollWidth")
         bars = page.evaluate("[...document.querySelectorAll('.bar div')].map(b => b.offsetWidth)")
         browser.close()
-    assert not said
+    assert not messages
     assert width <= 420  # nothing to scroll sideways on a telephone
     assert bars[0] > bars[1] > 0

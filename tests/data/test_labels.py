@@ -23,12 +23,12 @@ def test_label_matrix_has_a_one_where_a_row_has_a_class(labels: list[list[int]])
 @given(label_lists)
 def test_label_sets_are_the_distinct_rows(labels: list[list[int]]) -> None:
     matrix = label_matrix(labels, CLASSES)
-    found = label_sets(matrix)
+    result = label_sets(matrix)
     as_sets = [frozenset(row) for row in labels]
     first_seen = list(dict.fromkeys(as_sets))
-    assert found.set_of_row.tolist() == [first_seen.index(s) for s in as_sets]
-    assert [frozenset(np.flatnonzero(row)) for row in found.sets.toarray()] == first_seen
-    assert found.sizes.tolist() == [as_sets.count(s) for s in first_seen]
+    assert result.set_of_row.tolist() == [first_seen.index(s) for s in as_sets]
+    assert [frozenset(np.flatnonzero(row)) for row in result.sets.toarray()] == first_seen
+    assert result.sizes.tolist() == [as_sets.count(s) for s in first_seen]
 
 
 @given(label_lists, label_lists)
@@ -60,9 +60,9 @@ def test_order_of_columns_in_memory_does_not_matter() -> None:
 def test_many_rows_of_40_000_classes_stay_sparse() -> None:
     classes = np.random.default_rng(0).integers(0, 40_000, 100_000)
     classes[:40_000] = np.arange(40_000)
-    found = label_sets(label_matrix(classes[:, None], 40_000))
-    assert np.array_equal(found.set_of_row, classes)
-    assert found.sets.nnz == 40_000
+    result = label_sets(label_matrix(classes[:, None], 40_000))
+    assert np.array_equal(result.set_of_row, classes)
+    assert result.sets.nnz == 40_000
 
 
 @given(label_lists)

@@ -1,4 +1,4 @@
-"""Every data set in its makers' layout: known when seen, read rightly, refused when broken."""
+"""Published data sets: each is recognised, read correctly, and refused when it is broken."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from schn_ray.data.shards.rows import BadRow, Row
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
 
-Said = tuple[tuple[str, ...], str | None, int]  # labels, split, camera
+Described = tuple[tuple[str, ...], str | None, int]  # labels, split, camera
 
 
 def read(location: Path | str, **settings: Any) -> list[Row | BadRow]:
     """Read every shard, after the trip through pickle that a worker would give it."""
     source = open_source(str(location), SourceConfig(**{"shard_rows": 2} | settings))
-    found: list[Row | BadRow] = []
+    all_rows: list[Row | BadRow] = []
     for shard in source.shards():
-        there, part = pickle.loads(pickle.dumps((source, shard)))
-        rows = list(there.read(part))
+        source_copy, shard_copy = pickle.loads(pickle.dumps((source, shard)))
+        rows = list(source_copy.read(shard_copy))
         assert len(rows) == shard.rows
-        found += rows
-    assert all(fetch(row.uri) == row.image for row in found if isinstance(row, Row))
-    return found
+        all_rows += rows
+    assert all(fetch(row.uri) == row.image for row in all_rows if isinstance(row, Row))
+    return all_rows
 
 
-def good(rows: list[Row | BadRow]) -> dict[str, Said]:
+def good(rows: list[Row | BadRow]) -> dict[str, Described]:
     assert all(isinstance(row, Row) for row in rows), [r for r in rows if isinstance(r, BadRow)]
     for row in rows:
         decode(row.image, 10_000)  # type: ignore[union-attr]
@@ -54,7 +54,7 @@ def refusal(location: Path, **settings: Any) -> str:
     return str(caught.value)
 
 
-KNOWN: list[tuple[str, Callable[[Path], Path], dict[str, Said]]] = [
+KNOWN: list[tuple[str, Callable[[Path], Path], dict[str, Described]]] = [
     (
         "nuswide",
         makers.nuswide,
@@ -162,14 +162,14 @@ KNOWN: list[tuple[str, Callable[[Path], Path], dict[str, Said]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "make", "wanted"), KNOWN, ids=[kind for kind, *_ in KNOWN])
+@pytest.mark.parametrize(("kind", "make", "expected"), KNOWN, ids=[kind for kind, *_ in KNOWN])
 def test_a_layout_is_known_and_read(
-    kind: str, make: Callable[[Path], Path], wanted: dict[str, Said], tmp_path: Path
+    kind: str, make: Callable[[Path], Path], expected: dict[str, Described], tmp_path: Path
 ) -> None:
     root = make(tmp_path)
     assert open_source(str(root), SourceConfig()).kind == kind
     rows = read(root)
-    assert good(rows) == wanted
+    assert good(rows) == expected
     assert len({row.image for row in rows if isinstance(row, Row)}) == len(
         {row.image for row in read(root, kind=kind) if isinstance(row, Row)}
     )
@@ -190,16 +190,16 @@ def test_layouts_at_a_uri(tmp_path: Path) -> None:
     for make in (makers.mirflickr, makers.market, makers.webdataset, makers.hashnet):
         root = make(tmp_path / make.__name__)
         memory.put(str(root), f"/layouts/{make.__name__}", recursive=True)
-        here, there = read(root), read(f"memory://layouts/{make.__name__}")
-        assert good(here) == good(there)
-        assert [row.image for row in here] == [row.image for row in there]  # type: ignore[union-attr]
+        local, remote = read(root), read(f"memory://layouts/{make.__name__}")
+        assert good(local) == good(remote)
+        assert [row.image for row in local] == [row.image for row in remote]  # type: ignore[union-attr]
     memory.rm("/layouts", recursive=True)
 
 
 def test_two_layouts_in_one_folder_have_to_be_told_apart(tmp_path: Path) -> None:
     makers.hashnet(tmp_path)
     makers.market(tmp_path)
-    assert "looks like market1501 and like lists; say which with --set source.kind" in refusal(
+    assert "looks like market1501 and like lists; choose one with --set source.kind" in refusal(
         tmp_path
     )
     assert len(read(tmp_path, kind="lists")) == 4
@@ -214,12 +214,12 @@ def test_broken_nuswide(tmp_path: Path) -> None:
     labels.write_text("0\n1\n")
     assert f"{labels}:2: 2 lines, where the list of images has 3" in refusal(root)
     labels.write_text("0\n2\n1\n")
-    assert f"{labels}:2: wanted 0 or 1, got '2'" in refusal(root)
+    assert f"{labels}:2: expected 0 or 1, got '2'" in refusal(root)
     labels.write_text("0\n1\n1\n")
     (root / "ImageList" / "Imagelist.txt").write_text("actor\\gone.jpg\n\nzoo\\0003_99.jpg\n")
-    found = bad(read(root))
-    assert found["actor/gone.jpg"][1] == "line 1: No such file or directory"
-    assert found[""] == (f"{root}/ImageList/Imagelist.txt:2", "line 2: an empty line")
+    bad_rows = bad(read(root))
+    assert bad_rows["actor/gone.jpg"][1] == "line 1: No such file or directory"
+    assert bad_rows[""] == (f"{root}/ImageList/Imagelist.txt:2", "line 2: an empty line")
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_broken_nuswide(tmp_path: Path) -> None:
     [
         ("0", "there is no im0.jpg; numbers start at 1 and end at 12"),
         ("13", "there is no im13.jpg"),
-        ("1.5", "wanted the number of an image, got '1.5'"),
-        ("9" * 5000, "wanted the number of an image"),
-        ("²", "wanted the number of an image"),
+        ("1.5", "expected the number of an image, got '1.5'"),
+        ("9" * 5000, "expected the number of an image"),
+        ("²", "expected the number of an image"),
     ],
 )
 def test_broken_mirflickr(tmp_path: Path, line: str, reason: str) -> None:
@@ -263,7 +263,7 @@ def test_coco_that_is_not_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("2008_000002 2", "wanted 'image 1', 0 or -1"), ("2010_1 1", "2010_1 is in neither train")],
+    [("2008_000002 2", "expected 'image 1', 0 or -1"), ("2010_1 1", "2010_1 is in neither train")],
 )
 def test_broken_voc(tmp_path: Path, line: str, reason: str) -> None:
     root = makers.voc(tmp_path)
@@ -275,9 +275,9 @@ def test_broken_voc(tmp_path: Path, line: str, reason: str) -> None:
 def test_broken_names_of_identities(tmp_path: Path) -> None:
     root = makers.market(tmp_path)
     (root / "query" / "person1.jpg").write_bytes(jpeg(5))
-    found = bad(read(root))
-    assert list(found) == ["query/person1.jpg"]
-    uri, reason = found["query/person1.jpg"]
+    bad_rows = bad(read(root))
+    assert list(bad_rows) == ["query/person1.jpg"]
+    uri, reason = bad_rows["query/person1.jpg"]
     assert uri.startswith(f"{root}/query/person1.jpg")
     assert "the name 'person1.jpg' is not of this data set" in reason
     (root / "bounding_box_train").rename(root / "train")
@@ -288,11 +288,11 @@ def test_broken_lists(tmp_path: Path) -> None:
     root = makers.hashnet(tmp_path)
     (root / "train.txt").write_text("images/a.jpg 1 0 0\n")
     (root / "test.txt").write_text("images/e.jpg 0 1 0\nimages/e.jpg 0 1 0\nimages/b.jpg 0 1\n")
-    found = bad(read(root))
-    assert found["images/a.jpg"][0] == f"{root}/database.txt:2"
-    assert found["images/a.jpg"][1] == "line 2: other labels than in train.txt line 1"
-    assert found["images/b.jpg"][0] == f"{root}/test.txt:3"
-    assert found["images/b.jpg"][1] == "line 3: 3 fields, where the first line has 4"
+    bad_rows = bad(read(root))
+    assert bad_rows["images/a.jpg"][0] == f"{root}/database.txt:2"
+    assert bad_rows["images/a.jpg"][1] == "line 2: other labels than in train.txt line 1"
+    assert bad_rows["images/b.jpg"][0] == f"{root}/test.txt:3"
+    assert bad_rows["images/b.jpg"][1] == "line 3: 3 fields, where the first line has 4"
 
 
 def test_broken_pairs(tmp_path: Path) -> None:
@@ -311,10 +311,10 @@ def test_broken_pairs(tmp_path: Path) -> None:
     ("line", "reason"),
     [
         ("{", "line 1: not JSON"),
-        ("[1]", "line 1: wanted an object, got list"),
+        ("[1]", "line 1: expected an object, got list"),
         ('{"label": 1}', "line 1: no 'file_name'"),
-        ('{"file_name": "0001.jpg", "label": 0.5}', "line 1: the label 0.5 is no text"),
-        ('{"file_name": "0001.jpg", "label": true}', "line 1: the label true is no text"),
+        ('{"file_name": "0001.jpg", "label": 0.5}', "line 1: the label 0.5 is neither text"),
+        ('{"file_name": "0001.jpg", "label": true}', "line 1: the label true is neither text"),
         ('{"file_name": "gone.jpg"}', "line 1: No such file"),
         ('{"file_name": "../../x.jpg"}', "leads out of"),
         ("[" * 100_000, "line 1: not JSON"),
@@ -323,8 +323,8 @@ def test_broken_pairs(tmp_path: Path) -> None:
 def test_broken_metadata(tmp_path: Path, line: str, reason: str) -> None:
     root = makers.metadata(tmp_path)
     (root / "train" / "metadata.jsonl").write_text(line + "\n")
-    ((uri, found),) = bad(read(root)).values()
-    assert reason in found
+    ((uri, message),) = bad(read(root)).values()
+    assert reason in message
     assert uri == f"{root}/train/metadata.jsonl:1"
 
 
@@ -343,11 +343,11 @@ def test_broken_tars(tmp_path: Path) -> None:
         },
     )
     rows = read(path)
-    found = {name: reason for name, (_, reason) in bad(rows).items()}
-    assert found["x.tar/a"] == "no image in this sample, only: .cls"
-    assert "its .json is not JSON" in found["x.tar/b"]
-    assert "no text and no whole number" in found["x.tar/c"]
-    assert "x.tar/d" in found
+    reasons = {name: reason for name, (_, reason) in bad(rows).items()}
+    assert reasons["x.tar/a"] == "no image in this sample, only: .cls"
+    assert "its .json is not JSON" in reasons["x.tar/b"]
+    assert "neither text nor a whole number" in reasons["x.tar/c"]
+    assert "x.tar/d" in reasons
     assert [row.id for row in rows if isinstance(row, Row)] == ["x.tar/e"]
     whole = path.read_bytes()
     for length in (512 * 5 + 100, 512 * 2, 512 * 3, len(whole) // 2):
@@ -362,7 +362,7 @@ def test_coarse_labels_and_damage_of_cifar100(tmp_path: Path) -> None:
     rows = good(read(tmp_path, label_column="coarse_label"))
     assert rows["train-00002"] == (("coarse2",), "train", -1)
     (folder / "train").write_bytes(pickle.dumps({"data": np.zeros((1, 3072), np.uint8)}))
-    assert f"{folder}/train: wanted 'fine_labels', a list of 1 numbers" in refusal(folder)
+    assert f"{folder}/train: expected 'fine_labels', a list of 1 numbers" in refusal(folder)
 
 
 # --- Arrow
@@ -396,10 +396,10 @@ def test_names_for_numbers(tmp_path: Path) -> None:
     write(tmp_path, {"names": "cat\ndog\n"})
     rows = read(tmp_path / "x.txt", class_names=str(tmp_path / "names"))
     assert [row.labels for row in rows if isinstance(row, Row)] == [("dog",)]
-    assert "label '2' is no number of the 2 in" in bad(rows)["b.jpg"][1]
+    assert f"label '2' has no name: {tmp_path}/names names 0 to 1" in bad(rows)["b.jpg"][1]
     write(tmp_path, {"names": "cat\ncat\n"})
     message = refusal(tmp_path / "x.txt", class_names=str(tmp_path / "names"))
-    assert "names:2: 'cat' is there twice" in message
+    assert "names:2: 'cat' is repeated" in message
 
 
 def test_rows_know_their_list(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a list or a CSV holds: no crash, and nothing read that is not written there."""
+"""Any list or CSV: no crash, and every value that is read is in the file."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def listed(text: str | bytes, folder: Path, name: str = "list.txt") -> list[Item
 @given(rows=st.lists(st.tuples(paths, st.integers(0, 10**30)), min_size=1), end=endings)
 def test_paths_with_a_class(rows: list[tuple[str, int]], end: str, tmp_path: Path) -> None:
     text = end.join(f"{path} {label}" for path, label in rows)
-    found = listed(text, tmp_path)
-    assert [(item.path, item.entry.labels) for item in found] == [
+    items = listed(text, tmp_path)
+    assert [(item.path, item.entry.labels) for item in items] == [
         (path, (str(label),)) for path, label in rows
     ]
-    assert [item.entry.line for item in found] == list(range(1, len(rows) + 1))
-    assert not any(item.entry.problem for item in found)
+    assert [item.entry.line for item in items] == list(range(1, len(rows) + 1))
+    assert not any(item.entry.problem for item in items)
 
 
 @often
@@ -50,9 +50,9 @@ def test_paths_with_ones(data: st.DataObject, classes: int, end: str, tmp_path: 
     lines = [" ".join([path, *("01"[bit] for bit in row)]) for path, row in rows]
     cut = data.draw(st.integers(0, len(rows)))  # one of them may lack its last field
     lines = [line[:-2] if at == cut and at else line for at, line in enumerate(lines)]
-    found = listed(end.join(lines), tmp_path)
-    assert [item.path for item in found] == [path for path, _ in rows]
-    for at, (item, (_, row)) in enumerate(zip(found, rows, strict=True)):
+    items = listed(end.join(lines), tmp_path)
+    assert [item.path for item in items] == [path for path, _ in rows]
+    for at, (item, (_, row)) in enumerate(zip(items, rows, strict=True)):
         if at == cut and at:
             assert item.entry.problem == f"{classes} fields, where the first line has {classes + 1}"
             assert item.entry.labels == ()
@@ -63,10 +63,10 @@ def test_paths_with_ones(data: st.DataObject, classes: int, end: str, tmp_path: 
 @often
 @given(content=st.binary(max_size=300))
 def test_any_bytes_are_a_list_or_an_error(content: bytes, tmp_path: Path) -> None:
-    found = listed(content, tmp_path)
+    items = listed(content, tmp_path)
     lines = content.decode("utf-8-sig", "surrogateescape").split("\n")
-    assert len(found) == sum(bool(line.strip()) for line in lines)
-    for path, entry in found:
+    assert len(items) == sum(bool(line.strip()) for line in lines)
+    for path, entry in items:
         assert lines[entry.line - 1].startswith(path)
         rest = lines[entry.line - 1][len(path) :].split()
         assert all(word.isascii() and word.isdigit() for word in rest)
@@ -76,13 +76,13 @@ def test_any_bytes_are_a_list_or_an_error(content: bytes, tmp_path: Path) -> Non
 @given(content=st.binary(max_size=300))
 def test_any_bytes_are_a_csv_or_an_error(content: bytes, tmp_path: Path) -> None:
     try:
-        found = listed(b"path,label,id\n" + content, tmp_path, "x.csv")
+        items = listed(b"path,label,id\n" + content, tmp_path, "x.csv")
     except SchnRayError:
         return
     text = io.StringIO("path,label,id\n" + content.decode("utf-8", "surrogateescape"), newline="")
     rows = [row for row in csv.reader(text) if row][1:]
-    assert len(found) == len(rows)
-    for (path, entry), row in zip(found, rows, strict=True):
+    assert len(items) == len(rows)
+    for (path, entry), row in zip(items, rows, strict=True):
         if len(row) != 3 or not row[0]:
             assert entry.problem
         else:
@@ -106,10 +106,10 @@ def test_a_csv_of_any_text_comes_back(
     writer = csv.writer(text)
     writer.writerow(["path", "labels", "id"])
     writer.writerows([path, ";".join(labels), row_id] for path, labels, row_id in rows)
-    found = listed(text.getvalue(), tmp_path, "x.csv")
-    assert [item.path for item in found] == [path for path, *_ in rows]
-    assert [item.entry.id for item in found] == [row_id for *_, row_id in rows]
-    for item, (_, labels, _) in zip(found, rows, strict=True):
+    items = listed(text.getvalue(), tmp_path, "x.csv")
+    assert [item.path for item in items] == [path for path, *_ in rows]
+    assert [item.entry.id for item in items] == [row_id for *_, row_id in rows]
+    for item, (_, labels, _) in zip(items, rows, strict=True):
         stripped = [label.strip() for label in labels]
         assert item.entry.labels == tuple(dict.fromkeys(filter(None, stripped)))
 
@@ -120,10 +120,10 @@ def test_any_two_files_are_a_pair_or_an_error(images: bytes, labels: bytes, tmp_
     (tmp_path / "x_img.txt").write_bytes(images)
     (tmp_path / "x_label.txt").write_bytes(labels)
     try:
-        found = list(paired_items(str(tmp_path), SourceConfig()))
+        items = list(paired_items(str(tmp_path), SourceConfig()))
     except SchnRayError:
         return
-    assert all(item.entry.problem or item.entry.line for item in found)
+    assert all(item.entry.problem or item.entry.line for item in items)
 
 
 @often
@@ -131,9 +131,9 @@ def test_any_two_files_are_a_pair_or_an_error(images: bytes, labels: bytes, tmp_
 def test_any_three_files_are_lists_or_an_error(parts: tuple[bytes, ...], tmp_path: Path) -> None:
     for name, content in zip(("train", "test", "database"), parts, strict=True):
         (tmp_path / f"{name}.txt").write_bytes(content)
-    found = list(split_list_items(str(tmp_path), SourceConfig()))
+    items = list(split_list_items(str(tmp_path), SourceConfig()))
     assert all(
-        set((item.entry.split or "").split()) <= {"train", "test", "database"} for item in found
+        set((item.entry.split or "").split()) <= {"train", "test", "database"} for item in items
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 from support.image_files import encode_image, write_tree
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import opened
+from schn_ray.core.storage.files import filesystem_of
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import BadRow, Row, listing_sha256, units_of
 from schn_ray.data.sources.fetch import fetch
@@ -27,13 +27,13 @@ from schn_ray.data.sources.roots import OutsideRootError, Root
 def read(location: Path | str, **settings: Any) -> list[Row | BadRow]:
     """Read every shard, after the trip through pickle that a worker would give it."""
     source = open_source(str(location), SourceConfig(**{"shard_rows": 3} | settings))
-    found: list[Row | BadRow] = []
+    all_rows: list[Row | BadRow] = []
     for shard in source.shards():
-        there, part = pickle.loads(pickle.dumps((source, shard)))
-        rows = list(there.read(part))
+        source_copy, shard_copy = pickle.loads(pickle.dumps((source, shard)))
+        rows = list(source_copy.read(shard_copy))
         assert len(rows) == shard.rows == sum(unit.rows for unit in units_of(shard))
-        found += rows
-    return found
+        all_rows += rows
+    return all_rows
 
 
 def bad(rows: list[Row | BadRow]) -> dict[str, str]:
@@ -75,7 +75,7 @@ def test_a_path_a_line(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "wanted"),
+    ("lines", "expected"),
     [
         (["cat/000.png 3", "dog/000.png 010"], {"cat/000.png": ("3",), "dog/000.png": ("10",)}),
         (
@@ -87,12 +87,12 @@ def test_a_path_a_line(photos: Path) -> None:
     ],
 )
 def test_labels_behind_the_path(
-    photos: Path, lines: list[str], wanted: dict[str, tuple[str, ...]]
+    photos: Path, lines: list[str], expected: dict[str, tuple[str, ...]]
 ) -> None:
-    for name in wanted:
+    for name in expected:
         (photos / name).write_bytes(encode_image(len(name)))
     (photos / "list.txt").write_text("\n".join(lines))
-    assert labels(read(photos / "list.txt")) == wanted
+    assert labels(read(photos / "list.txt")) == expected
 
 
 def test_lines_that_are_wrong_are_named(photos: Path) -> None:
@@ -110,7 +110,7 @@ def test_lines_that_are_wrong_are_named(photos: Path) -> None:
     assert rows[3].uri == f"{photos}/list.txt:4"
 
 
-def test_paths_that_lead_out_of_the_folder_are_put_aside(photos: Path, tmp_path: Path) -> None:
+def test_paths_that_lead_out_of_the_folder_are_quarantined(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(encode_image(99))
     inside = ["cat/../dog/000.png", f"{photos}/cat/001.png", "./cat/002.png"]
     outside = ["../secret.png", f"{tmp_path}/secret.png", "../photos2/a.png", "nosuch://b/a.png"]
@@ -149,14 +149,14 @@ def test_a_prefix_is_cut_off(photos: Path) -> None:
 )
 def test_the_ways_out_of_a_folder(folder: str, path: str) -> None:
     with pytest.raises(OutsideRootError):
-        Root(folder).place(path)
+        Root(folder).resolve(path)
 
 
 def test_the_ways_in() -> None:
-    assert Root("/").place("/a/b.png") == "/a/b.png"
-    assert Root("s3://b").place("s3://b/x.png") == "s3://b/x.png"
-    assert Root("s3://b/a").place("c/../d x.png") == "s3://b/a/d x.png"
-    assert Root("s3://b/a", "/old").place("/old/x.png") == "s3://b/a/x.png"
+    assert Root("/").resolve("/a/b.png") == "/a/b.png"
+    assert Root("s3://b").resolve("s3://b/x.png") == "s3://b/x.png"
+    assert Root("s3://b/a").resolve("c/../d x.png") == "s3://b/a/d x.png"
+    assert Root("s3://b/a", "/old").resolve("/old/x.png") == "s3://b/a/x.png"
 
 
 # --- CSV
@@ -185,14 +185,14 @@ def test_csv_columns_are_settings(photos: Path) -> None:
 
 
 def test_lists_that_are_none(photos: Path) -> None:
-    for name, content, wanted in [
+    for name, content, message in [
         ("a.txt", b"\n \n", "no images listed"),
         ("a.csv", b"", "no column 'path'"),
         ("b.csv", b"path,id\n", "no images listed"),
         ("c.csv", b'path\n"' + b"x" * 200_000, r"c\.csv:.*not CSV"),
     ]:
         (photos / name).write_bytes(content)
-        with pytest.raises(SchnRayError, match=wanted):
+        with pytest.raises(SchnRayError, match=message):
             read(photos / name)
 
 
@@ -217,8 +217,8 @@ def test_parquet_may_hold_paths(photos: Path) -> None:
 def test_stamps_see_what_sizes_do_not(photos: Path) -> None:
     (photos / "list.txt").write_text("cat/000.png\ncat/000.png\n")
     (photos / "x.csv").write_text("path,id\ncat/000.png,a\n")
-    places = (photos, photos / "list.txt", photos / "x.csv")
-    sources = [open_source(str(place), SourceConfig(shard_rows=3)) for place in places]
+    locations = (photos, photos / "list.txt", photos / "x.csv")
+    sources = [open_source(str(path), SourceConfig(shard_rows=3)) for path in locations]
     before = [source.shards() for source in sources]
     os.utime(photos / "cat" / "000.png", ns=(0, 1))
     after = [source.shards() for source in sources]
@@ -235,13 +235,13 @@ def test_stamps_see_what_sizes_do_not(photos: Path) -> None:
 
 
 def test_a_folder_at_a_uri(photos: Path, bucket: str) -> None:
-    there, here = read(bucket + "/"), read(photos)
-    assert [(row.id, row.image, row.labels) for row in there if isinstance(row, Row)] == [
-        (row.id, row.image, row.labels) for row in here if isinstance(row, Row)
+    remote, local = read(bucket + "/"), read(photos)
+    assert [(row.id, row.image, row.labels) for row in remote if isinstance(row, Row)] == [
+        (row.id, row.image, row.labels) for row in local if isinstance(row, Row)
     ]
-    assert there[0].uri == f"{bucket}/cat/000.png"
-    assert fetch(there[0].uri) == (photos / "cat" / "000.png").read_bytes()
-    assert [row.uri for row in read(photos.as_uri())] == [row.uri for row in here]
+    assert remote[0].uri == f"{bucket}/cat/000.png"
+    assert fetch(remote[0].uri) == (photos / "cat" / "000.png").read_bytes()
+    assert [row.uri for row in read(photos.as_uri())] == [row.uri for row in local]
 
 
 def test_lists_and_parquet_at_a_uri(photos: Path, bucket: str) -> None:
@@ -254,8 +254,8 @@ def test_lists_and_parquet_at_a_uri(photos: Path, bucket: str) -> None:
     images = [encode_image(i) for i in range(5)]
     pq.write_table(pa.table({"image": images}), photos / "x.parquet", row_group_size=2)
     memory.pipe("/bucket/shards/a.parquet", (photos / "x.parquet").read_bytes())
-    for place in ("memory://bucket/shards", "memory://bucket/shards/a.parquet"):
-        rows = read(place)
+    for location in ("memory://bucket/shards", "memory://bucket/shards/a.parquet"):
+        rows = read(location)
         assert [row.id for row in rows] == [f"a.parquet#{i}" for i in range(5)]
         assert [fetch(row.uri) for row in rows] == images
 
@@ -274,18 +274,18 @@ def test_a_bucket_that_cannot_be_reached_says_why(monkeypatch: pytest.MonkeyPatc
     arrow = SimpleNamespace(FileSystem=SimpleNamespace(from_uri=unreachable))
     monkeypatch.setattr("schn_ray.core.storage.files.fs", arrow)
     with pytest.raises(SchnRayError, match=r"s3://a-bucket .*: could not resolve host$"):
-        opened("s3://a-bucket/photos")
+        filesystem_of("s3://a-bucket/photos")
 
 
-def test_places_that_cannot_be_opened(photos: Path, bucket: str) -> None:
-    for place, wanted in [
+def test_locations_that_cannot_be_opened(photos: Path, bucket: str) -> None:
+    for location, message in [
         ("https://example.org/photos", "not fetched from web addresses"),
         ("nosuch://bucket/photos", r"cannot be opened .*pip install"),
         ("memory://bucket/nowhere", "no such file or folder"),
         ("memory://bucket/photos/cat/000.png", "cannot tell what this file is"),
     ]:
-        with pytest.raises(SchnRayError, match=wanted):
-            read(place)
+        with pytest.raises(SchnRayError, match=message):
+            read(location)
     with pytest.raises(SchnRayError, match="has to be local"):
         read(bucket, kind="cifar10")
     with pytest.raises(SchnRayError, match="nothing finished there"):

@@ -23,12 +23,14 @@ from schn_ray.core.manifest import Manifest, read_manifest, verify_files
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.images import decode
 from schn_ray.data.shards.map_shards import T
+from schn_ray.data.shards.part_files import PartFiles
+from schn_ray.data.shards.receipts import Receipt
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits.protocols import ROLES, split
 from schn_ray.data.store import describe as describing
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import Store, open_store
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -49,7 +51,9 @@ CIFAR = [
 def make(location: Path, out: Path, *extra: Any, update: bool = False, **settings: Any) -> Manifest:
     source = {key: settings.pop(key) for key in [*settings] if key in SourceConfig.model_fields}
     config = PrepareConfig(source=SourceConfig(**source), **settings)
-    return prepare(open_source(str(location), config.source), config, out, *extra, update=update)
+    return prepare_store(
+        open_source(str(location), config.source), config, out, *extra, update=update
+    )
 
 
 class Killed(BaseException):
@@ -64,7 +68,7 @@ def killed_after(shards_done: int, half_written: bool = False) -> Any:
         for shard in order[:shards_done]:
             yield function(pickle.loads(pickle.dumps(shard)))
         if half_written:
-            out = Path(function.keywords["store"])  # type: ignore[attr-defined]
+            out = Path(function.keywords["job"].parts.location)  # type: ignore[attr-defined]
             (out / f"rows-{order[-1].number:05}.arrow.1.partial").write_bytes(b"half")
         raise Killed
 
@@ -138,15 +142,15 @@ def test_killed_between_two_files_of_repeated_ids(
     settings = {"shard_rows": 3, "max_bad_share": 0.5, "validation_share": 0}
     undisturbed = make(tmp_path / "x.parquet", tmp_path / "a", **settings)
 
-    write_rows, calls = describing.write_rows, []
+    write, calls = PartFiles.write, []
 
-    def dies(store: str, number: int, *rows: Any) -> None:
+    def dies(parts: PartFiles, number: int, *rows: Any) -> Receipt:
         calls.append(number)
-        if len(calls) == 2:
+        if len(calls) == 4 + 2:  # four parts, and two of them again
             raise Killed
-        write_rows(store, number, *rows)
+        return write(parts, number, *rows)
 
-    monkeypatch.setattr(describing, "write_rows", dies)
+    monkeypatch.setattr(PartFiles, "write", dies)
     with pytest.raises(Killed):
         make(tmp_path / "x.parquet", tmp_path / "b", **settings)
     monkeypatch.undo()
@@ -197,6 +201,30 @@ def test_update_takes_in_what_is_new_changed_and_gone(image_tree: Path, tmp_path
     }
     make(image_tree, tmp_path / "fresh", shard_rows=10)
     assert contents(open_store(out)) == contents(open_store(tmp_path / "fresh"))
+
+
+def test_an_update_after_an_update_takes_out_the_right_rows(
+    image_tree: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "store"
+    make(image_tree, out, shard_rows=10)
+    for name in ("dog/003.png", "dog/000.png"):
+        (image_tree / name).unlink()
+        make(image_tree, out, shard_rows=10, update=True)
+    make(image_tree, tmp_path / "fresh", shard_rows=10)
+    assert contents(open_store(out)) == contents(open_store(tmp_path / "fresh"))
+
+
+def test_a_store_of_another_format_is_not_updated(image_tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    make(image_tree, out, shard_rows=10)
+    before = states(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    (image_tree / "cat" / "new.png").write_bytes(encode_image(100))
+    with pytest.raises(SchnRayError, match=r"has format 1 .*make the store again"):
+        make(image_tree, out, shard_rows=10, update=True)
+    assert states(out) == before
 
 
 def test_another_label_in_a_list_is_a_change(tmp_path: Path) -> None:

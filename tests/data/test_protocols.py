@@ -24,8 +24,10 @@ def one_hot(classes: Any, count: int) -> csr_array[Any]:
 
 def draw(labels: csr_array[Any], official: Any = None, **config: Any) -> Split:
     names = [f"c{i}" for i in range(labels.shape[1])]
-    said = [None] * labels.shape[0] if official is None else list(official)
-    column = pa.chunked_array([pa.array(said[:7], pa.string()), pa.array(said[7:], pa.string())])
+    official_roles = [None] * labels.shape[0] if official is None else list(official)
+    column = pa.chunked_array(
+        [pa.array(official_roles[:7], pa.string()), pa.array(official_roles[7:], pa.string())]
+    )
     return split(labels, names, column, PrepareConfig(**config))
 
 
@@ -58,8 +60,8 @@ def test_random_puts_every_class_into_every_role_once(
     for role, rows in roles.items():
         assert rows.dtype == np.int64
         assert (np.diff(rows) > 0).all()
-        wanted = set() if role == "validation" and not validation else set(range(len(sizes)))
-        assert set(classes[rows]) == wanted
+        expected = set() if role == "validation" and not validation else set(range(len(sizes)))
+        assert set(classes[rows]) == expected
     for c, size in enumerate(sizes):
         assert abs((classes[roles["query"]] == c).sum() - size * query) <= 1
         again = draw(labels, seed=seed, **shares)
@@ -239,8 +241,10 @@ def test_coco_and_its_unlabelled_rows() -> None:
         "query": 5_000,
         "gallery": 117_218,
     }
-    kept = "coco wants 5,000 query, 10,000 training and 117,218 gallery rows; these rows give 5,000"
-    assert kept in refusal(labels, protocol="coco", keep_unlabelled=True)
+    expected = (
+        "coco wants 5,000 query, 10,000 training and 117,218 gallery rows; these rows give 5,000"
+    )
+    assert expected in refusal(labels, protocol="coco", keep_unlabelled=True)
 
 
 def test_imagenet100_goes_by_its_lists() -> None:

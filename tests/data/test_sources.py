@@ -4,7 +4,7 @@ import os
 import pickle
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.error import URLError
 
 import numpy as np
@@ -20,8 +20,8 @@ from schn_ray.data.images import decode
 from schn_ray.data.shards.rows import BadRow, Row, Source, listing_sha256
 from schn_ray.data.sources.cifar import download
 from schn_ray.data.sources.fetch import fetch
-from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.sources.kinds import KINDS, open_source
+from schn_ray.data.store.prepare import prepare_store
 
 SHARED = Path(__file__).parents[3] / "shared"
 CIFAR_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"]
@@ -35,13 +35,13 @@ def read_all(source: Source) -> list[Row | BadRow]:
     """Read every shard, after the trip through pickle that a worker would give it."""
     shards = source.shards()
     assert [shard.number for shard in shards] == list(range(len(shards)))
-    found: list[Row | BadRow] = []
+    all_rows: list[Row | BadRow] = []
     for shard in shards:
-        there, part = pickle.loads(pickle.dumps((source, shard)))
-        rows = list(there.read(part))
+        source_copy, shard_copy = pickle.loads(pickle.dumps((source, shard)))
+        rows = list(source_copy.read(shard_copy))
         assert len(rows) == shard.rows
-        found += rows
-    return found
+        all_rows += rows
+    return all_rows
 
 
 def ids(source: Source) -> list[str]:
@@ -52,6 +52,11 @@ def refusal(location: Path | str, **settings: Any) -> str:
     with pytest.raises(SchnRayError) as caught:
         opened(location, **settings).shards()
     return str(caught.value)
+
+
+def test_a_config_may_name_every_kind() -> None:
+    names = get_args(SourceConfig.model_fields["kind"].annotation)
+    assert sorted(names) == sorted(["auto", *KINDS])
 
 
 # --- digits
@@ -136,10 +141,10 @@ def test_files_that_cannot_be_read_are_bad_rows(tmp_path: Path) -> None:
 def test_missing_empty_and_unknown_locations(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere").startswith(f"{tmp_path}/nowhere: no such file or folder")
     (tmp_path / "empty" / "cat").mkdir(parents=True)
-    assert "no images in there; wanted a folder a class" in refusal(tmp_path / "empty")
+    assert "no images in there; expected a folder for each class" in refusal(tmp_path / "empty")
     (tmp_path / "x.dat").write_text("a")
     assert "source.kind=... (one of digits, folder, list" in refusal(tmp_path / "x.dat")
-    assert "is a file; wanted a folder of images" in refusal(tmp_path / "x.dat", kind="folder")
+    assert "is a file; expected a folder of images" in refusal(tmp_path / "x.dat", kind="folder")
     assert "cannot be read as Parquet" in refusal(tmp_path / "x.dat", kind="parquet")
     assert "no .parquet files in there" in refusal(tmp_path / "empty", kind="parquet")
     assert "batches.meta is missing" in refusal(tmp_path / "empty", kind="cifar10")
@@ -223,10 +228,12 @@ def test_parquet_columns_that_do_not_fit(tmp_path: Path) -> None:
     message = refusal(path, image_column="imgae")
     assert "no column 'imgae'; did you mean 'image'?" in message
     assert "There are: image, label, id, split" in message
-    assert "column 'label' holds double; wanted whole numbers" in refusal(path, id_column="no")
-    assert "column 'id' holds list<element: int64>; wanted text" in refusal(path)
-    assert "'label' holds double; wanted the encoded images" in refusal(path, image_column="label")
-    assert "column 'split' holds int64; wanted text" in refusal(
+    assert "column 'label' holds double; expected whole numbers" in refusal(path, id_column="no")
+    assert "column 'id' holds list<element: int64>; expected text" in refusal(path)
+    assert "'label' holds double; expected the encoded images" in refusal(
+        path, image_column="label"
+    )
+    assert "column 'split' holds int64; expected text" in refusal(
         path, id_column="no", label_column="no"
     )
     empty = tmp_path / "empty.parquet"
@@ -343,18 +350,18 @@ def test_damaged_batches(tmp_path: Path) -> None:
     folder = write_cifar(tmp_path)
     batch = folder / "data_batch_3"
     pixels = np.zeros((2, 3072), np.uint8)
-    for values, wanted in {
-        b"": "no batch of CIFAR",
-        b"<html>": "no batch of CIFAR",
-        batch.read_bytes()[:5000]: "no batch of CIFAR",
-        pickle.dumps([1]): "holds a list; wanted a dictionary",
+    for values, message in {
+        b"": "not a batch of CIFAR",
+        b"<html>": "not a batch of CIFAR",
+        batch.read_bytes()[:5000]: "not a batch of CIFAR",
+        pickle.dumps([1]): "holds a list; expected a dictionary",
         pickle.dumps({"data": pixels.astype(float), "labels": [0, 1]}): "an array of uint8",
         pickle.dumps({"data": pixels[:, 1:], "labels": [0, 1]}): "has shape (2, 3071)",
         pickle.dumps({"data": pixels, "labels": [0]}): "a list of 2 numbers",
         pickle.dumps({"data": pixels, "labels": [0, "x"]}): "not a whole number",
     }.items():
         batch.write_bytes(values)
-        assert wanted in refusal(folder)
+        assert message in refusal(folder)
     batch.unlink()
     assert refusal(folder) == f"{batch} is missing; download it again"
 
@@ -364,7 +371,7 @@ def test_damaged_batches(tmp_path: Path) -> None:
 
 def test_a_store_is_a_source_of_the_same_rows(image_tree: Path, tmp_path: Path) -> None:
     original = opened(image_tree, shard_rows=7)
-    prepare(original, PrepareConfig(), tmp_path / "store")
+    prepare_store(original, PrepareConfig(), tmp_path / "store")
     stored = opened(tmp_path / "store", shard_rows=4)
     assert stored.kind == "store"
     expected = [(row.id, row.image, row.labels, row.split) for row in read_all(original)]
@@ -393,5 +400,5 @@ def test_a_download_that_fails_names_the_way_out(
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", offline)
     for location in (tmp_path, tmp_path / "cifar-10-batches-py"):
-        with pytest.raises(SchnRayError, match=r"did not arrive .*no network.*yourself"):
+        with pytest.raises(SchnRayError, match=r"was not downloaded .*no network.*yourself"):
             download(location)

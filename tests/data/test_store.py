@@ -24,7 +24,7 @@ from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits.protocols import ROLES
 from schn_ray.data.store.describe import multi_hot_matrix, vocabulary
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -38,7 +38,7 @@ def config(**settings: Any) -> PrepareConfig:
 def make(location: Path, out: Path, map_shards: Any = None, **settings: Any) -> dict[str, Any]:
     chosen = config(**settings)
     extra = () if map_shards is None else (map_shards,)
-    return prepare(open_source(str(location), chosen.source), chosen, out, *extra).counts
+    return prepare_store(open_source(str(location), chosen.source), chosen, out, *extra).counts
 
 
 def quarantine(out: Path) -> list[tuple[str, str, str]]:
@@ -242,7 +242,8 @@ def test_a_lost_shard_is_noticed(image_tree: Path, tmp_path: Path) -> None:
     def loses_one(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
         return map(function, shards[1:])
 
-    with pytest.raises(SchnRayError, match="30 rows were listed, but 23 stored and 0 put aside"):
+    message = "30 rows were listed, but 23 are written and 0 quarantined"
+    with pytest.raises(SchnRayError, match=message):
         make(image_tree, tmp_path / "store", loses_one, shard_rows=7)
 
 

@@ -463,12 +463,12 @@ def test_a_summary_needs_one_gallery() -> None:
         summarise(histograms([[True], []], [[True], [False]]))
 
 
-def test_bad_codes_and_labels_say_what_was_wanted() -> None:
+def test_bad_codes_and_labels_say_what_was_expected() -> None:
     codes, labels = draw(np.random.default_rng(0), 4, 12, 4)
     for other, bits, message in (
-        (codes.astype(np.int64), 12, "wanted uint8"),
-        (codes[:, :1], 12, r"wanted uint8 \[n, 2\]"),
-        (codes, 17, r"wanted uint8 \[n, 3\]"),
+        (codes.astype(np.int64), 12, "expected uint8"),
+        (codes[:, :1], 12, r"expected uint8 \[n, 2\]"),
+        (codes, 17, r"expected uint8 \[n, 3\]"),
         (codes, 0, "1 or more"),
         (codes | np.uint8(128), 12, "beyond bit 11"),
         (codes[:3], 12, "3 codes and 4 rows of labels"),
@@ -479,7 +479,7 @@ def test_bad_codes_and_labels_say_what_was_wanted() -> None:
         distance_histograms(codes, labels, codes, label_matrix([[0]] * 4, 6), 12)
 
 
-def test_bad_histograms_and_ranks_say_what_was_wanted() -> None:
+def test_bad_histograms_and_ranks_say_what_was_expected() -> None:
     one, two = np.ones((1, 3), np.int64), np.ones((2, 3), np.int64)
     h = Histograms(one, one)
     for act, message in (

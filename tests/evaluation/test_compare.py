@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.evaluations import figures
 
 from schn_ray.core.atomic_files import write_json
 from schn_ray.core.directories import new_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.evaluation.compare import as_table, compare
+from schn_ray.evaluation.compare import as_table, compare_runs
 from schn_ray.evaluation.metrics.bootstrap import paired_difference
 from schn_ray.evaluation.results import DIAGRAMS, EXAMPLES, KIND, METRICS, write_queries
 
@@ -26,25 +27,33 @@ def evaluated(path: Path, ap: np.ndarray, seed: int = 0, bits: int = 32, **other
         "bits": bits,
         "queries": QUERIES,
         "gallery": 500,
-        "gallery_codes": "encoded",
-        "protocol": "random",
-        "queries_sha256": "q",
-        "gallery_sha256": "g",
         "map": float(np.nanmean(ap)),
         "mrr": 0.9,
         "precision_within_radius": None,
-        "map_at": {"10": {"hits": 0.5}},
+        "map_at": {"10": {"relevant": 0.1, "min": 0.2, "hits": 0.5}},
         "precision_at": {"10": 0.25 + seed},
-        "ndcg_at": {},
-        "controls": {"classifier": {"mean": 0.5 + seed / 10}, "cosine": {"mean": 0.6}},
+        "controls": {
+            "queries": QUERIES,
+            "gallery": 500,
+            "train_rows": 10,
+            "model": None,
+            "classifier": score(0.5 + seed / 10),
+            "cosine": score(0.6),
+            "random": None,
+            "model_less_classifier": None,
+        },
     } | other
     with new_directory(path, KIND, {"name": path.name}, {}) as draft:
-        write_json(draft.path / METRICS, measured)
+        write_json(draft.path / METRICS, figures(**measured).to_json())
         write_json(draft.path / EXAMPLES, [])
         write_json(draft.path / DIAGRAMS, {})
         ids = pa.array([f"q{i}" for i in range(len(ap))])
         write_queries(draft.path, ids, {"average_precision": ap})
     return path
+
+
+def score(mean: float) -> dict[str, float]:
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "queries": QUERIES}
 
 
 def scores(shift: float, seed: int) -> np.ndarray:
@@ -62,7 +71,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 def test_seeds_of_one_method_are_a_mean_and_a_deviation(paths: list[Path]) -> None:
-    found = compare(paths)
+    found = compare_runs(paths)
     first, second = found.methods
     assert (first.name, second.name) == (
         "32 bits, codes.init=random",
@@ -79,7 +88,7 @@ def test_seeds_of_one_method_are_a_mean_and_a_deviation(paths: list[Path]) -> No
 
 
 def test_a_difference_is_paired_with_seeds_averaged_query_by_query(paths: list[Path]) -> None:
-    (gap,) = compare(paths).gaps
+    (gap,) = compare_runs(paths).gaps
     ours = paired_difference(
         np.mean([scores(0.2, s) for s in range(3)], axis=0),
         np.mean([scores(0.25, 10 + s) for s in range(2)], axis=0),
@@ -87,14 +96,14 @@ def test_a_difference_is_paired_with_seeds_averaged_query_by_query(paths: list[P
     assert gap.difference == ours
     assert gap.difference.interval.mean == pytest.approx(0.05, abs=0.01)
     assert gap.difference.p_value < 0.001
-    text = as_table(compare(paths))
+    text = as_table(compare_runs(paths))
     assert "codes.init=zeros less 32 bits, codes.init=random: +0.0" in text
     assert "+-" in text
 
 
 def test_bits_are_methods_of_their_own(tmp_path: Path) -> None:
     both = [evaluated(tmp_path / str(b), scores(0.2, b), bits=b) for b in (16, 32)]
-    found = compare(both)
+    found = compare_runs(both)
     assert [method.name for method in found.methods] == ["16 bits", "32 bits"]
     assert found.methods[0].figures["map"].deviation is None
 
@@ -111,13 +120,13 @@ def test_other_ground_is_refused(tmp_path: Path, other: dict[str, str], words: s
     first = evaluated(tmp_path / "a", scores(0, 0))
     second = evaluated(tmp_path / "b", scores(0, 1), **other)
     with pytest.raises(SchnRayError, match=words) as caught:
-        compare([first, second])
+        compare_runs([first, second])
     assert str(second) in str(caught.value)
 
 
 def test_a_run_counts_once(paths: list[Path]) -> None:
     with pytest.raises(SchnRayError, match="twice"):
-        compare([paths[0], paths[1], paths[0]])
+        compare_runs([paths[0], paths[1], paths[0]])
 
 
 def test_a_query_that_one_leaves_undefined_is_left_out_of_the_difference(tmp_path: Path) -> None:
@@ -127,7 +136,7 @@ def test_a_query_that_one_leaves_undefined_is_left_out_of_the_difference(tmp_pat
         evaluated(tmp_path / "a", first),
         evaluated(tmp_path / "b", second, init="zeros"),
     ]
-    (gap,) = compare(pair).gaps
+    (gap,) = compare_runs(pair).gaps
     assert gap.difference.interval.queries == QUERIES - 1
 
 

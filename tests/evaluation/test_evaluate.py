@@ -24,21 +24,21 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.splits import protocols
 from schn_ray.data.splits.protocols import Protocol
 from schn_ray.data.store.describe import SPLIT
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.evaluation import controls, examples
 from schn_ray.evaluation import plot_data as diagrams
 from schn_ray.evaluation.config import ControlsConfig, EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.metrics.average_precision import average_precision, mean
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes, count_relevant
 from schn_ray.evaluation.metrics.histograms import distance_histograms, graded_histograms
 from schn_ray.evaluation.metrics.tie_rules import legacy_average_precision
 from schn_ray.evaluation.results import (
     find_evaluation,
-    read_diagrams,
     read_examples,
     read_figures,
+    read_plot_data,
     read_queries,
 )
 from schn_ray.evaluation.text import figures_text
@@ -55,11 +55,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = write_tree(folder / "photos", {"cat": 20, "dog": 20, "owl": 20})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(protocols.PROTOCOLS, "random", Protocol("shares", "not-query"))
-        prepare(open_source(str(photos), SourceConfig()), PrepareConfig(), folder / "store")
+        prepare_store(open_source(str(photos), SourceConfig()), PrepareConfig(), folder / "store")
     one = (*TINY, "schedule.iterations=1", "schedule.epochs=1")
     train_locally(train_config("digits", None, one), folder / "store", folder / "run")
     config = EvaluateConfig(gallery="both", ks=(5, 20), legacy=("stable",), examples=6)
-    evaluate(folder / "run", folder / "store", folder / "run-evaluation", config)
+    evaluate_run(folder / "run", folder / "store", folder / "run-evaluation", config)
     return folder
 
 
@@ -80,26 +80,26 @@ def ap_of(queries: LabelledCodes, gallery: LabelledCodes) -> np.ndarray:
 def test_figures_are_those_of_the_codes_on_disk(folder: Path) -> None:
     measured, (queries, gallery) = read_figures(folder / "run-evaluation"), sides(folder)
     ap = ap_of(queries, gallery)
-    assert measured["map"] == pytest.approx(mean(ap), rel=1e-12)
-    assert measured["gallery_codes"] == "encoded"
-    assert (measured["queries"], measured["gallery"]) == (6, 54)
-    known = measured["map_interval"]
-    assert known["low"] <= measured["map"] <= known["high"]
-    assert set(measured["ndcg_at"]) == set(measured["precision_at"]) == {"5", "20"}
-    assert 0 < measured["mrr"] <= 1
+    assert measured.map == pytest.approx(mean(ap), rel=1e-12)
+    assert measured.gallery_codes == "encoded"
+    assert (measured.queries, measured.gallery) == (6, 54)
+    known = measured.map_interval
+    assert known.low <= measured.map <= known.high
+    assert set(measured.ndcg_at) == set(measured.precision_at) == {5, 20}
+    assert 0 < measured.mrr <= 1
     ids, values = read_queries(folder / "run-evaluation")
     assert ids == open_store(folder / "store").ids.take(queries.rows).to_pylist()
     np.testing.assert_allclose(values["average_precision"], ap, rtol=1e-12)
-    for each in measured["by_class"]:
-        mine = [value for id, value in zip(ids, ap, strict=True) if id.startswith(each["class"])]
-        assert each["queries"] == len(mine) == 2
-        assert each["map"] == pytest.approx(np.mean(mine), rel=1e-12)
+    for each in measured.by_class:
+        mine = [value for id, value in zip(ids, ap, strict=True) if id.startswith(each.name)]
+        assert each.queries == len(mine) == 2
+        assert each.map == pytest.approx(np.mean(mine), rel=1e-12)
 
 
 def test_learned_codes_stand_beside_and_are_never_mixed(folder: Path) -> None:
     measured, (queries, gallery) = read_figures(folder / "run-evaluation"), sides(folder)
-    learned, encoded = measured["side_by_side"]
-    assert [side["gallery_codes"] for side in (learned, encoded)] == ["learned", "encoded"]
+    learned, encoded = measured.side_by_side
+    assert [side.gallery_codes for side in (learned, encoded)] == ["learned", "encoded"]
     store = open_store(folder / "store")
     table = pq.read_table(folder / "run" / LEARNED)
     code_of = dict(zip(table["id"].to_pylist(), table["code"].to_pylist(), strict=True))
@@ -109,9 +109,9 @@ def test_learned_codes_stand_beside_and_are_never_mixed(folder: Path) -> None:
     codes = [np.frombuffer(code_of[store.ids[int(row)].as_py()], np.uint8) for row in some.rows]
     solved = replace(some, codes=np.stack(codes))
     assert not np.array_equal(solved.codes, some.codes)
-    assert learned["map"] == pytest.approx(mean(ap_of(queries, solved)), rel=1e-12)
-    assert encoded["map"] == pytest.approx(mean(ap_of(queries, some)), rel=1e-12)
-    assert learned["gallery"] == encoded["gallery"] == len(kept)
+    assert learned.map == pytest.approx(mean(ap_of(queries, solved)), rel=1e-12)
+    assert encoded.map == pytest.approx(mean(ap_of(queries, some)), rel=1e-12)
+    assert learned.gallery == encoded.gallery == len(kept)
 
 
 def test_a_tie_rule_of_others_is_measured_on_request(folder: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_tie_rule_of_others_is_measured_on_request(folder: Path) -> None:
     stable = legacy_average_precision(
         queries.codes, queries.labels, gallery.codes, gallery.labels, "stable"
     )
-    assert measured["legacy"] == {"stable": pytest.approx(mean(stable), rel=1e-12)}
-    assert measured["map_worst"] <= measured["legacy"]["stable"] <= measured["map_best"]
+    assert measured.legacy == {"stable": pytest.approx(mean(stable), rel=1e-12)}
+    assert measured.map_worst <= measured.legacy["stable"] <= measured.map_best
 
 
 def test_it_is_said_in_words(folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_an_evaluation_is_found_beside_its_run(folder: Path) -> None:
 def test_the_same_request_again_does_nothing(folder: Path) -> None:
     config = EvaluateConfig(gallery="both", ks=(5, 20), legacy=("stable",), examples=6)
     with pytest.raises(AlreadyDone):
-        evaluate(folder / "run", folder / "store", folder / "run-evaluation", config)
+        evaluate_run(folder / "run", folder / "store", folder / "run-evaluation", config)
 
 
 # --- the audit
@@ -169,15 +169,15 @@ def test_a_query_in_the_gallery_is_refused_by_name(folder: Path, tmp_path: Path)
     ids = open_store(store).ids.take(open_store(store).rows("query")[:2]).to_pylist()
     plain = EvaluateConfig(controls=ControlsConfig(train_rows=0))
     with pytest.raises(SchnRayError) as caught:
-        evaluate(folder / "run", store, tmp_path / "out", plain)
+        evaluate_run(folder / "run", store, tmp_path / "out", plain)
     assert "2 queries are in the gallery" in str(caught.value)
     assert all(id in str(caught.value) for id in ids)
     assert not (tmp_path / "out").exists()
     allowed = plain.model_copy(update={"audit": "report"})
-    evaluate(folder / "run", store, tmp_path / "out", allowed)
+    evaluate_run(folder / "run", store, tmp_path / "out", allowed)
     measured = read_figures(tmp_path / "out")
-    assert measured["audit"]["findings"] == ["2 queries are in the gallery"]
-    assert measured["controls"] is None
+    assert measured.audit.findings == ("2 queries are in the gallery",)
+    assert measured.controls is None
     assert "audit: 2 queries are in the gallery" in figures_text(measured)
     listed = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert listed["found"][0]["ids"] == ids
@@ -297,29 +297,30 @@ def test_random_codes_score_the_share_of_right_rows() -> None:
 
 def test_controls_rank_the_very_rows_of_the_model(folder: Path) -> None:
     measured = read_figures(folder / "run-evaluation")
-    found = measured["controls"]
-    assert found["model"]["mean"] == pytest.approx(measured["map"], rel=1e-12)
-    assert (found["queries"], found["gallery"], found["train_rows"]) == (6, 54, 27)
-    gap = found["model"]["mean"] - found["classifier"]["mean"]
-    assert found["model_less_classifier"]["interval"]["mean"] == pytest.approx(gap, rel=1e-9)
+    found = measured.controls
+    assert found.model.mean == pytest.approx(measured.map, rel=1e-12)
+    assert (found.queries, found.gallery, found.train_rows) == (6, 54, 27)
+    gap = found.model.mean - found.classifier.mean
+    assert found.model_less_classifier.interval.mean == pytest.approx(gap, rel=1e-9)
 
 
 # --- pictures and examples
 
 
 def test_diagrams_are_what_they_say(folder: Path) -> None:
-    found, (queries, gallery) = read_diagrams(folder / "run-evaluation"), sides(folder)
+    found, (queries, gallery) = read_plot_data(folder / "run-evaluation"), sides(folder)
     signs = np.unpackbits(gallery.codes, axis=1, bitorder="little", count=12)
-    np.testing.assert_allclose(found["bits"]["balance"], signs.mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(found.bits.balance, signs.mean(axis=0), atol=1e-9)
     with np.errstate(invalid="ignore"):
         expected = np.corrcoef(signs.astype(float).T)
-    ours = np.array(found["bits"]["correlation"], dtype=float)
+    ours = np.array(found.bits.correlation, dtype=float)
     np.testing.assert_allclose(ours, expected, atol=1e-4)
-    pairs = sum(found["distances"]["similar"]) + sum(found["distances"]["dissimilar"])
+    pairs = sum(found.distances.similar) + sum(found.distances.dissimilar)
     assert pairs == len(queries) * len(gallery)
-    assert sum(found["distances"]["similar"]) == (queries.labels @ gallery.labels.T).sum()
-    assert found["at"][-1] == {"k": 54, "precision": pytest.approx(1 / 3), "recall": 1.0}
-    assert [at["k"] for at in found["at"]] == [1, 2, 5, 10, 20, 50, 54]
+    assert sum(found.distances.similar) == (queries.labels @ gallery.labels.T).sum()
+    last = {"k": 54, "precision": pytest.approx(1 / 3), "recall": 1.0}
+    assert found.at[-1].model_dump() == last
+    assert [at.k for at in found.at] == [1, 2, 5, 10, 20, 50, 54]
 
 
 def test_confusion_is_the_mean_over_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,13 +330,13 @@ def test_confusion_is_the_mean_over_all_orders(monkeypatch: pytest.MonkeyPatch) 
     queries = LabelledCodes(np.arange(1), np.zeros((1, 1), np.uint8), label_matrix([[0]], 3))
     h = distance_histograms(queries.codes, queries.labels, codes, gallery.labels, 8)
     found = diagrams.confusion(queries, gallery, h, ("a", "b", "c"))
-    assert found["classes"] == ["a"]
+    assert found.classes == ("a",)
     weights = gallery.labels.toarray() / gallery.labels.toarray().sum(axis=1, keepdims=True)
     distances = [int(code).bit_count() for code in codes[:, 0]]
     orders = [o for o in itertools.permutations(range(6)) if sorted_by(distances, o)]
     expected = np.mean([weights[list(order[:3])].sum(axis=0) / 3 for order in orders], axis=0)
     assert len(orders) > 1
-    assert found["share"][0][0] == pytest.approx(expected[0], rel=1e-12)
+    assert found.share[0][0] == pytest.approx(expected[0], rel=1e-12)
 
 
 def sorted_by(distances: list[int], order: tuple[int, ...]) -> bool:
@@ -349,13 +350,13 @@ def test_a_map_needs_codes_that_differ() -> None:
     placed = diagrams.code_map(gallery, 12, names)
     assert placed is not None
     kept = gallery[np.flatnonzero(np.diff(gallery.labels.indptr))]
-    assert sum(placed["rows"]) == len(kept)
-    where = set(zip(placed["x"], placed["y"], strict=True))
+    assert sum(placed.rows) == len(kept)
+    where = set(zip(placed.x, placed.y, strict=True))
     assert len(where) == len(np.unique(kept.codes, axis=0))
     often = gallery.labels.sum(axis=0)
     rarest = [min(kept.labels[[i]].indices, key=lambda c: often[c]) for i in range(len(kept))]
     for c, name in enumerate(names):
-        rows = [n for n, of in zip(placed["rows"], placed["class"], strict=True) if of == name]
+        rows = [n for n, of in zip(placed.rows, placed.classes, strict=True) if of == name]
         assert sum(rows) == rarest.count(c)
     same = replace(gallery, codes=np.zeros_like(gallery.codes))
     assert diagrams.code_map(same, 12, names) is None
@@ -364,17 +365,15 @@ def test_a_map_needs_codes_that_differ() -> None:
 
 def test_examples_are_the_worst_the_best_and_others(folder: Path) -> None:
     found = read_examples(folder / "run-evaluation")
-    assert [example["kind"] for example in found] == ["worst"] * 2 + ["best"] * 2 + [
-        "in between"
-    ] * 2
+    assert [example.kind for example in found] == ["worst"] * 2 + ["best"] * 2 + ["in between"] * 2
     scores = {
-        kind: [e["average_precision"] for e in found if e["kind"] == kind]
+        kind: [e.average_precision for e in found if e.kind == kind]
         for kind in ("worst", "best", "in between")
     }
     assert max(scores["worst"]) <= min(scores["in between"] + scores["best"])
     assert min(scores["best"]) >= max(scores["in between"])
     for example in found:
-        distances = [near["distance"] for near in example["neighbours"]]
+        distances = [near.distance for near in example.neighbours]
         assert distances == sorted(distances)
         assert len(distances) == 10
 
@@ -385,5 +384,5 @@ def test_neighbours_at_one_distance_are_in_no_order_of_the_store(folder: Path) -
     ap = np.zeros(len(queries))
     first, again = (examples.examples(store, queries, same, ap, 3) for _ in range(2))
     assert first == again
-    labels = [near["labels"][0] for e in first for near in e["neighbours"]]
+    labels = [near.labels[0] for e in first for near in e.neighbours]
     assert set(labels) == {"cat", "dog", "owl"}  # the store begins with twenty cats

@@ -163,7 +163,7 @@ def test_what_cannot_be_measured_says_why() -> None:
         (lambda: ndcg_at(h, 0), "1 or more"),
         (lambda: ndcg_at(h, 1, "cubic"), "'linear' or 'exponential'"),  # type: ignore[arg-type]
         (lambda: hit_rate_at(h.plain, 0), "1 or more"),
-        (lambda: GradedHistograms(np.zeros((2, 3), np.int64)), r"wanted \[Q, G\+1, K\+1\]"),
+        (lambda: GradedHistograms(np.zeros((2, 3), np.int64)), r"expected \[Q, G\+1, K\+1\]"),
         (lambda: h + counted([[1]], [[1]]), "same queries and bits"),
     ):
         with pytest.raises(SchnRayError, match=words):

@@ -6,16 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from schn_ray.core.bits import pack, sign, unpack
+from schn_ray.core.bits import sign
 from schn_ray.core.errors import SchnRayError
-from schn_ray.data.labels import LabelSets, label_matrix, label_sets
-from schn_ray.methods.centres import class_centres
-from schn_ray.methods.code_table import CodeTable, initial_codes
+from schn_ray.data.labels import label_matrix, label_sets
 from schn_ray.methods.deep.schn import code_update
 from schn_ray.methods.deep.schn.code_update import neighbour_sums, pair_counts, update_codes
 
@@ -30,9 +26,9 @@ class Problem(NamedTuple):
     Y: np.ndarray
 
     def update(self, weights: dict[str, float]) -> Tensor:
-        found = label_sets(csr_array(self.Y))
-        rows = torch.from_numpy(found.set_of_row)
-        return update_codes(self.B, *self.U, rows, found.sets, **weights)
+        distinct = label_sets(csr_array(self.Y))
+        rows = torch.from_numpy(distinct.set_of_row)
+        return update_codes(self.B, *self.U, rows, distinct.sets, **weights)
 
 
 def problem_of(Y: np.ndarray, bits: int, seed: int) -> Problem:
@@ -140,34 +136,34 @@ def test_two_workers_solve_what_one_solves(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_update, "_CHUNK", 3)
-    found = label_sets(csr_array(problem.Y))
+    distinct = label_sets(csr_array(problem.Y))
     halves = [torch.arange(8) < 3, torch.arange(8) >= 3]
 
     def solve(half: Tensor, sum_over_workers: Callable[[Tensor], Tensor]) -> Tensor:
-        rows = torch.from_numpy(found.set_of_row)[half]
+        rows = torch.from_numpy(distinct.set_of_row)[half]
         own = (x[half] for x in (problem.B, *problem.U))
-        return update_codes(*own, rows, found.sets, **WEIGHTS, sum_over_workers=sum_over_workers)
+        return update_codes(*own, rows, distinct.sets, **WEIGHTS, sum_over_workers=sum_over_workers)
 
     class Stop(Exception):
         pass
 
-    def heard(half: Tensor, totals: list[Tensor]) -> Tensor:
+    def summand(half: Tensor, totals: list[Tensor]) -> Tensor:
         """Run one worker up to its next sum, and return what it adds."""
         answers = iter(totals)
 
-        def speak(x: Tensor) -> Tensor:
+        def answer_or_stop(x: Tensor) -> Tensor:
             answer = next(answers, None)
             if answer is None:
                 raise Stop(x)
             return answer.clone()
 
         with pytest.raises(Stop) as stopped:
-            solve(half, speak)
+            solve(half, answer_or_stop)
         return stopped.value.args[0]
 
     totals: list[Tensor] = []
     for _ in range(3):
-        totals.append(sum(heard(half, totals) for half in halves))
+        totals.append(sum(summand(half, totals) for half in halves))
     answers = [iter(totals), iter(totals)]
     parts = [
         solve(half, lambda _, a=answer: next(a).clone())
@@ -178,7 +174,7 @@ def test_two_workers_solve_what_one_solves(
 
 def test_a_worker_without_rows_joins_in() -> None:
     p = problem_of(np.eye(2, dtype=np.uint8).repeat(3, axis=0), 4, 0)
-    found = label_sets(csr_array(p.Y))
+    distinct = label_sets(csr_array(p.Y))
     sizes = torch.tensor([3.0, 3.0]).double()
     M = torch.zeros(2, 4).double()
     totals = iter([sizes, M, torch.zeros(4, 4).double()])
@@ -186,7 +182,7 @@ def test_a_worker_without_rows_joins_in() -> None:
     after = update_codes(
         *none,
         torch.zeros(0, dtype=torch.long),
-        found.sets,
+        distinct.sets,
         **WEIGHTS,
         sum_over_workers=lambda _: next(totals),
     )
@@ -209,141 +205,22 @@ def test_neighbour_sums_in_blocks(
 
 
 def test_pairs_are_counted_with_themselves() -> None:
-    found = label_sets(label_matrix([[0], [0], [0, 1], [1], [], []], 2))
-    assert pair_counts(found.sizes, found.sets) == (12, 24)
+    distinct = label_sets(label_matrix([[0], [0], [0, 1], [1], [], []], 2))
+    assert pair_counts(distinct.sizes, distinct.sets) == (12, 24)
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         ([[0], [0], [0, 1]], "all 3 training rows share a label"),
         ([[0], [1], [2], []], "no two of the 4 training rows share a label"),
         ([[], []], "no two of the 2 training rows"),
     ],
 )
-def test_labels_that_teach_nothing_are_an_error(labels: list[list[int]], said: str) -> None:
-    found = label_sets(label_matrix(labels, 3))
-    with pytest.raises(SchnRayError, match=said):
-        pair_counts(found.sizes, found.sets)
+def test_labels_that_teach_nothing_are_an_error(labels: list[list[int]], message: str) -> None:
+    distinct = label_sets(label_matrix(labels, 3))
+    with pytest.raises(SchnRayError, match=message):
+        pair_counts(distinct.sizes, distinct.sets)
     p = problem_of(label_matrix(labels, 3).toarray(), 4, 0)
-    with pytest.raises(SchnRayError, match=said):
+    with pytest.raises(SchnRayError, match=message):
         p.update(WEIGHTS)
-
-
-def test_zero_is_positive() -> None:
-    assert sign(torch.tensor([0.0, -0.0, -1e-30, 3])).tolist() == [1, 1, -1, 1]
-
-
-@given(st.integers(1, 70), st.integers(0, 5))
-def test_pack_then_unpack(bits: int, n: int) -> None:
-    B = sign(torch.randn(n, bits))
-    packed = pack(B)
-    assert packed.shape == (n, -(-bits // 8))
-    assert np.array_equal(packed, pack(B.numpy()))
-    assert np.array_equal(unpack(packed, bits), B.numpy())
-    for i, b in itertools.product(range(n), range(bits)):
-        assert (packed[i, b // 8] >> (b % 8)) & 1 == (B[i, b] > 0)
-    assert np.bitwise_count(packed).sum() == (B > 0).sum()  # padding is 0
-
-
-def test_a_table_keeps_codes_and_who_has_one() -> None:
-    table = CodeTable(5, 12)
-    B = sign(torch.randn(2, 12))
-    table.write(torch.tensor([4, 1]), B)
-    assert torch.equal(table.read(np.array([1, 4, 0])), torch.stack([B[1], B[0], torch.zeros(12)]))
-    assert table.coded.tolist() == [False, True, False, False, True]
-    again = CodeTable(5, 12)
-    again.load_state_dict(table.state_dict())
-    assert torch.equal(again.read(range(5)), table.read(range(5)))
-    with pytest.raises(ValueError, match="do not fit"):
-        CodeTable(5, 24).load_state_dict(table.state_dict())
-
-
-def test_a_state_is_a_snapshot() -> None:
-    table = CodeTable(2, 8)
-    state = table.state_dict()
-    table.write([0], torch.ones(1, 8))
-    assert not state["coded"].any()
-    table.load_state_dict(state)
-    table.write([1], torch.ones(1, 8))
-    assert not state["coded"].any()
-    assert not state["packed"].any()
-
-
-def distances(centres: Tensor) -> np.ndarray:
-    far = (centres.shape[1] - centres @ centres.T) / 2
-    return far[~torch.eye(len(centres), dtype=torch.bool)].numpy()
-
-
-@pytest.mark.parametrize("bits", [1, 2, 8, 32, 64])
-def test_centres_of_a_power_of_two_are_half_the_bits_apart(bits: int) -> None:
-    apart = distances(class_centres(bits, bits, seed=1))
-    assert np.all(apart == bits / 2)
-    twice = distances(class_centres(2 * bits, bits, seed=1))
-    assert set(twice.tolist()) <= {bits / 2, bits}
-
-
-@pytest.mark.parametrize(
-    # the best linear codes known have 6, 4, 10, 14, 22 and 24: near them, and well above chance
-    ("bits", "classes", "least"),
-    [(12, 10, 4), (12, 32, 4), (24, 64, 9), (33, 100, 12), (48, 100, 20), (64, 2000, 21)],
-)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_centres_of_other_lengths_stay_separated(
-    bits: int, classes: int, least: int, seed: int
-) -> None:
-    apart = distances(class_centres(classes, bits, seed))
-    assert apart.min() >= least
-    drawn = distances(sign(torch.randn(classes, bits, generator=torch.Generator().manual_seed(0))))
-    assert apart.min() > drawn.min()
-
-
-@pytest.mark.parametrize(("bits", "classes"), [(1, 2), (3, 8), (5, 32), (11, 1500), (11, 2048)])
-def test_as_many_centres_as_there_are_codes(bits: int, classes: int) -> None:
-    centres = class_centres(classes, bits, seed=0)
-    assert len(np.unique(pack(centres), axis=0)) == classes
-    with pytest.raises(SchnRayError, match=f"wanted {bits + 1} bits"):
-        class_centres(2**bits + 1, bits, seed=0)
-
-
-def test_centres_are_decided_by_the_seed() -> None:
-    assert torch.equal(class_centres(10, 33, seed=4), class_centres(10, 33, seed=4))
-    assert not torch.equal(class_centres(10, 33, seed=4), class_centres(10, 33, seed=5))
-
-
-def test_40_000_centres_are_distinct_and_far_apart() -> None:
-    centres = class_centres(40_000, 32, seed=0)
-    assert len(np.unique(pack(centres), axis=0)) == 40_000
-    some = centres[:500]
-    apart = (32 - some @ centres.T) / 2
-    assert apart[apart > 0].min() >= 5  # drawn at random: 2
-
-
-def sets_of(labels: list[list[int]], classes: int) -> LabelSets:
-    return label_sets(label_matrix(labels, classes))
-
-
-def test_initial_codes_zeros_code_nothing() -> None:
-    table = initial_codes("zeros", sets_of([[0], [1]], 2), 16, seed=0)
-    assert not table.coded.any()
-    assert not table.read([0, 1]).any()
-
-
-def test_initial_codes_random_are_one_a_label_set() -> None:
-    found = sets_of([[0], [1], [0], [0, 1], [], []], 2)
-    B = initial_codes("random", found, 20, seed=0).read(range(6))
-    assert torch.equal(B[0], B[2])
-    assert torch.equal(B[4], B[5])
-    assert len(torch.unique(B, dim=0)) == 4
-    assert torch.equal(B, initial_codes("random", found, 20, seed=0).read(range(6)))
-
-
-def test_initial_codes_hadamard_are_the_majority_of_centres() -> None:
-    labels = [[0], [1], [2], [0, 1, 2], [0, 1]]
-    centres = class_centres(3, 64, seed=3)
-    B = initial_codes("hadamard", sets_of(labels, 3), 64, seed=3).read(range(5))
-    assert torch.equal(B[:3], centres)
-    assert torch.equal(B[3], centres.sum(dim=0).sign())
-    agreed = centres[0] == centres[1]
-    assert torch.equal(B[4][agreed], centres[0][agreed])
-    assert 4 < (B[4][~agreed] > 0).sum() < 28  # 32 ties, some to each side

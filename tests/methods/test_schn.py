@@ -198,8 +198,8 @@ def test_the_variants_ask_with_what_they_say() -> None:
         cycle = make_schn(cycle=variant).networks.cycle.float()
         outputs = cycle(BatchFeatures(*features), Z, lambda x: x)
         for name, R in zip(("R_v", "R_s"), outputs, strict=True):
-            found = torch.autograd.grad(R.sum(), list(inputs.values()), allow_unused=True)
-            reached = {k for k, g in zip(inputs, found, strict=True) if g is not None}
+            gradients = torch.autograd.grad(R.sum(), list(inputs.values()), allow_unused=True)
+            reached = {k for k, g in zip(inputs, gradients, strict=True) if g is not None}
             depends[variant, name] = reached
     assert depends == {
         ("schn", "R_v"): {"Z", "F_s"},

@@ -1,37 +1,22 @@
-"""Collectives are tried with real processes: they meet at a file, as fixed ports collide."""
+"""SCHN and collectives on two real processes compute what one process computes."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from support.gloo import run_on_workers
 from support.schn_problem import ROWS, make_batch, make_schn
 from torch import Tensor
 from torchvision.ops import StochasticDepth
 
-from schn_ray.core.workers import Workers, current_workers
+from schn_ray.core.workers import Workers
 from schn_ray.methods.base import Batch
 from schn_ray.models import parallel
 from schn_ray.models.global_dropout import share_dropout
 from schn_ray.models.parallel import data_parallel
 
 STEPS = 3
-
-
-def _enter(rank: int, function: Callable[..., Any], folder: Path, size: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
-    torch.save(function(current_workers()), folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def on_workers(function: Callable[[Workers], Any], folder: Path, size: int = 2) -> list[Any]:
-    folder.mkdir()
-    mp.spawn(_enter, (function, folder, size), nprocs=size)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
 
 def own_part(batch: Batch, workers: Workers) -> Batch:
@@ -76,12 +61,12 @@ def normalised(workers: Workers) -> dict[str, Any]:
 
 def collectives(workers: Workers) -> dict[str, Tensor]:
     x = torch.arange(ROWS * 2.0).reshape(ROWS, 2)[workers.own(ROWS)].requires_grad_()
-    everyones = workers.gather(ROWS)(x)
+    gathered = workers.gather(ROWS)(x)
     # each worker weighs all rows by another number: a row's gradient is the sum of these
-    (everyones.sum() * (workers.rank + 1)).backward()
+    (gathered.sum() * (workers.rank + 1)).backward()
     uneven = workers.gather_any(torch.full((workers.rank * 2,), float(workers.rank)))
     assert x.grad is not None
-    return {"gathered": everyones.detach(), "gradient": x.grad, "uneven": uneven}
+    return {"gathered": gathered.detach(), "gradient": x.grad, "uneven": uneven}
 
 
 def dropped(workers: Workers) -> Tensor:
@@ -98,7 +83,7 @@ def dropped(workers: Workers) -> Tensor:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return on_workers(train_steps, tmp_path_factory.mktemp("workers") / "two")
+    return run_on_workers(train_steps, tmp_path_factory.mktemp("workers") / "two")
 
 
 def test_two_workers_compute_what_one_does(together: list[dict[str, Any]]) -> None:
@@ -112,12 +97,12 @@ def test_two_workers_compute_what_one_does(together: list[dict[str, Any]]) -> No
 def test_control_two_separate_batches_differ(
     together: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    separate = on_workers(two_separate_batches, tmp_path / "apart")[0]
+    separate = run_on_workers(two_separate_batches, tmp_path / "apart")[0]
     assert not torch.allclose(separate, together[0]["terms"][0], rtol=1e-3)
 
 
 def test_gather_sums_the_gradients_of_all_workers(tmp_path: Path) -> None:
-    first, second = on_workers(collectives, tmp_path / "gather")
+    first, second = run_on_workers(collectives, tmp_path / "gather")
     assert torch.equal(first["gathered"], torch.arange(ROWS * 2.0).reshape(ROWS, 2))
     assert torch.equal(first["gathered"], second["gathered"])
     assert torch.equal(first["gradient"], torch.full((4, 2), 3.0))
@@ -126,7 +111,7 @@ def test_gather_sums_the_gradients_of_all_workers(tmp_path: Path) -> None:
 
 
 def test_batch_normalisation_is_over_the_global_batch(tmp_path: Path) -> None:
-    workers = on_workers(normalised, tmp_path / "norm")
+    workers = run_on_workers(normalised, tmp_path / "norm")
     alone = normalised(Workers())
     for name in ("y", "gradient"):
         together = torch.cat([worker[name] for worker in workers])

@@ -130,22 +130,22 @@ def another_width(path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (garbage, "holds no weights"),
         (cut_short, "holds no weights"),
         (a_whole_module, "holds no weights"),
-        (a_checkpoint, "wanted a state dict|holds no weights"),
+        (a_checkpoint, "expected a state dict|holds no weights"),
         (another_model, "another model|holds no weights"),
         (another_width, "other shapes|holds no weights"),
     ],
 )
 def test_a_file_that_does_not_fit_is_an_error(
-    write: Callable[[Path], None], said: str, suffix: str, tmp_path: Path
+    write: Callable[[Path], None], message: str, suffix: str, tmp_path: Path
 ) -> None:
     path = tmp_path / f"w{suffix}"
     write(path)
-    with pytest.raises(SchnRayError, match=said) as caught:
+    with pytest.raises(SchnRayError, match=message) as caught:
         build_backbone("small", str(path))
     assert str(path) in str(caught.value)
 

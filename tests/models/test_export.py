@@ -17,9 +17,9 @@ from support.users import TINY, Run
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.evaluate import evaluate
+from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.text import text_for_model
 from schn_ray.models import export
 from schn_ray.models.export import check_export, export_onnx
@@ -34,10 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos, a store, a trained run, its evaluation, and the export of it."""
     folder = tmp_path_factory.mktemp("export")
     photos = open_source(str(write_tree(folder / "photos", {"cat": 20, "dog": 20})), SourceConfig())
-    prepare(photos, PrepareConfig(), folder / "store")
+    prepare_store(photos, PrepareConfig(), folder / "store")
     one = (*TINY, "schedule.iterations=1", "schedule.epochs=1")
     train_locally(train_config("digits", None, one), folder / "store", folder / "run")
-    evaluate(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig())
+    evaluate_run(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig())
     out = folder / "out" / "model.onnx"
     figures = text_for_model(folder / "evaluation", fingerprint(folder / "run"))
     export_onnx(folder / "run", out, str(folder / "photos"), figures)
@@ -122,6 +122,10 @@ def test_what_cannot_be_exported(
 def test_export_as_typed(schn_ray: Run, folder: Path, tmp_path: Path) -> None:
     answer = schn_ray("export", folder / "run", "--onnx", tmp_path / "m.onnx", "--json")
     assert answer.code == 0, answer.err
-    found = json.loads(answer.out)
-    assert (found["images"], found["bits_that_differ"], found["source"]) == (1797, 0, "digits")
+    printed = json.loads(answer.out)
+    assert (printed["images"], printed["bits_that_differ"], printed["source"]) == (
+        1797,
+        0,
+        "digits",
+    )
     assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.json", "m.md"}

@@ -11,18 +11,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
+from support.evaluations import FIGURES, figures
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.report import charts
-from schn_ray.report import draw as figures
-from schn_ray.report import tables as measures
-from schn_ray.report import thumbnails as pictures
+from schn_ray.report import charts, draw, tables, thumbnails
 from schn_ray.report.contents import Example, Neighbour, Picture, ReportData
-from schn_ray.report.page import write_report, write_search_page
+from schn_ray.report.page import write_run_report, write_search_page
 
 HOSTILE = "<script>alert('x')</script>\" onerror=\"alert(1)"
 
-METRICS: dict[str, Any] = {
+METRICS: dict[str, Any] = FIGURES | {
     "gallery_codes": "encoded",
     "bits": 32,
     "queries": 1180,
@@ -31,16 +29,19 @@ METRICS: dict[str, Any] = {
     "map": 0.9712,
     "map_best": 0.982,
     "map_worst": 0.951,
-    "map_at": {"1000": {"hits": 0.5}, "200": {"relevant": 0.71, "min": 0.96, "hits": 0.978}},
+    "map_at": {
+        "1000": {"relevant": None, "min": None, "hits": 0.5},
+        "200": {"relevant": 0.71, "min": 0.96, "hits": 0.978},
+    },
     "precision_at": {"10": 0.981},
     "recall_at": {"10": 0.19},
     "radius": 2,
     "precision_within_radius": 0.964,
     "empty_balls": 0.033,
     "pr_curve": [
-        {"threshold": 0, "precision": None, "recall": 0.0},
-        {"threshold": 1, "precision": 0.99, "recall": 0.4},
-        {"threshold": 2, "precision": 0.5, "recall": 1.0},
+        {"threshold": 0, "precision": None, "recall": 0.0, "empty": 1.0},
+        {"threshold": 1, "precision": 0.99, "recall": 0.4, "empty": 0.5},
+        {"threshold": 2, "precision": 0.5, "recall": 1.0, "empty": 0.0},
     ],
     "unique_share": 0.124,
 }
@@ -99,7 +100,7 @@ class Page(HTMLParser):
 
 
 def report(tmp_path: Path, **values: Any) -> Page:
-    write_report(ReportData(**{"title": "Digits", **values}), tmp_path / "report.html")
+    write_run_report(ReportData(**{"title": "Digits", **values}), tmp_path / "report.html")
     return Page(tmp_path / "report.html")
 
 
@@ -109,7 +110,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
         tmp_path_factory.mktemp("full"),
         command="schn-ray demo",
         summary_rows=[("Training", "1 min", "2 workers")],
-        metrics=METRICS,
+        figures=figures(**METRICS),
         history=history(6),
         examples=[example(f"query {i}") for i in range(12)],
         provenance={"model": "1b4f", "versions": {"torch": "2.15.0"}},
@@ -185,7 +186,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         title=HOSTILE,
         command=HOSTILE,
         summary_rows=[(HOSTILE, HOSTILE, HOSTILE)],
-        metrics={"map": 1, "gallery_codes": HOSTILE},
+        figures=figures(by_class=[{"class": HOSTILE, "queries": 1, "map": 1, "low": 1, "high": 1}]),
         history=[{"iteration": 1, "loss": {HOSTILE: 1.0}}],
         examples=[Example(bad, [Neighbour(bad, 1, True)])],
         provenance={HOSTILE: HOSTILE},
@@ -202,28 +203,31 @@ def test_names_that_are_not_text_are_written(tmp_path: Path) -> None:
     assert any(a.get("alt") == "caf?.png" for _, a in page.elements)
 
 
-ROW_OF = {
+ROW_OF = {  # the row that says a figure; the last two are always known
     "map": "mAP",
     "map_at": "mAP@200, hits",
     "precision_at": "Precision@10",
     "recall_at": "Recall@10",
-    "radius": "Precision within 2 bits",
     "precision_within_radius": "Precision within 2 bits",
     "unique_share": "Distinct codes",
     "undefined_queries": "Queries left out",
 }
 
 
-@pytest.mark.parametrize("key", METRICS)
-@pytest.mark.parametrize("null", [True, False])
-def test_a_measure_that_is_missing_is_left_out(tmp_path: Path, key: str, null: bool) -> None:
-    metrics = {k: v for k, v in METRICS.items() if k != key}
-    if null:
-        metrics[key] = None
-    labels = [label for label, _, _ in measures.metric_rows(metrics)]
+@pytest.mark.parametrize(
+    ("key", "nothing"),
+    [
+        *((key, None) for key in ("map", "map_best", "map_worst", "map_interval", "mrr")),
+        *((key, None) for key in ("precision_within_radius", "empty_balls", "controls")),
+        *((key, {}) for key in ("map_at", "precision_at", "recall_at", "ndcg_at", "legacy")),
+        *((key, []) for key in ("pr_curve", "by_class", "side_by_side")),
+    ],
+)
+def test_a_measure_that_is_undefined_is_left_out(tmp_path: Path, key: str, nothing: Any) -> None:
+    labels = [label for label, _, _ in tables.metric_rows(figures(**METRICS | {key: nothing}))]
     assert ROW_OF.get(key) not in labels
     assert set(ROW_OF.values()) - {ROW_OF.get(key)} <= set(labels)
-    page = report(tmp_path, metrics={**metrics, "pr_curve": None})  # drawing is slow
+    page = report(tmp_path, figures=figures(**METRICS | {key: nothing, "pr_curve": []}))
     assert "None" not in page.text
 
 
@@ -234,7 +238,7 @@ def test_an_empty_report_says_so(tmp_path: Path) -> None:
 
 
 def test_the_table_says_values_and_conventions() -> None:
-    rows = {label: (value, note) for label, value, note in measures.metric_rows(METRICS)}
+    rows = {label: (value, note) for label, value, note in tables.metric_rows(figures(**METRICS))}
     assert rows["mAP"][0] == "0.971"
     assert "0.951" in rows["mAP"][1]
     assert "0.982" in rows["mAP"][1]
@@ -253,7 +257,7 @@ def test_the_table_says_values_and_conventions() -> None:
 
 
 def test_learned_codes_come_with_a_warning() -> None:
-    assert "published tables only" in measures.gallery_codes({"gallery_codes": "learned"})
+    assert "published tables only" in tables.gallery_codes(figures(gallery_codes="learned"))
 
 
 def test_curves_hold_the_numbers_that_are_there() -> None:
@@ -271,7 +275,7 @@ def test_curves_hold_the_numbers_that_are_there() -> None:
 
 
 def test_the_pr_curve_leaves_out_undefined_precision() -> None:
-    chart = charts.precision_recall(METRICS)
+    chart = charts.precision_recall({"": figures(**METRICS).pr_curve})
     assert chart is not None
     assert chart.curves[0].points == ((0.4, 0.99), (1.0, 0.5))
 
@@ -279,9 +283,9 @@ def test_the_pr_curve_leaves_out_undefined_precision() -> None:
 @pytest.mark.parametrize("iterations", [1, 2, 40])
 def test_figures_are_drawings_with_a_line_a_curve(iterations: int) -> None:
     for chart in charts.training_charts(history(iterations)):
-        svg = figures.draw(chart, figures.DARK)
+        svg = draw.draw(chart, draw.DARK)
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
-        for colour in figures.DARK.curves[: len(chart.curves)]:
+        for colour in draw.DARK.curves[: len(chart.curves)]:
             assert f"stroke: {colour.lower()}".encode() in svg
         assert b"fill: #ffffff" not in svg  # a white card on a dark page
 
@@ -289,7 +293,7 @@ def test_figures_are_drawings_with_a_line_a_curve(iterations: int) -> None:
 @pytest.mark.parametrize("low", [0.0, -1.0, 1.0])
 def test_a_loss_of_zero_or_below_can_be_drawn(low: float) -> None:
     rows = [{"iteration": t, "loss": {"hash_image": v}} for t, v in enumerate([low, 1e6])]
-    assert figures.draw(charts.loss_charts(rows)[0], figures.LIGHT)
+    assert draw.draw(charts.loss_charts(rows)[0], draw.LIGHT)
 
 
 def decoded(uri: str) -> Image.Image:
@@ -299,7 +303,7 @@ def decoded(uri: str) -> Image.Image:
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA"])
 def test_a_tiny_image_keeps_its_pixels(mode: str) -> None:
     original = image_file((32, 20), mode=mode)
-    shown = pictures.inline(original)
+    shown = thumbnails.inline(original)
     assert shown is not None
     assert shown.pixelated
     expected = Image.open(io.BytesIO(original)).convert("RGB")
@@ -308,7 +312,7 @@ def test_a_tiny_image_keeps_its_pixels(mode: str) -> None:
 
 @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGBA"), ("JPEG", "CMYK"), ("BMP", "RGB")])
 def test_a_photo_becomes_a_thumbnail(kind: str, mode: str) -> None:
-    shown = pictures.inline(image_file((1500, 900), kind, mode))
+    shown = thumbnails.inline(image_file((1500, 900), kind, mode))
     assert shown is not None
     assert not shown.pixelated
     assert decoded(shown.uri).size == (224, 134)
@@ -320,7 +324,7 @@ def test_a_photo_is_turned_as_its_camera_says() -> None:
     exif[0x0112] = 6  # rotate by a quarter
     out = io.BytesIO()
     Image.new("RGB", (300, 100)).save(out, "JPEG", exif=exif)
-    shown = pictures.inline(out.getvalue())
+    shown = thumbnails.inline(out.getvalue())
     assert shown is not None
     assert decoded(shown.uri).size == (75, 224)
 
@@ -329,7 +333,7 @@ def test_a_photo_is_turned_as_its_camera_says() -> None:
     "data", [b"", b"<html>", image_file((300, 300), "JPEG")[:900], image_file((8, 8))[:60]]
 )
 def test_what_is_no_image_gets_a_placeholder(tmp_path: Path, data: bytes) -> None:
-    assert pictures.inline(data) is None
+    assert thumbnails.inline(data) is None
     broken = Example(Picture("a", data), [Neighbour(Picture("b", data), 3, False)])
     page = report(tmp_path, examples=[broken])
     assert page.of_class("no-picture") == 2
@@ -359,11 +363,13 @@ def test_a_search_page_judges_nothing(tmp_path: Path) -> None:
 
 def test_a_directory_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(SchnRayError, match="is a directory"):
-        write_report(ReportData("Digits"), tmp_path)
+        write_run_report(ReportData("Digits"), tmp_path)
 
 
 def test_equal_input_gives_equal_bytes_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    first, second = (report(tmp_path, metrics=METRICS, examples=[example()]) for _ in range(2))
+    first, second = (
+        report(tmp_path, figures=figures(**METRICS), examples=[example()]) for _ in range(2)
+    )
     assert first.html == second.html
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 

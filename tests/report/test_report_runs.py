@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from support.evaluations import FIGURES, figures
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.evaluation.compare import Comparison, Gap, MethodFigures, Spread
+from schn_ray.evaluation.figures import GalleryFigures
 from schn_ray.evaluation.metrics.bootstrap import Difference, Interval
-from schn_ray.report import draw as figures
-from schn_ray.report import tables as measures
+from schn_ray.evaluation.plot_data import PlotData
+from schn_ray.report import draw, tables
 from schn_ray.report.charts import Chart
 from schn_ray.report.contents import Example, Picture, ReportData
 from schn_ray.report.diagrams import (
@@ -32,9 +34,9 @@ CLASSES = ["cat", "dog", "owl"]
 CURVE = [{"threshold": d, "precision": 1 - d / 20, "recall": d / 12, "empty": 0} for d in range(13)]
 
 
-def found(classes: int = 3) -> dict[str, Any]:
+def plots(classes: int = 3) -> PlotData:
     names = (CLASSES * 20)[:classes] if classes <= 3 else [f"class {i}" for i in range(classes)]
-    return {
+    values = {
         "at": [{"k": k, "precision": 1 / k, "recall": k / 100} for k in (1, 10, 100)],
         "distances": {"similar": [5, 3, 2, 0], "dissimilar": [0, 0, 4, 4]},
         "bits": {"balance": [0.5, 1.0], "correlation": [[1.0, None], [None, None]]},
@@ -50,9 +52,10 @@ def found(classes: int = 3) -> dict[str, Any]:
             "rows": [1, 4, 9] * classes,
         },
     }
+    return PlotData.model_validate(values)
 
 
-METRICS: dict[str, Any] = {
+METRICS: dict[str, Any] = FIGURES | {
     "gallery_codes": "encoded",
     "bits": 12,
     "queries": 60,
@@ -60,23 +63,27 @@ METRICS: dict[str, Any] = {
     "map": 0.75,
     "map_best": 0.8,
     "map_worst": 0.7,
-    "map_interval": {"low": 0.71, "high": 0.79, "level": 0.95},
+    "map_interval": {"mean": 0.75, "low": 0.71, "high": 0.79, "queries": 60, "level": 0.95},
     "radius": 2,
     "precision_within_radius": 0.7,
     "mrr": 0.9,
     "ndcg_at": {"10": 0.85},
     "legacy": {"stable": 0.77},
     "pr_curve": CURVE,
-    "audit": {"findings": ["3 gallery rows repeat an image"]},
+    "audit": {"findings": ["3 gallery rows repeat an image"], "spoiling": [], "rows": {}},
     "by_class": [
         {"class": "cat", "queries": 30, "map": 0.9, "low": 0.8, "high": 1.0},
         {"class": "dog", "queries": 30, "map": 0.6, "low": 0.5, "high": 0.7},
         {"class": "owl", "queries": 1, "map": None, "low": None, "high": None},
     ],
-    "side_by_side": [{"gallery_codes": "learned", "gallery": 100, "map": 0.99}],
+    "side_by_side": [
+        {k: FIGURES[k] for k in GalleryFigures.model_fields}
+        | {"gallery_codes": "learned", "said": "learned codes", "gallery": 100, "map": 0.99}
+    ],
     "controls": {
         "queries": 60,
         "gallery": 500,
+        "train_rows": 400,
         **{
             name: {"mean": score, "low": score - 0.02, "high": score + 0.02, "queries": 60}
             for name, score in (
@@ -86,7 +93,10 @@ METRICS: dict[str, Any] = {
                 ("random", 0.3),
             )
         },
-        "model_less_classifier": {"interval": {"mean": 0.15, "low": 0.1, "high": 0.2}},
+        "model_less_classifier": {
+            "interval": {"mean": 0.15, "low": 0.1, "high": 0.2, "queries": 60},
+            "p_value": 0.001,
+        },
     },
 }
 
@@ -97,7 +107,7 @@ def data(name: str = "run", **values: Any) -> ReportData:
     examples = [
         Example(Picture(kind, picture.getvalue()), [], kind) for kind in ("The worst", "The best")
     ]
-    whole = {"metrics": METRICS, "diagrams": found(), "examples": examples}
+    whole = {"figures": figures(**METRICS), "plots": plots(), "examples": examples}
     return ReportData(f"{name}: 12-bit image codes", **(whole | values))
 
 
@@ -123,7 +133,8 @@ def comparison() -> Comparison:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "report.html"
     names = ("first", "second")
-    opening = overview(comparison(), dict.fromkeys(names, METRICS), dict.fromkeys(names, found()))
+    measured, drawn = figures(**METRICS), plots()
+    opening = overview(comparison(), dict.fromkeys(names, measured), dict.fromkeys(names, drawn))
     write_reports("2 runs", [data(name) for name in names], opening, out)
     return out
 
@@ -184,7 +195,7 @@ def test_a_browser_shows_it_without_a_fetch_or_a_sideways_scroll(page: Path, sch
 
 
 def test_diagrams_hold_the_numbers_that_are_there() -> None:
-    by_title = {diagram.title: diagram for diagram in evaluation_diagrams(found())}
+    by_title = {diagram.title: diagram for diagram in evaluation_diagrams(plots())}
     distances = by_title["Distances of similar and dissimilar pairs"]
     assert isinstance(distances, Chart)
     assert distances.curves[0].points[:2] == ((0.0, 0.5), (1.0, 0.3))
@@ -194,12 +205,12 @@ def test_diagrams_hold_the_numbers_that_are_there() -> None:
     placed = by_title["Map of the codes"]
     assert isinstance(placed, Scatter)
     assert [(name, len(points)) for name, points in placed.groups] == [(c, 3) for c in CLASSES]
-    assert evaluation_diagrams({}) == []
-    assert curves_at_ranks({"": {}}) is None
+    assert evaluation_diagrams(PlotData()) == []
+    assert curves_at_ranks({"": ()}) is None
 
 
 def test_many_classes_become_others() -> None:
-    placed = next(d for d in evaluation_diagrams(found(40)) if isinstance(d, Scatter))
+    placed = next(d for d in evaluation_diagrams(plots(40)) if isinstance(d, Scatter))
     assert len(placed.groups) == 24
     assert placed.groups[-1][0] == "others"
     assert sum(len(points) for _, points in placed.groups) == 120
@@ -213,12 +224,12 @@ def test_map_by_bits_needs_two_lengths() -> None:
     assert map_by_bits({"a": {12: (0.5, 0.1)}, "b": {12: (0.6, 0.1)}}) is None
 
 
-@pytest.mark.parametrize("theme", [figures.LIGHT, figures.DARK])
+@pytest.mark.parametrize("theme", [draw.LIGHT, draw.DARK])
 @pytest.mark.parametrize("classes", [3, 30])
-def test_every_diagram_is_drawn(theme: figures.Theme, classes: int) -> None:
-    for diagram in evaluation_diagrams(found(classes)):
-        assert figures.draw(diagram, theme).startswith(b"<?xml")
-    png = Image.open(io.BytesIO(figures.draw_png(diagram, theme)))
+def test_every_diagram_is_drawn(theme: draw.Theme, classes: int) -> None:
+    for diagram in evaluation_diagrams(plots(classes)):
+        assert draw.draw(diagram, theme).startswith(b"<?xml")
+    png = Image.open(io.BytesIO(draw.draw_png(diagram, theme)))
     corner = "#{:02x}{:02x}{:02x}".format(*png.convert("RGB").getpixel((0, 0)))
     assert corner == theme.page
 
@@ -232,24 +243,29 @@ def test_every_diagram_is_drawn(theme: figures.Theme, classes: int) -> None:
     ],
 )
 def test_the_verdict_follows_the_interval(low: float, high: float, words: str) -> None:
-    gap = {"interval": {"mean": (low + high) / 2, "low": low, "high": high}}
-    controls = METRICS["controls"] | {"model_less_classifier": gap}
-    assert words in measures.verdict_lines({"controls": controls})
-    assert measures.verdict_lines({}) == measures.verdict_lines({"controls": None}) == ""
+    gap = Difference(Interval((low + high) / 2, low, high, 60), 0.5)
+    controls = figures(**METRICS).controls
+    differs, unknown = (
+        controls.model_copy(update={"model_less_classifier": each}) for each in (gap, None)
+    )
+    assert words in tables.classifier_verdict(differs)
+    assert tables.classifier_verdict(unknown) == tables.classifier_verdict(None) == ""
 
 
 def test_tables_of_classes_and_galleries() -> None:
-    assert [row[0] for row in measures.class_rows(METRICS)] == ["dog", "cat"]
-    assert [row[0] for row in measures.galleries(METRICS)] == [
+    assert [row[0] for row in tables.class_rows(figures(**METRICS))] == ["dog", "cat"]
+    assert [row[0] for row in tables.galleries(figures(**METRICS))] == [
         "encoded, whole gallery",
         "learned, rows with a learned code",
     ]
-    assert [row[0] for row in measures.control_rows(METRICS)][1] == "Classifier's codeword"
+    assert [row[0] for row in tables.control_rows(figures(**METRICS).controls)][
+        1
+    ] == "Classifier's codeword"
 
 
 def test_each_figure_is_a_png_and_its_numbers(tmp_path: Path) -> None:
     out = tmp_path / "figures"
-    reports = [data(diagrams={"distances": found()["distances"]})]
+    reports = [data(plots=PlotData(distances=plots().distances))]
     write_figures(out, ["run"], reports, None)
     names = sorted(path.name for path in out.iterdir() if path.name != "manifest.json")
     stems = ["distances-of-similar-and-dissimilar-pairs", "precision-and-recall"]
@@ -260,4 +276,4 @@ def test_each_figure_is_a_png_and_its_numbers(tmp_path: Path) -> None:
     assert len(diagrams_of(reports[0])) == 2
     write_figures(out, ["run"], reports, None)  # the same again: nothing to do
     with pytest.raises(SchnRayError, match="another request"):
-        write_figures(out, ["run"], [data(diagrams={})], None)
+        write_figures(out, ["run"], [data(plots=PlotData())], None)

@@ -48,7 +48,7 @@ def test_two_indexes_answer_as_the_whole(gallery: Path, wanted: SearchLimits) ->
             expected = near.distances[0]
         else:
             within = whole.within(code, wanted.radius, wanted.k)
-            assert row["found"] == within.found[0]
+            assert row["within_radius"] == within.within_radius[0]
             near, expected = within, within.distances
         assert (row["ids"], row["distances"]) == (near.ids(0), expected.tolist())
 

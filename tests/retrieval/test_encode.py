@@ -27,7 +27,7 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
 from schn_ray.retrieval import encode as encode_module
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 
 BITS = 12
 
@@ -58,7 +58,7 @@ def code(
     of_source = {n: options.pop(n) for n in [*options] if n in SourceConfig.model_fields}
     source = SourceConfig(**{"shard_rows": 7, "max_bad_share": 0.5} | of_source)
     config = EncodeConfig(source=source, **options)
-    return encode(
+    return encode_source(
         open_source(str(location), source), model, out, config, map_shards, **modes
     ).counts
 
@@ -77,7 +77,11 @@ def quarantine(out: Path) -> dict[str, tuple[str, str]]:
 
 
 def parts(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.glob("part-*.parquet")}
+    """Name of each part -> its bytes and its receipt's."""
+    return {
+        path.name: path.read_bytes() + (out / "receipts" / f"{path.stem}.receipt").read_bytes()
+        for path in out.glob("part-*.parquet")
+    }
 
 
 def change(path: Path, data: bytes) -> None:
@@ -93,7 +97,7 @@ def test_a_part_a_shard_with_codes_hashes_and_addresses(
     image_tree: Path, model: Path, tmp_path: Path
 ) -> None:
     counts = code(image_tree, model, tmp_path / "codes")
-    assert counts == {"rows": 30, "coded": 30, "quarantined": 0}
+    assert counts == {"rows": 30, "encoded": 30, "quarantined": 0}
     assert len(parts(tmp_path / "codes")) == 5
     files = sorted(image_tree.rglob("*.png"))
     expected = load(model).encode(files)
@@ -150,7 +154,7 @@ def test_later_rows_with_an_id_are_put_aside(tmp_path: Path, model: Path, shard_
     images = [encode_image(i, (4, 4)) for i in range(20)]
     pq.write_table(pa.table({"id": names, "image": images}), source)
     counts = code(source, model, tmp_path / "codes", shard_rows=shard_rows)
-    assert counts == {"rows": 20, "coded": 17, "quarantined": 3}
+    assert counts == {"rows": 20, "encoded": 17, "quarantined": 3}
     assert set(rows(tmp_path / "codes")) == set(names)
     assert rows(tmp_path / "codes")["2"][1] == hashlib.sha256(images[2]).digest()
     table = pq.read_table(tmp_path / "codes" / "quarantine.parquet").to_pylist()
@@ -248,14 +252,15 @@ def test_a_source_that_changes_meanwhile_is_an_error(model: Path, tmp_path: Path
 
     with pytest.raises(SchnRayError, match=r"x\.parquet: 7 rows .* it changed meanwhile"):
         code(source, model, tmp_path / "codes", changes)
-    assert code(source, model, tmp_path / "codes", update=True)["coded"] == 10
+    assert code(source, model, tmp_path / "codes", update=True)["encoded"] == 10
 
 
 def test_a_lost_shard_is_noticed(image_tree: Path, model: Path, tmp_path: Path) -> None:
     def loses_one(function: Callable[[Shard], Any], todo: list[Shard]) -> Iterable[Any]:
         yield from map(function, todo[1:])
 
-    with pytest.raises(SchnRayError, match="30 rows were listed, but the parts answer for 23"):
+    message = "30 rows were listed, but 23 are written and 0 quarantined"
+    with pytest.raises(SchnRayError, match=message):
         code(image_tree, model, tmp_path / "codes", loses_one)
     code(image_tree, model, tmp_path / "codes")
     assert len(rows(tmp_path / "codes")) == 30
@@ -297,7 +302,7 @@ def test_update_takes_in_what_changed_and_nothing_else(
     new = disturb(image_tree)
     counts = code(image_tree, model, out, update=True)
     assert sorted(looked_at) == sorted(new)
-    wanted = {"rows": 31, "coded": 31, "quarantined": 0}
+    wanted = {"rows": 31, "encoded": 31, "quarantined": 0}
     assert counts == wanted | {"new": 2, "changed": 2, "gone": 1, "tried_again": 0}
     same = [name for name, data in parts(out).items() if before.get(name) == data]
     assert sorted(same) == ["part-00002.parquet", "part-00003.parquet", "part-00004.parquet"]
@@ -360,7 +365,7 @@ def test_update_of_parquet_codes_new_bytes_only(
     write("c.parquet", images[30:33])
     counts = code(folder, model, out, update=True)
     assert sorted(looked_at) == sorted([images[39], *images[30:33]])
-    assert (counts["coded"], counts["changed"], counts["new"]) == (32, 20, 3)
+    assert (counts["encoded"], counts["changed"], counts["new"]) == (32, 20, 3)
     assert all(parts(out)[f"part-{n:05}.parquet"] == before[f"part-{n:05}.parquet"] for n in (3, 4))
     code(folder, model, tmp_path / "fresh")
     assert rows(out) == rows(tmp_path / "fresh")
@@ -415,7 +420,7 @@ def test_retry_failed_tries_only_what_failed(
     change(image_tree / "cat" / "bad.png", good)
     counts = code(image_tree, model, out, retry_failed=True)
     assert looked_at == [good, b""]
-    assert (counts["coded"], counts["quarantined"], counts["tried_again"]) == (31, 1, 2)
+    assert (counts["encoded"], counts["quarantined"], counts["tried_again"]) == (31, 1, 2)
     assert quarantine(out) == {"dog/bad.png": ("decode", "empty: 0 bytes")}
     same = [name for name, data in parts(out).items() if before[name] == data]
     assert sorted(same) == ["part-00000.parquet", "part-00002.parquet", "part-00004.parquet"]
@@ -434,7 +439,7 @@ def test_retry_failed_leaves_other_changes_to_update(
     with pytest.raises(SchnRayError, match=r"1 rows are new, 0 changed, 0 are gone\. Add --update"):
         code(image_tree, model, out, retry_failed=True)
     read_manifest(out, "codes")
-    assert code(image_tree, model, out, retry_failed=True, update=True)["coded"] == 32
+    assert code(image_tree, model, out, retry_failed=True, update=True)["encoded"] == 32
 
 
 def test_retry_failed_may_be_killed(image_tree: Path, model: Path, tmp_path: Path) -> None:

@@ -26,14 +26,14 @@ from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
 from schn_ray.retrieval.config import EncodeConfig
-from schn_ray.retrieval.encode import encode
+from schn_ray.retrieval.encode import encode_source
 
 SETTINGS = EncodeConfig(source=SourceConfig(shard_rows=8, max_bad_share=0.9), relaxed=True)
 
 
 def code(photos: Path, model: Path, out: Path, map_shards: Any = map_locally) -> dict[str, Any]:
     source = open_source(str(photos), SETTINGS.source)
-    return encode(source, model, out, SETTINGS, map_shards).counts
+    return encode_source(source, model, out, SETTINGS, map_shards).counts
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_every_image_is_read_rightly_or_put_aside_with_its_reason(
     for name, (data, _) in (right | wrong).items():
         (photos / name).write_bytes(data)
     counts = code(photos, model, tmp_path / "codes")
-    assert counts == {"rows": 26, "coded": len(right), "quarantined": 11}
+    assert counts == {"rows": 26, "encoded": len(right), "quarantined": 11}
     tables = [pq.read_table(part) for part in sorted((tmp_path / "codes").glob("part-*"))]
     coded = {row["id"]: row for table in tables for row in table.to_pylist()}
     assert coded.keys() == right.keys()
@@ -194,7 +194,7 @@ def test_a_full_disk_is_said_and_after_making_room_the_same_command_finishes(
     assert 0 < len(done) < 8
     assert not list(out.glob("*.partial"))
     ballast.unlink()
-    assert code(photos, model, out)["coded"] == 60
+    assert code(photos, model, out)["encoded"] == 60
     assert done.items() <= {path.name: path.stat().st_ino for path in out.iterdir()}.items()
     code(photos, model, tmp_path / "whole")
     for part in (tmp_path / "whole").glob("part-*"):
@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(
         code(image_tree, model, small_disk / "codes")
     assert [path.name for path in small_disk.iterdir()] in (["ballast"], ["ballast", "codes"])
     (small_disk / "ballast").unlink()
-    assert code(image_tree, model, small_disk / "codes")["coded"] == 30
+    assert code(image_tree, model, small_disk / "codes")["encoded"] == 30
 
 
 def test_a_read_only_disk_is_said(model: Path, image_tree: Path, small_disk: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_file_that_may_not_grow_is_said_too(
     assert "SchnRayError: cannot write" in ended.stderr, ended.stderr
     assert "File too large" in ended.stderr
     assert not list(out.glob("*.partial"))
-    assert code(image_tree, model, out)["coded"] == 30
+    assert code(image_tree, model, out)["encoded"] == 30
 
 
 # --- a second writer

@@ -13,7 +13,7 @@ from support.gallery_codes import Codes, draw_codes, draw_ids, make_index, write
 from schn_ray.core.directories import AlreadyDone, new_directory
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.scan import Flat, Pairs
 
@@ -159,7 +159,7 @@ def test_the_same_build_again_does_nothing(tmp_path: Path) -> None:
     out = small_index(tmp_path)
     before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
     with pytest.raises(AlreadyDone):
-        build_index(tmp_path / "codes", out)
+        write_index(tmp_path / "codes", out)
     assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
 
 
@@ -182,7 +182,7 @@ def test_padding_bits_must_be_zero(tmp_path: Path) -> None:
         index.search(np.array([[0, 16]], np.uint8), 1)
     codes = write_codes(tmp_path / "bad", ["a"], np.array([[0, 16]], np.uint8), 12, parts=1)
     with pytest.raises(SchnRayError, match="beyond the 12"):
-        build_index(codes, tmp_path / "refused")
+        write_index(codes, tmp_path / "refused")
 
 
 def test_less_than_one_match_is_refused(tmp_path: Path) -> None:
@@ -193,14 +193,14 @@ def test_less_than_one_match_is_refused(tmp_path: Path) -> None:
 def test_an_id_twice_is_refused_across_parts(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", ["a", "b", "c", "a"], np.zeros((4, 4), np.uint8), 32)
     with pytest.raises(SchnRayError, match="1 rows repeat an id, such as 'a'"):
-        build_index(codes, tmp_path / "index")
+        write_index(codes, tmp_path / "index")
     assert not (tmp_path / "index").exists()
 
 
 def test_no_codes_are_refused(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", [], np.zeros((0, 4), np.uint8), 32)
     with pytest.raises(SchnRayError, match="no codes"):
-        build_index(codes, tmp_path / "index")
+        write_index(codes, tmp_path / "index")
 
 
 def write_part(folder: Path, table: pa.Table) -> Path:
@@ -221,7 +221,7 @@ def write_part(folder: Path, table: pa.Table) -> Path:
 )
 def test_parts_that_encode_did_not_write_are_refused(tmp_path: Path, table: pa.Table) -> None:
     with pytest.raises(SchnRayError, match="not the codes that encode writes"):
-        build_index(write_part(tmp_path / "codes", table), tmp_path / "index")
+        write_index(write_part(tmp_path / "codes", table), tmp_path / "index")
 
 
 def test_codes_are_not_an_index(tmp_path: Path) -> None:

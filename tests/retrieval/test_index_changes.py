@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.retrieval.index import build as index_build
-from schn_ray.retrieval.index.build import change_index
+from schn_ray.retrieval.index.build import rewrite_index
 from schn_ray.retrieval.index.index import Index, open_index, verify_index
 
 
@@ -43,7 +44,7 @@ def test_added_and_removed_as_if_built_so(tmp_path: Path, drawn: tuple[list[str]
     ids, codes = drawn
     make_index(tmp_path, ids[:200], codes[:200], 20)
     more = write_codes(tmp_path / "more", ids[150:], codes[150:], 20)
-    made = change_index(tmp_path / "index", add=more, remove=ids[100:200])
+    made = rewrite_index(tmp_path / "index", add=more, remove=ids[100:200])
     kept = [*range(100), *range(150, 300)]
     fresh = make_index(tmp_path / "fresh", [ids[i] for i in kept], codes[kept], 20)
     same(open_index(tmp_path / "index"), fresh, codes[:50])
@@ -57,11 +58,11 @@ def test_the_same_change_again_does_nothing(tmp_path: Path, drawn: tuple[list[st
     ids, codes = drawn
     make_index(tmp_path, ids[:200], codes[:200], 20)
     more = write_codes(tmp_path / "more", ids[200:], codes[200:], 20)
-    change_index(tmp_path / "index", add=more)
+    rewrite_index(tmp_path / "index", add=more)
     with pytest.raises(AlreadyDone):
-        change_index(tmp_path / "index", add=more)
-    change_index(tmp_path / "index", remove=ids[200:])
-    change_index(tmp_path / "index", add=more)  # they had been removed
+        rewrite_index(tmp_path / "index", add=more)
+    rewrite_index(tmp_path / "index", remove=ids[200:])
+    rewrite_index(tmp_path / "index", add=more)  # they had been removed
     assert len(open_index(tmp_path / "index")) == 300
 
 
@@ -71,7 +72,7 @@ def test_a_reader_keeps_the_version_that_it_opened(
     ids, codes = drawn
     before = make_index(tmp_path, ids, codes, 20)
     expected = make_index(tmp_path / "fresh", ids, codes, 20)
-    change_index(tmp_path / "index", remove=ids[:100])
+    rewrite_index(tmp_path / "index", remove=ids[:100])
     same(before, expected, codes[:20])
     assert len(open_index(tmp_path / "index")) == 200
 
@@ -96,7 +97,7 @@ def test_what_cannot_be_changed_leaves_the_index_alone(
     before = (tmp_path / "index" / MANIFEST).read_bytes()
     more = add and write_codes(tmp_path / "more", ids[add], codes[add], 20)
     with pytest.raises(SchnRayError, match=complaint):
-        change_index(tmp_path / "index", more, remove)
+        rewrite_index(tmp_path / "index", more, remove)
     assert (tmp_path / "index" / MANIFEST).read_bytes() == before
     assert sorted(p.name for p in (tmp_path / "index").iterdir()) == ["1", MANIFEST]
 
@@ -105,7 +106,7 @@ def test_all_rows_cannot_be_removed(tmp_path: Path, drawn: tuple[list[str], Code
     ids, codes = drawn
     make_index(tmp_path, ids, codes, 20)
     with pytest.raises(SchnRayError, match="holds no codes"):
-        change_index(tmp_path / "index", remove=ids)
+        rewrite_index(tmp_path / "index", remove=ids)
     assert len(open_index(tmp_path / "index")) == 300
 
 
@@ -115,8 +116,8 @@ def test_codes_of_another_model_are_not_added(
     ids, codes = drawn
     make_index(tmp_path, ids, codes, 20)
     wide = write_codes(tmp_path / "wide", ["x"], np.zeros((1, 4), np.uint8), 32, parts=1)
-    with pytest.raises(SchnRayError, match="coded by another model"):
-        change_index(tmp_path / "index", add=wide)
+    with pytest.raises(SchnRayError, match="encoded by another model"):
+        rewrite_index(tmp_path / "index", add=wide)
 
 
 KILLED = """
@@ -124,14 +125,14 @@ import os, signal, sys
 from pathlib import Path
 from schn_ray.core import directories
 from schn_ray.retrieval.index import build
-from schn_ray.retrieval.index.build import change_index
+from schn_ray.retrieval.index.build import rewrite_index
 before = getattr({module}, {name!r})
 def killed(*arguments):
     if {after}:
         before(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr({module}, {name!r}, killed)
-change_index(Path(sys.argv[1]), remove=sys.argv[2:])
+rewrite_index(Path(sys.argv[1]), remove=sys.argv[2:])
 """
 
 
@@ -158,7 +159,7 @@ def test_killed_and_run_again(
     assert subprocess.run(arguments, env=os.environ, check=False).returncode == -9
     assert len(open_index(tmp_path / "index")) == rows
     try:
-        change_index(tmp_path / "index", remove=ids[:100])
+        rewrite_index(tmp_path / "index", remove=ids[:100])
     except AlreadyDone:
         assert rows == 200
     index = open_index(tmp_path / "index")
@@ -179,11 +180,83 @@ def test_one_changes_it_at_a_time(
         return write(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(index_build, "write_lists", slow)
-    first = threading.Thread(target=change_index, args=(tmp_path / "index", None, ids[:50]))
+    first = threading.Thread(target=rewrite_index, args=(tmp_path / "index", None, ids[:50]))
     first.start()
     begun.wait(60)
     with pytest.raises(SchnRayError, match="another process is writing"):
-        change_index(tmp_path / "index", remove=ids[50:60])
+        rewrite_index(tmp_path / "index", remove=ids[50:60])
     may_end.set()
     first.join()
     assert len(open_index(tmp_path / "index")) == 250
+
+
+def test_a_change_before_the_lock_is_not_lost(
+    tmp_path: Path, drawn: tuple[list[str], Codes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, codes = drawn
+    make_index(tmp_path, ids[:200], codes[:200], 20)
+    more = write_codes(tmp_path / "more", ids[200:], codes[200:], 20)
+    new_version = index_build.new_version
+
+    def overtaken(*arguments: object) -> object:
+        monkeypatch.undo()
+        rewrite_index(tmp_path / "index", remove=ids[:50])
+        return new_version(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(index_build, "new_version", overtaken)
+    with pytest.raises(SchnRayError, match="changed by another process"):
+        rewrite_index(tmp_path / "index", add=more)
+    assert len(open_index(tmp_path / "index")) == 150
+    rewrite_index(tmp_path / "index", add=more)
+    fresh = make_index(tmp_path / "fresh", ids[50:], codes[50:], 20)
+    same(open_index(tmp_path / "index"), fresh, codes[:20])
+
+
+RACING = """
+import json, sys, time
+from pathlib import Path
+from schn_ray.core.errors import SchnRayError
+from schn_ray.retrieval.index.build import rewrite_index
+folder, me, other = Path(sys.argv[1]), *sys.argv[2:4]
+change, delays = map(json.loads, sys.argv[4:])
+outcomes = []
+for number, delay in enumerate(delays):
+    (folder / f"{me}-{number}").touch()
+    while not (folder / f"{other}-{number}").exists():
+        time.sleep(0.0005)
+    time.sleep(delay)
+    try:
+        rewrite_index(folder / f"index-{number}", **change)
+        outcomes.append("changed")
+    except SchnRayError as error:
+        outcomes.append(str(error))
+print(json.dumps(outcomes))
+"""
+
+
+def test_two_processes_change_it_at_once(tmp_path: Path, drawn: tuple[list[str], Codes]) -> None:
+    """Each change is in the result or was refused, whichever process is first, by however much."""
+    ids, codes = drawn
+    make_index(tmp_path, ids[:200], codes[:200], 20)
+    more = write_codes(tmp_path / "more", ids[200:], codes[200:], 20)
+    offsets = [ms / 1000 for ms in range(-40, 41, 2)]
+    for number in range(len(offsets)):
+        shutil.copytree(tmp_path / "index", tmp_path / f"index-{number}")
+    changes: dict[str, dict[str, object]] = {
+        "add": {"add": str(more)},
+        "remove": {"remove": ids[:50]},
+    }
+    delays = {"add": [max(0, s) for s in offsets], "remove": [max(0, -s) for s in offsets]}
+    racing = []
+    for me, other in (("add", "remove"), ("remove", "add")):
+        arguments = [str(tmp_path), me, other, json.dumps(changes[me]), json.dumps(delays[me])]
+        command = [sys.executable, "-c", RACING, *arguments]
+        racing.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+    outcomes = [json.loads(process.communicate(timeout=120)[0]) for process in racing]
+    for number, (added, removed) in enumerate(zip(*outcomes, strict=True)):
+        index = open_index(tmp_path / f"index-{number}")
+        expected = ids[50 * (removed == "changed") : 300 if added == "changed" else 200]
+        assert index.ids(np.arange(len(index))) == sorted(expected), (added, removed)
+        assert "changed" in (added, removed)
+        for outcome in (added, removed):
+            assert outcome == "changed" or "another process" in outcome

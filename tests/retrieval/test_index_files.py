@@ -12,7 +12,7 @@ from support.gallery_codes import draw_clustered, draw_ids, make_index, write_co
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.retrieval.index import inverted_lists as index_training
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.checked_files import BLOCK
 from schn_ray.retrieval.index.index import Index, open_index, verify_index
 
@@ -188,4 +188,4 @@ def test_damaged_codes_are_not_indexed(tmp_path: Path) -> None:
     content[len(content) // 2] ^= 4
     part.write_bytes(content)
     with pytest.raises(SchnRayError, match="differs from its manifest"):
-        build_index(codes, tmp_path / "index")
+        write_index(codes, tmp_path / "index")

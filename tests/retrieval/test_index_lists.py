@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.gallery_codes import Codes, draw_clustered, draw_codes, draw_ids, make_index
 
-from schn_ray.core.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError, UnknownId
 from schn_ray.retrieval.index import inverted_lists as training
 from schn_ray.retrieval.index import scan
 from schn_ray.retrieval.index.index import Index
@@ -46,7 +46,7 @@ def check_within(
     assert len(found.starts) == len(queries) + 1
     for q, query in enumerate(queries):
         expected = [pair for pair in ranking(ids, codes, query) if pair[0] <= radius]
-        assert found.found[q] == len(expected)
+        assert found.within_radius[q] == len(expected)
         distances = found.rows_of(q)[1].tolist()
         assert list(zip(distances, found.ids(q), strict=True)) == expected[:most]
     assert found.uris(0) == [f"file:{id}" for id in found.ids(0)]
@@ -161,7 +161,7 @@ def test_several_indexes_answer_as_one(tmp_path: Path, bits: int) -> None:
     rows = np.array([together.find(id) for id in ids[:50]])
     assert together.ids(rows) == ids[:50]
     np.testing.assert_array_equal(together.codes(rows), codes[:50])
-    with pytest.raises(SchnRayError, match="'none' is not an id"):
+    with pytest.raises(UnknownId, match="'none' is not an id"):
         together.find("none")
 
 

@@ -67,11 +67,11 @@ def test_pictures_as_a_page(schn_ray: Run, gallery: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ((), "nothing to look for"),
+        ((), "nothing to search for"),
         (("photo.png",), "--model RUN is missing"),
         (("--id", "none"), "'none' is not an id"),
         (("--code", "abc"), "not hexadecimal"),
-        (("--code", "00"), "wanted 4 hexadecimal digits"),
+        (("--code", "00"), "has 4 hexadecimal digits"),
         (("--code", "00ff"), "beyond the 12"),
         (("--queries", "codes"), "--queries CODES and --out DIR go together"),
     ],

@@ -94,12 +94,12 @@ def test_an_image_finds_what_the_index_says(ask: Client, gallery: Path) -> None:
 
 def test_more_like_an_id_leaves_itself_out(ask: Client, gallery: Path) -> None:
     status, found = ask.search({"id": "dog & co/001.png", "radius": 12, "k": 30})
-    assert (status, found["found"], len(found["hits"])) == (200, 39, 30)
+    assert (status, found["within_radius"], len(found["hits"])) == (200, 39, 30)
     assert "dog & co/001.png" not in [hit["id"] for hit in found["hits"]]
     distances = [hit["distance"] for hit in found["hits"]]
     assert distances == sorted(distances)
     _, near = ask.search({"id": "dog & co/001.png", "radius": distances[3]})
-    assert near["found"] == sum(d <= distances[3] for d in distances)
+    assert near["within_radius"] == sum(d <= distances[3] for d in distances)
 
 
 def test_thumbnails_are_of_indexed_images(ask: Client, gallery: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_image_that_went_away(ask: Client, gallery: Path) -> None:
         status, body, _ = ask("GET", "/image/cat/019.png")
     finally:
         photo.write_bytes(kept)
-    assert (status, b"not there any more" in body) == (404, True)
+    assert (status, b"cannot be read any more" in body) == (404, True)
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,10 @@ def test_metrics_count_by_route_and_status(gallery: Path) -> None:
             ask("GET", "/image/none")
         ask("GET", "/elsewhere/of/any/name")
         lines = ask("GET", "/metrics")[1].decode().splitlines()
-    assert 'schn_ray_requests_total{route="/image",status="404"} 3' in lines
-    assert 'schn_ray_requests_total{route="other",status="404"} 1' in lines
-    assert 'schn_ray_request_seconds_bucket{route="/image",le="+Inf"} 3' in lines
-    assert "schn_ray_index_rows 40" in lines
+    assert 'schn_ray_requests_total{route="/image",status="404"} 3.0' in lines
+    assert 'schn_ray_requests_total{route="other",status="404"} 1.0' in lines
+    assert 'schn_ray_request_seconds_bucket{le="+Inf",route="/image"} 3.0' in lines
+    assert "schn_ray_index_rows 40.0" in lines
 
 
 def test_another_model_is_refused(gallery: Path, tmp_path: Path) -> None:

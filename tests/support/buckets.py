@@ -23,7 +23,7 @@ S3 = {
 
 @contextmanager
 def served_bucket(name: str, cache: Path) -> Iterator[str]:
-    """Serve a bucket, with ``cache`` for copies of what lies there; its URI."""
+    """Serve a bucket whose files are cached in ``cache``; yield its URI."""
     moto = pytest.importorskip("moto.server")
     port = free_port()
     server = moto.ThreadedMotoServer("127.0.0.1", port=port)
@@ -33,7 +33,7 @@ def served_bucket(name: str, cache: Path) -> Iterator[str]:
             patch.setenv(variable, value)
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         patch.setenv(CACHE, os.fspath(cache))
-        there = {"endpoint_override": f"127.0.0.1:{port}", "scheme": "http"}
-        fs.S3FileSystem(allow_bucket_creation=True, **there).create_dir(name)
+        server_options = {"endpoint_override": f"127.0.0.1:{port}", "scheme": "http"}
+        fs.S3FileSystem(allow_bucket_creation=True, **server_options).create_dir(name)
         yield f"s3://{name}"
     server.stop()

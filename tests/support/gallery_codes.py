@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.core.directories import new_directory
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import Index, open_index
 
 Codes = NDArray[np.uint8]
@@ -30,9 +30,9 @@ def write_codes(folder: Path, ids: list[str], codes: Codes, bits: int, parts: in
     made_from = {"model": "m0del", "source": "s"}
     with new_directory(folder, "codes", {"bits": bits}, made_from) as draft:
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
-            some = [ids[i] for i in rows]
+            part_ids = [ids[i] for i in rows]
             packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
-            columns = {"id": some, "uri": [f"file:{i}" for i in some], "code": packed}
+            columns = {"id": part_ids, "uri": [f"file:{i}" for i in part_ids], "code": packed}
             schema = pa.schema(
                 [("id", pa.string()), ("uri", pa.string()), ("code", pa.binary(width))]
             )
@@ -42,7 +42,7 @@ def write_codes(folder: Path, ids: list[str], codes: Codes, bits: int, parts: in
 
 
 def make_index(folder: Path, ids: list[str], codes: Codes, bits: int, parts: int = 3) -> Index:
-    build_index(write_codes(folder / "codes", ids, codes, bits, parts), folder / "index")
+    write_index(write_codes(folder / "codes", ids, codes, bits, parts), folder / "index")
     return open_index(folder / "index")
 
 

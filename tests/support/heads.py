@@ -33,22 +33,24 @@ class Head(NamedTuple):
 
 @contextmanager
 def head(cpus: int) -> Iterator[Head]:
-    found = Head(f"http://127.0.0.1:{free_port()}", secrets.token_hex(32))
+    started_head = Head(f"http://127.0.0.1:{free_port()}", secrets.token_hex(32))
     folder = Path("/tmp") / f"schn_{secrets.token_hex(3)}"  # sockets' paths must be short
-    environment = found.user() | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
-    environment.pop("PYTHONPATH", None)  # code comes with the job
-    (folder / "schn_ray").mkdir(parents=True)  # another copy, where jobs begin: not to be used
+    environment = started_head.user() | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)  # the code is sent with the job
+    (folder / "schn_ray").mkdir(
+        parents=True
+    )  # another copy in the jobs' working directory: must not be used
     (folder / "schn_ray" / "__init__.py").write_text("raise SystemExit('not what was sent')")
-    process = _started([*_command(found, cpus), f"--temp-dir={folder}"], environment, folder)
+    process = _started([*_command(started_head, cpus), f"--temp-dir={folder}"], environment, folder)
     try:
-        yield found
+        yield started_head
     finally:
         _end(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ask a head to go; if it does not, kill it with all that it started."""
+    """Terminate a head; if it does not end, kill it with all that it started."""
     below = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
@@ -59,12 +61,12 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait(30)
 
 
-def _command(found: Head, cpus: int) -> list[str]:
+def _command(head: Head, cpus: int) -> list[str]:
     options = {
         "num-cpus": cpus,
         "port": free_port(),
-        "dashboard-port": found.address.rpartition(":")[2],
-        # its default is one number: with the agent of another Ray on it, no job would start
+        "dashboard-port": head.address.rpartition(":")[2],
+        # with the default port and a second Ray on this machine, no job would start
         "dashboard-agent-listen-port": free_port(),
         "ray-client-server-port": free_port(),
         "include-log-monitor": "false",
@@ -76,7 +78,7 @@ def _command(found: Head, cpus: int) -> list[str]:
 def _started(
     command: list[str], environment: dict[str, str], folder: Path
 ) -> subprocess.Popen[str]:
-    """Start a head; on a busy machine it may give itself up after 30 s, and is started again."""
+    """Start a head. On a busy machine Ray may give up after 30 s; then it is started again."""
     for _ in range(4):
         process = subprocess.Popen(
             command,
@@ -86,13 +88,13 @@ def _started(
             stderr=subprocess.STDOUT,
             text=True,
         )
-        said = []
+        lines = []
         for line in process.stdout or ():
             if "subprocesses are monitored" in line:
                 return process
-            said.append(line)
+            lines.append(line)
         process.wait(60)
-    raise AssertionError("no head: " + "".join(said))
+    raise AssertionError("no head: " + "".join(lines))
 
 
 def run(environment: dict[str, str], *command: object) -> Answer:

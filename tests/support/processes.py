@@ -1,17 +1,19 @@
-"""The command in a process of its own, and what is left of it when it is gone."""
+"""The command in a process of its own, the processes that it leaves, and their CPU time."""
 
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 MARK = "SCHN_RAY_TEST_MARK"
+_SAMPLE_EVERY_S = 3.0
 
 
 def start(*arguments: object, mark: str = "", address: str | None = None) -> subprocess.Popen[str]:
@@ -26,7 +28,7 @@ def start(*arguments: object, mark: str = "", address: str | None = None) -> sub
 
 @contextmanager
 def started(*arguments: object, address: str | None = None) -> Iterator[subprocess.Popen[str]]:
-    """As ``start``; whatever happens, the process ends with the block."""
+    """As ``start``; the process is killed at the end of the block, if it still runs."""
     process = start(*arguments, address=address)
     try:
         yield process
@@ -41,15 +43,15 @@ def as_options(settings: tuple[str, ...]) -> list[str]:
 
 
 def marked_processes(mark: str) -> list[str]:
-    """List the processes that descend from a marked one, dead parents or not."""
-    found = []
+    """List the command lines of the processes that inherited a mark, orphans included."""
+    command_lines = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+                command_lines.append((process / "cmdline").read_text().replace("\0", " "))
         except OSError:
             continue
-    return found
+    return command_lines
 
 
 def descendants(pid: int, named: str) -> list[psutil.Process]:
@@ -57,23 +59,58 @@ def descendants(pid: int, named: str) -> list[psutil.Process]:
     return [p for p in psutil.Process(pid).children(recursive=True) if named in _name(p)]
 
 
+@contextmanager
+def counted_cpu_seconds() -> Iterator[dict[int, float]]:
+    """Sample the CPU seconds of the processes below this one's children.
+
+    Ray's daemons do not wait for their workers, so the time of these is in no ``getrusage``. What a
+    process does after its last sample is missing.
+
+    Yields:
+        process id -> CPU seconds; complete after the block.
+    """
+    seconds: dict[int, float] = {}
+    stop = threading.Event()
+
+    def sample() -> None:
+        this = psutil.Process()
+        for process in this.children(recursive=True):
+            with suppress(psutil.Error):  # it has ended
+                if process.ppid() != this.pid:
+                    times = process.cpu_times()
+                    seconds[process.pid] = times.user + times.system
+
+    def follow() -> None:
+        while not stop.wait(_SAMPLE_EVERY_S):
+            sample()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        stop.set()
+        thread.join()
+        sample()
+
+
 def free_port() -> int:
     """Return a port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def has_cpus(address: str, cpus: int) -> bool:
-    """Tell whether a cluster has so many CPUs; this process may be at home in another one."""
+    """Tell whether the cluster at an address has so many CPUs; this process may use another."""
     status = [str(Path(sys.executable).parent / "ray"), "status", "--address", address]
     return f"/{cpus}.0 CPU" in subprocess.run(status, capture_output=True, text=True).stdout
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
-    """Wait until something is so; fail after some time, as it may never be."""
+def wait_for(condition: Callable[[], bool], seconds: float = 600) -> None:
+    """Wait for a condition. The time limit only guards against waiting for ever."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"the condition did not come true in {seconds:.0f} s"
         time.sleep(0.05)
 
 

@@ -11,8 +11,8 @@ import uvicorn
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.retrieval.config import EncodeConfig, ServeConfig
-from schn_ray.retrieval.encode import encode
-from schn_ray.retrieval.index.build import build_index
+from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.server.app import application
 from schn_ray.retrieval.server.service import open_service
 from support.image_files import write_tree
@@ -25,8 +25,8 @@ def write_gallery(folder: Path) -> Path:
     photos = write_tree(folder / "photos", {"cat": 20, "dog & co": 20})
     write_model(folder / "model")
     source = open_source(str(photos), SourceConfig())
-    encode(source, folder / "model", folder / "codes", EncodeConfig())
-    build_index(folder / "codes", folder / "index")
+    encode_source(source, folder / "model", folder / "codes", EncodeConfig())
+    write_index(folder / "codes", folder / "index")
     return folder
 
 

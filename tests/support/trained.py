@@ -6,7 +6,7 @@ import torch
 
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.training.state import LAST
 from support.image_files import write_tree
 
@@ -15,7 +15,7 @@ def photo_store(folder: Path, counts: dict[str, int], config: PrepareConfig | No
     """Prepare so many photos of each class; they stay in ``folder/photos``."""
     tree = write_tree(folder / "photos", counts)
     source = open_source(str(tree), SourceConfig())
-    prepare(source, config or PrepareConfig(), folder / "store")
+    prepare_store(source, config or PrepareConfig(), folder / "store")
     return folder / "store"
 
 

@@ -19,7 +19,7 @@ from schn_ray.core.workers import Workers
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.labels import label_matrix
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.methods.code_table import CodeTable
 from schn_ray.methods.deep.schn.method import Schn
@@ -97,11 +97,11 @@ def test_the_released_model_is_the_best_by_validation(
     assert [best for best, _ in models] == [True, True, False]
     assert fingerprint(tmp_path / "run") == models[1][1] != models[0][1]
     assert "outer iteration: 2 of 3" in (tmp_path / "run" / "model" / "README.md").read_text()
-    kept = {
+    saved = {
         name: torch.load(tmp_path / "run" / "checkpoints" / name, weights_only=True)
         for name in (state.LAST, state.BEST)
     }
-    assert [kept[name]["iteration"] for name in (state.LAST, state.BEST)] == [3, 2]
+    assert [saved[name]["iteration"] for name in (state.LAST, state.BEST)] == [3, 2]
 
 
 @pytest.mark.parametrize(("patience", "iterations"), [(1, 3), (2, 4), (None, 6)])
@@ -264,7 +264,7 @@ def test_a_library_that_is_missing_is_said_before_training(
 def test_without_validation_rows_the_last_model_is_released(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "images", {"cat": 12, "dog": 12})
     config = PrepareConfig(validation_share=0)
-    prepare(open_source(str(tree), SourceConfig()), config, tmp_path / "store")
+    prepare_store(open_source(str(tree), SourceConfig()), config, tmp_path / "store")
     train_locally(small_config(), tmp_path / "store", tmp_path / "run")
     assert [line["validation_map"] for line in read_metrics(tmp_path / "run")] == [None] * 3
     card = (tmp_path / "run" / "model" / "README.md").read_text()

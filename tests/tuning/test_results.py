@@ -1,4 +1,4 @@
-"""What a search leaves: the winner confirmed, settings to train with, a table, a page."""
+"""The results of a search: the confirmed winner, settings to train with, a table, a page."""
 
 import csv
 import json
@@ -12,16 +12,16 @@ import yaml
 from scipy import stats
 
 from schn_ray.core.settings import validated
-from schn_ray.report.tuning import REPORT, panels, report_search
+from schn_ray.report.tuning import REPORT, report_search, study_panels
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import Confirmation
 from schn_ray.tuning.results import (
     best_rows,
-    count_search,
     importances,
     iterations_saved,
-    seconds_beside_training,
+    seconds_outside_training,
+    study_counts,
     study_verdict,
     write_results,
 )
@@ -47,7 +47,7 @@ def searched(path: Path, trials: int = 8, **changed: Any) -> Search:
     path.mkdir(exist_ok=True)
     space = validated(Space, SPACE | changed)
     search = Search(path, space, base_config(space, None, None, ()))
-    sitting = search.sat(None, 0, 2)
+    session = search.record_session(None, 0, 2)
     for _ in range(trials):
         proposal = search.propose()
         assert proposal
@@ -56,10 +56,10 @@ def searched(path: Path, trials: int = 8, **changed: Any) -> Search:
         outcome.figures["bits"] = float(proposal.values["bits"])
         if proposal.number == 3:
             outcome = Outcome("failed", {}, HOSTILE, 2, 3.0)
-        elif proposal.number > 0 and search.heard(proposal.number, 1, score):
+        elif proposal.number > 0 and search.report_score(proposal.number, 1, score):
             outcome = Outcome("pruned", {}, "", 1, 1.0)
         search.finish(proposal.number, outcome)
-    search.sat(sitting, 60.0, 2)
+    search.record_session(session, 60.0, 2)
     return search
 
 
@@ -72,11 +72,11 @@ def row(number: int, score: float) -> TrialRow:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_gain_is_that_of_a_paired_t_test(seed: int) -> None:
     a, b = np.random.default_rng(seed).normal(0.5, 0.05, (2, 4 + seed))
-    found = confirm.gain(a.tolist(), b.tolist())
-    assert found
-    wanted = stats.ttest_rel(b, a).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
-    assert found.is_one == (wanted.low > 0)
+    gain = confirm.gain(a.tolist(), b.tolist())
+    assert gain
+    expected = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (gain.low, gain.high) == pytest.approx((expected.low, expected.high))
+    assert gain.is_significant == (expected.low > 0)
 
 
 def test_a_gain_of_one_pair_has_no_interval() -> None:
@@ -89,13 +89,13 @@ def test_candidates_are_close_and_few() -> None:
     assert [r.number for r in confirm.candidates(rows, 0.001)] == [2]
 
 
-def test_seeds_are_fresh_and_places_are_apart() -> None:
+def test_seeds_are_fresh_and_directories_differ() -> None:
     base = train_config("digits", None, ("seed=7",))
     deciding, judging = confirm.deciding_seeds(base, 3), confirm.judging_seeds(base, 3)
     assert not {base.seed} & {*deciding, *judging}
     assert not {*deciding} & {*judging}
     jobs = confirm.jobs("s", base, [row(0, 0.5), row(4, 0.6)], judging)
-    assert len({job.place.run for job in jobs}) == 6
+    assert len({job.directory.run for job in jobs}) == 6
     assert [(job.config.seed, job.config.bits) for job in jobs[:2]] == [(11, 16), (11, 20)]
 
 
@@ -107,8 +107,8 @@ def test_the_verdict_says_what_is_known(tmp_path: Path) -> None:
     )
     assert "not confirmed" in study_verdict(search, None)[0]
     assert "found nothing better" in study_verdict(search, Confirmation(0, {}))[0]
-    said = study_verdict(search, Confirmation(2, {}, gain, loss))
-    assert said[-2:] == [
+    lines = study_verdict(search, Confirmation(2, {}, gain, loss))
+    assert lines[-2:] == [
         "on validation the winner is better",
         "on test queries the winner is not better beyond chance",
     ]
@@ -145,12 +145,12 @@ def test_the_table_and_the_counts(tmp_path: Path) -> None:
     assert lines[3]["reason"] == HOSTILE
     assert all((line["codes.alpha"] == "") == (line["codes.update"] == "false") for line in lines)
     states = [line["state"] for line in lines]
-    counts = count_search(search, None, 0)
+    counts = study_counts(search, None, 0)
     assert counts["pruned"] == states.count("pruned") > 0
     assert counts["complete"] == states.count("complete")
     assert iterations_saved(search) == 7 * states.count("pruned")  # one of eight was run
     trained = 10 * states.count("complete") + states.count("pruned") + 3
-    assert seconds_beside_training(search) == pytest.approx((120 - trained) / 8)
+    assert seconds_outside_training(search) == pytest.approx((120 - trained) / 8)
 
 
 def test_importance_finds_what_decides(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_several_objectives_have_a_front_and_a_file_each(tmp_path: Path) -> None
     assert len(list((tmp_path / "pareto").iterdir())) == len(numbers)
     assert not (tmp_path / "best.yaml").exists()
     assert "Front: validation mAP and bits of a code" in [
-        panel.title for panel in panels(search, search.rows())
+        panel.title for panel in study_panels(search, search.rows())
     ]
     report_search(tmp_path, "digits", search, None)
     assert "Pareto front" in (tmp_path / REPORT).read_text()

@@ -1,4 +1,4 @@
-"""A search space is refused before anything starts, with the line that is wrong."""
+"""A bad search space is refused before anything starts, with the line that is wrong."""
 
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,24 @@ def space(**changed: Any) -> Space:
     return validated(Space, GOOD | changed)
 
 
-def complaint(found: Space, preset: str | None = None) -> str:
+def complaint(search_space: Space, preset: str | None = None) -> str:
     with pytest.raises(SchnRayError) as refused:
-        check_space(found, base_config(found, preset, None, ()))
+        check_space(search_space, base_config(search_space, preset, None, ()))
     return str(refused.value)
 
 
 @pytest.mark.parametrize("name", space_names())
 def test_spaces_that_come_with_the_package_fit_every_preset(name: str) -> None:
-    found = read_space(name)
+    search_space = read_space(name)
     for preset in (None, "digits", "cifar10"):
-        check_space(found, base_config(found, preset, None, ()))
+        check_space(search_space, base_config(search_space, preset, None, ()))
 
 
 @pytest.mark.parametrize("name", space_names())
 def test_trial_0_is_as_published(name: str) -> None:
-    found = read_space(name)
-    base = base_config(found, None, None, ())
-    first = with_values(base, starting_point(found, base, 0))
+    search_space = read_space(name)
+    base = base_config(search_space, None, None, ())
+    first = with_values(base, starting_point(search_space, base, 0))
     published = train_config("schn")
     assert (first.loss, first.codes) == (published.loss, published.codes)
 
@@ -105,13 +105,13 @@ def test_a_space_that_means_nothing(changed: dict[str, Any], message: str) -> No
 
 def test_bits_alone_are_no_aim_and_two_aims_prune_nothing() -> None:
     bits = {"bits": {"choices": [16, 32]}}
-    assert "wanted validation_map among them" in complaint(
+    assert "expected validation_map among them" in complaint(
         space(parameters=bits, objectives=["bits"])
     )
-    several = space(
+    two_objectives = space(
         parameters=bits, objectives=["validation_map", "bits"], pruning={"grace": 1, "factor": 3}
     )
-    assert "pruning wants one objective" in complaint(several)
+    assert "pruning wants one objective" in complaint(two_objectives)
 
 
 def test_conditions_name_choices_that_exist() -> None:
@@ -126,43 +126,43 @@ def test_conditions_name_choices_that_exist() -> None:
 
 
 def test_two_kinds_of_domain_and_unknown_words_are_refused() -> None:
-    with pytest.raises(SchnRayError, match="wanted one of log, linear, integer, choices"):
+    with pytest.raises(SchnRayError, match="expected one of log, linear, integer, choices"):
         space(parameters={"bits": {"log": [1, 2], "linear": [1, 2]}})
     with pytest.raises(SchnRayError, match="unknown setting 'prunning'; did you mean 'pruning'"):
         space(prunning={})
 
 
 def test_an_inactive_parameter_has_no_value_and_keeps_the_base_s() -> None:
-    found = space(
+    search_space = space(
         parameters={
             "codes.update": {"choices": [True, False]},
             "codes.alpha": {"linear": [0, 4], "when": {"codes.update": True}},
         },
         start=[{}, {"codes.update": False}],
     )
-    base = base_config(found, None, None, ())
-    assert starting_point(found, base, 0) == {"codes.update": True, "codes.alpha": 2.0}
-    values = starting_point(found, base, 1)
+    base = base_config(search_space, None, None, ())
+    assert starting_point(search_space, base, 0) == {"codes.update": True, "codes.alpha": 2.0}
+    values = starting_point(search_space, base, 1)
     assert values == {"codes.update": False}
     assert with_values(base, values).codes.alpha == base.codes.alpha
 
 
 def test_settings_of_the_command_win_but_not_over_what_is_searched() -> None:
-    found = space(fixed={"bits": 16, "schedule.epochs": 1})
-    base = base_config(found, None, None, ("bits=24",))
+    search_space = space(fixed={"bits": 16, "schedule.epochs": 1})
+    base = base_config(search_space, None, None, ("bits=24",))
     assert (base.bits, base.schedule.epochs, base.network.backbone) == (24, 1, "small")
-    assert base_config(found, "cifar10", None, ()).augment.pad == 4
+    assert base_config(search_space, "cifar10", None, ()).augment.pad == 4
     with pytest.raises(SchnRayError, match="the space searches that setting"):
-        base_config(found, None, None, ("loss.quantization=3",))
+        base_config(search_space, None, None, ("loss.quantization=3",))
 
 
 def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         "preset: digits\nparameters:\n  schedule.learning_rate: {choices: [1e-4, 1e-3]}\n"
     )
-    found = read_space(str(tmp_path / "s.yaml"))
-    check_space(found, base_config(found, None, None, ()))
-    assert found.parameters["schedule.learning_rate"].choices == (1e-4, 1e-3)
+    search_space = read_space(str(tmp_path / "s.yaml"))
+    check_space(search_space, base_config(search_space, None, None, ()))
+    assert search_space.parameters["schedule.learning_rate"].choices == (1e-4, 1e-3)
 
 
 def test_an_unknown_space_names_those_there_are() -> None:
@@ -171,9 +171,9 @@ def test_an_unknown_space_names_those_there_are() -> None:
 
 
 def test_choices_may_be_lists() -> None:
-    found = space(parameters={"schedule.decay_after": {"choices": [[5, 7], [3]]}})
-    base = base_config(found, None, None, ())
-    check_space(found, base)
+    search_space = space(parameters={"schedule.decay_after": {"choices": [[5, 7], [3]]}})
+    base = base_config(search_space, None, None, ())
+    check_space(search_space, base)
     changed = with_values(base, {"schedule.decay_after": [3]})
     assert changed.schedule.decay_after == (3,)
     assert value_of(changed, "schedule.decay_after") == [3]

@@ -1,4 +1,4 @@
-"""A search remembers all in its study: proposals, rungs, ends; whenever it is killed."""
+"""A search that is killed at any moment has all in its study: proposals, scores, outcomes."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def complete(values: dict[str, Any], **figures: float) -> Outcome:
 
 
 def run(search: Search, trials: int) -> None:
-    while search.begun() < trials:
+    while search.count_started() < trials:
         proposal = search.propose()
         assert proposal is not None
         search.finish(proposal.number, complete(proposal.values))
@@ -110,10 +110,10 @@ def test_trials_that_began_come_first_with_their_settings(tmp_path: Path) -> Non
     search = opened(tmp_path)
     run(search, 2)
     began = [search.propose(), search.propose()]
-    agenda = Trials(opened(tmp_path), str(tmp_path), total=5)
-    assert agenda.left() == 3
-    jobs = [agenda.next(), agenda.next(), agenda.next()]
-    assert agenda.next() is None
+    queue = Trials(opened(tmp_path), str(tmp_path), total=5)
+    assert queue.left() == 3
+    jobs = [queue.next(), queue.next(), queue.next()]
+    assert queue.next() is None
     assert [job.number for job in jobs if job] == [2, 3, 4]
     for job, proposal in zip(jobs, began, strict=False):
         assert job
@@ -163,7 +163,7 @@ def judged(search: Search, scores: list[float]) -> list[bool]:
     for score in scores:
         proposal = search.propose()
         assert proposal
-        stopped.append(search.heard(proposal.number, 1, score))
+        stopped.append(search.report_score(proposal.number, 1, score))
         state = "pruned" if stopped[-1] else "complete"
         figures = {} if stopped[-1] else {"validation_map": score}
         search.finish(proposal.number, Outcome(state, figures, iterations=1))  # type: ignore[arg-type]
@@ -192,11 +192,11 @@ def test_the_first_trial_is_never_stopped(tmp_path: Path) -> None:
     first, second = search.propose(), search.propose()
     assert first
     assert second
-    assert not search.heard(second.number, 1, 0.9)
-    assert not search.heard(first.number, 1, 0.1)
+    assert not search.report_score(second.number, 1, 0.9)
+    assert not search.report_score(first.number, 1, 0.1)
     third = search.propose()
     assert third
-    assert search.heard(third.number, 1, 0.1)
+    assert search.report_score(third.number, 1, 0.1)
 
 
 def test_nobody_is_stopped_after_the_last_iteration(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_nobody_is_stopped_after_the_last_iteration(tmp_path: Path) -> None:
     for score in (0.9, 0.1):
         proposal = search.propose()
         assert proposal
-        stopped = [search.heard(proposal.number, t, score) for t in (1, 3, 9)]
+        stopped = [search.report_score(proposal.number, t, score) for t in (1, 3, 9)]
     assert stopped == [True, True, False]
 
 
@@ -212,14 +212,14 @@ def test_what_was_told_before_is_not_judged_again(tmp_path: Path) -> None:
     search = opened(tmp_path)
     _, second = search.propose(), search.propose()
     assert second
-    assert not search.heard(second.number, 1, 0.5)
+    assert not search.report_score(second.number, 1, 0.5)
     for _ in range(5):
         other = search.propose()
         assert other
-        search.heard(other.number, 1, 0.9)
+        search.report_score(other.number, 1, 0.9)
     again = opened(tmp_path)
     again.unfinished()
-    assert not again.heard(second.number, 1, 0.5)  # it would be stopped now, but was judged then
+    assert not again.report_score(second.number, 1, 0.5)  # judged when it was reported
     assert list(again.rows()[second.number].curve) == [1]
 
 
@@ -230,7 +230,7 @@ def test_a_figure_that_is_not_a_number_is_a_failure_with_a_reason(tmp_path: Path
     search.finish(proposal.number, Outcome("complete", {"validation_map": float("nan")}))
     (row,) = search.rows()
     assert (row.state, row.reason) == ("failed", "validation mAP is nan, not a number")
-    assert search.ended() == 1
+    assert search.count_ended() == 1
 
 
 def test_a_trial_ends_once(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_settings_are_tried_once_and_a_small_space_ends(tmp_path: Path) -> None:
 
 def test_a_sampler_that_likes_one_setting_does_not_end_the_search(tmp_path: Path) -> None:
     few: dict[str, Any] = {
-        "loss.quantization": {"choices": [0.1, 1.0, 10.0, 100.0]},
+        "loss.quantization": {"choices": [0.1, 10.0]},
         "codes.init": {"choices": ["zeros", "random", "hadamard"]},
         "codes.update": {"choices": [True, False]},
         "codes.alpha": {"integer": [1, 2], "when": {"codes.update": True}},
@@ -262,8 +262,9 @@ def test_a_sampler_that_likes_one_setting_does_not_end_the_search(tmp_path: Path
     search = opened(tmp_path, parameters=few, start=[], pruning=None)
     while (proposal := search.propose()) is not None:
         search.finish(proposal.number, complete(proposal.values))
-    assert len({json.dumps(row.values) for row in search.rows()}) == 4 * 3 * (2 + 1)
-    assert len(search.rows()) == 36
+    assert len({json.dumps(row.values) for row in search.rows()}) == 2 * 3 * (2 + 1)
+    assert len(search.rows()) == 18
+    assert len(search.study.trials) > 2 * 18  # TPE, which begins after 10 trials, repeated itself
 
 
 def test_what_is_drawn_lies_in_its_domain() -> None:
@@ -289,7 +290,7 @@ def test_two_objectives_with_every_sampler(tmp_path: Path, sampler: str) -> None
     for _ in range(3):
         proposal = search.propose()
         assert proposal
-        assert not search.heard(proposal.number, 1, 0.1)
+        assert not search.report_score(proposal.number, 1, 0.1)
         search.finish(proposal.number, Outcome("complete", {"validation_map": 0.5, "bits": 16.0}))
     assert len(search.study.trials) >= 3
 

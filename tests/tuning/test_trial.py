@@ -1,4 +1,4 @@
-"""One trial without Ray: stopped by a note, killed and gone on, failed with its reason."""
+"""One trial without Ray: stopped by a file, killed and continued, failed with its reason."""
 
 import errno
 from pathlib import Path
@@ -11,24 +11,24 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import is_finished, read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare
+from schn_ray.data.store.prepare import prepare_store
 from schn_ray.models.hasher import fingerprint
 from schn_ray.training import state
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.recorder import read_metrics
 from schn_ray.tuning.objectives import encoding_cost
 from schn_ray.tuning.study import Outcome
-from schn_ray.tuning.trial import TrialDir, run_trial, train_in_this_process, trial_dir
+from schn_ray.tuning.trial import TrialDir, run_trial, train_trial, trial_dir
 
-Told = list[tuple[int, float]]
+Scores = list[tuple[int, float]]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("trial")
     tree = write_tree(folder / "images", {"cat": 16, "dog": 16, "owl": 16})
-    some_validated = PrepareConfig(validation_share=0.3)
-    prepare(open_source(str(tree), SourceConfig()), some_validated, folder / "store")
+    with_validation = PrepareConfig(validation_share=0.3)
+    prepare_store(open_source(str(tree), SourceConfig()), with_validation, folder / "store")
     return str(folder / "store")
 
 
@@ -37,86 +37,89 @@ def config(*settings: str) -> TrainConfig:
     return train_config("digits", None, (*TINY, *small, *settings))
 
 
-def trial(store: str, place: TrialDir, told: Told, *settings: str) -> Outcome:
-    def tell(iteration: int, score: float) -> None:
-        told.append((iteration, score))
+def trial(store: str, directory: TrialDir, reported: Scores, *settings: str) -> Outcome:
+    def report(iteration: int, score: float) -> None:
+        reported.append((iteration, score))
 
     objectives = ("validation_map", "encoding_cost")
-    return run_trial(config(*settings), store, place, tell, train_in_this_process, objectives)
+    return run_trial(config(*settings), store, directory, report, train_trial, objectives)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
     store: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[TrialDir, Outcome, Told]:
-    place, told = trial_dir(str(tmp_path_factory.mktemp("undisturbed")), 0), Told()
-    return place, trial(store, place, told), told
+) -> tuple[TrialDir, Outcome, Scores]:
+    directory, reported = trial_dir(str(tmp_path_factory.mktemp("undisturbed")), 0), Scores()
+    return directory, trial(store, directory, reported), reported
 
 
-def test_a_trial_tells_its_best_so_far(undisturbed: tuple[TrialDir, Outcome, Told]) -> None:
-    place, outcome, told = undisturbed
-    lines = read_metrics(place.run)
+def test_a_trial_tells_its_best_so_far(undisturbed: tuple[TrialDir, Outcome, Scores]) -> None:
+    directory, outcome, reported = undisturbed
+    lines = read_metrics(directory.run)
     maps = [line["validation_map"] for line in lines]
-    assert told == [(t, max(maps[:t])) for t in (1, 2, 3)]
+    assert reported == [(t, max(maps[:t])) for t in (1, 2, 3)]
     assert (outcome.state, outcome.iterations) == ("complete", 3)
     assert outcome.figures["validation_map"] == max(maps)
     assert outcome.figures["bits"] == 12
-    assert read_manifest(Path(place.run), "run").counts["best_validation_map"] == max(maps)
-    assert not Path(place.run, "checkpoints").exists()
+    assert read_manifest(Path(directory.run), "run").counts["best_validation_map"] == max(maps)
+    assert not Path(directory.run, "checkpoints").exists()
 
 
 def test_a_finished_trial_is_told_again_and_not_trained(
-    store: str, undisturbed: tuple[TrialDir, Outcome, Told]
+    store: str, undisturbed: tuple[TrialDir, Outcome, Scores]
 ) -> None:
-    place, outcome, told = undisturbed
-    again = Told()
-    written = Path(place.run, "manifest.json").stat().st_mtime_ns
-    assert trial(store, place, again).figures == outcome.figures
-    assert again == told
-    assert Path(place.run, "manifest.json").stat().st_mtime_ns == written
+    directory, outcome, reported = undisturbed
+    again = Scores()
+    written = Path(directory.run, "manifest.json").stat().st_mtime_ns
+    assert trial(store, directory, again).figures == outcome.figures
+    assert again == reported
+    assert Path(directory.run, "manifest.json").stat().st_mtime_ns == written
 
 
 def test_killed_after_any_iteration_it_goes_on_to_the_same_end(
-    store: str, undisturbed: tuple[TrialDir, Outcome, Told], tmp_path: Path
+    store: str, undisturbed: tuple[TrialDir, Outcome, Scores], tmp_path: Path
 ) -> None:
-    place = trial_dir(str(tmp_path), 7)
+    directory = trial_dir(str(tmp_path), 7)
 
     def killed(iteration: int, score: float) -> None:
         if iteration == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_trial(config(), store, place, killed, train_in_this_process, ())
-    assert not is_finished(Path(place.run))
-    checkpoint = Path(place.run, "checkpoints", "last.pt").stat().st_mtime_ns
-    told = Told()
-    outcome = trial(store, place, told)
-    assert told == undisturbed[2]
+        run_trial(config(), store, directory, killed, train_trial, ())
+    assert not is_finished(Path(directory.run))
+    checkpoint = Path(directory.run, "checkpoints", "last.pt").stat().st_mtime_ns
+    reported = Scores()
+    outcome = trial(store, directory, reported)
+    assert reported == undisturbed[2]
     assert outcome.figures == undisturbed[1].figures
-    assert fingerprint(place.run) == fingerprint(undisturbed[0].run)
+    assert fingerprint(directory.run) == fingerprint(undisturbed[0].run)
     assert checkpoint
 
 
 def test_a_note_stops_it_after_the_iteration(store: str, tmp_path: Path) -> None:
-    place, told = trial_dir(str(tmp_path), 3), Told()
+    directory, reported = trial_dir(str(tmp_path), 3), Scores()
 
-    def tell(iteration: int, score: float) -> None:
-        told.append((iteration, score))
+    def report(iteration: int, score: float) -> None:
+        reported.append((iteration, score))
         if iteration == 2:
-            Path(place.stop).touch()
+            Path(directory.stop).touch()
 
-    outcome = run_trial(config(), store, place, tell, train_in_this_process, ())
+    outcome = run_trial(config(), store, directory, report, train_trial, ())
     assert (outcome.state, outcome.figures, outcome.iterations) == ("pruned", {}, 2)
-    assert [iteration for iteration, _ in told] == [1, 2]
-    assert sorted(p.name for p in Path(place.run).iterdir()) == ["metrics.jsonl", "request.json"]
+    assert [iteration for iteration, _ in reported] == [1, 2]
+    assert sorted(p.name for p in Path(directory.run).iterdir()) == [
+        "metrics.jsonl",
+        "request.json",
+    ]
 
 
 def test_settings_that_cannot_be_trained_are_an_outcome(store: str, tmp_path: Path) -> None:
     broken = ("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
-    outcome = trial(store, trial_dir(str(tmp_path), 0), Told(), *broken)
+    outcome = trial(store, trial_dir(str(tmp_path), 0), Scores(), *broken)
     assert outcome.state == "failed"
     assert "is not finite" in outcome.reason
-    outcome = trial(store, trial_dir(str(tmp_path), 1), Told(), "network.backbone=no_such_net")
+    outcome = trial(store, trial_dir(str(tmp_path), 1), Scores(), "network.backbone=no_such_net")
     assert (outcome.state, "no_such_net" in outcome.reason) == ("failed", True)
 
 
@@ -126,12 +129,12 @@ def test_a_full_disk_is_not_the_settings_fault(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    place = trial_dir(str(tmp_path), 0)
+    directory = trial_dir(str(tmp_path), 0)
     with monkeypatch.context() as patch:
         patch.setattr(state.Run, "save", full)
         with pytest.raises(SchnRayError, match="No space left on device"):
-            trial(store, place, Told())
-    assert trial(store, place, Told()).state == "complete"
+            trial(store, directory, Scores())
+    assert trial(store, directory, Scores()).state == "complete"
 
 
 def test_the_cost_of_a_network_is_that_of_its_layers() -> None:

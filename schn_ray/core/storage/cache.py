@@ -1,7 +1,7 @@
-"""Copies on this machine of finished directories that lie in an object store.
+"""Local copies of finished directories in an object store.
 
-``SCHN_RAY_CACHE`` says where copies go, by default ``~/.cache/schn-ray``. A copy is called by the
-fingerprint of what it is a copy of, so another store at the same address is another copy.
+The copies are in ``$SCHN_RAY_CACHE``, by default ``~/.cache/schn-ray``. A copy is named after the
+fingerprint of its directory: if the directory at a URI is replaced, it gets a new copy.
 """
 
 from __future__ import annotations
@@ -20,41 +20,47 @@ from schn_ray.core.manifest import MANIFEST
 from schn_ray.core.storage.files import as_location, chunks_of, is_uri, join, read_file
 
 CACHE = "SCHN_RAY_CACHE"
-_AT_ONCE = 4  # files that are copied at a time
-_WAIT_S = 6 * 3600.0  # for another process of this machine that copies the same
+_DOWNLOADS = 4  # files at the same time
+_WAIT_S = 6 * 3600.0  # for another local process that copies the same directory
 
 
 def cache_folder() -> Path:
-    """Return the folder for copies and for what can be found out again."""
-    usual = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get(CACHE) or Path(usual, "schn-ray"))
+    """Return the folder for everything that can be downloaded or computed again."""
+    default = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get(CACHE) or Path(default, "schn-ray"))
 
 
-def local_copy(place: Path | str, below: str = "") -> Path:
-    """Return the directory itself, or of one at a URI a copy that agrees with its hashes.
+def local_copy(directory: Path | str, below: str = "") -> Path:
+    """Return a local directory as it is, or a local copy of one at a URI.
+
+    Every file of a new copy is compared with its SHA-256 in the manifest.
 
     Args:
-        place: a finished directory.
-        below: a folder of it, if only that is wanted, and the manifest.
+        directory: a finished directory.
+        below: copy only this folder of it, and the manifest; by default, everything.
 
     Raises:
-        SchnRayError: nothing finished there, or a file that differs from its manifest.
+        SchnRayError: the directory is unfinished, or a file differs from its manifest.
     """
-    location = as_location(place)
+    location = as_location(directory)
     if not is_uri(location):
-        return place if isinstance(place, Path) else Path(location)
+        return directory if isinstance(directory, Path) else Path(location)
     manifest = _manifest_of(location)
     copy = cache_folder() / "copies" / f"{manifest['fingerprint']}{below and '-'}{below}"
     if (copy / MANIFEST).is_file():
         return copy
     with locked(copy.with_name(f"{copy.name}.lock"), copy, _WAIT_S):
-        if not (copy / MANIFEST).is_file():  # another process may have made it meanwhile
+        if not (copy / MANIFEST).is_file():  # another process may have filled it meanwhile
             _fill(location, copy, manifest, below)
     return copy
 
 
-def kind_of(location: str) -> str:
-    """Return the kind of a finished directory, or "" where nothing says it."""
+def directory_kind(location: str) -> str:
+    """Return the kind of a finished directory as its manifest has it, or ``""`` without one.
+
+    Args:
+        location: of the directory.
+    """
     try:
         return str(json.loads(read_file(join(location, MANIFEST)))["kind"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -67,8 +73,8 @@ def _manifest_of(location: str) -> dict[str, Any]:
         return {"fingerprint": values["fingerprint"], "files": dict(values["files"])} | values
     except OSError as error:
         raise SchnRayError(
-            f"{location}: nothing finished there ({MANIFEST}: {error}). Was the command that "
-            "writes it stopped? Then run it again"
+            f"{location}: nothing finished there ({MANIFEST}: {error}). If the command that "
+            "writes it was stopped, run it again"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise SchnRayError(f"{location}/{MANIFEST} is damaged; make it again") from error
@@ -79,32 +85,29 @@ def _fill(location: str, copy: Path, manifest: dict[str, Any], below: str) -> No
         if not (copy / name).resolve().is_relative_to(copy.resolve()):
             raise SchnRayError(f"{location}/{MANIFEST} names {name}, which leads out of it")
     files = {n: sha for n, sha in manifest["files"].items() if n.startswith(below and f"{below}/")}
-    wanted = {name: sha for name, sha in files.items() if not _is_there(copy, name)}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        jobs = [pool.submit(_fetch, location, name, copy, sha) for name, sha in wanted.items()]
+    # a file gets its name only after its hash was right, so existing ones are complete
+    missing = {name: sha for name, sha in files.items() if not (copy / name).is_file()}
+    with ThreadPoolExecutor(_DOWNLOADS) as pool:
+        jobs = [pool.submit(_fetch, location, name, copy, sha) for name, sha in missing.items()]
         for job in jobs:
             job.result()
     write_atomically(copy / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
-def _is_there(copy: Path, name: str) -> bool:
-    return (copy / name).is_file()  # renamed only after its hash was right
-
-
 def _fetch(location: str, name: str, copy: Path, sha256: str) -> None:
     target = copy / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(target.name + ".partial")
+    partial_path = target.with_name(target.name + ".partial")
     digest = hashlib.sha256()
     try:
-        with beside.open("wb") as file:
+        with partial_path.open("wb") as file:
             for chunk in chunks_of(join(location, name)):
                 digest.update(chunk)
                 file.write(chunk)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
         raise SchnRayError(f"{location}/{name} cannot be copied to {target}: {error}") from error
     if digest.hexdigest() != sha256:
-        beside.unlink()
+        partial_path.unlink()
         raise SchnRayError(f"{location}/{name} differs from its manifest; make it again")
-    beside.rename(target)
+    partial_path.rename(target)

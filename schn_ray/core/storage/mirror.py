@@ -1,9 +1,10 @@
-"""A directory on this machine in place of one at a URI, for whoever writes it.
+"""Write a directory at a URI by way of a local one.
 
-What writes a directory needs files that can be renamed, locked and appended to. So it writes here,
-and files go to the URI when they are whole, in the order in which they were written: whoever is
-killed leaves there what a kill leaves in a directory. For a directory of this machine there is
-nothing to do, and all of this does nothing.
+A writer renames files, locks them and appends to them, which object stores cannot do. So it writes
+a local directory, and complete files are uploaded in the order in which they were written. If it
+is killed, the directory at the URI is as unfinished as a local one would be, and can be resumed.
+
+If the output is a local directory, nothing is copied: all of this does nothing.
 """
 
 from __future__ import annotations
@@ -34,69 +35,84 @@ _State = tuple[int, int]  # size, time of change in nanoseconds
 
 
 class Mirror:
-    """Files here that are to be the files of a directory at a URI, or of one here.
+    """A local directory whose files are uploaded to a location.
 
     Attributes:
-        location: the directory, or its URI.
-        here: what stands for it on this machine: the directory itself, if it is here.
+        location: path or URI of the output directory.
+        local: the local directory to write; the output directory itself if that is local.
     """
 
-    def __init__(self, location: str, here: Path) -> None:
-        self.location, self.here = location, here
-        self._same: dict[str, _State] = {}  # name -> the state in which it is there, too
+    def __init__(self, location: str, local: Path) -> None:
+        self.location, self.local = location, local
+        self._synced: dict[str, _State] = {}  # name -> state when local and remote were equal
 
     def fetch(self, *names: str) -> None:
-        """Bring files of these names here, as far as they are there."""
+        """Download files, if they exist.
+
+        Args:
+            names: paths relative to the directory.
+        """
         if is_uri(self.location):
             for name in names:
                 if kind_at(join(self.location, name)) == "file":
                     self._fetch(name)
 
-    def fetch_all(self, *left_out: str) -> None:
-        """Bring all files here, but for those below some folders."""
+    def fetch_all(self, *excluded: str) -> None:
+        """Download all files.
+
+        Args:
+            excluded: folders directly in the directory that are left out.
+        """
         if is_uri(self.location):
             for name, _, _ in files_below(self.location):
-                if name.split("/")[0] not in left_out:
+                if name.split("/")[0] not in excluded:
                     self._fetch(name)
 
     def send(self) -> None:
-        """Bring what was written here since to the URI, the manifest last; then what went goes."""
+        """Upload files that are new or changed, the manifest last; then delete removed ones."""
         if not is_uri(self.location):
             return
-        found = {name: _state(path) for name, path in _files(self.here)}
-        changed = [name for name in found if found[name] != self._same.get(name)]
-        for name in sorted(changed, key=lambda name: (name == MANIFEST, found[name][1], name)):
-            send_file(self.here / name, join(self.location, name))
-        for name in self._same.keys() - found.keys():
+        states = {name: _state(path) for name, path in _files(self.local)}
+        changed = [name for name in states if states[name] != self._synced.get(name)]
+        for name in sorted(changed, key=lambda name: (name == MANIFEST, states[name][1], name)):
+            send_file(self.local / name, join(self.location, name))
+        for name in self._synced.keys() - states.keys():
             remove_file(join(self.location, name))
-        self._same = found
+        self._synced = states
 
     def _fetch(self, name: str) -> None:
-        target = self.here / name
+        target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(str(target)) as beside, beside.open("wb") as file:
+        with new_file(str(target)) as partial_path, partial_path.open("wb") as file:
             for chunk in chunks_of(join(self.location, name)):
                 file.write(chunk)
-        self._same[name] = _state(target)
+        self._synced[name] = _state(target)
 
 
 @contextmanager
 def open_output(out: Path | str) -> Iterator[Mirror]:
-    """Stand in for a directory that the block writes, and send it when the block ends well.
+    """Let the block write a local directory, and upload it if the block succeeds.
 
-    Of one at a URI, request and manifest are fetched first, so that ``manifest`` can tell what was
-    asked for there. Two processes of one machine refuse each other; of two machines, it is for the
-    user to see that only one writes.
+    Request and manifest of a directory at a URI are downloaded first, so that ``directories`` can
+    compare them with the new request. On one machine, a second process that writes the same URI is
+    refused; two machines do not notice each other.
+
+    Args:
+        out: path or URI of the output directory.
+
+    Yields:
+        The local directory, as ``Mirror.local``.
 
     Raises:
-        AlreadyDone: by the block; it names ``out`` then.
+        AlreadyDone: raised by the block; its message names ``out``.
+        SchnRayError: another process of this machine writes the same URI.
     """
     location = as_location(out)
     if not is_uri(location):
         yield Mirror(location, Path(out))
         return
-    here = cache_folder() / "unfinished" / hashlib.sha256(location.encode()).hexdigest()[:24]
-    mirror = Mirror(location, here)
+    local = cache_folder() / "unfinished" / hashlib.sha256(location.encode()).hexdigest()[:24]
+    mirror = Mirror(location, local)
     _clear(mirror)
     mirror.fetch(MANIFEST, REQUEST)
     try:
@@ -109,10 +125,15 @@ def open_output(out: Path | str) -> Iterator[Mirror]:
 
 @contextmanager
 def open_shared_output(out: str) -> Iterator[Mirror]:
-    """Stand in for a directory that several machines write to in turn: all of it is fetched.
+    """Let the block work on a directory that several machines write one after the other.
+
+    The whole directory is downloaded first; the block itself calls ``Mirror.send``.
 
     Args:
         out: an absolute path, or a URI.
+
+    Yields:
+        The local directory, as ``Mirror.local``.
     """
     if not is_uri(out):
         yield Mirror(out, Path(out))
@@ -123,18 +144,18 @@ def open_shared_output(out: str) -> Iterator[Mirror]:
         yield mirror
 
 
-def _clear(mirror: Mirror, *kept: str) -> None:
-    with locked(mirror.here / LOCK, mirror.location):
-        for path in sorted(mirror.here.rglob("*"), reverse=True):
+def _clear(mirror: Mirror, *keep: str) -> None:
+    with locked(mirror.local / LOCK, mirror.location):
+        for path in sorted(mirror.local.rglob("*"), reverse=True):
             if path.is_dir():
                 path.rmdir()
-            elif path.name != LOCK and path.name not in kept:
+            elif path.name != LOCK and path.name not in keep:
                 path.unlink()
 
 
-def _files(here: Path) -> Iterator[tuple[str, Path]]:
-    for path in here.rglob("*"):
-        name = path.relative_to(here).as_posix()
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
         if path.is_file() and not hidden and path.suffix != ".partial":
             yield name, path

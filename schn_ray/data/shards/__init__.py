@@ -1,1 +1,1 @@
-"""Work on a source in shards: rows, receipts, what is left to do, what is quarantined."""
+"""Work on a source in shards: the job, its parts and receipts, what is left to do, quarantine."""

@@ -1,4 +1,4 @@
-"""The seam between a job and the machines that do it: a function applied to shards."""
+"""How a function is applied to shards: in this process, or on the machines of a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Numbered(Protocol):
 
     @property
     def number(self) -> int:
-        """Its place among the others."""
+        """Its number in the job, from 0."""
         ...
 
     @property
@@ -25,13 +25,23 @@ Piece = TypeVar("Piece", bound=Numbered)
 
 
 class MapShards(Protocol):
-    """Applies a picklable function to every shard, here or elsewhere; results in any order."""
+    """Applies a picklable function to every shard, on any machine; results come in any order."""
 
     def __call__(self, function: Callable[[Piece], T], shards: list[Piece], /) -> Iterable[T]:
-        """Return the function's result for every shard."""
+        """Return the function's result for every shard.
+
+        Args:
+            function: picklable; it may be called again for a shard whose worker was killed.
+            shards: their numbers differ.
+        """
         ...
 
 
 def map_locally(function: Callable[[Piece], T], shards: list[Piece]) -> Iterable[T]:
-    """Do one shard after the other: the simplest ``MapShards``."""
+    """Apply the function to one shard after the other in this process.
+
+    Args:
+        function: see ``MapShards``.
+        shards: see ``MapShards``.
+    """
     return map(function, shards)

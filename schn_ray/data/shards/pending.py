@@ -1,12 +1,12 @@
-"""What is left to do: what a source lists now against what the parts answer for.
+"""What is left to do: what a source lists now, compared with the receipts of the parts.
 
-A first run, a run after a kill, an update and another try of what failed are all the same
-question, asked of the parts that are there; so any of them may be killed and asked again.
+A first run, a run after a kill, an update and another try of failed rows ask the same question, of
+the parts that exist. So each of them may be killed and run again.
 
-Parts keep their units: where files appear or vanish, the slices of a sorted listing shift, but a
-part is looked up by the names of its files, not by its number. A unit whose name and stamp are
-still listed stays as it is; one with another stamp is read again, and coded where its bytes have
-another SHA-256; one that is gone leaves its part. New units make new parts.
+A part is matched by the names of its files, not by its number: where files appear or vanish, the
+slices of a sorted listing shift. A unit whose name and stamp are still listed stays as it is. A
+unit with another stamp is read again. A unit that is gone leaves its part. New units make new
+parts.
 """
 
 from __future__ import annotations
@@ -24,21 +24,25 @@ NEW, CHANGED, GONE, FAILED, SAME = "new", "changed", "gone", "failed", "same"
 
 @dataclass(frozen=True)
 class ShardTask(Shard):
-    """A part to write, of units to read and of ``kept`` units that the part has already."""
+    """A part to write: of units to read, and of units that the part has already.
 
-    kept: tuple[Unit, ...] = ()
+    Attributes:
+        unchanged: units whose rows are taken from the existing part.
+    """
+
+    unchanged: tuple[Unit, ...] = ()
 
 
 @dataclass(frozen=True)
 class PendingWork:
-    """What is to be done, and why.
+    """What is left to do, and why.
 
     Attributes:
         tasks: parts to write or to write again.
-        emptied: numbers of parts of which nothing is left.
-        new: rows that no part answers for.
+        emptied: numbers of parts that have no unit any more.
+        new: rows of units that are in no part.
         changed: rows of units whose stamp changed.
-        gone: rows that are not listed any more.
+        gone: rows of units that are not listed any more.
         failed: quarantined rows that are tried again.
     """
 
@@ -51,38 +55,43 @@ class PendingWork:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What an update took in, for the manifest."""
+        """How many rows of the source an update found to differ, for the manifest."""
         return {"new": self.new, "changed": self.changed, "gone": self.gone}
 
 
 def find_pending(
     shards: Sequence[Shard], receipts: dict[int, Receipt], shard_rows: int, retry: bool = False
 ) -> PendingWork:
-    """Compare.
+    """Compare what a source lists with the receipts.
 
     Args:
         shards: what the source lists now.
-        receipts: of the parts that are there.
+        receipts: part number -> receipt, of all parts that exist.
         shard_rows: rows of a new part, at most.
         retry: whether units with quarantined rows are read again.
+
+    Example:
+        >>> files = [Shard(0, 2, files=("a.png", "b.png"), stamps=("1-1", "2-2"))]
+        >>> find_pending(files, {}, shard_rows=100).new
+        2
     """
-    open_shards, left = _without_settled(shards, receipts, retry)
-    units = _named(unit for shard in open_shards for unit in units_of(shard))
-    found = _matched(left.values(), units)
-    # what was put aside for its id may be alone with that id now
-    retry_ids = any(unit != done.unit for pairs in found.values() for done, unit in pairs)
+    open_shards, open_receipts = _without_settled(shards, receipts, retry)
+    units = _by_name(unit for shard in open_shards for unit in units_of(shard))
+    matches = _match(open_receipts.values(), units)
+    # a row that was quarantined for its id may be the only one with that id now
+    retry_ids = any(unit != done.unit for pairs in matches.values() for done, unit in pairs)
     tasks, emptied, counts = [], [], Counter[str]()
-    for number, pairs in found.items():
-        kept, read = list[Unit](), list[Unit]()
+    for number, pairs in matches.items():
+        unchanged, read = list[Unit](), list[Unit]()
         for done, unit in pairs:
-            why = _why(done, unit, retry, retry_ids)
-            counts[why] += len(done.quarantined) if why == FAILED else done.unit.rows
+            state = _state_of(done, unit, retry, retry_ids)
+            counts[state] += len(done.quarantined) if state == FAILED else done.unit.rows
             if unit is not None:
-                (kept if why == SAME else read).append(unit)
-        if not kept and not read:
+                (unchanged if state == SAME else read).append(unit)
+        if not unchanged and not read:
             emptied.append(number)
-        elif len(kept) < len(pairs):
-            tasks.append(_task(number, read, kept))
+        elif len(unchanged) < len(pairs):
+            tasks.append(_task(number, read, unchanged))
     counts[NEW] = sum(unit.rows for unit in units.values())
     tasks += _new_parts(open_shards, units, set(receipts), shard_rows)
     del counts[SAME]
@@ -93,18 +102,18 @@ def _without_settled(
     shards: Sequence[Shard], receipts: dict[int, Receipt], retry: bool
 ) -> tuple[list[Shard], dict[int, Receipt]]:
     """Leave out shards whose part, of the same number, has the same units: most, as a rule."""
-    left, open_shards = dict(receipts), []
+    open_receipts, open_shards = dict(receipts), []
     for shard in shards:
         receipt = receipts.get(shard.number)
         if receipt and not _may_pass_now(receipt, retry) and _units(receipt) == units_of(shard):
-            del left[shard.number]
+            del open_receipts[shard.number]
         else:
             open_shards.append(shard)
-    return open_shards, left
+    return open_shards, open_receipts
 
 
 def _units(receipt: Receipt) -> list[Unit]:
-    return [done.unit for done in receipt.done]
+    return [done.unit for done in receipt.units]
 
 
 def _may_pass_now(receipt: Receipt, retry: bool) -> bool:
@@ -115,32 +124,32 @@ _Name = tuple[str, int, int]
 
 
 def _names(units: Iterable[Unit], seen: Counter[tuple[str, int]]) -> Iterator[_Name]:
-    """Name by file, first row and how often the two came before: a list may repeat a file."""
+    """Name units by file, first row and repetition: a list may name the same file again."""
     for unit in units:
         yield unit.file, unit.start, seen[unit.file, unit.start]
         seen[unit.file, unit.start] += 1
 
 
-def _named(units: Iterable[Unit]) -> dict[_Name, Unit]:
+def _by_name(units: Iterable[Unit]) -> dict[_Name, Unit]:
     units = list(units)
     return dict(zip(_names(units, Counter()), units, strict=True))
 
 
-def _matched(
+def _match(
     receipts: Iterable[Receipt], units: dict[_Name, Unit]
 ) -> dict[int, list[tuple[UnitReceipt, Unit | None]]]:
-    """Take from ``units`` what a part answers for: part -> what it has, and what is listed now."""
+    """Return part -> (unit of the part, listed unit of that name), and pop these from ``units``."""
     seen = Counter[tuple[str, int]]()
     return {
         receipt.number: [
             (done, units.pop(name, None))
-            for name, done in zip(_names(_units(receipt), seen), receipt.done, strict=True)
+            for name, done in zip(_names(_units(receipt), seen), receipt.units, strict=True)
         ]
         for receipt in receipts
     }
 
 
-def _why(done: UnitReceipt, unit: Unit | None, retry: bool, retry_ids: bool) -> str:
+def _state_of(done: UnitReceipt, unit: Unit | None, retry: bool, retry_ids: bool) -> str:
     if unit is None:
         return GONE
     if any(retry or (retry_ids and row.stage == "id") for row in done.quarantined):
@@ -151,7 +160,7 @@ def _why(done: UnitReceipt, unit: Unit | None, retry: bool, retry_ids: bool) -> 
 def _new_parts(
     shards: Sequence[Shard], units: dict[_Name, Unit], taken: set[int], shard_rows: int
 ) -> Iterator[ShardTask]:
-    """Cut what no part answers for: whole shards as they are listed, the rest put together."""
+    """Cut units that are in no part: whole shards as they are listed, the other units together."""
     seen, rest = Counter[tuple[str, int]](), list[Unit]()
     for shard in shards:
         names = list(_names(units_of(shard), seen))
@@ -168,9 +177,9 @@ def _new_parts(
             yield _task(next(free), [unit], [])
 
 
-def _task(number: int, read: list[Unit], kept: list[Unit]) -> ShardTask:
+def _task(number: int, read: list[Unit], unchanged: list[Unit]) -> ShardTask:
     shard = shard_of(number, read) if read else Shard(number, 0)
-    return ShardTask(**vars(shard) | {"kept": tuple(kept)})
+    return ShardTask(**vars(shard) | {"unchanged": tuple(unchanged)})
 
 
 def _is_image(unit: Unit) -> bool:

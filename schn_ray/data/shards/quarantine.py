@@ -1,4 +1,4 @@
-"""Rows that were put aside: written down, counted, and too many of them refused."""
+"""Quarantined rows: written to a file with their reasons; too many of them stop the job."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ _BAD_ROWS = pa.schema(dict.fromkeys(("id", "uri", "stage", "reason"), pa.string(
 
 
 def refuse_too_many(bad_rows: list[BadRow], rows: int, allowed: float) -> None:
-    """Stop where a larger share of the rows is bad than allowed.
+    """Stop if a larger share of the rows is bad than allowed.
+
+    Args:
+        bad_rows: the quarantined rows.
+        rows: how many there are in all.
+        allowed: the share that may be bad, 0 to 1.
 
     Raises:
-        TooManyBadRows: with the count, the share and the first few.
+        TooManyBadRows: with the count, the share and the first few rows.
     """
     if len(bad_rows) <= allowed * rows:
         return
@@ -27,12 +32,17 @@ def refuse_too_many(bad_rows: list[BadRow], rows: int, allowed: float) -> None:
     more = f"\n  and {len(bad_rows) - 5:,} more" if len(bad_rows) > 5 else ""
     raise TooManyBadRows(
         f"{len(bad_rows):,} of {rows:,} rows are bad, more than max_bad_share = {allowed:g} "
-        f"allows:\n{named}{more}\n'schn-ray check' names them all: mend or remove them, or allow "
+        f"allows:\n{named}{more}\n'schn-ray check' names them all: repair or remove them, or allow "
         "more with --set source.max_bad_share=0.2"
     )
 
 
 def write_quarantine(directory: Path, bad_rows: list[BadRow]) -> None:
-    """Write the rows that were put aside, and why: ``quarantine.parquet``, also where empty."""
+    """Write ``quarantine.parquet``: id, uri, stage and reason of each row; also if there is none.
+
+    Args:
+        directory: local.
+        bad_rows: the quarantined rows.
+    """
     table = pa.Table.from_pylist([asdict(row) for row in bad_rows], _BAD_ROWS)
     pq.write_table(table, directory / QUARANTINE)

@@ -1,7 +1,10 @@
-"""Receipts: what a written shard answers for, unit by unit."""
+"""Receipts: which units of a source the rows of a part come from, and what became of each unit."""
 
 from __future__ import annotations
 
+import gzip
+import json
+import zlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,59 +15,81 @@ ID, URI = "id", "uri"
 
 @dataclass(frozen=True, slots=True)
 class UnitReceipt:
-    """What became of one unit: coded + quarantined = its rows."""
+    """What became of one unit: ``written`` + quarantined rows = the unit's rows.
+
+    Attributes:
+        unit: which file, or which rows of a file.
+        written: how many of its rows are in the part.
+        quarantined: its rows that are not, with their reasons.
+    """
 
     unit: Unit
-    coded: int
+    written: int
     quarantined: tuple[BadRow, ...] = ()
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a part answers for; its rows stand in the order of these units.
+    """What a part file contains.
 
     Attributes:
-        number: of the part.
-        done: unit by unit.
+        number: the part's number.
+        units: one receipt per unit; the part's rows have the order of these units.
+        sha256: hexadecimal SHA-256 of the part file.
+        size: of the part file, in bytes.
     """
 
     number: int
-    done: tuple[UnitReceipt, ...]
+    units: tuple[UnitReceipt, ...]
+    sha256: str
+    size: int
 
     @property
-    def rows(self) -> int:
-        """Rows of the source."""
-        return sum(done.unit.rows for done in self.done)
-
-    @property
-    def coded(self) -> int:
-        """Rows of the part."""
-        return sum(done.coded for done in self.done)
+    def written(self) -> int:
+        """How many rows the part has."""
+        return sum(done.written for done in self.units)
 
     @property
     def quarantined(self) -> list[BadRow]:
-        """Rows that have no code, and why."""
-        return [row for done in self.done for row in done.quarantined]
+        """The rows of its units that are not in the part, with their reasons."""
+        return [row for done in self.units for row in done.quarantined]
 
 
-def plain(receipt: Receipt) -> list[Any]:
-    """Return a receipt as plain values, for JSON."""
-    return [receipt.number, *map(_plain, receipt.done)]
+def receipt_to_bytes(receipt: Receipt) -> bytes:
+    """Return a receipt as compressed JSON; equal receipts give equal bytes.
+
+    Compressed, because it repeats the names of all files, which are longer than their codes.
+
+    Args:
+        receipt: of one part.
+    """
+    values = [receipt.sha256, receipt.size, receipt.number, *map(_plain_values, receipt.units)]
+    return gzip.compress(json.dumps(values).encode(), mtime=0)
 
 
-def receipt_of(values: list[Any]) -> Receipt:
-    """Make a receipt of plain values; ``TypeError`` or ``ValueError`` where they are none."""
-    number, *done = values
-    return Receipt(
-        number,
-        tuple(
-            UnitReceipt(Unit(file, start, rows, at), coded, tuple(BadRow(*row) for row in bad))
-            for file, start, rows, at, coded, bad in done
-        ),
-    )
+def receipt_from_bytes(data: bytes) -> Receipt:
+    """Read what ``receipt_to_bytes`` returned.
+
+    Args:
+        data: the bytes of a receipt file.
+
+    Raises:
+        ValueError: these bytes are not a receipt.
+    """
+    try:
+        sha256, size, number, *units = json.loads(gzip.decompress(data))
+        return Receipt(number, tuple(_unit_receipt(*values) for values in units), sha256, size)
+    except (OSError, EOFError, TypeError, zlib.error) as error:  # OSError: not in gzip's format
+        raise ValueError(str(error)) from error
 
 
-def _plain(done: UnitReceipt) -> list[Any]:
+def _plain_values(done: UnitReceipt) -> list[Any]:
     unit = done.unit
     bad = [list(asdict(row).values()) for row in done.quarantined]
-    return [unit.file, unit.start, unit.rows, unit.stamp, done.coded, bad]
+    return [unit.file, unit.start, unit.rows, unit.stamp, done.written, bad]
+
+
+def _unit_receipt(
+    file: str, start: int, rows: int, stamp: str, written: int, bad: list[list[str]]
+) -> UnitReceipt:
+    return UnitReceipt(Unit(file, start, rows, stamp), written, tuple(BadRow(*row) for row in bad))

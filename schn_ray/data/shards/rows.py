@@ -1,4 +1,4 @@
-"""The words that all sources share: a row, a row that cannot be used, a shard, a source."""
+"""What all sources have in common: a row, a row that cannot be used, a shard, a source."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Row:
     """One image of a source, not decoded yet.
 
     Attributes:
-        id: names the image; should be unique, which whoever writes the rows checks.
+        id: of the image. It should be unique; the job that writes the rows checks that.
         image: encoded bytes.
         labels: class names, without repetition; empty for an unlabelled image.
-        uri: where the bytes are; ``fetch`` reads them again.
-        split: what the data set itself says it is for: ``train``, ``test`` (a query), ``database``
-            (the gallery) or ``junk`` (never ranked), with a space between several.
-        camera: that took it, from 0; -1 where nobody says.
+        uri: where the bytes come from; ``fetch`` reads them again.
+        split: its role in the data set's own split: ``train``, ``test`` (a query), ``database``
+            (the gallery) or ``junk`` (never ranked); roles are separated by spaces.
+        camera: number of the camera that took it, from 0; -1 if unknown.
     """
 
     id: str
@@ -33,7 +33,14 @@ class Row:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used: ``stage`` (``read``, ``decode``, ``id``) and reason say why."""
+    """A row that cannot be used.
+
+    Attributes:
+        id: of the image.
+        uri: where its bytes come from.
+        stage: at which it failed: ``read``, ``decode`` or ``id`` (an earlier row has its id).
+        reason: what is wrong, for the user.
+    """
 
     id: str
     uri: str
@@ -42,9 +49,16 @@ class BadRow:
 
 
 class Entry(NamedTuple):
-    """What a list says of one image besides its path; ``problem`` is what is wrong with it.
+    """What a list has about one image besides its path.
 
-    ``list`` is the file that says so, where a source has several; ``line`` is counted from 1.
+    Attributes:
+        id: of the image.
+        labels: class names.
+        line: of the list, from 1.
+        problem: what is wrong with this line; empty if nothing is.
+        split: see ``Row``.
+        camera: see ``Row``.
+        list: the list's file, if the source has more than one.
     """
 
     id: str
@@ -61,14 +75,14 @@ class Shard:
     """The unit of work: some rows of a source, small to send.
 
     Attributes:
-        number: place of this shard among the source's, from 0; rows keep that order.
+        number: of this shard within the source, from 0; rows keep this order.
         rows: how many rows it has, bad ones included.
         start: first row of the shard within its file.
-        files: the files it reads, relative to the source's location: one, or one a row.
+        files: the files it reads, relative to the source's location: one file, or one per row.
         bytes: size of those files on disk.
-        stamps: of each file, or of the source where there are no files: text that is another one
-            when the content may have changed, such as size and time of the last change.
-        entries: what a list says of each file; empty where there is no list.
+        stamps: of each file, or of the source if it has no files: a text that differs when the
+            content may have changed, such as size and time of the last change.
+        entries: what a list has about each file; empty if there is no list.
     """
 
     number: int
@@ -82,14 +96,14 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The least that is read again when it changed: a file of one image, or rows of a larger one.
+    """What is read again as a whole when it changed: a file of one image, or rows of a larger file.
 
     Attributes:
         file: relative to the source's location; empty for a source without files.
         start: first row within the file.
         rows: how many rows.
         stamp: see ``Shard``.
-        entry: what a list says of it.
+        entry: what a list has about it.
     """
 
     file: str
@@ -100,7 +114,7 @@ class Unit:
 
 
 class Source(Protocol):
-    """Labelled images in some layout. Small to pickle: what it lists lies in its shards.
+    """Labelled images in one layout. Small to pickle: what it lists is in its shards.
 
     Attributes:
         kind: name of the layout, as in ``SourceConfig.kind``.
@@ -121,17 +135,25 @@ class Source(Protocol):
         """List all rows, in a fixed order.
 
         Raises:
-            SchnRayError: nothing there, or not in this layout.
+            SchnRayError: nothing is at the location, or nothing in this layout.
         """
         ...
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
-        """Read the shard's rows in order; what cannot be read is a ``BadRow``."""
+        """Read the shard's rows in order; a row that cannot be read is a ``BadRow``.
+
+        Args:
+            shard: one of ``shards``, or made of their units.
+        """
         ...
 
 
 def listing_sha256(shards: list[Shard]) -> str:
-    """Fingerprint what a source lists: names, row counts and sizes of files, not their content."""
+    """Return the SHA-256 of what a source lists: names, row counts and sizes of files.
+
+    Args:
+        shards: of the source; their stamps do not count.
+    """
     digest = hashlib.sha256()
     for shard in shards:
         digest.update(json.dumps(asdict(shard) | {"stamps": ()}).encode())
@@ -139,7 +161,11 @@ def listing_sha256(shards: list[Shard]) -> str:
 
 
 def units_of(shard: Shard) -> list[Unit]:
-    """Take a shard apart: a unit a file, or one for all of a shard that has no file or one."""
+    """Split a shard into units: one per file, or one in all if it has no file or a single one.
+
+    Args:
+        shard: of any source.
+    """
     if len(shard.files) < 2:
         file, at, entry = [*shard.files, ""][0], [*shard.stamps, ""][0], [*shard.entries, None][0]
         return [Unit(file, shard.start, shard.rows, at, entry)]
@@ -150,11 +176,16 @@ def units_of(shard: Shard) -> list[Unit]:
 
 
 def shard_of(number: int, units: Sequence[Unit]) -> Shard:
-    """Make a shard of units: any number of one row each, or a single larger one.
+    """Make a shard of units.
 
-    >>> two = Shard(3, 2, files=("a.png", "b.png"), stamps=("1-1", "2-2"))
-    >>> shard_of(3, units_of(two)) == two
-    True
+    Args:
+        number: of the shard.
+        units: any number of one row each, or a single larger one.
+
+    Example:
+        >>> two = Shard(3, 2, files=("a.png", "b.png"), stamps=("1-1", "2-2"))
+        >>> shard_of(3, units_of(two)) == two
+        True
     """
     return Shard(
         number,
@@ -169,7 +200,12 @@ def shard_of(number: int, units: Sequence[Unit]) -> Shard:
 def cut(rows: int, shard_rows: int) -> list[tuple[int, int]]:
     """Cut rows into runs of (start, count).
 
-    >>> cut(5, 2)
-    [(0, 2), (2, 2), (4, 1)]
+    Args:
+        rows: how many rows there are.
+        shard_rows: rows of a run, at most.
+
+    Example:
+        >>> cut(5, 2)
+        [(0, 2), (2, 2), (4, 1)]
     """
     return [(start, min(shard_rows, rows - start)) for start in range(0, rows, shard_rows)]

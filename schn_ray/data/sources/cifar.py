@@ -1,4 +1,4 @@
-"""CIFAR-10 and -100 as published: Python pickles, read by an unpickler that runs no code."""
+"""CIFAR-10 and CIFAR-100 as published: Python pickles, read by an unpickler that runs no code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ FOLDER = "cifar-10-batches-py"
 
 @dataclass(frozen=True)
 class Layout:
-    """How one of the two is laid out.
+    """The files of CIFAR-10 or of CIFAR-100.
 
     Attributes:
-        folder: its usual name.
-        meta: the file with the classes' names, and ``names``, their key in it.
-        labels: key of the labels in a batch.
-        batches: the files of training rows, and then that of the test rows.
-        batch_rows: rows of a batch of training rows, at most.
+        folder: the usual name of their folder.
+        meta: the file with the class names.
+        names: the key of the class names in it.
+        labels: the key of the labels in a batch.
+        batches: the files of training rows, and last the file of test rows.
+        batch_rows: the most rows that a file of training rows has.
     """
 
     folder: str
@@ -63,7 +64,13 @@ _NUMPY = {
 
 
 def download(location: Path, kind: str = "cifar10") -> None:
-    """Let torchvision fetch CIFAR-10 or -100 into a folder, unless it is there; checked by its MD5.
+    """Let torchvision download CIFAR-10 or CIFAR-100 and check its MD5.
+
+    Nothing is downloaded where the files exist already.
+
+    Args:
+        location: the data set's folder, or the folder to put it in.
+        kind: ``cifar10`` or ``cifar100``; ignored if the folder has CIFAR-100's usual name.
 
     Raises:
         SchnRayError: no network, or a file that differs from the published one.
@@ -77,14 +84,14 @@ def download(location: Path, kind: str = "cifar10") -> None:
         getattr(datasets, name)(str(root), download=True)
     except (OSError, HTTPException, RuntimeError) as error:
         raise SchnRayError(
-            f"{name} did not arrive ({error}): check the network, or put its folder {folder} "
+            f"{name} was not downloaded ({error}): check the network, or put its folder {folder} "
             f"into {root} yourself"
         ) from error
 
 
 @dataclass(frozen=True)
 class CifarSource:
-    """All batches; ids number the rows as published: ``train-00000`` ... ``test-09999``."""
+    """All rows of CIFAR; ids number them as published: ``train-00000`` ... ``test-09999``."""
 
     location: str
     shard_rows: int
@@ -95,7 +102,7 @@ class CifarSource:
         """List all rows, training batches first.
 
         Raises:
-            SchnRayError: a batch is missing or is not one.
+            SchnRayError: a batch is missing, damaged, or too large.
         """
         shards: list[Shard] = []
         for name in self.layout.batches:
@@ -104,7 +111,7 @@ class CifarSource:
             _labels_of(path, self.layout)
             if len(pixels) > self.layout.batch_rows:
                 raise SchnRayError(
-                    f"{path}: {len(pixels):,} rows; wanted at most {self.layout.batch_rows:,}"
+                    f"{path}: {len(pixels):,} rows; expected at most {self.layout.batch_rows:,}"
                 )
             size, stamps = path.stat().st_size, (stamp_of(path),)
             for start, count in cut(len(pixels), self.shard_rows):
@@ -112,7 +119,7 @@ class CifarSource:
         return shards
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
-        """Encode the shard's rows as PNGs."""
+        """Yield the shard's rows, encoded as PNG."""
         for unit in units_of(shard):
             yield from self._read(unit)
 
@@ -120,8 +127,8 @@ class CifarSource:
         path, classes, layout = Path(self.location, unit.file), self._classes(), self.layout
         labels = _labels_of(path, layout)
         split = "test" if path.name == layout.batches[-1] else "train"
-        at = layout.batches.index(path.name)
-        first = 0 if split == "test" else at * layout.batch_rows
+        index = layout.batches.index(path.name)
+        first = 0 if split == "test" else index * layout.batch_rows
         for i in range(unit.start, unit.start + unit.rows):
             row_id, uri = f"{split}-{first + i:05}", f"{path}#{i}"
             if 0 <= labels[i] < len(classes):
@@ -134,12 +141,17 @@ class CifarSource:
         path, key = Path(self.location, self.layout.meta), self.layout.names
         names = _unpickle(path).get(key)
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise SchnRayError(f"{path}: wanted '{key}', a list of text; download it again")
+            raise SchnRayError(f"{path}: expected '{key}', a list of text; download it again")
         return tuple(names)
 
 
 def find_batches(folder: Path, layout: Layout = CIFAR10) -> Path | None:
-    """Return the folder with the batches: this one, or the usual one below it."""
+    """Return the folder with the batches: this one or the usual one below it; None without them.
+
+    Args:
+        folder: where to look.
+        layout: which of the two data sets.
+    """
     for candidate in (folder, folder / layout.folder):
         names = (layout.meta, layout.batches[0])
         if (candidate / layout.meta).is_file() and (
@@ -150,7 +162,16 @@ def find_batches(folder: Path, layout: Layout = CIFAR10) -> Path | None:
 
 
 def cifar_image(batch: Path, row: int) -> bytes:
-    """Return one image of a batch as PNG bytes; ``IndexError`` where there is no such row."""
+    """Return one image of a batch as PNG.
+
+    Args:
+        batch: the file.
+        row: its number in the file, from 0.
+
+    Raises:
+        IndexError: the batch has no such row.
+        SchnRayError: the file is missing or damaged.
+    """
     pixels = _load_batch(batch)["data"]
     data = io.BytesIO()
     Image.fromarray(pixels[row].reshape(3, 32, 32).transpose(1, 2, 0)).save(data, "PNG")
@@ -158,7 +179,10 @@ def cifar_image(batch: Path, row: int) -> bytes:
 
 
 class _OnlyNumpy(pickle.Unpickler):
-    """A pickle may name any function to call; only those that build arrays are found here."""
+    """An unpickler that refuses every function but those that build numpy's arrays.
+
+    A pickle may name any function of Python to be called.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NUMPY:
@@ -167,17 +191,17 @@ class _OnlyNumpy(pickle.Unpickler):
 
 
 def _load_batch(path: Path) -> dict[str, Any]:
-    return _kept_batch(path, stamp_of(path) if path.is_file() else "")
+    return _read_batch(path, stamp_of(path) if path.is_file() else "")
 
 
 @functools.lru_cache(maxsize=2)
-def _kept_batch(path: Path, at: str) -> dict[str, Any]:
+def _read_batch(path: Path, stamp: str) -> dict[str, Any]:
     values = _unpickle(path)
     pixels = values.get("data")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
-        raise SchnRayError(f"{path}: wanted 'data', an array of uint8; download it again")
+        raise SchnRayError(f"{path}: expected 'data', an array of uint8; download it again")
     if pixels.ndim != 2 or pixels.shape[1] != 3072:
-        raise SchnRayError(f"{path}: 'data' has shape {pixels.shape}; wanted rows of 3072")
+        raise SchnRayError(f"{path}: 'data' has shape {pixels.shape}; expected rows of 3072")
     return values
 
 
@@ -185,9 +209,9 @@ def _labels_of(path: Path, layout: Layout) -> list[int]:
     values, key = _load_batch(path), layout.labels
     labels, rows = values.get(key), len(values["data"])
     if not isinstance(labels, list) or len(labels) != rows:
-        raise SchnRayError(f"{path}: wanted '{key}', a list of {rows:,} numbers")
+        raise SchnRayError(f"{path}: expected '{key}', a list of {rows:,} numbers")
     if not all(isinstance(label, int) for label in labels):
-        raise SchnRayError(f"{path}: '{key}' holds something that is not a whole number")
+        raise SchnRayError(f"{path}: '{key}' holds a value that is not a whole number")
     return labels
 
 
@@ -199,9 +223,9 @@ def _unpickle(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise SchnRayError(f"{path} is missing; download it again") from error
     except SchnRayError as error:
-        raise SchnRayError(f"{path}: refused, as this pickle {error}") from error
+        raise SchnRayError(f"{path}: refused, because this pickle {error}") from error
     except Exception as error:  # damaged pickles raise almost anything
-        raise SchnRayError(f"{path} is no batch of CIFAR: {error}; download it again") from error
+        raise SchnRayError(f"{path} is not a batch of CIFAR: {error}; download it again") from error
     if not isinstance(values, dict):
-        raise SchnRayError(f"{path} holds a {type(values).__name__}; wanted a dictionary")
+        raise SchnRayError(f"{path} holds a {type(values).__name__}; expected a dictionary")
     return values

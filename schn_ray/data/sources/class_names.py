@@ -1,4 +1,4 @@
-"""Names for classes that a source only numbers: a file with a name a line, the first for 0."""
+"""Names for the classes of a source that only numbers them: a file with a name a line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from schn_ray.data.sources.listing import read_lines
 
 @dataclass(frozen=True)
 class NamedClasses:
-    """A source whose labels are numbers, with names in their place."""
+    """A source whose labels are class numbers, read with class names instead.
+
+    Attributes:
+        source: the source with numbers.
+        names: the name of class 0, 1, ...
+        file: where the names were read, for messages.
+    """
 
     source: Source
     names: tuple[str, ...]
@@ -25,22 +31,24 @@ class NamedClasses:
 
     @property
     def location(self) -> str:
-        """Where the source is."""
+        """The source's location."""
         return self.source.location
 
     def shards(self) -> list[Shard]:
-        """List the source's rows."""
+        """List the source's shards."""
         return self.source.shards()
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
-        """Read the shard's rows; a label that is no line's number puts its row aside."""
+        """Read the shard's rows; a row whose label has no name becomes a ``BadRow``."""
         for row in self.source.read(shard):
             yield self._named(row) if isinstance(row, Row) else row
 
     def _named(self, row: Row) -> Row | BadRow:
-        wrong = [label for label in row.labels if not self._has(label)]
-        if wrong:
-            reason = f"label {wrong[0]!r} is no number of the {len(self.names)} in {self.file}"
+        unnamed = [label for label in row.labels if not self._has(label)]
+        if unnamed:
+            reason = (
+                f"label {unnamed[0]!r} has no name: {self.file} names 0 to {len(self.names) - 1}"
+            )
             return BadRow(row.id, row.uri, "read", reason)
         return replace(row, labels=tuple(self.names[int(label)] for label in row.labels))
 
@@ -50,16 +58,20 @@ class NamedClasses:
 
 
 def with_class_names(source: Source, file: str) -> NamedClasses:
-    """Give a source's classes the names in a file.
+    """Replace a source's class numbers by the names in a file.
+
+    Args:
+        source: its labels are numbers.
+        file: a name a line, the first for class 0.
 
     Raises:
-        SchnRayError: it cannot be read, or a name is missing or there twice.
+        SchnRayError: the file cannot be read, a line is empty, or a name is repeated.
     """
     names = tuple(line.strip() for line in read_lines(file))
     for number, name in enumerate(names):
         if not name or name in names[:number]:
             raise SchnRayError(
-                f"{file}:{number + 1}: {'no name' if not name else f'{name!r} is there twice'}; "
-                "wanted a name a line, the first for class 0"
+                f"{file}:{number + 1}: {'no name' if not name else f'{name!r} is repeated'}; "
+                "expected a name on each line, the first for class 0"
             )
     return NamedClasses(source, names, file)

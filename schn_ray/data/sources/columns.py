@@ -1,4 +1,4 @@
-"""What the columns of a table mean: an image as bytes or a path, its id, labels, split, camera."""
+"""The columns of a table of images: the image or its path, and its id, labels, split and camera."""
 
 from __future__ import annotations
 
@@ -16,21 +16,47 @@ from schn_ray.data.sources.roots import Root
 CAMERA = "camera"
 
 
-def wanted_columns(names: list[str], config: SourceConfig) -> list[str]:
-    """Return those of a table's columns that rows are made of."""
-    wanted = (config.id_column, config.image_column, config.label_column, config.split_column)
-    return [name for name in (*wanted, CAMERA) if name in names]
+def row_columns(names: list[str], config: SourceConfig) -> list[str]:
+    """Return the columns that a row is built from.
+
+    Args:
+        names: all columns of the table.
+        config: names the columns of image, id, labels and split.
+    """
+    columns = (config.id_column, config.image_column, config.label_column, config.split_column)
+    return [name for name in (*columns, CAMERA) if name in names]
 
 
 def row_uri(path: str, row: int, column: str) -> str:
-    """Name one image: ``path#row``, and ``:column`` where that is not called ``image``."""
+    """Return the URI of one image: ``path#row``, then ``:column`` unless that is ``image``.
+
+    Args:
+        path: the table's file, a path or a URI.
+        row: its number in the file, from 0.
+        column: the column with the images.
+
+    >>> row_uri("/data/a.parquet", 7, "image"), row_uri("/data/a.parquet", 7, "photo")
+    ('/data/a.parquet#7', '/data/a.parquet#7:photo')
+    """
     return f"{path}#{row}" + ("" if column == "image" else f":{column}")
 
 
 def row_of(
     values: dict[str, Any], default_id: str, uri: str, root: Root, config: SourceConfig
 ) -> Row | BadRow:
-    """Make a row of a table's values by column; paths of images are looked up below ``root``."""
+    """Build a row from a table's values.
+
+    Args:
+        values: column -> value.
+        default_id: the row's id where the table has no column of ids.
+        uri: the row's URI where the table has the image itself.
+        root: where paths of images are looked up.
+        config: names the columns.
+
+    Returns:
+        The row; a ``BadRow`` if it has no id or no image, an empty label, or an image file that
+        cannot be read.
+    """
     row_id = values.get(config.id_column, default_id)
     if row_id is None:
         return BadRow(default_id, uri, "read", f"no id: column '{config.id_column}' is null")
@@ -45,12 +71,12 @@ def row_of(
         if isinstance(fetched, BadRow):
             return fetched
         uri, image = fetched
-    labels = values.get(config.label_column)
-    several = labels if isinstance(labels, list) else [] if labels is None else [labels]
-    if any(label is None or label == "" for label in several):
+    value = values.get(config.label_column)
+    labels = value if isinstance(value, list) else [] if value is None else [value]
+    if any(label is None or label == "" for label in labels):
         return BadRow(row_id, uri, "read", f"an empty label in '{config.label_column}'")
     split, camera = values.get(config.split_column), values.get(CAMERA)
-    names = tuple(dict.fromkeys(map(str, several)))
+    names = tuple(dict.fromkeys(map(str, labels)))
     return Row(
         row_id,
         image,
@@ -62,10 +88,15 @@ def row_of(
 
 
 def image_bytes(value: Any, path: str, row: int) -> bytes:
-    """Return an image's bytes from a value of its column.
+    """Return the encoded image in a value of the image column.
+
+    Args:
+        value: bytes, or a struct with a field ``bytes``.
+        path: the table's file, for the message.
+        row: the row's number, for the message.
 
     Raises:
-        SchnRayError: there are none.
+        SchnRayError: the value is null.
     """
     image = value["bytes"] if isinstance(value, dict) else value
     if image is None:
@@ -74,42 +105,52 @@ def image_bytes(value: Any, path: str, row: int) -> bytes:
 
 
 def check_columns(path: str, schema: pa.Schema, config: SourceConfig) -> None:
-    """Refuse a table whose columns are missing or of another type.
+    """Refuse a table with a missing image column, or a column of another type.
+
+    Args:
+        path: the table's file, for messages.
+        schema: the table's columns and types.
+        config: names the columns.
 
     Raises:
-        SchnRayError: with what was found and what was wanted.
+        SchnRayError: with the column's type and the types that it may have.
     """
     check_image(path, schema, config.image_column)
-    wanted = {
+    allowed = {
         config.id_column: ("text or whole numbers", _is_name),
         config.label_column: ("whole numbers, text, or lists of either", _is_label),
         config.split_column: ("text", _is_text),
     }
-    for column, (what, is_right) in wanted.items():
-        if column in schema.names and not is_right(schema.field(column).type):
+    for column, (types, is_allowed) in allowed.items():
+        if column in schema.names and not is_allowed(schema.field(column).type):
             raise SchnRayError(
-                f"{path}: column '{column}' holds {schema.field(column).type}; wanted {what}"
+                f"{path}: column '{column}' holds {schema.field(column).type}; expected {types}"
             )
 
 
 def check_image(path: str, schema: pa.Schema, column: str) -> None:
     """Refuse a table without a column of images.
 
+    Args:
+        path: the table's file, for messages.
+        schema: the table's columns and types.
+        column: the column with the images or their paths.
+
     Raises:
-        SchnRayError: with the columns that there are.
+        SchnRayError: no such column, with those that exist; or a column of another type.
     """
     if column not in schema.names:
         raise SchnRayError(
             f"{path}: no column '{column}'{nearest(column, schema.names)} There are: "
-            f"{', '.join(schema.names)}; say which holds the images with "
+            f"{', '.join(schema.names)}; name the column of images with "
             "--set source.image_column=NAME"
         )
-    found = schema.field(column).type
-    if pt.is_struct(found) and found.get_field_index("bytes") >= 0:
-        found = found.field("bytes").type
-    if not (pt.is_binary(found) or pt.is_large_binary(found) or _is_text(found)):
+    kind = schema.field(column).type
+    if pt.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pt.is_binary(kind) or pt.is_large_binary(kind) or _is_text(kind)):
         raise SchnRayError(
-            f"{path}: column '{column}' holds {found}; wanted the encoded images as binary, or "
+            f"{path}: column '{column}' holds {kind}; expected the encoded images as binary, or "
             "their paths as text"
         )
 

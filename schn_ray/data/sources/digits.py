@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 images of 8 x 8 inside the package, no download."""
+"""scikit-learn's handwritten digits: 1,797 images of 8 x 8, part of that library: no download."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCATION = "digits"
 
 @dataclass(frozen=True)
 class DigitsSource:
-    """The digits as 8 x 8 PNGs, labels ``0`` to ``9``."""
+    """The digits as 8 x 8 PNG images, with labels ``0`` to ``9``."""
 
     shard_rows: int
     kind: str = "digits"
@@ -30,14 +30,21 @@ class DigitsSource:
         return [Shard(number, count, start) for number, (start, count) in enumerate(runs)]
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
-        """Encode the shard's rows."""
+        """Yield the shard's rows, encoded as PNG."""
         labels = _load()[1]
         for i in range(shard.start, shard.start + shard.rows):
             yield Row(f"digit-{i:04}", digit(i), (str(labels[i]),), f"{LOCATION}#{i}")
 
 
 def digit(row: int) -> bytes:
-    """Return one digit as PNG bytes; ``IndexError`` where there is no such row."""
+    """Return one digit as PNG.
+
+    Args:
+        row: 0 to 1796.
+
+    Raises:
+        IndexError: no such row.
+    """
     data = io.BytesIO()
     Image.fromarray(_load()[0][row]).save(data, "PNG")
     return data.getvalue()

@@ -1,4 +1,9 @@
-"""The bytes of one image, given the address that its row has."""
+"""Reads one image by the URI that its row has.
+
+The URI of an image in a file of its own is that file's path or URI. Other sources number the
+images in a file or store: ``path#row``, or ``path#row:column`` for a table whose image column is
+not called ``image``.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,7 @@ from pathlib import Path
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import is_uri, kind_at, read_file
 from schn_ray.data.sources.arrow import SUFFIXES, arrow_image
-from schn_ray.data.sources.cifar import (
-    BATCHES,
-    cifar_image,
-)
+from schn_ray.data.sources.cifar import BATCHES, cifar_image
 from schn_ray.data.sources.digits import LOCATION, digit
 from schn_ray.data.sources.parquet import parquet_image
 from schn_ray.data.sources.stored import is_store, stored_image
@@ -21,14 +23,21 @@ _ROW_URI = re.compile(r"(?P<path>.+)#(?P<row>[0-9]+)(:(?P<column>.+))?", re.DOTA
 
 
 def fetch(uri: str) -> bytes:
-    """Return the encoded image behind a row's uri.
+    """Return the encoded image at a row's URI.
+
+    Args:
+        uri: as in ``Row.uri``: a file, or a row of a file or store.
 
     Raises:
-        SchnRayError: it is not there any more, or not an address of ours.
+        SchnRayError: the image does not exist (any more).
+
+    >>> fetch("digits#0")[1:4]
+    b'PNG'
     """
     try:
-        if (row_uri := _ROW_URI.fullmatch(uri)) and _is_row(uri, row_uri["path"]):
-            return _fetch_row(row_uri["path"], int(row_uri["row"]), row_uri["column"] or "image")
+        match = _ROW_URI.fullmatch(uri)
+        if match and _is_row(uri, match["path"]):
+            return _fetch_row(match["path"], int(match["row"]), match["column"] or "image")
         return read_file(uri)
     except (OSError, IndexError) as error:
         raise SchnRayError(
@@ -37,6 +46,7 @@ def fetch(uri: str) -> bytes:
 
 
 def _is_row(uri: str, path: str) -> bool:
+    """Tell a row of a file from a file whose own name ends with ``#`` and a number."""
     if is_uri(uri):
         return path.endswith((".parquet", ".tar", *SUFFIXES)) or is_store(path)
     return not Path(uri).is_file()

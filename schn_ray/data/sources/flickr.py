@@ -1,4 +1,4 @@
-"""NUS-WIDE and MIRFlickr-25K in their makers' files: a file a concept, over photos from Flickr."""
+"""NUS-WIDE and MIRFlickr-25K as published: photos, and for each concept a file of labels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ _PHOTO = re.compile(r"im(?P<number>[0-9]+)\.jpg")
 _README = ("readme", "license", "copying")
 
 
-def first_below(place: str, *candidates: str) -> str | None:
-    """Return the first of these that a folder has; ``a/b`` is looked up below ``a``."""
+def first_below(location: str, *candidates: str) -> str | None:
+    """Return the first path that exists below a folder, None if none does.
+
+    Args:
+        location: the folder.
+        candidates: paths relative to it, such as ``a`` or ``a/b``.
+    """
     for candidate in candidates:
         *folders, name = candidate.split("/")
-        if name in names_in(join(place, "/".join(folders)) if folders else place):
+        if name in names_in(join(location, "/".join(folders)) if folders else location):
             return candidate
     return None
 
@@ -28,41 +33,52 @@ def first_below(place: str, *candidates: str) -> str | None:
 # --- NUS-WIDE: Imagelist.txt, AllLabels/Labels_<concept>.txt, Flickr/<folder>/<photo>.jpg
 
 
-def has_nuswide(place: str, names: frozenset[str]) -> bool:
-    """Tell whether a folder has NUS-WIDE's list of images."""
-    return _nuswide_list(place) is not None
+def has_nuswide(location: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder has NUS-WIDE's list of images.
+
+    Args:
+        location: the folder.
+        names: the names in it.
+    """
+    return _nuswide_list(location) is not None
 
 
-def nuswide_items(place: str, config: SourceConfig) -> Iterator[Item]:
-    r"""Read the list of images, ``class\file.jpg`` a line, and a file of 0 and 1 a concept.
+def nuswide_items(location: str, config: SourceConfig) -> Iterator[Item]:
+    r"""Read the list of images and each concept's file.
+
+    The list has ``class\file.jpg`` on each line; a concept's file has 0 or 1 for each of them.
+
+    Args:
+        location: the data set's folder.
+        config: not used.
 
     Raises:
-        SchnRayError: no files of concepts, or one with other lines than the list of images.
+        SchnRayError: no files of concepts, or one that does not fit the list of images.
     """
-    images = _nuswide_list(place)
-    labels = first_below(place, "AllLabels", "Groundtruth/AllLabels", "GroundTruth/AllLabels")
+    images = _nuswide_list(location)
+    labels = first_below(location, "AllLabels", "Groundtruth/AllLabels", "GroundTruth/AllLabels")
     if images is None or labels is None:
         raise SchnRayError(
-            f"{place}: wanted NUS-WIDE's ImageList/Imagelist.txt and Groundtruth/AllLabels/"
+            f"{location}: expected NUS-WIDE's ImageList/Imagelist.txt and Groundtruth/AllLabels/"
             "Labels_<concept>.txt"
         )
-    paths = [line.strip().replace("\\", "/") for line in read_lines(join(place, images))]
+    paths = [line.strip().replace("\\", "/") for line in read_lines(join(location, images))]
     of_image: list[list[str]] = [[] for _ in paths]
-    for name in sorted(names_in(join(place, labels))):
-        if found := _CONCEPT.fullmatch(name):
-            for row in _ones_of(join(place, f"{labels}/{name}"), len(paths)):
-                of_image[row].append(found["concept"])
-    if not any(_CONCEPT.fullmatch(name) for name in names_in(join(place, labels))):
-        raise SchnRayError(f"{place}/{labels}: no files Labels_<concept>.txt in there")
-    folder = first_below(place, "Flickr", "images", "image")
+    for name in sorted(names_in(join(location, labels))):
+        if match := _CONCEPT.fullmatch(name):
+            for row in _ones_of(join(location, f"{labels}/{name}"), len(paths)):
+                of_image[row].append(match["concept"])
+    if not any(_CONCEPT.fullmatch(name) for name in names_in(join(location, labels))):
+        raise SchnRayError(f"{location}/{labels}: no files Labels_<concept>.txt in there")
+    folder = first_below(location, "Flickr", "images", "image")
     for number, (path, concepts) in enumerate(zip(paths, of_image, strict=True), 1):
         problem = "" if path else "an empty line"
-        entry = Entry(path, tuple(concepts), number, problem, None, -1, join(place, images))
+        entry = Entry(path, tuple(concepts), number, problem, None, -1, join(location, images))
         yield Item(f"{folder}/{path}" if folder else path, entry)
 
 
-def _nuswide_list(place: str) -> str | None:
-    return first_below(place, "Imagelist.txt", "ImageList/Imagelist.txt")
+def _nuswide_list(location: str) -> str | None:
+    return first_below(location, "Imagelist.txt", "ImageList/Imagelist.txt")
 
 
 def _ones_of(file: str, rows: int) -> Iterator[int]:
@@ -74,36 +90,47 @@ def _ones_of(file: str, rows: int) -> Iterator[int]:
         )
     for row, line in enumerate(lines):
         if (label := line.strip()) not in ("0", "1"):
-            raise SchnRayError(f"{file}:{row + 1}: wanted 0 or 1, got {label[:40]!r}")
+            raise SchnRayError(f"{file}:{row + 1}: expected 0 or 1, got {label[:40]!r}")
         if label == "1":
             yield row
 
 
-# --- MIRFlickr-25K: im1.jpg ..., a file a concept with the numbers of its images
+# --- MIRFlickr-25K: im1.jpg ..., and for each concept a file with the numbers of its images
 
 
-def has_mirflickr(place: str, names: frozenset[str]) -> bool:
-    """Tell whether a folder has MIRFlickr's photos and annotations."""
-    return _mirflickr_photos(place) is not None and _annotations(place) is not None
+def has_mirflickr(location: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder has MIRFlickr's photos and annotations.
+
+    Args:
+        location: the folder.
+        names: the names in it.
+    """
+    return _mirflickr_photos(location) is not None and _annotations(location) is not None
 
 
-def mirflickr_items(place: str, config: SourceConfig) -> Iterator[Item]:
-    """Read the annotations: 1-based numbers of images, one a line; ``_r1`` are concepts, too.
+def mirflickr_items(location: str, config: SourceConfig) -> Iterator[Item]:
+    """Read the annotations: each concept's file has a photo's number (from 1) on each line.
+
+    A file that ends with ``_r1`` (the concept is the photo's main subject) is a concept of its own.
+
+    Args:
+        location: the data set's folder.
+        config: not used.
 
     Raises:
-        SchnRayError: no photos or annotations, or a line that is no number of a photo.
+        SchnRayError: no photos or annotations, or a line that is not the number of a photo.
     """
-    folder, annotations = _mirflickr_photos(place), _annotations(place)
+    folder, annotations = _mirflickr_photos(location), _annotations(location)
     if folder is None or annotations is None:
         raise SchnRayError(
-            f"{place}: wanted im1.jpg ... (perhaps in mirflickr/) and the annotation files, such "
+            f"{location}: expected im1.jpg ... (perhaps in mirflickr/) and the annotations, such "
             "as mirflickr25k_annotations_v080/animals.txt"
         )
-    photos = _numbered(join(place, folder) if folder else place)
+    photos = _numbered(join(location, folder) if folder else location)
     of_photo: dict[int, list[str]] = {number: [] for number in photos}
-    for name in sorted(names_in(join(place, annotations))):
+    for name in sorted(names_in(join(location, annotations))):
         if _is_concept(name):
-            for number in _numbers_of(join(place, f"{annotations}/{name}"), photos):
+            for number in _numbers_of(join(location, f"{annotations}/{name}"), photos):
                 of_photo[number].append(name.removesuffix(".txt"))
     for number in sorted(photos):
         name = photos[number]
@@ -111,14 +138,14 @@ def mirflickr_items(place: str, config: SourceConfig) -> Iterator[Item]:
         yield Item(f"{folder}/{name}" if folder else name, Entry(name, concepts, number))
 
 
-def _mirflickr_photos(place: str) -> str | None:
-    found = first_below(place, "im1.jpg", "mirflickr/im1.jpg", "images/im1.jpg")
-    return None if found is None else found.rpartition("/")[0]
+def _mirflickr_photos(location: str) -> str | None:
+    first = first_below(location, "im1.jpg", "mirflickr/im1.jpg", "images/im1.jpg")
+    return None if first is None else first.rpartition("/")[0]
 
 
-def _annotations(place: str) -> str | None:
+def _annotations(location: str) -> str | None:
     candidates = ("mirflickr25k_annotations_v080", "annotations", "mirflickr25k_annotations")
-    return first_below(place, *candidates)
+    return first_below(location, *candidates)
 
 
 def _is_concept(name: str) -> bool:
@@ -126,19 +153,21 @@ def _is_concept(name: str) -> bool:
 
 
 def _numbered(folder: str) -> dict[int, str]:
-    found = (_PHOTO.fullmatch(name) for name in names_in(folder))
-    return {int(match["number"]): match[0] for match in found if match}
+    matches = (_PHOTO.fullmatch(name) for name in names_in(folder))
+    return {int(match["number"]): match[0] for match in matches if match}
 
 
 def _numbers_of(file: str, photos: dict[int, str]) -> Iterator[int]:
-    for at, line in enumerate(read_lines(file), 1):
+    for number, line in enumerate(read_lines(file), 1):
         if not (text := line.strip()):
             continue
         if not text.isascii() or not text.isdigit() or len(text) > 9:
-            raise SchnRayError(f"{file}:{at}: wanted the number of an image, got {text[:40]!r}")
+            raise SchnRayError(
+                f"{file}:{number}: expected the number of an image, got {text[:40]!r}"
+            )
         if int(text) not in photos:
             raise SchnRayError(
-                f"{file}:{at}: there is no im{int(text)}.jpg; numbers start at 1 and end at "
+                f"{file}:{number}: there is no im{int(text)}.jpg; numbers start at 1 and end at "
                 f"{max(photos)}"
             )
         yield int(text)

@@ -1,4 +1,4 @@
-"""A folder a class, as torchvision's ImageFolder; images right in the root are unlabelled."""
+"""A folder for each class, as torchvision's ImageFolder; images beside these are unlabelled."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp",
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files under a folder; a row's id is its path below it, its label the first part.
+    """Image files below a folder.
 
-    Other files and hidden ones are passed over. Links are followed, but not back to a folder that
-    the walk came through. The folder may be at a URI; there, a file's stamp has the time only if
-    the file system tells it.
+    An image's id is its path below the folder, and its label is the first directory of that path.
+    Hidden files and other files are skipped. Links are followed, except back to a directory that
+    leads to them. The folder may be at a URI; then a file's stamp has the time of its last change
+    only if the file system tells it.
     """
 
     location: str
@@ -31,18 +32,18 @@ class FolderSource:
         """List the images, sorted by path.
 
         Raises:
-            SchnRayError: no images, or a folder that may not be read.
+            SchnRayError: no images, or a directory that cannot be read.
         """
-        found = sorted(_images(self.location))
-        if not found:
+        images = sorted(_images(self.location))
+        if not images:
             raise SchnRayError(
-                f"{self.location}: no images in there; wanted a folder a class with "
+                f"{self.location}: no images in there; expected a folder for each class with "
                 f"{' '.join(EXTENSIONS)} files"
             )
         shards = []
-        for number, (start, count) in enumerate(cut(len(found), self.shard_rows)):
-            part = found[start : start + count]
-            names, sizes, stamps = zip(*part, strict=True)
+        for number, (start, count) in enumerate(cut(len(images), self.shard_rows)):
+            chunk = images[start : start + count]
+            names, sizes, stamps = zip(*chunk, strict=True)
             shards.append(Shard(number, count, 0, names, sum(sizes), stamps))
         return shards
 
@@ -62,7 +63,7 @@ class FolderSource:
 
 
 def _images(root: str) -> Iterator[tuple[str, int, str]]:
-    """Walk the tree: (path below the root with '/', size in bytes, stamp)."""
+    """Yield the images below a folder: path below it (with ``/``), size in bytes, stamp."""
     if is_uri(root):
         yield from (file for file in files_below(root) if file[0].lower().endswith(EXTENSIONS))
     else:
@@ -72,21 +73,21 @@ def _images(root: str) -> Iterator[tuple[str, int, str]]:
 def _local_images(root: str) -> Iterator[tuple[str, int, str]]:
     waiting = [("", frozenset[tuple[int, int]]())]
     while waiting:
-        below, above = waiting.pop()
-        here = os.path.join(root, below)
+        below, ancestors = waiting.pop()
+        folder = os.path.join(root, below)
         try:
-            status = os.stat(here)
-            inside = above | {(status.st_dev, status.st_ino)}
-            entries = list(os.scandir(here))
+            status = os.stat(folder)
+            with_this = ancestors | {(status.st_dev, status.st_ino)}
+            entries = list(os.scandir(folder))
         except OSError as error:
-            raise SchnRayError(f"{here}: cannot be read: {error.strerror}") from error
-        if len(inside) == len(above):
-            continue  # a link back to a folder that we came through
+            raise SchnRayError(f"{folder}: cannot be read: {error.strerror}") from error
+        if len(with_this) == len(ancestors):
+            continue  # a link back to a directory above it
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
-                waiting.append((f"{below}{entry.name}/", inside))
+                waiting.append((f"{below}{entry.name}/", with_this))
             elif entry.name.lower().endswith(EXTENSIONS):
                 size, changed = _size_and_time(entry)
                 yield below + entry.name, size, stamp(size, changed)
@@ -95,7 +96,7 @@ def _local_images(root: str) -> Iterator[tuple[str, int, str]]:
 def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
     try:
         status = entry.stat()
-    except OSError:  # a link to nowhere
+    except OSError:  # a link whose target does not exist
         status = entry.stat(follow_symlinks=False)
     return status.st_size, status.st_mtime_ns
 

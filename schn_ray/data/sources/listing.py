@@ -1,12 +1,12 @@
-"""Images that something names: a list, an annotation file, or the files' own names.
+"""Images that a list names: a text file, an annotation file, or the images' own file names.
 
-A family of data sets is one function, ``ReadListing``: it yields paths and what is said of them.
-Everything else is the same for all of them and is here: shards, stamps, the way to an image.
+Each of these data sets needs one function, ``ReadListing``, which yields paths with their labels.
+The rest is the same for all of them and is in this module: shards, stamps, reading the images.
 
-Paths are relative to ``source.root``, by default the list's folder, after ``source.strip_prefix``
-has been cut off. ``../`` and absolute paths are followed as long as they stay below that folder;
-what leads out of it is put aside, so that a list from elsewhere cannot have other files read,
-unless ``source.allow_outside`` says so.
+Paths are relative to ``source.root``, by default the list's folder. ``source.strip_prefix`` is cut
+off first. ``../`` and absolute paths may be used within that folder. Images outside of it are
+quarantined, so that a list from a stranger cannot make us read other files;
+``source.allow_outside`` permits them.
 """
 
 from __future__ import annotations
@@ -25,58 +25,59 @@ from schn_ray.data.shards.rows import BadRow, Entry, Row, Shard, Unit, cut, unit
 from schn_ray.data.sources.roots import OutsideRootError, Root
 
 TRAIN, QUERY, GALLERY, JUNK = "train", "test", "database", "junk"
-_WORDS = {
+_SPLIT_NAMES = {
     TRAIN: ("train", "training", "trn"),
     QUERY: ("test", "query", "queries", "val", "validation"),
     GALLERY: ("database", "db", "gallery", "retrieval"),
 }
-_SPLITS = {name: word for word, names in _WORDS.items() for name in names}
+_SPLIT_OF_NAME = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
 
 
 class Item(NamedTuple):
-    """An image that a list names: its path, and what is said of it."""
+    """An image that a list names: its path, and its id, labels and so on."""
 
     path: str
     entry: Entry
 
 
 ReadListing = Callable[[str, SourceConfig], Iterable[Item]]
+"""Lists the images of a data set at a location: its list, or its folder."""
 
 
 @dataclass(frozen=True)
 class ListingSource:
-    """Images that a list names.
+    """Images that a list names; list and images may be at URIs.
 
-    The list and the images may be at URIs. The stamp of a local image is its size and time of
-    change; images at URIs have none, as asking for a million of them takes hours: there, an
-    update notices what is new in the list and what is gone from it.
+    The stamp of a local image is its size and time of change. Images at URIs have no stamp, as
+    asking for a million of them takes hours. An update notices which of them the list adds or
+    drops, not whether one has changed.
 
     Args:
         location: the list, or the data set's folder.
-        config: where the paths lead.
+        config: how to find the images.
         kind: name of the layout.
-        items: reads the list; of a module, so that it can be sent.
-        base: the folder that paths lie in, unless ``config.root`` says another.
+        read_items: reads the list; a function of a module, so that it can be pickled.
+        base: the folder that paths are relative to, unless ``config.root`` names another.
     """
 
     location: str
     config: SourceConfig
     kind: str
-    items: ReadListing
+    read_items: ReadListing
     base: str
 
     def shards(self) -> list[Shard]:
         """List the images.
 
         Raises:
-            SchnRayError: nothing listed, or not in this layout.
+            SchnRayError: the list names no images, or is not in this layout.
         """
-        listed = list(self.items(self.location, self.config))
-        if not listed:
+        items = list(self.read_items(self.location, self.config))
+        if not items:
             raise SchnRayError(f"{self.location}: no images listed in there")
-        runs = cut(len(listed), self.config.shard_rows)
+        runs = cut(len(items), self.config.shard_rows)
         return [
-            self._shard(number, listed[start : start + count])
+            self._shard(number, items[start : start + count])
             for number, (start, count) in enumerate(runs)
         ]
 
@@ -92,104 +93,146 @@ class ListingSource:
         line = f"{entry.list or self.location}:{entry.line}"
         if entry.problem:
             return BadRow(printable(entry.id), line, "read", f"line {entry.line}: {entry.problem}")
-        found = fetch_listed(root, unit.file, entry.id)
-        if isinstance(found, BadRow):
-            return BadRow(found.id, line, "read", f"line {entry.line}: {found.reason}")
-        place, image = found
-        return Row(entry.id, image, entry.labels, place, entry.split, entry.camera)
+        fetched = fetch_listed(root, unit.file, entry.id)
+        if isinstance(fetched, BadRow):
+            return BadRow(fetched.id, line, "read", f"line {entry.line}: {fetched.reason}")
+        location, image = fetched
+        return Row(entry.id, image, entry.labels, location, entry.split, entry.camera)
 
-    def _shard(self, number: int, listed: list[Item]) -> Shard:
+    def _shard(self, number: int, items: list[Item]) -> Shard:
         root = root_of(self.base, self.config)
-        found = [_size_and_stamp(root, path) for path, _ in listed]
-        # another id in the list is a change, too
+        sizes_and_stamps = [_size_and_stamp(root, path) for path, _ in items]
+        # an update must also notice that the list gives the image another id
         stamps = tuple(
-            at if entry.id == path else f"{at} {printable(entry.id)}"
-            for (_, at), (path, entry) in zip(found, listed, strict=True)
+            stamp if entry.id == path else f"{stamp} {printable(entry.id)}"
+            for (_, stamp), (path, entry) in zip(sizes_and_stamps, items, strict=True)
         )
-        files, entries = zip(*listed, strict=True)
-        size = sum(size for size, _ in found)
-        return Shard(number, len(listed), 0, files, size, stamps, entries)
+        files, entries = zip(*items, strict=True)
+        size = sum(size for size, _ in sizes_and_stamps)
+        return Shard(number, len(items), 0, files, size, stamps, entries)
 
 
 def root_of(base: str, config: SourceConfig) -> Root:
-    """Return the folder that the paths of a list, or of a Parquet file, lie in."""
+    """Return the folder that the paths in a list or in a table are relative to.
+
+    Args:
+        base: that folder, unless ``config.root`` names another.
+        config: also has the prefix to cut off, and whether images may be outside.
+    """
     return Root(config.root or base, config.strip_prefix, not config.allow_outside)
 
 
 def folder_of(location: str) -> str:
-    """Return the folder that paths in a file, or in the files of a folder, are relative to."""
+    """Return a source's folder: the location itself, or the folder that a file is in.
+
+    Args:
+        location: a path or URI of a file or folder.
+    """
     return location if kind_at(location) == "folder" else posixpath.dirname(location)
 
 
 def fetch_listed(root: Root, path: str, row_id: str) -> tuple[str, bytes] | BadRow:
-    """Return the place and the bytes of an image that a list names, or why there are none."""
-    place = path
+    """Read an image that a list names.
+
+    Args:
+        root: the folder that the path is relative to.
+        path: as it is in the list.
+        row_id: for the ``BadRow``.
+
+    Returns:
+        The image's location and its bytes, or a ``BadRow`` that says why it cannot be read.
+    """
+    location = path
     try:
         path.encode()
-        place = root.place(path)
-        return place, read_file(place)
+        location = root.resolve(path)
+        return location, read_file(location)
     except UnicodeEncodeError:
         reason = "its name is not UTF-8; rename the file"
     except OutsideRootError as error:
         reason = str(error)
     except (OSError, ValueError, SchnRayError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-    return BadRow(printable(row_id), printable(place), "read", reason)
+    return BadRow(printable(row_id), printable(location), "read", reason)
 
 
-def read_text(place: str) -> str:
-    """Read a list; bytes that are not UTF-8 survive, so that the row can be named.
+def read_text(location: str) -> str:
+    """Read a list as text.
+
+    Bytes that are not UTF-8 become surrogates, so that the bad line can be reported.
+
+    Args:
+        location: the file, a path or a URI.
 
     Raises:
-        SchnRayError: it cannot be read.
+        SchnRayError: the file cannot be read.
     """
     try:
-        return read_file(place).decode("utf-8-sig", "surrogateescape")
+        return read_file(location).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
-        raise SchnRayError(f"{place} cannot be read: {error.strerror or error}") from error
+        raise SchnRayError(f"{location} cannot be read: {error.strerror or error}") from error
 
 
-def read_lines(place: str) -> list[str]:
-    r"""Read a list's lines; empty ones at the end, as after a last newline, do not count."""
-    lines = read_text(place).split("\n")
+def read_lines(location: str) -> list[str]:
+    """Read a list's lines, without the empty ones at the end.
+
+    Args:
+        location: the file, a path or a URI.
+
+    Raises:
+        SchnRayError: the file cannot be read.
+    """
+    lines = read_text(location).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     return lines
 
 
 def split_word(name: str) -> str | None:
-    """Return what a file or folder of this name is for, None where the name does not say.
+    """Return the split that a file's or folder's name stands for; None if it names none.
+
+    Args:
+        name: without its ending; case, and digits at the end, do not matter.
 
     >>> split_word("database"), split_word("Train2017"), split_word("cats")
     ('database', 'train', None)
     """
-    return _SPLITS.get(name.lower().rstrip("0123456789_-"))
+    return _SPLIT_OF_NAME.get(name.lower().rstrip("0123456789_-"))
 
 
 def label_names(value: Any) -> tuple[str, ...]:
-    """Return the labels that a field of JSON holds: a text, a whole number, a list of them.
+    """Return the labels in a JSON value, as text and without repetition.
+
+    Args:
+        value: text, a whole number, a list of them, or None.
 
     Raises:
-        ValueError: something else.
+        ValueError: any other value.
 
     >>> label_names(["cat", 7]), label_names(None), label_names(3)
     (('cat', '7'), (), ('3',))
     """
-    several = value if isinstance(value, list) else [] if value is None else [value]
-    for label in several:
+    labels = value if isinstance(value, list) else [] if value is None else [value]
+    for label in labels:
         if isinstance(label, bool) or not isinstance(label, (str, int)) or label == "":
-            raise ValueError(f"the label {json.dumps(label)[:40]} is no text and no whole number")
-    return tuple(dict.fromkeys(map(str, several)))
+            raise ValueError(
+                f"the label {json.dumps(label)[:40]} is neither text nor a whole number"
+            )
+    return tuple(dict.fromkeys(map(str, labels)))
 
 
 def printable(path: str) -> str:
-    """Return a path with what is not UTF-8 spelled out."""
+    r"""Return a path with the bytes that are not UTF-8 written as ``\xff``.
+
+    Args:
+        path: as the operating system gave it.
+    """
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _size_and_stamp(root: Root, path: str) -> tuple[int, str]:
     try:
-        place = root.place(path)
-        return (0, "") if is_uri(place) else size_and_stamp(place)
+        location = root.resolve(path)
+        return (0, "") if is_uri(location) else size_and_stamp(location)
     except (OSError, ValueError):
         return 0, "unreadable"

@@ -1,8 +1,9 @@
-"""Lists: text with a path a line, HashNet's three lists, images and labels in two lists, CSV.
+"""Lists of images: text with a path a line, HashNet's three lists, two lists in parallel, and CSV.
 
-A text line is ``path``, ``path class`` (a whole number), or ``path l1 ... lC`` of 0 and 1 as
-HashNet's lists have them; labels are then the places of the ones. The first line says which. A CSV
-has a header with ``path``, and perhaps ``labels`` (with ``;`` between them), ``id`` and ``split``.
+A line of text is ``path``, ``path class`` with a class number, or ``path l1 ... lC`` with 0 or 1
+for each class, as in HashNet's lists; labels are then the numbers of the classes with a 1. The
+first line decides. A CSV has a header with ``path``, and optionally ``labels`` (separated by
+``;``), ``id`` and ``split``.
 """
 
 from __future__ import annotations
@@ -27,19 +28,27 @@ _ONEHOT, _INDICES, _IMAGES = "_label_onehot.txt", "_label.txt", "_img.txt"
 # --- one list
 
 
-def text_items(place: str, config: SourceConfig) -> Iterator[Item]:
-    """Read a text list; an id is the path as the list has it."""
-    wanted: int | None = None
-    for number, line in enumerate(read_text(place).split("\n"), 1):
-        if found := _path_and_fields(line):
-            path, fields = found
-            wanted = len(fields) if wanted is None else wanted
-            labels, problem = _labels(fields, wanted)
-            yield Item(path, Entry(path, labels, number, problem, None, -1, place))
+def text_items(location: str, config: SourceConfig) -> Iterator[Item]:
+    """Read a text list; an image's id is its path as in the list.
+
+    Args:
+        location: the list.
+        config: not used.
+
+    Raises:
+        SchnRayError: the list cannot be read.
+    """
+    field_count: int | None = None
+    for number, line in enumerate(read_text(location).split("\n"), 1):
+        if path_and_fields := _path_and_fields(line):
+            path, fields = path_and_fields
+            field_count = len(fields) if field_count is None else field_count
+            labels, problem = _labels(fields, field_count)
+            yield Item(path, Entry(path, labels, number, problem, None, -1, location))
 
 
 def _path_and_fields(line: str) -> tuple[str, list[str]] | None:
-    """Cut a line into its path, which may have spaces, and the numbers at its end.
+    """Split a line into its path, which may have spaces, and the numbers at its end.
 
     >>> _path_and_fields("my cat 2.jpg 0 1 ")
     ('my cat 2.jpg', ['0', '1'])
@@ -53,11 +62,11 @@ def _path_and_fields(line: str) -> tuple[str, list[str]] | None:
     return line[: words[end - 1].end()], [word[0] for word in words[end:]]
 
 
-def _labels(fields: list[str], wanted: int) -> tuple[tuple[str, ...], str]:
-    """Return the labels of a line, and what is wrong with it."""
-    if len(fields) != wanted:
-        return (), f"{1 + len(fields)} fields, where the first line has {1 + wanted}"
-    if wanted < 2:
+def _labels(fields: list[str], field_count: int) -> tuple[tuple[str, ...], str]:
+    """Return a line's labels, and what is wrong with it or an empty text."""
+    if len(fields) != field_count:
+        return (), f"{1 + len(fields)} fields, where the first line has {1 + field_count}"
+    if field_count < 2:
         return tuple(map(_plain, fields)), ""
     return _ones(fields)
 
@@ -75,156 +84,188 @@ def _plain(number: str) -> str:
 # --- train.txt, test.txt, database.txt
 
 
-def has_split_lists(place: str, names: frozenset[str]) -> bool:
-    """Tell whether a folder has lists that are named for what their images are for."""
-    words = {split_word(name.removesuffix(".txt")) for name in names if name.endswith(".txt")}
-    return GALLERY in words or {"train", "test"} <= words
+def has_split_lists(location: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder has lists that are named after splits.
 
-
-def split_list_items(place: str, config: SourceConfig) -> Iterator[Item]:
-    """Read HashNet's lists: an image in several of them is one row, with several uses.
-
-    Where two lists label it differently, the row is put aside.
+    Args:
+        location: the folder.
+        names: the names in it.
     """
-    found: dict[str, Item] = {}
-    for name, word in _by_split(place, ".txt"):
-        seen = set[str]()
-        for path, entry in text_items(join(place, name), config):
-            entry = entry._replace(split=word)
-            before = found.get(path)
-            if path in seen or (before is None and entry.problem):
-                yield Item(path, entry)  # twice in one list: whoever writes the rows puts it aside
+    splits = {split_word(name.removesuffix(".txt")) for name in names if name.endswith(".txt")}
+    return GALLERY in splits or {"train", "test"} <= splits
+
+
+def split_list_items(location: str, config: SourceConfig) -> Iterator[Item]:
+    """Read HashNet's lists. An image that is in more than one of them has more than one split.
+
+    An image with other labels in another list is yielded with that problem.
+
+    Args:
+        location: the folder with the lists.
+        config: not used.
+
+    Raises:
+        SchnRayError: a list cannot be read.
+    """
+    items: dict[str, Item] = {}
+    for name, split in _files_by_split(location, ".txt"):
+        in_this_list = set[str]()
+        for path, entry in text_items(join(location, name), config):
+            entry = entry._replace(split=split)
+            before = items.get(path)
+            if path in in_this_list or (before is None and entry.problem):
+                yield Item(path, entry)  # a repeated id is quarantined when the rows are written
             else:
-                found[path] = _merged(before, Item(path, entry)) if before else Item(path, entry)
-            seen.add(path)
-    yield from found.values()
+                items[path] = _merged(before, Item(path, entry)) if before else Item(path, entry)
+            in_this_list.add(path)
+    yield from items.values()
 
 
 def _merged(before: Item, now: Item) -> Item:
+    """Join an image's items of two lists: one item with both splits, or with the problem."""
     old, new = before.entry, now.entry
     if new.problem or old.problem:
         return now if new.problem else before
     if old.labels != new.labels:
-        where = f"{posixpath.basename(old.list)} line {old.line}"
-        return Item(now.path, new._replace(problem=f"other labels than in {where}"))
-    words = sorted({*(old.split or "").split(), new.split or ""})
-    return Item(before.path, old._replace(split=" ".join(words)))
+        first = f"{posixpath.basename(old.list)} line {old.line}"
+        return Item(now.path, new._replace(problem=f"other labels than in {first}"))
+    splits = sorted({*(old.split or "").split(), new.split or ""})
+    return Item(before.path, old._replace(split=" ".join(splits)))
 
 
-def _by_split(place: str, ending: str) -> list[tuple[str, str]]:
-    """Return the files of a folder whose name says a use, and the use, training first."""
+def _files_by_split(location: str, ending: str) -> list[tuple[str, str]]:
+    """Return the files that are named after a split, each with its split; training first."""
     order = ("train", "test", GALLERY)
-    names = sorted(name for name in names_in(place) if name.endswith(ending))
-    used = [(name, split_word(name.removesuffix(ending))) for name in names]
-    known = [(name, word) for name, word in used if word]
-    return sorted(known, key=lambda pair: order.index(pair[1]))
+    names = sorted(name for name in names_in(location) if name.endswith(ending))
+    splits = [(name, split_word(name.removesuffix(ending))) for name in names]
+    named = [(name, split) for name, split in splits if split]
+    return sorted(named, key=lambda pair: order.index(pair[1]))
 
 
 # --- paths and labels in two lists
 
 
-def has_paired_lists(place: str, names: frozenset[str]) -> bool:
-    """Tell whether a folder has lists of images with lists of labels beside them."""
+def has_paired_lists(location: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder has lists of images whose labels are in lists of their own.
+
+    Args:
+        location: the folder.
+        names: the names in it.
+    """
     return any(name.endswith(_IMAGES) for name in names)
 
 
-def paired_items(place: str, config: SourceConfig) -> Iterator[Item]:
-    """Read ``x_img.txt`` with ``x_label_onehot.txt``, or else ``x_label.txt`` of class numbers.
+def paired_items(location: str, config: SourceConfig) -> Iterator[Item]:
+    """Read ``x_img.txt`` together with ``x_label_onehot.txt`` or, without it, ``x_label.txt``.
+
+    The first has 0 or 1 for each class on a line, the second class numbers.
+
+    Args:
+        location: one list of images, or a folder of them.
+        config: not used.
 
     Raises:
-        SchnRayError: no labels for a list of images, or not as many.
+        SchnRayError: a list of images has no labels, or another number of lines than these.
     """
-    folder = posixpath.dirname(place) if place.endswith(_IMAGES) else place
+    folder = posixpath.dirname(location) if location.endswith(_IMAGES) else location
     names = names_in(folder)
-    images = [posixpath.basename(place)] if place.endswith(_IMAGES) else sorted(names)
+    images = [posixpath.basename(location)] if location.endswith(_IMAGES) else sorted(names)
     for name in (name for name in images if name.endswith(_IMAGES)):
         stem = name.removesuffix(_IMAGES)
-        beside = [stem + ending for ending in (_ONEHOT, _INDICES) if stem + ending in names]
-        if not beside:
+        labels = [stem + ending for ending in (_ONEHOT, _INDICES) if stem + ending in names]
+        if not labels:
             raise SchnRayError(
-                f"{join(folder, name)}: no labels beside it; wanted {stem}{_ONEHOT} or "
+                f"{join(folder, name)}: no labels beside it; expected {stem}{_ONEHOT} or "
                 f"{stem}{_INDICES}"
             )
-        yield from _paired(join(folder, name), join(folder, beside[0]), split_word(stem))
+        yield from _paired(join(folder, name), join(folder, labels[0]), split_word(stem))
 
 
-def _paired(images: str, labels: str, word: str | None) -> Iterator[Item]:
+def _paired(images: str, labels: str, split: str | None) -> Iterator[Item]:
     paths, lines = read_lines(images), read_lines(labels)
     if len(paths) != len(lines):
         raise SchnRayError(
             f"{labels}:{len(lines)}: {len(lines):,} lines of labels, but {images} has "
-            f"{len(paths):,} images; both need a line an image"
+            f"{len(paths):,} images; both need one line for each image"
         )
     onehot = labels.endswith(_ONEHOT)
-    wanted = len(lines[0].split()) if onehot and lines else None
+    classes = len(lines[0].split()) if onehot and lines else None
     for number, (path, line) in enumerate(zip(paths, lines, strict=True), 1):
         path, fields = path.strip(), line.split()
         if not path and not fields:
             continue
-        found, problem = _of_pair(path, fields, wanted)
-        yield Item(path, Entry(path, found, number, problem, word, -1, labels))
+        names, problem = _labels_of_pair(path, fields, classes)
+        yield Item(path, Entry(path, names, number, problem, split, -1, labels))
 
 
-def _of_pair(path: str, fields: list[str], wanted: int | None) -> tuple[tuple[str, ...], str]:
+def _labels_of_pair(
+    path: str, fields: list[str], classes: int | None
+) -> tuple[tuple[str, ...], str]:
+    """Return an image's labels, and what is wrong with its lines; ``classes`` of one-hot labels."""
     if not path:
         return (), "no path"
-    if wanted is not None and len(fields) != wanted:
-        return (), f"{len(fields)} labels, where the first line has {wanted}"
-    if wanted is not None:
+    if classes is not None and len(fields) != classes:
+        return (), f"{len(fields)} labels, where the first line has {classes}"
+    if classes is not None:
         return _ones(fields)
     if not all(map(_NUMBER.fullmatch, fields)):
-        return (), "labels that are no whole numbers"
+        return (), "labels that are not whole numbers"
     return tuple(dict.fromkeys(map(_plain, fields))), ""
 
 
 # --- CSV
 
 
-def csv_items(place: str, config: SourceConfig) -> Iterator[Item]:
+def csv_items(location: str, config: SourceConfig) -> Iterator[Item]:
     """Read a CSV.
 
+    Args:
+        location: the file.
+        config: names the columns.
+
     Raises:
-        SchnRayError: not CSV, or without a column of paths.
+        SchnRayError: not CSV, no column of paths, or two columns with the same name.
     """
-    reader = csv.reader(io.StringIO(read_text(place), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(location), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        columns = _columns(place, header, config)
+        columns = _columns(location, header, config)
         for cells in reader:
             if cells:
                 yield _record(cells, columns, len(header), reader.line_num)
     except csv.Error as error:
-        raise SchnRayError(f"{place}:{reader.line_num}: not CSV: {error}") from error
+        raise SchnRayError(f"{location}:{reader.line_num}: not CSV: {error}") from error
 
 
 _Columns = tuple[int, int | None, int | None, int | None]
 
 
-def _columns(place: str, header: list[str], config: SourceConfig) -> _Columns:
-    """Return the places of path, labels, id and split."""
+def _columns(location: str, header: list[str], config: SourceConfig) -> _Columns:
+    """Return the column numbers of path, labels, id and split; None for one that is missing."""
     if config.path_column not in header:
         raise SchnRayError(
-            f"{place}: no column '{config.path_column}'"
-            f"{nearest(config.path_column, header)} Its first line is: {', '.join(header)}; "
-            "wanted a header. Say which column holds the paths with --set "
-            "source.path_column=NAME"
+            f"{location}: no column '{config.path_column}'"
+            f"{nearest(config.path_column, header)} The first line is: {', '.join(header)}; "
+            "expected a header. Name the column of paths with --set source.path_column=NAME"
         )
     if repeated := [name for name in header if header.count(name) > 1]:
-        raise SchnRayError(f"{place}:1: the header has '{repeated[0]}' twice; rename one of them")
+        raise SchnRayError(
+            f"{location}:1: the header has '{repeated[0]}' twice; rename one of them"
+        )
     labels = config.label_column if config.label_column in header else "labels"
-    places = {name: column for column, name in enumerate(header)}
+    column_of = {name: column for column, name in enumerate(header)}
     optional = (labels, config.id_column, config.split_column)
-    path, *rest = (places.get(name) for name in (config.path_column, *optional))
+    path, *rest = (column_of.get(name) for name in (config.path_column, *optional))
     assert path is not None
     return path, rest[0], rest[1], rest[2]
 
 
-def _record(cells: list[str], columns: _Columns, wanted: int, line: int) -> Item:
-    if len(cells) != wanted:
-        problem = f"{len(cells)} fields, where the header has {wanted}"
+def _record(cells: list[str], columns: _Columns, header_fields: int, line: int) -> Item:
+    if len(cells) != header_fields:
+        problem = f"{len(cells)} fields, where the header has {header_fields}"
         return Item(cells[0], Entry(cells[0], (), line, problem))
-    path, labels, row_id, word = (None if at is None else cells[at] for at in columns)
+    path, labels, row_id, split = (None if c is None else cells[c] for c in columns)
     names = [name.strip() for name in (labels or "").split(";")]
     problem = "" if path else "no path"
-    found = tuple(dict.fromkeys(filter(None, names)))
-    return Item(path or "", Entry(row_id or path or "", found, line, problem, word or None))
+    unique = tuple(dict.fromkeys(filter(None, names)))
+    return Item(path or "", Entry(row_id or path or "", unique, line, problem, split or None))

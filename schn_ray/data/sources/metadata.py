@@ -1,4 +1,4 @@
-"""Folders as Hugging Face has them: images with a ``metadata.jsonl`` that says what they are."""
+"""Folders as Hugging Face has them: images, and their labels in a ``metadata.jsonl``."""
 
 from __future__ import annotations
 
@@ -17,32 +17,42 @@ METADATA = "metadata.jsonl"
 _NAME = "file_name"
 
 
-def has_metadata(place: str, names: frozenset[str]) -> bool:
-    """Tell whether a folder, or one for a split in it, has a metadata.jsonl."""
-    return bool(_folders(place))
+def has_metadata(location: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder, or a split's folder in it, has a ``metadata.jsonl``.
+
+    Args:
+        location: the folder.
+        names: the names in it.
+    """
+    return bool(_folders(location))
 
 
-def metadata_items(place: str, config: SourceConfig) -> Iterator[Item]:
-    """Read a JSON object a line: ``file_name``, relative to its folder, and the label's column.
+def metadata_items(location: str, config: SourceConfig) -> Iterator[Item]:
+    """Read ``metadata.jsonl``: on each line an object with ``file_name`` and the columns.
+
+    Args:
+        location: the data set's folder; a ``file_name`` is relative to the folder of its
+            ``metadata.jsonl``.
+        config: names the columns of labels, id and split.
 
     Raises:
-        SchnRayError: no metadata.jsonl.
+        SchnRayError: no ``metadata.jsonl``.
     """
-    folders = _folders(place)
+    folders = _folders(location)
     if not folders:
-        raise SchnRayError(f"{place}: no {METADATA} in there or in a folder of it")
+        raise SchnRayError(f"{location}: no {METADATA} in there or in a folder of it")
     for folder in folders:
-        file = join(place, posixpath.join(folder, METADATA))
+        file = join(location, posixpath.join(folder, METADATA))
         for number, line in enumerate(read_lines(file), 1):
             if line.strip():
                 yield _item(folder, file, number, line, config)
 
 
-def _folders(place: str) -> list[str]:
-    if METADATA in names_in(place):
+def _folders(location: str) -> list[str]:
+    if METADATA in names_in(location):
         return [""]
-    splits = sorted(name for name in names_in(place) if split_word(name))
-    return [name for name in splits if METADATA in names_in(join(place, name))]
+    splits = sorted(name for name in names_in(location) if split_word(name))
+    return [name for name in splits if METADATA in names_in(join(location, name))]
 
 
 def _item(folder: str, file: str, number: int, line: str, config: SourceConfig) -> Item:
@@ -57,12 +67,12 @@ def _item(folder: str, file: str, number: int, line: str, config: SourceConfig) 
         return Item(path, entry)
     if not path:
         return Item(path, entry._replace(problem=f"no '{_NAME}'"))
-    said = values.get(config.split_column)
+    split = values.get(config.split_column)
     try:
         labels = label_names(values.get(config.label_column, values.get("labels")))
     except ValueError as error:
         return Item(path, entry._replace(problem=str(error)))
-    return Item(path, entry._replace(labels=labels, split=said if said else entry.split))
+    return Item(path, entry._replace(labels=labels, split=split if split else entry.split))
 
 
 def _object(line: str) -> tuple[dict[str, Any], str]:
@@ -71,5 +81,5 @@ def _object(line: str) -> tuple[dict[str, Any], str]:
     except (ValueError, RecursionError) as error:
         return {}, f"not JSON: {error}"
     if not isinstance(values, dict):
-        return {}, f"wanted an object, got {type(values).__name__}"
+        return {}, f"expected an object, got {type(values).__name__}"
     return values, ""

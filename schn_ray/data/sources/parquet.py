@@ -1,4 +1,4 @@
-"""Parquet with the images' bytes or paths in a column: one file, or a folder of them."""
+"""Parquet with a column of images or of their paths: one file, or a folder of them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import files_below, is_uri, join, kind_at, opened, size_and_stamp
+from schn_ray.core.storage.files import (
+    files_below,
+    filesystem_of,
+    is_uri,
+    join,
+    kind_at,
+    size_and_stamp,
+)
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import BadRow, Row, Shard, cut, units_of
 from schn_ray.data.sources.columns import (
     check_columns,
     check_image,
     image_bytes,
+    row_columns,
     row_of,
     row_uri,
-    wanted_columns,
 )
 from schn_ray.data.sources.listing import folder_of, root_of
 
@@ -32,14 +39,14 @@ _BATCH_ROWS = 256  # bounds memory: this many images are decompressed at a time
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """Rows of Parquet files; which column is what is said by the config.
+    """Rows of Parquet files; the config names the columns.
 
     The image column holds bytes, a struct with a field ``bytes`` as Hugging Face writes it, or
-    paths as lists have them (see ``listed``). The files may be at a URI. A file's stamp is that of
-    the Parquet file: where it holds paths, an update does not notice that an image behind them
-    changed.
-    Labels are whole numbers, text, or lists of either; without that column rows are unlabelled.
-    Without an id column a row is called ``file.parquet#row``.
+    paths (see ``listing``). Labels are whole numbers, text, or lists of either; without a label
+    column, rows are unlabelled. Without an id column, a row's id is ``file.parquet#row``.
+
+    The files may be at a URI. A row's stamp is that of its Parquet file: if that holds paths, an
+    update does not notice that an image changed.
     """
 
     location: str
@@ -50,51 +57,64 @@ class ParquetSource:
         """List row ranges, file by file.
 
         Raises:
-            SchnRayError: no files or rows, a damaged file, a column missing or of another type.
+            SchnRayError: no files or rows, a damaged file, or a column that is missing or has
+                another type.
         """
         files = table_files(self.location)
         return table_shards(self.location, files, self.config.shard_rows, self._rows_of)
 
-    def _rows_of(self, place: str) -> int:
-        with _opened(place) as file:
-            check_columns(place, file.schema_arrow, self.config)
+    def _rows_of(self, location: str) -> int:
+        with _opened(location) as file:
+            check_columns(location, file.schema_arrow, self.config)
             return int(file.metadata.num_rows)
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
-        """Stream the shard's rows; only the columns that are needed are read."""
+        """Read the shard's rows one by one; only the columns that a row needs are read."""
         root = root_of(folder_of(self.location), self.config)
         for unit in units_of(shard):
-            place = self._place(unit.file)
-            with _opened(place) as file:
+            location = file_location(self.location, unit.file)
+            with _opened(location) as file:
                 for row, values in _rows(
                     file,
                     unit.start,
                     unit.rows,
-                    wanted_columns(file.schema_arrow.names, self.config),
+                    row_columns(file.schema_arrow.names, self.config),
                 ):
-                    uri = row_uri(place, row, self.config.image_column)
+                    uri = row_uri(location, row, self.config.image_column)
                     yield row_of(values, f"{unit.file}#{row}", uri, root, self.config)
 
-    def _place(self, name: str) -> str:
-        return place_of(self.location, name)
+
+def has_parquet(location: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder has Parquet files.
+
+    Args:
+        location: the folder.
+        names: the names in it.
+    """
+    return any(name.endswith(".parquet") for name in names)
 
 
 def table_files(
     location: str, suffixes: tuple[str, ...] = (".parquet",)
 ) -> list[tuple[str, int, str]]:
-    """List the files of tables at or below a place, sorted: name, size in bytes, stamp.
+    """List the tables at a location, sorted by name; hidden files are skipped.
 
-    Hidden files are passed over.
+    Args:
+        location: a file or a folder, a path or a URI.
+        suffixes: how the files' names end.
+
+    Returns:
+        For each file its path below the location, its size in bytes, and its stamp.
 
     Raises:
-        SchnRayError: there is none.
+        SchnRayError: no such file.
     """
     if kind_at(location) == "file":
         return [(posixpath.basename(location), *size_and_stamp(location))]
     below = files_below(location) if is_uri(location) else _local_files(Path(location))
-    if not (found := sorted(file for file in below if file[0].endswith(suffixes))):
+    if not (files := sorted(file for file in below if file[0].endswith(suffixes))):
         raise SchnRayError(f"{location}: no {' or '.join(suffixes)} files in there")
-    return found
+    return files
 
 
 def table_shards(
@@ -103,25 +123,36 @@ def table_shards(
     shard_rows: int,
     rows_of: Callable[[str], int],
 ) -> list[Shard]:
-    """Cut files of tables into row ranges; ``rows_of`` looks at a place, and counts or refuses.
+    """Cut tables into shards of whole row ranges.
+
+    Args:
+        location: of the source.
+        files: as ``table_files`` returns them.
+        shard_rows: the most rows of a shard.
+        rows_of: counts a file's rows; raises ``SchnRayError`` for a table that cannot be used.
 
     Raises:
-        SchnRayError: no rows; or raised by ``rows_of``.
+        SchnRayError: no rows, or raised by ``rows_of``.
     """
     shards: list[Shard] = []
-    for name, size, at in files:
-        for start, count in cut(rows_of(place_of(location, name)), shard_rows):
-            shards.append(Shard(len(shards), count, start, (name,), size, (at,)))
+    for name, size, stamp in files:
+        for start, count in cut(rows_of(file_location(location, name)), shard_rows):
+            shards.append(Shard(len(shards), count, start, (name,), size, (stamp,)))
     if not shards:
         raise SchnRayError(f"{location}: no rows in there")
     return shards
 
 
-def place_of(location: str, name: str) -> str:
-    """Return where a listed file is: the location itself, or a file below it."""
-    may_be_it = name == posixpath.basename(location)  # or a file of that name below it
-    is_it = may_be_it and kind_at(location) == "file"
-    return location if is_it else join(location, name)
+def file_location(location: str, name: str) -> str:
+    """Return the location of one of the files that ``table_files`` listed.
+
+    Args:
+        location: of the source: the file itself, or a folder above it.
+        name: the file's path below that.
+    """
+    # a folder may have a file of its own name, so that the name alone does not decide
+    is_file = name == posixpath.basename(location) and kind_at(location) == "file"
+    return location if is_file else join(location, name)
 
 
 def _local_files(folder: Path) -> Iterator[tuple[str, int, str]]:
@@ -134,9 +165,14 @@ def _local_files(folder: Path) -> Iterator[tuple[str, int, str]]:
 def parquet_image(path: str, row: int, column: str) -> bytes:
     """Return the bytes of one image.
 
+    Args:
+        path: a Parquet file, a path or a URI.
+        row: its number in the file, from 0.
+        column: the column with the images.
+
     Raises:
-        IndexError: no such row.
-        SchnRayError: not a Parquet file, no such column, or a null there.
+        IndexError: the file has no such row.
+        SchnRayError: not a Parquet file, no such column, or the row has no image.
     """
     with _opened(path) as file:
         check_image(path, file.schema_arrow, column)
@@ -177,14 +213,14 @@ def _rows(
 
 
 @contextlib.contextmanager
-def _opened(place: str) -> Iterator[pq.ParquetFile]:
+def _opened(location: str) -> Iterator[pq.ParquetFile]:
     try:
-        if not is_uri(place):
-            with pq.ParquetFile(place, memory_map=True) as file:
+        if not is_uri(location):
+            with pq.ParquetFile(location, memory_map=True) as file:
                 yield file
             return
-        filesystem, path = opened(place)
+        filesystem, path = filesystem_of(location)
         with filesystem.open_input_file(path) as remote, pq.ParquetFile(remote) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise SchnRayError(f"{place} cannot be read as Parquet: {error}") from error
+        raise SchnRayError(f"{location} cannot be read as Parquet: {error}") from error

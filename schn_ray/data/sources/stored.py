@@ -1,6 +1,6 @@
-"""The rows of a training store, to be checked or encoded again; how its Arrow files are opened.
+"""A training store as a source, to check or encode its rows again; opens the store's Arrow files.
 
-A store at a URI is copied to this machine once, checked by its hashes, and mapped from there.
+A store at a URI is first copied to this machine, once, and compared with its hashes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLASSES = "classes.json"
 
 @dataclass(frozen=True)
 class StoreSource:
-    """A store as a source: the same ids, labels and splits; the bytes are now in the store."""
+    """A store as a source, with the ids, labels, splits and images that it has."""
 
     location: str
     shard_rows: int
@@ -35,7 +35,7 @@ class StoreSource:
         """List row ranges of the store.
 
         Raises:
-            SchnRayError: no finished store there.
+            SchnRayError: no finished store at the location.
         """
         path = local_copy(self.location)
         runs = cut(open_rows(path).num_rows, self.shard_rows)
@@ -53,23 +53,38 @@ class StoreSource:
                 yield Row(uri=f"{self.location}#{number}", **row)
 
 
-def has_store(place: str, names: frozenset[str]) -> bool:
-    """Tell whether a folder is a store, finished or not."""
+def has_store(location: str, names: frozenset[str]) -> bool:
+    """Tell whether a folder is a store, finished or not.
+
+    Args:
+        location: the folder.
+        names: the names in it.
+    """
     return any(name.startswith("rows-") and name.endswith(".arrow") for name in names) and (
         MANIFEST in names or CLASSES in names or "receipts" in names
     )
 
 
-def is_store(place: str) -> bool:
-    """Tell whether there is a store at a place."""
-    return has_store(place, names_in(place))
+def is_store(location: str) -> bool:
+    """Tell whether a location is a store, finished or not.
+
+    Args:
+        location: a path or a URI.
+    """
+    return has_store(location, names_in(location))
 
 
 def open_rows(path: Path) -> pa.Table:
-    """Map the rows of a finished store into memory; nothing is read until it is used.
+    """Memory-map the rows of a finished store; nothing is read until it is used.
+
+    Args:
+        path: the store's directory.
+
+    Returns:
+        A table with the columns of the store, a row an image.
 
     Raises:
-        SchnRayError: no finished store there, or a damaged file.
+        SchnRayError: no finished store, or a damaged file.
     """
     read_manifest(path, "store")
     return map_rows(path)
@@ -78,37 +93,48 @@ def open_rows(path: Path) -> pa.Table:
 def stored_image(location: str, row: int) -> bytes:
     """Return the bytes of one image of a store.
 
+    Args:
+        location: the store, a path or a URI.
+        row: its number in the store, from 0.
+
     Raises:
-        IndexError: no such row.
-        SchnRayError: no finished store there, or a damaged file.
+        IndexError: the store has no such row.
+        SchnRayError: no finished store, or a damaged file.
     """
     path = local_copy(location) if is_uri(location) else Path(location)
-    made = (path / MANIFEST).stat().st_mtime_ns
-    return bytes(_kept_open(path, made).column("image")[row].as_py())
+    modified_ns = (path / MANIFEST).stat().st_mtime_ns
+    return bytes(_open_cached(path, modified_ns).column("image")[row].as_py())
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_open(path: Path, made: int) -> pa.Table:
+def _open_cached(path: Path, modified_ns: int) -> pa.Table:
     return open_rows(path)
 
 
 def map_rows(directory: Path) -> pa.Table:
-    """Map the Arrow files of a directory, in the order of their numbers.
+    """Memory-map the Arrow files in a directory as one table, in the order of their numbers.
+
+    Args:
+        directory: of a store, finished or not.
 
     Raises:
-        SchnRayError: none there, or a damaged file.
+        SchnRayError: no such files, or a damaged one.
     """
-    tables = [map_file(path) for path in sorted(directory.glob(ROW_FILES))]
+    files = sorted(directory.glob(ROW_FILES), key=lambda file: (len(file.name), file.name))
+    tables = [map_file(file) for file in files]
     if not tables:
         raise SchnRayError(f"{directory} has no {ROW_FILES}; make the store again")
     return pa.concat_tables(tables)
 
 
 def map_file(path: Path) -> pa.Table:
-    """Map one Arrow file of a store.
+    """Memory-map one Arrow file of a store.
+
+    Args:
+        path: the file.
 
     Raises:
-        SchnRayError: a damaged file.
+        SchnRayError: the file is damaged.
     """
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -1,1 +1,1 @@
-"""Who is query, gallery and training row: protocols, their checks, the audit."""
+"""Which rows are queries, gallery and training: protocols, given splits, and the audit."""

@@ -1,9 +1,10 @@
-"""The split audit: what would make a figure wrong, found before there is one, with its rows."""
+"""The split audit: find rows that would make the figures of an evaluation wrong."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +16,13 @@ from schn_ray.data.splits.protocols import JUNK, Protocol, Rows, Split
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that makes a figure from a split wrong, or at least worth knowing.
+    """One problem of a split, with its rows.
 
     Attributes:
-        what: in words, after a count.
-        ids: of the rows, in the order of the store.
-        spoils: whether figures would be wrong.
-        others: of each row, the id of the row that it clashes with; empty where there is none.
+        what: the problem, as text that follows a count.
+        ids: ids of the rows that have it, in the order of the store.
+        spoils: whether it makes figures wrong; otherwise it is only worth knowing.
+        others: of each row, the id of the row that it conflicts with; empty if there is none.
     """
 
     what: str
@@ -30,7 +31,11 @@ class Finding:
     others: tuple[str, ...] = ()
 
     def listed(self, most: int | None = None) -> list[str]:
-        """Name the rows, a line each, at most so many and how many more."""
+        """List the rows, a line each.
+
+        Args:
+            most: list at most so many, and add a line with how many more there are.
+        """
         lines = [
             f"{id} (as {other})" if other not in ("", id) else id
             for id, other in zip_longest(self.ids, self.others, fillvalue="")
@@ -45,26 +50,31 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """What could make a figure from this split wrong.
+    """The result of ``audit``.
 
     Attributes:
-        found: with the rows that have it; nothing of what is not there.
+        findings: the problems that at least one row has.
         counts: how the split differs from its protocol's counts, a line each.
-        rows: role -> rows.
+        rows: role -> number of rows.
     """
 
-    found: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
     counts: tuple[str, ...]
     rows: dict[str, int]
 
-    def findings(self) -> list[str]:
-        """Say what is wrong, a line each; nothing where all is well."""
-        return [*map(str, self.found), *self.counts]
+    def summary(self) -> list[str]:
+        """List all problems, a line each; the list is empty if there are none."""
+        return [*map(str, self.findings), *self.counts]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``audit.json``."""
+        values = asdict(self)
+        return {"found": values.pop("findings")} | values
 
     def spoiling(self) -> list[str]:
-        """Say what makes figures wrong, with the first rows of each."""
+        """List the problems that make figures wrong, each with its first ten rows."""
         lines = list(self.counts)
-        for finding in self.found:
+        for finding in self.findings:
             if finding.spoils:
                 lines += [f"{finding}:", *(f"  {line}" for line in finding.listed(10))]
         return lines
@@ -77,81 +87,84 @@ def audit(
     unlabelled: NDArray[np.bool_],
     protocol: Protocol | None = None,
 ) -> Audit:
-    """Look for what training or the gallery has seen of the queries, by id and by content.
+    """Find queries that are also in training or in the gallery, by id and by content.
 
-    Also for rows without a label, ids and images that a role has twice, and other counts than the
-    protocol's. An image that is twice in the gallery or in training spoils nothing, and is said.
+    The audit also finds rows without a label, ids and images that a role has twice, and numbers of
+    rows that differ from the protocol's. An image that is twice in the gallery or in training is
+    reported, but does not make figures wrong.
 
     Args:
         split: role -> rows.
-        ids: [n] of every row.
-        image_of: [n] the first row with the same image; see ``first_with_hash``.
+        ids: [n] id of every row.
+        image_of: [n] first row with the same image; see ``first_with_hash``.
         unlabelled: [n] whether a row has no label.
-        protocol: that the split should follow, also in whether a gallery may have rows without a
-            label; None to leave counts alone.
+        protocol: what the split should follow: its counts, and whether the gallery may have rows
+            without a label. None: counts are not compared.
     """
     query, gallery = split["query"], split["gallery"]
     train = np.concatenate([split["train"], split["validation"]])
-    look = _Look(ids, first_with_id(ids), image_of, unlabelled)
-    found = []
+    rows_with = _RowsWith(ids, first_with_id(ids), image_of, unlabelled)
+    findings = []
     for rows, where in ((gallery, "the gallery"), (train, "training")):
-        found += [look.same_id(query, rows, f"queries are in {where}")]
-        found += [look.copies(query, rows, f"queries have an identical image in {where}")]
+        findings += [rows_with.same_id(query, rows, f"queries are in {where}")]
+        findings += [rows_with.copies(query, rows, f"queries have an identical image in {where}")]
     distractors = protocol is not None and protocol.unlabelled
     ranked = {role: rows for role, rows in split.items() if role != JUNK}
     for role, rows in ranked.items():
-        wanted = distractors and role == "gallery"
-        found.append(look.unlabelled(rows, f"{role} rows have no label", not wanted))
-        found.append(look.id_twice(rows, f"{role} rows repeat an id"))
-        found.append(look.image_twice(rows, f"{role} rows repeat an image", role == "query"))
+        allowed = distractors and role == "gallery"
+        findings.append(rows_with.no_label(rows, f"{role} rows have no label", not allowed))
+        findings.append(rows_with.id_twice(rows, f"{role} rows repeat an id"))
+        findings.append(
+            rows_with.image_twice(rows, f"{role} rows repeat an image", role == "query")
+        )
     return Audit(
-        found=tuple(finding for finding in found if finding.ids),
+        findings=tuple(finding for finding in findings if finding.ids),
         counts=_other_counts(protocol, len(query), len(train), len(gallery)),
         rows={role: len(rows) for role, rows in ranked.items()},
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """Finds rows of a store, and names them."""
+class _RowsWith:
+    """Finds rows of a store that have a problem, and their ids."""
 
     ids: pa.ChunkedArray
     id_of: FirstRows
     image_of: FirstRows
-    empty: NDArray[np.bool_]
+    unlabelled: NDArray[np.bool_]
 
     def same_id(self, rows: Rows, among: Rows, what: str) -> Finding:
-        return Finding(what, self._named(rows[self._shared(rows, among)]))
+        return Finding(what, self._ids_of(rows[self._shared(rows, among)]))
 
     def copies(self, rows: Rows, among: Rows, what: str) -> Finding:
         same_bytes = np.isin(self.image_of[rows], self.image_of[among])
         copied = rows[same_bytes & ~self._shared(rows, among)]
         originals = among[np.isin(self.image_of[among], self.image_of[copied])]
-        held = {self.image_of[row]: row for row in originals[::-1].tolist()}
-        others = [held[self.image_of[row]] for row in copied.tolist()]
-        return Finding(what, self._named(copied), others=self._named(np.array(others, np.int64)))
+        row_with = {self.image_of[row]: row for row in originals[::-1].tolist()}
+        others = [row_with[self.image_of[row]] for row in copied.tolist()]
+        return Finding(what, self._ids_of(copied), others=self._ids_of(np.array(others, np.int64)))
 
-    def unlabelled(self, rows: Rows, what: str, spoils: bool) -> Finding:
-        return Finding(what, self._named(rows[self.empty[rows]]), spoils)
+    def no_label(self, rows: Rows, what: str, spoils: bool) -> Finding:
+        return Finding(what, self._ids_of(rows[self.unlabelled[rows]]), spoils)
 
     def id_twice(self, rows: Rows, what: str) -> Finding:
         again, _ = _repeats(self.id_of[rows])
-        return Finding(what, self._named(rows[again]))
+        return Finding(what, self._ids_of(rows[again]))
 
     def image_twice(self, rows: Rows, what: str, spoils: bool) -> Finding:
         again, first = _repeats(self.image_of[rows])
-        return Finding(what, self._named(rows[again]), spoils, self._named(rows[first]))
+        return Finding(what, self._ids_of(rows[again]), spoils, self._ids_of(rows[first]))
 
     def _shared(self, rows: Rows, among: Rows) -> NDArray[np.bool_]:
         return np.isin(self.id_of[rows], self.id_of[among])
 
-    def _named(self, rows: Rows) -> tuple[str, ...]:
-        # most findings have no rows, and Arrow copies the whole column first
+    def _ids_of(self, rows: Rows) -> tuple[str, ...]:
+        # most findings have no rows, and Arrow's take copies the whole column first
         return tuple(self.ids.take(pa.array(rows)).to_pylist()) if len(rows) else ()
 
 
 def _repeats(values: FirstRows) -> tuple[Rows, Rows]:
-    """Return the places of values that stood there before, and where they first did: [m] each."""
+    """Return positions of values that occurred before, and of their first occurrence: [m] each."""
     first = first_rows(values)
     again = np.flatnonzero(first != np.arange(len(values)))
     return again, first[again]
@@ -162,7 +175,7 @@ def _other_counts(protocol: Protocol | None, *got: int) -> tuple[str, ...]:
         return ()
     names = ("query", "training", "gallery")
     return tuple(
-        f"{had:,} {name} rows, the protocol has {wanted:,}"
-        for name, had, wanted in zip(names, got, protocol.counts, strict=True)
-        if had != wanted
+        f"{count:,} {name} rows, the protocol has {expected:,}"
+        for name, count, expected in zip(names, got, protocol.counts, strict=True)
+        if count != expected
     )

@@ -1,4 +1,4 @@
-"""Somebody else's split: the ids of each role, from a store's own file, a CSV or JSON."""
+"""Read an existing split: the ids of each role, from another store's file, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ import pyarrow.parquet as pq
 from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.data.splits.protocols import JUNK, ROLES, Split
 
-_KNOWN = (*ROLES, JUNK)
+_ROLES = (*ROLES, JUNK)
 
 
 def read_given(file: Path, ids: pa.ChunkedArray) -> Split:
-    """Read a split and find its rows.
+    """Read a split, and find the rows of its ids.
 
     Args:
         file: ``split.parquet`` or a CSV with columns ``role`` and ``id``, or JSON: an object with
-            a list of ids a role. Roles are train, validation, query, gallery and junk.
-        ids: [n] of the store's rows.
+            a list of ids for each role. Roles are train, validation, query, gallery and junk.
+        ids: [n] id of every row.
 
     Returns:
         role -> its rows, ascending.
 
     Raises:
-        SchnRayError: not such a file, an unknown role, or an id that no row has.
+        SchnRayError: the file has another format, an unknown role, or an id that no row has.
     """
-    named = _named(file)
-    for role in named:
-        if role not in _KNOWN:
+    ids_of_role = _read_ids(file)
+    for role in ids_of_role:
+        if role not in _ROLES:
             raise SchnRayError(
-                f"{file}: no role '{role}'{nearest(role, list(_KNOWN))} There are: "
-                f"{', '.join(_KNOWN)}"
+                f"{file}: no role '{role}'{nearest(role, list(_ROLES))} There are: "
+                f"{', '.join(_ROLES)}"
             )
-    together = ids.combine_chunks()
+    all_ids = ids.combine_chunks()
     return {
-        role: _rows(file, role, named.get(role, []), together)
-        for role in _KNOWN
-        if role != JUNK or role in named
+        role: _rows(file, role, ids_of_role.get(role, []), all_ids)
+        for role in _ROLES
+        if role != JUNK or role in ids_of_role
     }
 
 
-def _rows(file: Path, role: str, wanted: list[str], ids: pa.Array) -> np.ndarray:
-    places = pc.index_in(pa.array(wanted, pa.string()), value_set=ids)
-    if places.null_count:
+def _rows(file: Path, role: str, role_ids: list[str], ids: pa.Array) -> np.ndarray:
+    rows = pc.index_in(pa.array(role_ids, pa.string()), value_set=ids)
+    if rows.null_count:
         unknown = [
-            name for name, row in zip(wanted, places.to_pylist(), strict=True) if row is None
+            row_id for row_id, row in zip(role_ids, rows.to_pylist(), strict=True) if row is None
         ]
         raise SchnRayError(
-            f"{file}: {len(unknown):,} of {len(wanted):,} {role} ids are not in this source, such "
-            f"as {unknown[0]!r}; its ids look like {ids[0].as_py() if len(ids) else None!r}"
+            f"{file}: {len(unknown):,} of {len(role_ids):,} {role} ids are not in this source, "
+            f"such as {unknown[0]!r}; its ids look like {ids[0].as_py() if len(ids) else None!r}"
         )
-    return np.unique(places.to_numpy().astype(np.int64))
+    return np.unique(rows.to_numpy().astype(np.int64))
 
 
-def _named(file: Path) -> dict[str, list[str]]:
+def _read_ids(file: Path) -> dict[str, list[str]]:
     try:
         if file.suffix == ".json":
             values = json.loads(file.read_text())
             if not isinstance(values, dict) or not all(map(_is_ids, values.values())):
-                raise ValueError("wanted an object with a list of ids a role")
+                raise ValueError("wanted an object with a list of ids for each role")
             return values
         pairs = _of_csv(file) if file.suffix == ".csv" else _of_parquet(file)
     except (OSError, ValueError, KeyError, csv.Error, pa.ArrowException) as error:
         raise SchnRayError(f"{file} is no split: {error}; wanted columns role and id") from error
-    found: dict[str, list[str]] = {}
+    ids_of_role: dict[str, list[str]] = {}
     for role, row_id in pairs:
-        found.setdefault(role, []).append(row_id)
-    return found
+        ids_of_role.setdefault(role, []).append(row_id)
+    return ids_of_role
 
 
 def _is_ids(value: object) -> bool:

@@ -1,7 +1,8 @@
-"""Who is query, gallery and training: the published protocols as data, and their draw.
+"""The published protocols, and how they split rows into queries, gallery and training rows.
 
-Roles are ``query``, ``train``, ``validation`` (carved out of the training rows) and ``gallery``,
-which holds training rows in some protocols. Unlabelled rows are in no role.
+Roles are ``query``, ``train``, ``validation`` (taken from the training rows) and ``gallery``, which
+contains the training rows in some protocols. Rows without a label have no role, unless a protocol
+or a setting puts them into the gallery. Rows of the role ``junk`` are never ranked.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from schn_ray.data.config import PrepareConfig
 from schn_ray.data.splits.unseen_classes import of_unseen_classes, unseen_queries
 
 ROLES = ("train", "validation", "query", "gallery")
-JUNK = "junk"  # ranked for nobody, as re-identification has it
+JUNK = "junk"  # rows that re-identification leaves out of every ranking
 ALL_ROWS = "the data set"
 RANDOM, GIVEN = "random", "given"
 
-_AT_ONCE = 1 << 16  # rows, for memory that does not grow with them
+_CHUNK_ROWS = 1 << 16  # at a time, so that memory does not grow with the rows
 Rows = NDArray[np.int64]
 Numbers = NDArray[np.signedinteger]
 Split = dict[str, Rows]
@@ -34,23 +35,25 @@ Counts = tuple[int | None, int | None, int | None]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a split is drawn, and what it must come to.
+    """How a split is drawn, and what its result must be.
 
     Attributes:
-        draw: ``shares`` of the rows by the config, ``per-class`` counts, ``per-label`` counts where
-            rows have several, ``counts`` of all rows, or what the data set itself says: its
-            ``official`` training and test rows, or what it ``listed``; ``unseen``: a share of the
-            classes is held out of training, and their rows are queries and gallery.
+        draw: how queries and training rows are chosen. ``shares``: the config's shares of the rows;
+            ``per-class``: so many rows of each class; ``per-label``: the same for rows with more
+            than one label; ``counts``: so many of all rows; ``official``: the training and test
+            rows of the data set; ``listed``: the training, test and database rows of the data set;
+            ``unseen``: a share of the classes is held out of training, and their rows are queries
+            and gallery.
         gallery: ``rest``: neither query nor training; ``not-query``: all but the queries;
-            ``train``: the training rows; ``listed``: what the data set says.
-        query: queries, of each class or in all.
-        train: training rows, of each class or in all.
-        counts: rows that it must have, of query, train (validation included) and gallery; None
-            where any number will do.
-        classes: how many classes it must have.
-        most_frequent: only this many classes count, those that most images have.
-        unlabelled: whether rows without a label are in the gallery, as distractors are.
-        metric: what published tables measure.
+            ``train``: the training rows; ``listed``: the database rows of the data set.
+        query: number of queries, of each class or in total.
+        train: number of training rows, of each class or in total.
+        counts: required number of query, training (with validation) and gallery rows; None: any
+            number.
+        classes: required number of classes.
+        most_frequent: use only this many classes, those with the most images.
+        unlabelled: whether rows without a label are in the gallery, as distractors.
+        metric: the metric of published tables.
     """
 
     draw: Literal["shares", "unseen", "per-class", "per-label", "counts", "official", "listed"]
@@ -94,14 +97,17 @@ PROTOCOLS = {
         "listed", "listed", 0, 0, (1_678, 37_778, 11_579), 776, unlabelled=True, metric=_REID
     ),
 }
-_GIVEN = Protocol("listed", "listed")  # what --split-from names
+_GIVEN = Protocol("listed", "listed")  # for --split-from
 
 
 def find_protocol(name: str) -> Protocol:
-    """Look a protocol up by its name.
+    """Return the protocol with a name.
+
+    Args:
+        name: a key of ``PROTOCOLS``, or ``given``.
 
     Raises:
-        SchnRayError: there is none of that name.
+        SchnRayError: there is no protocol with this name; the error lists all.
     """
     if name == GIVEN:
         return _GIVEN
@@ -119,16 +125,17 @@ def split(
     official: pa.ChunkedArray,
     config: PrepareConfig,
 ) -> Split:
-    """Draw a split; it depends on the order of the rows and on the seed alone.
+    """Split rows into roles. The result depends only on the rows, their order and the config.
 
-    Where no row has several labels, ``random`` draws within each class, so that every class is in
-    every role; otherwise it draws from all rows.
+    If no row has more than one label, ``random`` draws within each class, so that every role has
+    every class. Otherwise it draws from all rows.
 
     Args:
-        labels: [n, C] multi-hot.
+        labels: [n, C] label matrix.
         classes: C names, for messages.
-        official: [n] ``train``, ``test`` or null, as the data set says.
-        config: its protocol, seed and shares.
+        official: [n] roles that the data set gives a row: null or words such as ``train``,
+            ``test``, ``database`` and ``junk``, separated by spaces.
+        config: protocol, seed and shares.
 
     Returns:
         role -> its rows, ascending.
@@ -146,7 +153,8 @@ def split(
     held_out = _validation(group[train[rows]], config.validation_share, generator)
     gallery = _gallery(protocol, config, labels, official, query, train)
     _check_counts(config.protocol, protocol, query, train, gallery)
-    junk = {JUNK: np.flatnonzero(said)} if (said := _says(official, JUNK)).any() else {}
+    is_junk = _has_role(official, JUNK)
+    junk = {JUNK: np.flatnonzero(is_junk)} if is_junk.any() else {}
     training = np.flatnonzero(train)
     return {
         "train": training[~held_out],
@@ -157,21 +165,34 @@ def split(
 
 
 def most_frequent(labels: csr_array[Any], count: int) -> Rows:
-    """Return the classes that most rows of labels [n, C] have, as many as asked for, ascending."""
+    """Return the classes with the most rows.
+
+    Args:
+        labels: [n, C] label matrix.
+        count: how many classes to return.
+
+    Returns:
+        [count] class numbers, ascending; of classes with equally many rows, the first ones.
+    """
     rows = np.bincount(labels.indices, minlength=labels.shape[1])
     return np.sort(np.argsort(-rows, kind="stable")[:count])
 
 
 def check_given(name: str, split: Split, classes: Sequence[str]) -> None:
-    """Refuse a split that was not drawn here and does not come to what its protocol says.
+    """Check that a given split has the classes and numbers of rows of its protocol.
+
+    Args:
+        name: of the protocol.
+        split: role -> rows.
+        classes: names of the classes.
 
     Raises:
-        SchnRayError: with the counts.
+        SchnRayError: it has not, or a role is empty; the error has both counts.
     """
     protocol = find_protocol(name)
     _check_classes(name, protocol, classes)
     if empty := [role for role in ("train", "query", "gallery") if not len(split[role])]:
-        raise SchnRayError(f"the given split has no {empty[0]} rows; wanted some of each")
+        raise SchnRayError(f"the given split has no {empty[0]} rows; it needs at least one")
     train = np.concatenate([split["train"], split["validation"]])
     _check_numbers(name, protocol, (len(split["query"]), len(train), len(split["gallery"])))
 
@@ -184,10 +205,10 @@ def _drawn(
     groups: tuple[Rows, Numbers, list[str]],
     generator: np.random.Generator,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return who is query and who is training: [n] each."""
+    """Tell which rows are queries, and which are training rows: [n] each."""
     labelled = _labelled(labels)
     if protocol.draw in ("official", "listed"):
-        return _says(official, "test") & labelled, _says(official, "train") & labelled
+        return _has_role(official, "test") & labelled, _has_role(official, "train") & labelled
     if protocol.draw == "per-label":
         return _per_label(config.protocol, protocol, labels, generator)
     rows, group, names = groups
@@ -195,11 +216,11 @@ def _drawn(
     if protocol.draw == "unseen":
         train[rows] = ~of_unseen_classes(labels[rows], config.unseen_share, generator)
         queries = unseen_queries(group[~train[rows]], len(names), config.query_share)
-        # each group's seen rows are a group of their own
+        # rank the seen and the unseen rows of each group separately
         rank = _ranks(2 * group + train[rows], generator)
         query[rows] = ~train[rows] & (rank < queries[group])
         return query, train
-    queries, training = _wanted(protocol, config, group, names)
+    queries, training = _group_counts(protocol, config, group, names)
     rank = _ranks(group, generator)
     query[rows] = rank < queries[group]
     train[rows] = ~query[rows] & (rank < (queries + training)[group])
@@ -209,25 +230,25 @@ def _drawn(
 def _per_label(
     name: str, protocol: Protocol, labels: csr_array[Any], generator: np.random.Generator
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Draw queries, and then training rows, for each class among the rows that are not drawn yet.
+    """Draw queries and then training rows of each class, from the rows that are not drawn yet.
 
-    The rarest class is first, as others find rows that it cannot do without.
+    The rarest class is drawn first, because other classes could take the few rows that it has.
     """
     n = labels.shape[0]
     order, by_class = generator.permutation(n), labels.tocsc()
     query, train = np.zeros((2, n), bool)
     rarest_first = np.argsort(np.diff(by_class.indptr), kind="stable")
-    for drawn, wanted in ((query, protocol.query), (train, protocol.train)):
+    for drawn, count in ((query, protocol.query), (train, protocol.train)):
         for c in rarest_first:
             has = np.zeros(n, bool)
             has[by_class.indices[by_class.indptr[c] : by_class.indptr[c + 1]]] = True
             free = order[(has & ~query & ~train)[order]]
-            if len(free) < wanted:
+            if len(free) < count:
                 raise SchnRayError(
                     f"class number {c} has {len(free):,} images that are not drawn yet: {name} "
-                    f"needs {wanted} of each"
+                    f"needs {count} of each"
                 )
-            drawn[free[:wanted]] = True
+            drawn[free[:count]] = True
     return query, train
 
 
@@ -239,33 +260,33 @@ def _gallery(
     query: NDArray[np.bool_],
     train: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Return who is in the gallery: [n]."""
+    """Tell which rows are in the gallery: [n]."""
     allowed = np.ones(len(query), bool)
     if not (protocol.unlabelled or config.keep_unlabelled):
         allowed = _labelled(labels)
-    found = {
+    chosen = {
         "rest": ~query & ~train,
         "not-query": ~query,
         "train": train,
-        "listed": _says(official, "database"),
+        "listed": _has_role(official, "database"),
     }[protocol.gallery]
-    return np.asarray(found & allowed & ~_says(official, JUNK), bool)
+    return np.asarray(chosen & allowed & ~_has_role(official, JUNK), bool)
 
 
 def _labelled(labels: csr_array[Any]) -> NDArray[np.bool_]:
     return np.asarray(np.diff(labels.indptr) > 0, bool)
 
 
-def _says(official: pa.ChunkedArray, word: str) -> NDArray[np.bool_]:
-    """Tell of each row whether the data set names this use: [n]."""
-    said = [name for name in pc.unique(official).to_pylist() if word in (name or "").split()]
-    return pc.is_in(official, value_set=pa.array(said, pa.string())).to_numpy()
+def _has_role(official: pa.ChunkedArray, role: str) -> NDArray[np.bool_]:
+    """Tell which rows have this role in the data set: [n]."""
+    values = [text for text in pc.unique(official).to_pylist() if role in (text or "").split()]
+    return pc.is_in(official, value_set=pa.array(values, pa.string())).to_numpy()
 
 
 def _groups(
     labels: csr_array[Any], classes: Sequence[str], protocol: Protocol
 ) -> tuple[Rows, Numbers, list[str]]:
-    """Return labelled rows, the group that each is drawn within, and the groups' names."""
+    """Return the labelled rows, the group in which each is drawn, and the groups' names."""
     per_row = np.diff(labels.indptr)
     rows = np.flatnonzero(per_row)
     if protocol.draw == "counts" or per_row.max(initial=0) > 1:
@@ -274,11 +295,11 @@ def _groups(
 
 
 def _ranks(group: Numbers, generator: np.random.Generator) -> Rows:
-    """Return each row's place, from 0, in a random order of its group."""
+    """Return each row's rank, from 0, in a random order of its group."""
     order = generator.permutation(len(group))
     ranks, before = np.empty(len(group), np.int64), np.zeros(group.max(initial=-1) + 1, np.int64)
-    for start in range(0, len(order), _AT_ONCE):
-        rows = order[start : start + _AT_ONCE]
+    for start in range(0, len(order), _CHUNK_ROWS):
+        rows = order[start : start + _CHUNK_ROWS]
         rows = rows[np.argsort(group[rows], kind="stable")]
         sizes = np.bincount(group[rows], minlength=len(before))
         first = np.cumsum(sizes) - sizes
@@ -287,7 +308,7 @@ def _ranks(group: Numbers, generator: np.random.Generator) -> Rows:
     return ranks
 
 
-def _wanted(
+def _group_counts(
     protocol: Protocol, config: PrepareConfig, group: Numbers, names: list[str]
 ) -> tuple[Rows, Rows]:
     """Return how many queries and training rows to draw from each group."""
@@ -305,7 +326,10 @@ def _wanted(
 
 
 def _validation(group: Numbers, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose among training rows; each group keeps one for training, and gives one if it can."""
+    """Tell which training rows are for validation.
+
+    Each group keeps at least one row for training; a group of two or more gives at least one.
+    """
     if not share or not len(group):
         return np.zeros(len(group), bool)
     sizes = np.bincount(group)
@@ -314,10 +338,10 @@ def _validation(group: Numbers, share: float, generator: np.random.Generator) ->
 
 
 def _check_classes(name: str, protocol: Protocol, classes: Sequence[str]) -> None:
-    """Refuse fewer than two classes, or another number than the protocol's.
+    """Check that there are at least two classes, and as many as the protocol has.
 
     Raises:
-        SchnRayError: with what came and what was wanted.
+        SchnRayError: with both numbers.
     """
     if len(classes) < 2:
         raise SchnRayError(
@@ -329,10 +353,10 @@ def _check_classes(name: str, protocol: Protocol, classes: Sequence[str]) -> Non
 
 
 def _check_shares(protocol: Protocol, config: PrepareConfig) -> None:
-    """Refuse shares that leave a role empty.
+    """Check that the config's shares leave no role empty.
 
     Raises:
-        SchnRayError: with what came and what was wanted.
+        SchnRayError: with the shares.
     """
     query, train = config.query_share, config.train_share
     if protocol.draw == "shares" and not (query > 0 and train > 0 and query + train < 1):
@@ -344,27 +368,27 @@ def _check_shares(protocol: Protocol, config: PrepareConfig) -> None:
         raise SchnRayError("validation_share 1 leaves no rows to train on; 0.1 is usual")
 
 
-def _check_sizes(sizes: Rows, names: list[str], wanted: int, config: PrepareConfig) -> None:
-    """Refuse groups with too few images.
+def _check_sizes(sizes: Rows, names: list[str], least: int, config: PrepareConfig) -> None:
+    """Check that every group has at least ``least`` rows.
 
     Raises:
-        SchnRayError: with what came and what was wanted.
+        SchnRayError: with the groups that are too small.
     """
-    small = np.flatnonzero(sizes < wanted)
+    small = np.flatnonzero(sizes < least)
     if len(small):
         shown = ", ".join(f"{names[i]} has {sizes[i]}" for i in small[:5])
         more = f" and {len(small) - 5} more" if len(small) > 5 else ""
         raise SchnRayError(
-            f"{shown}{more}: {config.protocol} needs at least {wanted} images of each, so that "
+            f"{shown}{more}: {config.protocol} needs at least {least} images of each, so that "
             "each can be in every role; add images, or leave these out"
         )
 
 
 def _check_counts(name: str, protocol: Protocol, *drawn: NDArray[np.bool_]) -> None:
-    """Refuse rows drawn [n] each that are not as many as the protocol says, or none.
+    """Check that the drawn rows [n] each are as many as the protocol has, and no role is empty.
 
     Raises:
-        SchnRayError: with what came and what was wanted.
+        SchnRayError: with both counts.
     """
     query, train, gallery = (int(mask.sum()) for mask in drawn)
     _check_numbers(name, protocol, (query, train, gallery))
@@ -372,21 +396,23 @@ def _check_counts(name: str, protocol: Protocol, *drawn: NDArray[np.bool_]) -> N
         words = "train and test" if protocol.draw == "official" else "train, test and database"
         raise SchnRayError(
             f"{name}: the data set itself has to say which rows are {words}; these rows give "
-            f"{_counted((query, train, gallery))}"
+            f"{_counts_text((query, train, gallery))}"
         )
 
 
 def _check_numbers(name: str, protocol: Protocol, got: tuple[int, int, int]) -> None:
-    """Refuse numbers of rows that are not the protocol's.
+    """Check that the numbers of rows are the protocol's.
 
     Raises:
-        SchnRayError: with what came and what was wanted.
+        SchnRayError: with both counts.
     """
-    wanted = protocol.counts or (None, None, None)
-    if any(want not in (None, number) for want, number in zip(wanted, got, strict=True)):
-        raise SchnRayError(f"{name} wants {_counted(wanted)}; these rows give {_counted(got)}")
+    expected = protocol.counts or (None, None, None)
+    if any(count not in (None, number) for count, number in zip(expected, got, strict=True)):
+        raise SchnRayError(
+            f"{name} wants {_counts_text(expected)}; these rows give {_counts_text(got)}"
+        )
 
 
-def _counted(counts: Counts) -> str:
+def _counts_text(counts: Counts) -> str:
     query, train, gallery = ("any" if count is None else f"{count:,}" for count in counts)
     return f"{query} query, {train} training and {gallery} gallery rows"

@@ -1,7 +1,7 @@
-"""Classes that training never sees (Sablayrolles et al., ICASSP 2017): which rows, and who asks.
+"""Hold classes out of training, and query with their images (Sablayrolles et al., ICASSP 2017).
 
-With all classes known, codes can be no more than the class; ranking images of classes that were
-held out shows whether similarity was learned.
+If training sees all classes, a code that only encodes the class ranks perfectly. Ranking images of
+unseen classes shows whether similarity was learned.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Rows = NDArray[np.int64]
 def of_unseen_classes(
     labels: csr_array[Any], share: float, generator: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Draw the classes to hold out, and say which rows have one of them.
+    """Draw the classes to hold out, and tell which rows have at least one of them.
 
     Args:
-        labels: [n, C]; classes without rows are not counted.
-        share: of the classes.
-        generator: decides which.
+        labels: [n, C] label matrix; classes without rows are not counted.
+        share: of the classes to hold out.
+        generator: of random numbers.
 
     Returns:
-        [n]; the others, whose labels are all seen ones, are for training.
+        [n] bool. The other rows have seen classes only, and are for training.
 
     Raises:
-        SchnRayError: fewer than two classes would be held out, or be left.
+        SchnRayError: fewer than two classes would be held out, or left for training.
     """
     present = np.flatnonzero(np.bincount(labels.indices, minlength=labels.shape[1]))
     held_out = round(share * len(present))
@@ -46,7 +46,15 @@ def of_unseen_classes(
 
 
 def unseen_queries(group: NDArray[np.signedinteger], groups: int, share: float) -> Rows:
-    """Return how many queries each group gives [groups]: a share, one at least if it has rows.
+    """Return how many queries to draw from each group.
+
+    Args:
+        group: [n] the group of each row, in [0, groups).
+        groups: how many groups there are.
+        share: of a group's rows.
+
+    Returns:
+        [groups] the share, rounded; at least one if the group has rows, and not all of them.
 
     Raises:
         SchnRayError: a group of one row, which cannot be both query and gallery.

@@ -1,10 +1,9 @@
-"""What the rows of a store come to: vocabulary, labels, duplicates, the split and its audit."""
+"""What is known when all rows of a store are written: vocabulary, labels, split and its audit."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from schn_ray.core.memory import give_back_freed_memory
 from schn_ray.data.config import PrepareConfig
 from schn_ray.data.labels import label_sets
 from schn_ray.data.shards.equal_rows import first_with_hash
-from schn_ray.data.shards.repeated_ids import quarantine_rows, repeated_ids, rows_without
+from schn_ray.data.shards.part_files import PartFiles
 from schn_ray.data.sources.stored import CLASSES
 from schn_ray.data.splits.audit import audit
 from schn_ray.data.splits.given import read_given
@@ -33,8 +32,6 @@ from schn_ray.data.splits.protocols import (
     most_frequent,
     split,
 )
-from schn_ray.data.store.row_files import read_rows, receipt_for, write_rows
-from schn_ray.data.store.store_shard import take_rows
 
 SPLIT = "split.parquet"
 _AT_ONCE = 1 << 14  # rows
@@ -42,30 +39,33 @@ _SPLIT = pa.schema({"role": pa.string(), "row": pa.int64(), "id": pa.string()})
 
 
 def describe_and_split(
-    store: str, numbers: Sequence[int], here: Path, config: PrepareConfig
+    parts: PartFiles, numbers: Sequence[int], directory: Path, config: PrepareConfig
 ) -> dict[str, Any]:
-    """Write the vocabulary and the split of a store's rows; return what was counted.
+    """Write the vocabulary and the split of a store's rows.
 
     Args:
-        store: where the rows are.
-        numbers: of their files, in order.
-        here: where to write.
-        config: see there.
+        parts: the files of rows.
+        numbers: of the parts, in the order of the rows.
+        directory: local, for ``classes.json`` and ``split.parquet``.
+        config: which protocol, which seed; or the file of a given split.
+
+    Returns:
+        What was counted, for the manifest.
 
     Raises:
         SchnRayError: these rows do not make the split.
     """
     columns = ["id", "labels", "split", "sha256"]
-    table = pa.concat_tables([read_rows(store, number, columns) for number in numbers])
+    table = pa.concat_tables([parts.read(number, columns) for number in numbers])
     protocol = find_protocol(config.protocol)
     classes = vocabulary(table["labels"])
     labels = multi_hot_matrix(table["labels"], classes)
     if protocol.most_frequent is not None:
-        kept = most_frequent(labels, protocol.most_frequent)
-        classes, labels = tuple(classes[c] for c in kept), labels[:, kept]
-    write_json(here / CLASSES, classes)
+        frequent = most_frequent(labels, protocol.most_frequent)
+        classes, labels = tuple(classes[c] for c in frequent), labels[:, frequent]
+    write_json(directory / CLASSES, classes)
     label_set_count, unlabelled = _distinct_label_sets(labels), np.diff(labels.indptr) == 0
-    give_back_freed_memory()  # else it lies beside what the next stage needs
+    give_back_freed_memory()  # else the next stage needs its memory in addition
     if config.split_from is None:
         roles = split(labels, classes, table["split"], config)
     else:
@@ -73,10 +73,10 @@ def describe_and_split(
         check_given(config.protocol, roles, classes)
     del labels
     give_back_freed_memory()
-    _write_split(here / SPLIT, roles, table["id"])
+    _write_split(directory / SPLIT, roles, table["id"])
     give_back_freed_memory()
     image_of = first_with_hash(table["sha256"])
-    findings = audit(roles, table["id"], image_of, unlabelled).findings()
+    findings = audit(roles, table["id"], image_of, unlabelled).summary()
     return {
         "rows": len(table),
         "classes": len(classes),
@@ -88,33 +88,30 @@ def describe_and_split(
     }
 
 
-def quarantine_repeated_ids(store: str, numbers: Sequence[int]) -> None:
-    """Take rows out whose id an earlier row has; killed in the middle, the next call goes on."""
-    for number, rows in repeated_ids(numbers, partial(_column, store)):
-        table, done = read_rows(store, number), receipt_for(store, number).done
-        kept = take_rows(table, rows_without(len(table), rows))
-        write_rows(store, number, kept, quarantine_rows(done, rows))
-
-
-def _column(store: str, number: int, name: str) -> list[str]:
-    return list(read_rows(store, number, [name])[name].to_pylist())
-
-
 def vocabulary(labels: pa.ChunkedArray) -> tuple[str, ...]:
-    """Return the distinct labels of rows, sorted as people count: ``10`` after ``9``.
+    """Return the distinct labels of rows in natural order: ``10`` after ``9``.
 
-    >>> vocabulary(pa.chunked_array([[["b10", "b9"], [], ["b9", "a"]]]))
-    ('a', 'b9', 'b10')
+    Args:
+        labels: [n] lists of names.
+
+    Example:
+        >>> vocabulary(pa.chunked_array([[["b10", "b9"], [], ["b9", "a"]]]))
+        ('a', 'b9', 'b10')
     """
-    return tuple(sorted(pc.unique(pc.list_flatten(labels)).to_pylist(), key=_as_people_count))
+    return tuple(sorted(pc.unique(pc.list_flatten(labels)).to_pylist(), key=_natural_order))
 
 
 def multi_hot_matrix(labels: pa.ChunkedArray, classes: Sequence[str]) -> csr_array[Any]:
-    """Return rows' labels as a matrix [n, C] of 0 and 1, uint8; other labels do not count.
+    """Return rows' labels as a sparse matrix [n, C] of 0 and 1, uint8.
 
-    >>> labels = pa.chunked_array([[["b", "a", "x"], [], ["b"]]])
-    >>> multi_hot_matrix(labels, ["a", "b"]).toarray().tolist()
-    [[1, 1], [0, 0], [0, 1]]
+    Args:
+        labels: [n] lists of names; those that are not in ``classes`` are left out.
+        classes: C names, of the columns.
+
+    Example:
+        >>> labels = pa.chunked_array([[["b", "a", "x"], [], ["b"]]])
+        >>> multi_hot_matrix(labels, ["a", "b"]).toarray().tolist()
+        [[1, 1], [0, 0], [0, 1]]
     """
     known = pa.array(classes, pa.string())
     pieces = [_known_labels(chunk, known) for chunk in labels.chunks]
@@ -147,20 +144,20 @@ def _write_split(path: Path, roles: Split, ids: pa.ChunkedArray) -> None:
     with pq.ParquetWriter(path, _SPLIT) as writer:
         for role, rows in roles.items():
             for start in range(0, len(rows), _AT_ONCE):
-                some = rows[start : start + _AT_ONCE]
-                names = pa.repeat(role, len(some))
-                writer.write_table(pa.table([names, some, _taken(ids, some)], _SPLIT))
+                chunk = rows[start : start + _AT_ONCE]
+                names = pa.repeat(role, len(chunk))
+                writer.write_table(pa.table([names, chunk, _taken(ids, chunk)], _SPLIT))
 
 
 def _taken(column: pa.ChunkedArray, rows: Rows) -> pa.ChunkedArray:
     """Take ascending rows chunk by chunk; Arrow would copy the whole column first."""
     starts = np.cumsum([0, *map(len, column.chunks)])
-    places = np.searchsorted(rows, starts)
+    bounds = np.searchsorted(rows, starts)
     return pa.chunked_array(
         [
             chunk.take(pa.array(rows[begin:end] - start))
             for chunk, start, (begin, end) in zip(
-                column.chunks, starts[:-1], pairwise(places), strict=True
+                column.chunks, starts[:-1], pairwise(bounds), strict=True
             )
             if begin < end
         ],
@@ -168,7 +165,7 @@ def _taken(column: pa.ChunkedArray, rows: Rows) -> pa.ChunkedArray:
     )
 
 
-def _as_people_count(name: str) -> tuple[list[str | tuple[int, str]], str]:
+def _natural_order(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """Key of a name: its runs of digits compare as numbers, however long."""
     parts: list[str | tuple[int, str]] = list(re.split("([0-9]+)", name))
     for i in range(1, len(parts), 2):

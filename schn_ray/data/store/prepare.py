@@ -1,7 +1,7 @@
-"""A source into a store: shard by shard, anywhere; stopped at any moment, it goes on.
+"""A source into a store: shard by shard, on any machines; stopped at any moment, it goes on.
 
-Rows appear with a receipt (see ``files``), and what is left to do is found by comparing receipts
-with what the source lists (see ``plan``), exactly as ``encode`` does it.
+The rows are written by the shard job (``data.shards.job``), as those of ``encode``; vocabulary
+and split follow when all rows are there.
 """
 
 from __future__ import annotations
@@ -9,35 +9,25 @@ from __future__ import annotations
 import functools
 import hashlib
 import zlib
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from schn_ray.core.directories import AlreadyDone, DirectoryWriter, resumable_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, is_finished, read_manifest
-from schn_ray.core.storage.files import join, read_file
-from schn_ray.core.storage.mirror import open_output
+from schn_ray.core.manifest import Manifest
+from schn_ray.core.storage.files import as_location
 from schn_ray.data.config import PrepareConfig
+from schn_ray.data.shards.job import JobResult, OutputRequest, ShardJob, run_shard_job
 from schn_ray.data.shards.map_shards import MapShards, map_locally
-from schn_ray.data.shards.pending import PendingWork, find_pending
-from schn_ray.data.shards.quarantine import refuse_too_many, write_quarantine
-from schn_ray.data.shards.rows import Shard, Source, listing_sha256
+from schn_ray.data.shards.part_files import PartFiles
+from schn_ray.data.shards.rows import Entry, Shard, Source
 from schn_ray.data.splits.protocols import GIVEN, RANDOM, find_protocol
-from schn_ray.data.store.describe import describe_and_split, quarantine_repeated_ids
-from schn_ray.data.store.row_files import (
-    Written,
-    read_receipts,
-    receipt_name,
-    remove_rows,
-    rows_name,
-)
-from schn_ray.data.store.store_shard import ImageOptions, store_shard
+from schn_ray.data.store.describe import describe_and_split
+from schn_ray.data.store.row_files import RowFiles
+from schn_ray.data.store.store_rows import ImageOptions, store_rows
 
-LISTING = "listing"
-# what is decided when all rows are there, and may be decided otherwise until then
-_OF_THE_SPLIT = (
+# settings that are used when all rows are there, and may change until then
+_SPLIT_SETTINGS = (
     "protocol",
     "split_from",
     "seed",
@@ -49,24 +39,24 @@ _OF_THE_SPLIT = (
 )
 
 
-def prepare(
+def prepare_store(
     source: Source,
     config: PrepareConfig,
     out: Path | str,
     map_shards: MapShards = map_locally,
     update: bool = False,
 ) -> Manifest:
-    """Write a store: every image decoded once, bad rows put aside, the split drawn.
+    """Write a store: every image decoded once, bad rows quarantined, the split drawn.
 
     Interrupted at any moment, the same call does only the rest.
 
     Args:
         source: where the rows come from.
-        config: what is bad, how images are kept, which protocol, which seed.
-        out: the directory to write, or a URI; it counts when all is done.
-        map_shards: does the work on whatever machines; they write to ``out``.
-        update: bring ``out`` up to date with the source: new and changed rows are read, those
-            that are gone leave, files of rows without any of them are not touched. The split is
+        config: what is bad, how images are stored, which protocol, which seed.
+        out: the directory to write, or a URI; no verb reads it before it is finished.
+        map_shards: applies a function to all shards, on whatever machines; they write to ``out``.
+        update: bring ``out`` up to date with the source: new and changed rows are read, rows that
+            are gone leave, and files of rows without any of them are not touched. The split is
             drawn anew.
 
     Returns:
@@ -74,34 +64,22 @@ def prepare(
 
     Raises:
         AlreadyDone: this very store exists.
-        SchnRayError: ``out`` holds something else, or these rows do not make the split.
+        SchnRayError: ``out`` has another content, or these rows do not make the split.
         TooManyBadRows: more than ``max_bad_share`` of the rows are bad; the first are named.
     """
     config = _with_protocol(config)
     shards = _with_labels(source.shards())
-    settings, made_from = _request(source, shards, config)
-    keeping = ImageOptions(config.source.max_pixels, config.largest_side, config.quality)
-    request = settings, made_from, LISTING, update, _OF_THE_SPLIT
-    with (
-        open_output(out) as mirror,
-        resumable_directory(mirror.here, "store", *request) as draft,
-    ):
-        store = mirror.location
-        plan = _plan(draft, store, shards, config, update)
-        if update:
-            draft.begin()
-        mirror.send()
-        remove_rows(store, ())
-        work = functools.partial(store_shard, source=source, keeping=keeping, store=store)
-        for _ in map_shards(work, list(plan.tasks)):
-            pass  # what became of them is read from the receipts, where it also is after a kill
-        # not before: what is written takes numbers after theirs, also in a run after a kill
-        remove_rows(store, plan.emptied)
-        quarantine_repeated_ids(store, sorted(read_receipts(store)))
-        _conclude(draft, store, shards, config)
-        if update:
-            draft.counts |= plan.counts
-    return read_manifest(mirror.here, "store")
+    parts = PartFiles(as_location(out), RowFiles())
+    options = ImageOptions(config.source.max_pixels, config.largest_side, config.quality)
+    job = ShardJob("prepare", source, parts, functools.partial(store_rows, options=options))
+
+    def finish(directory: Path, result: JobResult) -> dict[str, Any]:
+        counts = {"rows_read": result.listed, "quarantined": result.quarantined}
+        counts |= describe_and_split(parts, result.numbers, directory, config)
+        return counts | (result.update.counts if result.update else {})
+
+    request = OutputRequest("store", config.recorded(), _inputs(source, config), _SPLIT_SETTINGS)
+    return run_shard_job(job, shards, out, request, config.source, map_shards, finish, update)
 
 
 def _with_protocol(config: PrepareConfig) -> PrepareConfig:
@@ -117,63 +95,22 @@ def _with_protocol(config: PrepareConfig) -> PrepareConfig:
 
 
 def _with_labels(shards: list[Shard]) -> list[Shard]:
-    """Let a shard's stamps be others when a list labels an image otherwise."""
+    """Add what a list says of an image to its stamp: another label is a change, too."""
     return [
-        replace(shard, stamps=tuple(map(_stamped, shard.stamps, shard.entries)))
+        replace(shard, stamps=tuple(map(_with_entry, shard.stamps, shard.entries)))
         if shard.entries
         else shard
         for shard in shards
     ]
 
 
-def _stamped(stamp: str, entry: Any) -> str:
-    said = repr((entry.labels, entry.problem, entry.split, entry.camera))
-    return f"{stamp} {zlib.crc32(said.encode(errors='surrogateescape')):08x}"
+def _with_entry(stamp: str, entry: Entry) -> str:
+    text = repr((entry.labels, entry.problem, entry.split, entry.camera))
+    return f"{stamp} {zlib.crc32(text.encode(errors='surrogateescape')):08x}"
 
 
-def _request(
-    source: Source, shards: list[Shard], config: PrepareConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    made_from = {"source": f"{source.kind}:{source.location}", LISTING: listing_sha256(shards)}
+def _inputs(source: Source, config: PrepareConfig) -> dict[str, Any]:
+    inputs = {"source": f"{source.kind}:{source.location}"}
     if config.split_from is not None:
-        made_from["split"] = hashlib.sha256(Path(config.split_from).read_bytes()).hexdigest()
-    return config.recorded(), made_from
-
-
-def _plan(
-    draft: DirectoryWriter, store: str, shards: list[Shard], config: PrepareConfig, update: bool
-) -> PendingWork:
-    receipts = {number: written.receipt for number, written in read_receipts(store).items()}
-    plan = find_pending(shards, receipts, config.source.shard_rows)
-    if update and is_finished(draft.path) and not plan.tasks and not plan.emptied:
-        raise AlreadyDone(draft.path, "store")
-    return plan
-
-
-def _conclude(
-    draft: DirectoryWriter, store: str, shards: list[Shard], config: PrepareConfig
-) -> None:
-    """Count, from the receipts: rows in = stored + quarantined; then describe and split."""
-    written = read_receipts(store)
-    receipts = [written[number].receipt for number in sorted(written)]
-    bad_rows = [row for receipt in receipts for row in receipt.quarantined]
-    rows_read, stored = sum(s.rows for s in shards), sum(r.coded for r in receipts)
-    if stored + len(bad_rows) != rows_read:
-        raise SchnRayError(
-            f"{rows_read:,} rows were listed, but {stored:,} stored and {len(bad_rows):,} put "
-            "aside: run the same command again, it goes on with what is missing"
-        )
-    write_quarantine(draft.path, bad_rows)
-    refuse_too_many(bad_rows, rows_read, config.source.max_bad_share)
-    draft.counts |= {"rows_read": rows_read, "quarantined": len(bad_rows)}
-    draft.counts |= describe_and_split(store, sorted(written), draft.path, config)
-    draft.known |= _known(store, written.values())
-
-
-def _known(store: str, written: Iterable[Written]) -> dict[str, tuple[str, int]]:
-    known = {}
-    for one in written:
-        known[rows_name(one.receipt.number)] = (one.sha256, one.size)
-        data = read_file(join(store, name := receipt_name(one.receipt.number)))
-        known[name] = (hashlib.sha256(data).hexdigest(), len(data))
-    return known
+        inputs["split"] = hashlib.sha256(Path(config.split_from).read_bytes()).hexdigest()
+    return inputs

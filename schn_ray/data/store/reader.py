@@ -1,4 +1,4 @@
-"""A finished store, mapped: any row at any time; checked against its manifest first."""
+"""A finished store, mapped into memory: rows are read at random, after a check of its files."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Store:
 
     Attributes:
         path: its directory on this machine.
-        location: where it really is: the same, or a URI.
-        manifest: what made it.
+        location: the same path, or the URI of which ``path`` is a copy.
+        manifest: of the store.
         classes: the vocabulary; column c of ``labels`` is ``classes[c]``.
         ids: [n] pyarrow strings, unique.
         labels: [n, C] multi-hot uint8; rows without a label are empty.
-        cameras: [n] int32, -1 where nobody says.
+        cameras: [n] int32, -1 if unknown.
         split: role -> rows, ascending.
     """
 
@@ -68,33 +68,33 @@ class Store:
         return bytes(self._images[chunk][row - int(self._starts[chunk])].as_py())
 
     def uri(self, row: int) -> str:
-        """Return where one row came from; ``schn_ray.sources.fetch`` reads it."""
+        """Return where the image of one row came from; ``data.sources.fetch`` reads it."""
         return str(self._table["uri"][row].as_py())
 
     def rows(self, role: str) -> Rows:
-        """Return the rows of a role, one of ``protocols.ROLES`` or ``junk``."""
+        """Return the rows of a role: one of ``protocols.ROLES``, or ``junk``."""
         return self.split[role]
 
     def sha256(self, rows: Rows) -> NDArray[np.void]:
-        """Return the SHA-256 of these rows' images as they came: [m], 32 bytes each."""
+        """Return the SHA-256 of these rows' original images: [m], 32 bytes each."""
         return as_digests(self._table["sha256"].take(pa.array(rows)).combine_chunks())
 
     def first_with_image(self) -> FirstRows:
-        """Return for each row [n] the first one whose image came as the same bytes."""
+        """Return for each row [n] the first row whose original image has the same bytes."""
         return first_with_hash(self._table["sha256"])
 
 
 def open_store(path: Path | str, verify: bool = False) -> Store:
-    """Open a finished store; images are mapped, and read when they are asked for.
+    """Open a finished store; each image is read from the disk when it is used.
 
     Args:
-        path: a directory, or a URI: then a copy is made on this machine, once, and its hashes
-            are checked on the way.
-        verify: check all hashes, too, unless these very files were right before. Sizes are always
-            compared.
+        path: a directory, or a URI: it is copied to this machine, once, and the copy's hashes are
+            checked.
+        verify: check all hashes, too, unless these files were right before. Sizes are always
+            checked.
 
     Raises:
-        SchnRayError: no finished store there, or a damaged one.
+        SchnRayError: ``path`` is no finished store, or it is damaged.
     """
     return Store(as_location(path), verify)
 

@@ -1,10 +1,11 @@
 """Exact retrieval metrics in Hamming space, under ties, from two histograms a query.
 
-Distances are integers 0..K, so a ranking is full of ties and a sorted list says as much about the
-sort as about the codes. Nothing here sorts: rows (n_d) and relevant rows (r_d) at each distance d
-are counted, and each metric is the expectation over all orders of the rows inside ties (McSherry
-and Najork, ECIR 2008; He et al., CVPR 2018), in O(K) a query. N_d, R_d are cumulative counts and
-R counts all relevant rows.
+Distances are integers 0..K, so a ranking is full of ties, and a sorted list depends on the sort as
+much as on the codes. So this module does not sort. It counts the rows (n_d) and the relevant rows
+(r_d) at each distance d, and each metric is the expectation over all orders of the rows inside ties
+(McSherry and Najork, ECIR 2008; He et al., CVPR 2018), in O(K) a query. N_d, R_d are cumulative
+counts, and R counts all relevant rows. The expected sum of precisions at the relevant rows of level
+d is S_d = r_d/n_d * sum_{i=1..n_d} [R_{d-1} + 1 + (i-1)(r_d-1)/(n_d-1)] / (N_{d-1} + i).
 
 Conventions of every metric:
 
@@ -29,21 +30,33 @@ Denominator = Literal["relevant", "min", "hits"]
 
 
 def mean(values: Floats) -> float:
-    """Return the mean over the defined queries, NaN where none is defined."""
+    """Return the mean over the defined queries, NaN where none is defined.
+
+    Args:
+        values: one a query [Q]; NaN where undefined.
+    """
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
 
 
 def mean_or_none(values: Floats) -> float | None:
-    """Return the mean over the defined queries, None where none is defined."""
+    """Return the mean over the defined queries, None where none is defined.
+
+    Args:
+        values: one a query [Q]; NaN where undefined.
+    """
     value = mean(values)
     return None if np.isnan(value) else value
 
 
 def average_precision(h: Histograms) -> Floats:
-    """Average precision [Q] over the whole gallery, expected over the orders inside ties.
+    """Return average precision [Q] over the whole gallery, expected over the orders inside ties.
 
-    ``1/R * sum over relevant rows of (relevant up to its rank) / rank``. NaN where R = 0.
+    ``AP = 1/R * sum_d S_d``: the mean over relevant rows of (relevant up to its rank) / rank. NaN
+    where R = 0.
+
+    Args:
+        h: histograms of Q queries.
 
     >>> h = Histograms(np.array([[2, 0]]), np.array([[1, 0]]))  # rank 1 or rank 2
     >>> round(mean(average_precision(h)), 9)
@@ -54,27 +67,40 @@ def average_precision(h: Histograms) -> Floats:
 
 
 def best_average_precision(h: Histograms) -> Floats:
-    """Average precision [Q] with relevant rows first inside each tie. NaN where R = 0."""
+    """Return average precision [Q] with relevant rows first inside each tie. NaN where R = 0.
+
+    Args:
+        h: histograms of Q queries.
+    """
     return _bound(h, np.zeros_like(h.all_rows))
 
 
 def worst_average_precision(h: Histograms) -> Floats:
-    """Average precision [Q] with relevant rows last inside each tie. NaN where R = 0."""
+    """Return average precision [Q] with relevant rows last inside each tie. NaN where R = 0.
+
+    Args:
+        h: histograms of Q queries.
+    """
     return _bound(h, h.all_rows - h.relevant)
 
 
 def average_precision_at(h: Histograms, k: int, denominator: Denominator) -> Floats:
-    """Average precision of the first k ranks [Q], expected over the orders inside ties.
+    """Return average precision of the first k ranks [Q], expected over the orders inside ties.
 
-    The sum of precisions at the relevant rows of the first k ranks, divided by
+    It is the sum of precisions at the relevant rows of the first k ranks, divided by
 
     - ``relevant``: R, all relevant rows, so it cannot reach 1 where R > k;
     - ``min``: min(R, k), so a perfect list scores 1;
-    - ``hits``: the relevant rows *found* in the first k, 0 where none is found. Published tables
-      use it, though fewer hits can score more. Their number depends on the order inside the tie at
-      rank k: the expectation is over the hypergeometric number of hits there, exact.
+    - ``hits``: the relevant rows within the first k; AP is 0 where there are none. Published tables
+      use it, though fewer hits can score more. The number of hits inside the tie at rank k is
+      hypergeometric, and the expectation over it is exact.
 
     With k at or beyond the gallery all three are ``average_precision``. NaN where R = 0.
+
+    Args:
+        h: histograms of Q queries.
+        k: ranks, 1 or more.
+        denominator: what the sum is divided by.
 
     Raises:
         SchnRayError: k < 1, or an unknown denominator.
@@ -83,9 +109,13 @@ def average_precision_at(h: Histograms, k: int, denominator: Denominator) -> Flo
 
 
 def precision_at(h: Histograms, k: int) -> Floats:
-    """Expected share of relevant rows among the first k ranks [Q]. NaN where R = 0.
+    """Return the expected share of relevant rows among the first k ranks [Q]. NaN where R = 0.
 
     The denominator is k, also where the gallery has fewer rows.
+
+    Args:
+        h: histograms of Q queries.
+        k: ranks, 1 or more.
 
     Raises:
         SchnRayError: k < 1.
@@ -94,7 +124,11 @@ def precision_at(h: Histograms, k: int) -> Floats:
 
 
 def recall_at(h: Histograms, k: int) -> Floats:
-    """Expected share of the R relevant rows that the first k ranks hold [Q]. NaN where R = 0.
+    """Return the expected share of the R relevant rows in the first k ranks [Q]. NaN where R = 0.
+
+    Args:
+        h: histograms of Q queries.
+        k: ranks, 1 or more.
 
     Raises:
         SchnRayError: k < 1.
@@ -103,9 +137,14 @@ def recall_at(h: Histograms, k: int) -> Floats:
 
 
 def precision_within_radius(h: Histograms, radius: int) -> Floats:
-    """Share of relevant rows among the rows at distance <= radius [Q]: no order, so no ties.
+    """Return the share of relevant rows among the rows at distance <= radius [Q].
 
-    0 where there are no such rows (as published tables count it), NaN where R = 0.
+    No order is involved, so ties do not matter. 0 where no row is within the radius (as published
+    tables count it), NaN where R = 0.
+
+    Args:
+        h: histograms of Q queries.
+        radius: Hamming distance in bits, 0 or more.
 
     Raises:
         SchnRayError: radius < 0.
@@ -116,7 +155,11 @@ def precision_within_radius(h: Histograms, radius: int) -> Floats:
 
 
 def empty_ball(h: Histograms, radius: int) -> Floats:
-    """1 where no row lies at distance <= radius, otherwise 0 [Q]; NaN where R = 0.
+    """Return 1 where no row lies at distance <= radius, otherwise 0 [Q]; NaN where R = 0.
+
+    Args:
+        h: histograms of Q queries.
+        radius: Hamming distance in bits, 0 or more.
 
     Raises:
         SchnRayError: radius < 0.
@@ -143,7 +186,11 @@ class PRCurve:
 
 
 def pr_curve(h: Histograms) -> PRCurve:
-    """Return mean precision and recall of "all rows at distance <= d", for every d."""
+    """Return mean precision and recall of "all rows at distance <= d", for every d.
+
+    Args:
+        h: histograms of Q queries.
+    """
     defined = h.relevant_rows > 0
     if not defined.any():
         return PRCurve((), (), ())
@@ -155,7 +202,16 @@ def pr_curve(h: Histograms) -> PRCurve:
 
 @dataclass(frozen=True)
 class AtK:
-    """Means over the defined queries for the first k ranks; None where no query is defined."""
+    """Means over the defined queries for the first k ranks; None where no query is defined.
+
+    Attributes:
+        k: ranks.
+        map_relevant: average precision with denominator ``relevant``.
+        map_min: average precision with denominator ``min``.
+        map_hits: average precision with denominator ``hits``.
+        precision: share of relevant rows in these ranks.
+        recall: share of the relevant rows that lie in these ranks.
+    """
 
     k: int
     map_relevant: float | None
@@ -166,7 +222,15 @@ class AtK:
 
 
 def means_at(h: Histograms, k: int) -> AtK:
-    """Return every metric of the first k ranks, averaged over the defined queries."""
+    """Return every metric of the first k ranks, averaged over the defined queries.
+
+    Args:
+        h: histograms of Q queries.
+        k: ranks, 1 or more.
+
+    Raises:
+        SchnRayError: k < 1.
+    """
     cut = _cut(h, k)  # the costly part, once
     return AtK(
         k=k,
@@ -199,7 +263,7 @@ class _Cut:
 
 def _cut(h: Histograms, k: int) -> _Cut:
     if k < 1:
-        raise SchnRayError(f"k = {k}; wanted 1 or more ranks")
+        raise SchnRayError(f"k = {k}; expected 1 or more ranks")
     rank = np.minimum(k, h.gallery)
     level = np.argmax(np.cumsum(h.all_rows, axis=1) >= rank[:, None], axis=1)[:, None]
     N, R, n, r = (
@@ -220,7 +284,7 @@ def _average_precision_at(cut: _Cut, denominator: Denominator) -> Floats:
         return _defined(_ratio(total, cut.relevant), cut.relevant)
     if denominator == "min":
         return _defined(_ratio(total, np.minimum(cut.relevant, cut.k)), cut.relevant)
-    raise SchnRayError(f"denominator '{denominator}'; wanted 'relevant', 'min' or 'hits'")
+    raise SchnRayError(f"denominator '{denominator}'; expected 'relevant', 'min' or 'hits'")
 
 
 def _precision_at(cut: _Cut) -> Floats:
@@ -233,24 +297,23 @@ def _recall_at(cut: _Cut) -> Floats:
 
 def _level_sums(h: Histograms) -> Floats:
     """Return S_d [Q, K+1], the expected sum of precisions at the relevant rows of each level."""
-    here = h.relevant > 0  # most levels are empty, and the others are not free
+    hit = h.relevant > 0  # most levels have no relevant row and need no work
     n, r, N, R = (
-        counts[here]
-        for counts in (h.all_rows, h.relevant, _before(h.all_rows), _before(h.relevant))
+        counts[hit] for counts in (h.all_rows, h.relevant, _before(h.all_rows), _before(h.relevant))
     )
-    sums = np.zeros(here.shape)
-    sums[here] = _expected_sum(n, r, n, N, R, _harmonic_span(N, n))
+    sums = np.zeros(hit.shape)
+    sums[hit] = _expected_sum(n, r, n, N, R, _harmonic_span(N, n))
     return sums
 
 
 def _expected_sum(n: Counts, r: Counts, m: Counts, N: Counts, R: Counts, span: Floats) -> Floats:
     """Return the expected sum of precisions at the relevant ones of ranks N+1..N+m, m <= n.
 
-    Rank N+i is relevant with probability r/n, and then each of its i-1 tied predecessors is with
-    probability p = (r-1)/(n-1): r/n times the sum of (R + 1 + (i-1) p) / (N+i). ``span`` is the
-    sum of 1/(N+i).
+    Rank N+i is relevant with probability r/n. Then each of its i-1 tied predecessors is relevant
+    with probability p = (r-1)/(n-1). So the sum is r/n * sum_i (R + 1 + (i-1) p) / (N+i).
+    ``span`` is the sum of 1/(N+i).
     """
-    # without a predecessor p is free; with 1, a list of relevant rows only scores 1 to the digit
+    # n = 1 leaves p undefined; 1 makes a list of only relevant rows score exactly 1
     p = np.where(n == 1, 1.0, _ratio(r - 1, n - 1))
     return _ratio(r, n) * ((R + 1 - p * (N + 1)) * span + p * m)
 
@@ -289,22 +352,22 @@ _SPREAD = 5  # in roots of m: Hoeffding's bound on both tails is 2 exp(-2 * 5**2
 
 
 def _bound(h: Histograms, ahead: Counts) -> Floats:
-    """Return AP with the relevant rows of a level in one run, behind ``ahead`` others of it."""
-    here = h.relevant > 0
-    r, R = h.relevant[here], _before(h.relevant)[here]
-    start = (_before(h.all_rows) + ahead)[here]
+    """Return AP with the relevant rows of a level next to each other, after ``ahead`` others."""
+    hit = h.relevant > 0
+    r, R = h.relevant[hit], _before(h.relevant)[hit]
+    start = (_before(h.all_rows) + ahead)[hit]
     sums = np.zeros(h.relevant.shape)
     # the sum over i = 1..r of (R+i) / (start+i)
-    sums[here] = r - (start - R) * _harmonic_span(start, r)
+    sums[hit] = r - (start - R) * _harmonic_span(start, r)
     return _defined(_ratio(sums.sum(axis=1), h.relevant_rows), h.relevant_rows)
 
 
 def _harmonic_span(start: Counts, length: Counts) -> Floats:
     """Return 1/(start+1) + ... + 1/(start+length), to a relative error of about 1e-15.
 
-    It is digamma(start+length+1) - digamma(start+1), but never as a difference of two large
-    numbers: the first terms cancel by hand, and the rest is Stirling's series around the
-    half-integer (NIST DLMF 5.11.2 shifted by 1/2), its logarithms joined in one log1p.
+    It is digamma(start+length+1) - digamma(start+1), but not computed as a difference of two large
+    numbers: the first terms are subtracted one by one, and the rest is Stirling's series around
+    the half-integer (NIST DLMF 5.11.2 shifted by 1/2), with both logarithms in one log1p.
     """
     x, d = start.astype(np.float64), length.astype(np.float64)
     span = np.zeros(x.shape)
@@ -328,13 +391,13 @@ def _stirling(x: Floats) -> Floats:
 
 
 def _before(counts: Counts) -> Counts:
-    """Return how many lie at smaller distances [Q, K+1]."""
+    """Return how many rows lie at smaller distances [Q, K+1]."""
     return np.cumsum(counts, axis=1) - counts
 
 
 def _within(radius: int) -> slice:
     if radius < 0:
-        raise SchnRayError(f"radius {radius}; wanted 0 or more")
+        raise SchnRayError(f"radius {radius}; expected 0 or more")
     return slice(0, radius + 1)
 
 

@@ -1,7 +1,10 @@
-"""How sure a mean over queries is: the bootstrap over queries (Efron 1979), alone and paired.
+"""The bootstrap over queries (Efron 1979): how sure a mean, or a difference of means, is.
 
-It answers how much a figure would swing with other queries of the same kind; not with another
-seed of training, another split or another gallery.
+It says how much a figure would vary with other queries of the same kind. It does not cover another
+training seed, another split or another gallery.
+
+``scipy.stats.bootstrap`` does not serve: it refuses a single query, which a class may have, gives
+no p-value for a paired difference, and rounds the ends of the interval differently.
 """
 
 from __future__ import annotations
@@ -16,12 +19,19 @@ from schn_ray.core.errors import SchnRayError
 
 Floats = NDArray[np.float64]
 RESAMPLES, LEVEL = 2_000, 0.95
-_AT_ONCE = 4_194_304  # cells of (resample, query)
+_CHUNK_CELLS = 4_194_304  # cells of (resample, query) in memory at a time
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over the defined queries, and the percentile interval of its resamples."""
+    """A mean over the defined queries, and the percentile interval of its resamples.
+
+    Attributes:
+        mean: over the defined queries.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        queries: the defined ones.
+    """
 
     mean: float
     low: float
@@ -30,13 +40,25 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class LevelInterval(Interval):
+    """An interval with its level.
+
+    Attributes:
+        level: share of the resampled means that lie inside, such as 0.95.
+    """
+
+    level: float
+
+
+@dataclass(frozen=True)
 class Difference:
     """A mean difference over paired queries, and whether it could be chance.
 
     Attributes:
         interval: of the second less the first.
-        p_value: share of resampled differences, recentred at 0, that are as far from 0 as the one
-            seen; two-sided, with 1 added above and below (Davison and Hinkley 1997), never 0.
+        p_value: two-sided; share of the resampled differences, recentred at 0, that are as far
+            from 0 as the observed one. 1 is added to both counts (Davison and Hinkley 1997, chapter
+            4), so that it is never 0.
     """
 
     interval: Interval
@@ -46,13 +68,16 @@ class Difference:
 def interval(
     values: Floats, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval | None:
-    """Return mean and percentile interval over the defined queries; None where there is none.
+    """Return mean and percentile interval over the defined queries.
 
     Args:
         values: one a query [Q]; NaN where undefined.
         seed: of the resamples.
         resamples: how many.
         level: share of resampled means inside the interval.
+
+    Returns:
+        None where no query is defined.
 
     Raises:
         SchnRayError: fewer than 1 resample, or a level outside (0, 1).
@@ -75,25 +100,35 @@ def paired_difference(
 ) -> Difference | None:
     """Compare two systems on the same queries: the mean of second - first, and how sure it is.
 
-    Each resample draws queries, and takes both systems' values of them: what makes a query hard
-    for both cancels out. A query that either leaves undefined is left out. None without any.
+    Each resample draws queries and takes both systems' values of them, so what makes a query hard
+    for both cancels out. A query that is undefined for either system is left out.
+
+    Args:
+        first: the first system's value of each query [Q]; NaN where undefined.
+        second: the second system's values of the same queries [Q].
+        seed: of the resamples.
+        resamples: how many.
+        level: share of resampled differences inside the interval.
+
+    Returns:
+        None where no query is defined for both.
 
     Raises:
         SchnRayError: different numbers of queries; see also ``interval``.
     """
     if first.shape != second.shape:
         raise SchnRayError(
-            f"{len(first)} and {len(second)} queries; wanted the same queries in the same order"
+            f"{len(first)} and {len(second)} queries; expected the same queries in the same order"
         )
     _check(resamples, level)
-    found = interval(second - first, seed, resamples, level)
-    if found is None:
+    known = interval(second - first, seed, resamples, level)
+    if known is None:
         return None
     both = (second - first)[~np.isnan(second - first)]
     means = np.concatenate(list(_resampled_means(both, seed, resamples)))
-    # the slack counts a resample that equals what was seen, but for rounding
-    extreme = int(np.sum(np.abs(means - found.mean) >= abs(found.mean) - 1e-15))
-    return Difference(found, (extreme + 1) / (resamples + 1))
+    # the slack is for rounding: a resample that equals the observed difference counts
+    extreme = int(np.sum(np.abs(means - known.mean) >= abs(known.mean) - 1e-15))
+    return Difference(known, (extreme + 1) / (resamples + 1))
 
 
 def by_class(values: Floats, labels: Sequence[NDArray[np.int64]]) -> list[Interval | None]:
@@ -101,21 +136,21 @@ def by_class(values: Floats, labels: Sequence[NDArray[np.int64]]) -> list[Interv
 
     Args:
         values: one a query [Q].
-        labels: the queries of each class, as places in ``values``.
+        labels: the queries of each class, as positions in ``values``.
     """
-    return [interval(values[places]) for places in labels]
+    return [interval(values[positions]) for positions in labels]
 
 
 def _check(resamples: int, level: float) -> None:
     if resamples < 1 or not 0 < level < 1:
         raise SchnRayError(
-            f"{resamples} resamples at level {level:g}; wanted 1 or more, and a level in (0, 1)"
+            f"{resamples} resamples at level {level:g}; expected 1 or more, and a level in (0, 1)"
         )
 
 
 def _resampled_means(values: Floats, seed: int, resamples: int) -> Iterator[Floats]:
     generator = np.random.default_rng([seed, len(values)])
-    at_once = max(1, _AT_ONCE // len(values))
-    for start in range(0, resamples, at_once):
-        size = (min(at_once, resamples - start), len(values))
+    chunk = max(1, _CHUNK_CELLS // len(values))
+    for start in range(0, resamples, chunk):
+        size = (min(chunk, resamples - start), len(values))
         yield values[generator.integers(0, len(values), size)].mean(axis=1)

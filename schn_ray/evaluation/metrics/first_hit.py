@@ -1,7 +1,7 @@
-"""Where the first relevant row stands: reciprocal rank and CMC, exact under ties.
+"""The rank of the first relevant row: reciprocal rank and CMC, exact under ties.
 
-Both look at one level only: the nearest that holds a relevant row. Inside it the first relevant
-rank is the least of r drawn without replacement from n.
+Both depend on one level only: the nearest with a relevant row. Inside it, the first relevant rank
+is the smallest of r ranks drawn without replacement from n.
 """
 
 from __future__ import annotations
@@ -19,33 +19,44 @@ _NEVER = 1e-20  # a probability that changes no digit
 
 
 def reciprocal_rank(h: Histograms) -> Floats:
-    """Expected 1 / rank of the first relevant row [Q]; its mean is the MRR. NaN where R = 0.
+    """Return the expected 1 / rank of the first relevant row [Q]; its mean is the MRR.
+
+    NaN where R = 0.
+
+    Args:
+        h: histograms of Q queries.
 
     >>> h = Histograms(np.array([[2, 0]]), np.array([[1, 0]]))  # rank 1 or rank 2
     >>> reciprocal_rank(h).tolist()
     [0.75]
     """
     first = _first_level(h)
-    # codes collapse, so queries share levels
+    # many queries share a code, so most cases repeat
     cases, which = np.unique(first.defined_cases(), axis=0, return_inverse=True)
     values = np.array([_expected_reciprocal(*map(int, case)) for case in cases])
-    found = np.full(len(h), np.nan)
-    found[first.defined] = values[which.reshape(-1)]
-    return found
+    expected = np.full(len(h), np.nan)
+    expected[first.defined] = values[which.reshape(-1)]
+    return expected
 
 
 def hit_rate_at(h: Histograms, k: int) -> Floats:
-    """Probability that the first k ranks hold a relevant row [Q]: CMC at k. NaN where R = 0.
+    """Return the probability that the first k ranks hold a relevant row [Q]: CMC at k.
+
+    NaN where R = 0.
+
+    Args:
+        h: histograms of Q queries.
+        k: ranks, 1 or more.
 
     Raises:
         SchnRayError: k < 1.
     """
     if k < 1:
-        raise SchnRayError(f"k = {k}; wanted 1 or more ranks")
+        raise SchnRayError(f"k = {k}; expected 1 or more ranks")
     first = _first_level(h)
-    found = np.full(len(h), np.nan)
-    found[first.defined] = [_hit(k, *map(int, case)) for case in first.defined_cases()]
-    return found
+    probability = np.full(len(h), np.nan)
+    probability[first.defined] = [_hit(k, *map(int, case)) for case in first.defined_cases()]
+    return probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +85,7 @@ def _first_level(h: Histograms) -> _FirstLevel:
 
 def _expected_reciprocal(N: int, n: int, r: int) -> float:
     """Sum over i = 1..n-r+1 of P(the first of r among n is at i) / (N + i)."""
-    # P(first > i) <= (1 - r/n)^i: from there on nothing adds up
+    # P(first > i) <= (1 - r/n)^i: later terms change no digit
     likely = n if r == n else int(np.ceil(np.log(_NEVER) / np.log1p(-r / n))) + 1
     terms = min(n - r + 1, likely)
     i = np.arange(1, terms, dtype=np.float64)

@@ -1,7 +1,6 @@
-"""Histograms of a gallery in parts, counted wherever ``MapShards`` works, and summed: exact.
+"""Histograms of a gallery, counted in parts by ``MapShards`` and summed: exact.
 
-Workers import this module and what it imports, so there is no torch in it: that is most of what a
-worker would hold.
+Workers import this module, so it must not import torch, which would be most of a worker's memory.
 """
 
 from __future__ import annotations
@@ -36,13 +35,19 @@ class LabelledCodes:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, places: NDArray[np.integer] | slice) -> LabelledCodes:
-        return LabelledCodes(self.rows[places], self.codes[places], self.labels[places])
+    def __getitem__(self, index: NDArray[np.integer] | slice) -> LabelledCodes:
+        return LabelledCodes(self.rows[index], self.codes[index], self.labels[index])
 
 
 @dataclass(frozen=True, eq=False)
 class GalleryPart:
-    """Some gallery rows on their way to a worker: a few bytes each."""
+    """Consecutive gallery rows as they are sent to a worker.
+
+    Attributes:
+        number: of the part, from 0.
+        codes: packed [rows, ceil(K / 8)].
+        labels: [rows, C].
+    """
 
     number: int
     codes: NDArray[np.uint8]
@@ -50,7 +55,7 @@ class GalleryPart:
 
     @property
     def rows(self) -> int:
-        """How many."""
+        """Number of rows."""
         return len(self.codes)
 
 
@@ -71,7 +76,10 @@ def count_relevant(
         map_shards: applies a function to all parts, on whatever machines.
 
     Returns:
-        The same, however the gallery is cut and whoever counts.
+        The same counts, however the gallery is cut and wherever they are counted.
+
+    Raises:
+        SchnRayError: the gallery has no row.
     """
     parts = list(gallery_parts(gallery, part_rows))
     function = functools.partial(count_part, queries=queries, bits=bits)
@@ -83,21 +91,32 @@ def count_relevant(
         else:
             total += part
     if total is None:
-        raise SchnRayError("an empty gallery; wanted at least one row to rank")
+        raise SchnRayError("an empty gallery; expected at least one row to rank")
     return GradedHistograms(total)
 
 
 def gallery_parts(gallery: LabelledCodes, part_rows: int) -> Iterator[GalleryPart]:
-    """Cut a gallery into parts of so many rows."""
+    """Cut a gallery into parts.
+
+    Args:
+        gallery: G rows.
+        part_rows: rows of a part; the last may have fewer.
+    """
     for number, start in enumerate(range(0, len(gallery), part_rows)):
-        some = slice(start, start + part_rows)
-        yield GalleryPart(number, gallery.codes[some], gallery.labels[some])
+        part = slice(start, start + part_rows)
+        yield GalleryPart(number, gallery.codes[part], gallery.labels[part])
 
 
 def count_part(part: GalleryPart, queries: LabelledCodes, bits: int) -> NDArray[np.unsignedinteger]:
-    """Count one part, as ``GradedHistograms`` have it, in numbers as narrow as its rows allow.
+    """Count one part, on the worker that ``map_shards`` chooses.
 
-    Run by whoever ``map_shards`` chooses; the counts travel.
+    Args:
+        part: of the gallery.
+        queries: Q of them.
+        bits: bits of a code, K.
+
+    Returns:
+        Counts as ``GradedHistograms`` has them, in the narrowest type, since they are sent back.
     """
     h = graded_histograms(queries.codes, queries.labels, part.codes, part.labels, bits)
     return h.counts.astype(np.min_scalar_type(part.rows))

@@ -1,4 +1,4 @@
-"""Histograms of Hamming distances: all that the exact metrics need to know of a ranking.
+"""Histograms of Hamming distances: all that the exact metrics need of a ranking.
 
 For every query, the gallery rows at each distance 0..K are counted, and the relevant ones among
 them; a gallery row is relevant iff it shares a label with the query, and its grade is how many it
@@ -42,10 +42,10 @@ class Histograms:
     def __post_init__(self) -> None:
         shapes = f"{self.all_rows.shape} and {self.relevant.shape}"
         if self.all_rows.ndim != 2 or self.all_rows.shape != self.relevant.shape:
-            raise SchnRayError(f"histograms of shapes {shapes}; wanted two of one shape [Q, K+1]")
+            raise SchnRayError(f"histograms of shapes {shapes}; expected two of one shape [Q, K+1]")
         if np.any(self.relevant < 0) or np.any(self.relevant > self.all_rows):
             raise SchnRayError(
-                "histograms with more relevant rows than rows: wanted (all, relevant)"
+                "histograms with more relevant rows than rows: expected (all, relevant)"
             )
 
     def __add__(self, other: Histograms) -> Histograms:
@@ -53,7 +53,7 @@ class Histograms:
         if self.all_rows.shape != other.all_rows.shape:
             raise SchnRayError(
                 f"histograms of shapes {self.all_rows.shape} and {other.all_rows.shape} do not add "
-                "up; wanted two parts of the gallery with the same queries and bits"
+                "up; expected two parts of the gallery with the same queries and bits"
             )
         return Histograms(self.all_rows + other.all_rows, self.relevant + other.relevant)
 
@@ -99,7 +99,7 @@ class GradedHistograms:
     def __post_init__(self) -> None:
         if self.counts.ndim != 3:
             raise SchnRayError(
-                f"graded histograms of shape {self.counts.shape}; wanted [Q, G+1, K+1]"
+                f"graded histograms of shape {self.counts.shape}; expected [Q, G+1, K+1]"
             )
 
     def __add__(self, other: GradedHistograms) -> GradedHistograms:
@@ -107,7 +107,7 @@ class GradedHistograms:
         if self.counts.shape != other.counts.shape:
             raise SchnRayError(
                 f"histograms of shapes {self.counts.shape} and {other.counts.shape} do not add up; "
-                "wanted two parts of the gallery with the same queries and bits"
+                "expected two parts of the gallery with the same queries and bits"
             )
         return GradedHistograms(self.counts + other.counts)
 
@@ -116,7 +116,7 @@ class GradedHistograms:
         return len(self.counts)
 
     def __getitem__(self, queries: NDArray[np.integer | np.bool_]) -> GradedHistograms:
-        """Return the histograms of some queries."""
+        """Return the histograms of the queries of an index array or a mask."""
         return GradedHistograms(self.counts[queries])
 
     @property
@@ -126,14 +126,18 @@ class GradedHistograms:
 
 
 def concatenate(parts: Sequence[Histograms]) -> Histograms:
-    """Return the histograms of several sets of queries, one after the other.
+    """Return the histograms of all queries of all parts, in order.
+
+    Args:
+        parts: histograms of different queries over one gallery.
 
     Raises:
         SchnRayError: no parts, or codes of different lengths.
     """
     if len({part.bits for part in parts}) != 1:
         raise SchnRayError(
-            f"histograms of {[part.bits for part in parts]} bits; wanted one or more of one length"
+            f"histograms of {[part.bits for part in parts]} bits; expected one or more "
+            "of one length"
         )
     return Histograms(
         np.concatenate([part.all_rows for part in parts]),
@@ -151,12 +155,12 @@ def distance_histograms(
     """Count the gallery rows, all and relevant, at each Hamming distance from each query.
 
     Exact. Rows with the same code and the same label set are counted once, with their number as
-    weight. Beside the arguments and the result, memory is some copies of the codes and arrays of
+    weight. Besides the arguments and the result, memory is a few copies of the codes and arrays of
     32,768 distances.
 
     Args:
         query_codes: packed codes [Q, ceil(bits/8)], bit b is bit b % 8 of byte b // 8.
-        query_labels: label matrix [Q, C] of 0 and 1; rows may have no or several labels.
+        query_labels: label matrix [Q, C] of 0 and 1; a row may have no label, or two and more.
         gallery_codes: packed codes [G, ceil(bits/8)].
         gallery_labels: label matrix [G, C].
         bits: K.
@@ -175,10 +179,19 @@ def graded_histograms(
     gallery_labels: csr_array,
     bits: int,
 ) -> GradedHistograms:
-    """Count the gallery rows of each grade at each distance; see ``distance_histograms``.
+    """Count the gallery rows of each grade at each Hamming distance from each query.
+
+    A row's grade is the number of labels that it shares with the query.
+
+    Args:
+        query_codes: packed codes [Q, ceil(bits/8)].
+        query_labels: label matrix [Q, C] of 0 and 1.
+        gallery_codes: packed codes [G, ceil(bits/8)].
+        gallery_labels: label matrix [G, C].
+        bits: K.
 
     Raises:
-        SchnRayError: as there.
+        SchnRayError: codes of another length, bits set in the padding, or labels of another shape.
     """
     grades = int(np.diff(query_labels.indptr).max(initial=1))
     sides = (query_codes, query_labels), (gallery_codes, gallery_labels)
@@ -186,10 +199,15 @@ def graded_histograms(
 
 
 def without_themselves(histograms: Histograms, labels: csr_array) -> Histograms:
-    """Take each query out of its own ranking, where queries [n, C] are the gallery's rows too."""
+    """Remove each query from its own ranking, where the queries are the gallery's rows too.
+
+    Args:
+        histograms: of n rows over the same n rows.
+        labels: of the rows [n, C].
+    """
     itself = np.zeros_like(histograms.all_rows)
     itself[:, 0] = 1
-    # a row without a label is not even like itself
+    # a row without a label is not relevant to itself
     labelled = itself * (np.diff(labels.indptr) > 0)[:, None]
     return Histograms(histograms.all_rows - itself, histograms.relevant - labelled)
 
@@ -207,10 +225,10 @@ class _Pairs:
 
 def _collapse(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> _Pairs:
     _check_codes(codes, labels, bits)
-    found = label_sets(labels)
+    known = label_sets(labels)
     words = _words(codes)
-    order = np.lexsort((*words, found.set_of_row))
-    keys = np.concatenate([words, found.set_of_row[None].astype(np.uint64)])[:, order]
+    order = np.lexsort((*words, known.set_of_row))
+    keys = np.concatenate([words, known.set_of_row[None].astype(np.uint64)])[:, order]
     new = np.any(keys[:, 1:] != keys[:, :-1], axis=0)
     number = np.concatenate([[0], np.cumsum(new)])[: len(order)]
     pair_of_row = np.empty_like(order)
@@ -218,8 +236,8 @@ def _collapse(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> _Pairs:
     first = order[np.flatnonzero(np.concatenate([[True], new])[: len(order)])]
     return _Pairs(
         words=words[:, first],
-        label_set=found.set_of_row[first],
-        sets=found.sets,
+        label_set=known.set_of_row[first],
+        sets=known.sets,
         rows=np.bincount(number),
         pair_of_row=pair_of_row,
     )
@@ -227,18 +245,18 @@ def _collapse(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> _Pairs:
 
 def _check_codes(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> None:
     if bits < 1:
-        raise SchnRayError(f"codes of {bits} bits; wanted 1 or more")
+        raise SchnRayError(f"codes of {bits} bits; expected 1 or more")
     width = -(-bits // 8)
     if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != width:
         raise SchnRayError(
-            f"codes are {codes.dtype} {codes.shape}; wanted uint8 [n, {width}] for {bits} bits"
+            f"codes are {codes.dtype} {codes.shape}; expected uint8 [n, {width}] for {bits} bits"
         )
     if len(codes) != labels.shape[0]:
         raise SchnRayError(
-            f"{len(codes)} codes and {labels.shape[0]} rows of labels; wanted as many"
+            f"{len(codes)} codes and {labels.shape[0]} rows of labels; expected as many"
         )
     if bits % 8 and np.any(codes[:, -1] >> (bits % 8)):
-        raise SchnRayError(f"codes have bits set beyond bit {bits - 1}; wanted zeros as padding")
+        raise SchnRayError(f"codes have bits set beyond bit {bits - 1}; expected zeros as padding")
 
 
 def _words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -248,26 +266,26 @@ def _words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def _counts(queries: _Side, gallery: _Side, bits: int, grades: int) -> Counts:
     """Return the gallery rows of each grade, at most ``grades``, at each distance [Q, G+1, K+1]."""
-    asked, ranked = _collapse(*queries, bits), _collapse(*gallery, bits)
+    query_pairs, ranked = _collapse(*queries, bits), _collapse(*gallery, bits)
     if queries[1].shape[1] != gallery[1].shape[1]:
         raise SchnRayError(
             f"queries have {queries[1].shape[1]} classes, the gallery {gallery[1].shape[1]}; "
-            "wanted label matrices of one vocabulary"
+            "expected label matrices of one vocabulary"
         )
-    counts = np.zeros((asked.words.shape[1], grades + 1, bits + 1), np.int64)
+    counts = np.zeros((query_pairs.words.shape[1], grades + 1, bits + 1), np.int64)
     chunks = [_Chunk.of(ranked, start) for start in range(0, len(ranked.rows), _PAIRS_AT_ONCE)]
-    place = np.min_scalar_type(counts[0].size)  # a byte, where it can be: memory is the bottleneck
-    for mine, grade in _query_groups(asked, ranked, grades):
-        # a grade's rows are counted behind those of the grade before: one bincount does them all
-        shifts = (grade * (bits + 1)).astype(place)
+    narrow = np.min_scalar_type(counts[0].size)  # often a byte: memory bandwidth is the limit
+    for mine, grade in _query_groups(query_pairs, ranked, grades):
+        # each grade has its own range of cells, so one bincount counts all grades
+        shifts = (grade * (bits + 1)).astype(narrow)
         for chunk in chunks:
             shift = shifts[chunk.label_set]
             for query in range(mine.start, mine.stop):
-                found = _distances(chunk.words, asked.words[:, query], shift)
-                counts[query] += _counted(found, chunk.rows, counts[query].size).reshape(
+                cells = _distances(chunk.words, query_pairs.words[:, query], shift)
+                counts[query] += _counted(cells, chunk.rows, counts[query].size).reshape(
                     counts[query].shape
                 )
-    return counts[asked.pair_of_row]
+    return counts[query_pairs.pair_of_row]
 
 
 _Side = tuple[NDArray[np.uint8], csr_array]
@@ -275,7 +293,7 @@ _Side = tuple[NDArray[np.uint8], csr_array]
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """As many gallery pairs as stay in the processor's cache."""
+    """Consecutive gallery pairs, few enough for the processor's cache."""
 
     words: NDArray[np.uint64]
     label_set: Counts
@@ -283,17 +301,17 @@ class _Chunk:
 
     @staticmethod
     def of(pairs: _Pairs, start: int) -> _Chunk:
-        some = slice(start, start + _PAIRS_AT_ONCE)
-        rows = pairs.rows[some]
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        rows = pairs.rows[part]
         weights = None if rows.max(initial=1) == 1 else rows.astype(np.float64)
-        return _Chunk(np.ascontiguousarray(pairs.words[:, some]), pairs.label_set[some], weights)
+        return _Chunk(np.ascontiguousarray(pairs.words[:, part]), pairs.label_set[part], weights)
 
 
 def _counted(
-    place: NDArray[np.unsignedinteger], rows: NDArray[np.float64] | None, places: int
+    cells: NDArray[np.unsignedinteger], rows: NDArray[np.float64] | None, size: int
 ) -> Counts:
-    found = np.bincount(place.astype(np.int64), rows, minlength=places)
-    return found.astype(np.int64, copy=False)
+    counts = np.bincount(cells.astype(np.int64), rows, minlength=size)
+    return counts.astype(np.int64, copy=False)
 
 
 def _query_groups(

@@ -1,7 +1,8 @@
 """NDCG: rankings graded by how many labels a row shares with the query, exact under ties.
 
-The expectation over all orders inside ties has a closed form (McSherry and Najork, ECIR 2008): a
-tie's ranks share its gains evenly, so each level adds its mean gain times its ranks' discounts.
+The expectation over all orders inside ties has a closed form (McSherry and Najork, ECIR 2008): each
+rank of a tie expects the mean gain of its rows, so a level adds its mean gain times the sum of its
+ranks' discounts.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ Gain = Literal["linear", "exponential"]
 
 
 def ndcg_at(h: GradedHistograms, k: int | None = None, gain: Gain = "linear") -> Floats:
-    """Expected normalised discounted cumulative gain of the first k ranks [Q].
+    """Return the expected normalised discounted cumulative gain of the first k ranks [Q].
 
     DCG sums gain / log2(rank + 1); NDCG is DCG over that of the best possible order. NaN for a
     query that shares no label with any row.
 
     Args:
-        h: graded histograms of the queries.
-        k: ranks; None for the whole gallery, and so is any k beyond it.
-        gain: ``linear``: the labels shared; ``exponential``: 2 to their power, less 1.
+        h: graded histograms of Q queries.
+        k: ranks; None, or more than the gallery has: the whole gallery.
+        gain: of a row that shares g labels; ``linear``: g; ``exponential``: 2^g - 1.
 
     Raises:
         SchnRayError: k < 1, or an unknown gain.
     """
     if k is not None and k < 1:
-        raise SchnRayError(f"k = {k}; wanted 1 or more ranks")
+        raise SchnRayError(f"k = {k}; expected 1 or more ranks")
     gains = _gains(h.counts.shape[1], gain)
     rows = h.counts.sum(axis=(1, 2))
     longest = int(rows.max(initial=0))
@@ -45,8 +46,8 @@ def ndcg_at(h: GradedHistograms, k: int | None = None, gain: Gain = "linear") ->
     )
     of_grade = h.counts.sum(axis=2)[:, ::-1]  # the best order: highest grades first
     best = _discounted(of_grade, gains[::-1], discounts)
-    found = _discounted(level_rows, reached, discounts)
-    return np.divide(found, best, out=np.full(len(h), np.nan), where=best > 0)
+    expected = _discounted(level_rows, reached, discounts)
+    return np.divide(expected, best, out=np.full(len(h), np.nan), where=best > 0)
 
 
 def _gains(grades: int, gain: Gain) -> Floats:
@@ -55,7 +56,7 @@ def _gains(grades: int, gain: Gain) -> Floats:
         return grade
     if gain == "exponential":
         return np.exp2(grade) - 1
-    raise SchnRayError(f"gain '{gain}'; wanted 'linear' or 'exponential'")
+    raise SchnRayError(f"gain '{gain}'; expected 'linear' or 'exponential'")
 
 
 def _cumulative_discounts(k: int) -> Floats:
@@ -64,7 +65,7 @@ def _cumulative_discounts(k: int) -> Floats:
 
 
 def _discounted(rows: NDArray[np.int64], gain: Floats, discounts: Floats) -> Floats:
-    """Sum over groups of rows that follow each other [Q, groups] their gain by their discounts."""
+    """Return the DCG [Q] of consecutive groups of rows [Q, groups], each of one gain."""
     ends = np.cumsum(rows, axis=1)
     last = len(discounts) - 1
     spans = discounts[np.minimum(ends, last)] - discounts[np.minimum(ends - rows, last)]

@@ -1,4 +1,4 @@
-"""Every metric of a ranking as plain values: what an evaluation writes and a report shows."""
+"""All metrics of a ranking, averaged over queries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from schn_ray.evaluation.metrics.histograms import Histograms
 
 @dataclass(frozen=True)
 class Summary:
-    """Every metric as a mean over the defined queries; ``dataclasses.asdict`` is ready for JSON.
+    """Every metric as a mean over the defined queries; None where no query is defined.
 
     Attributes:
         bits: bits of a code.
@@ -59,7 +59,7 @@ class Summary:
 
 
 def summarise(h: Histograms, ks: Sequence[int] = (10, 100, 1000), radius: int = 2) -> Summary:
-    """Compute every metric of ``metrics``.
+    """Compute every metric of one ranking.
 
     Args:
         h: the histograms of all queries over the whole gallery.
@@ -72,7 +72,7 @@ def summarise(h: Histograms, ks: Sequence[int] = (10, 100, 1000), radius: int = 
     sizes = np.unique(h.gallery)
     if len(sizes) > 1:
         raise SchnRayError(
-            f"queries rank between {sizes[0]} and {sizes[-1]} rows; wanted one gallery for all"
+            f"queries rank between {sizes[0]} and {sizes[-1]} rows; expected one gallery for all"
         )
     return Summary(
         bits=h.bits,

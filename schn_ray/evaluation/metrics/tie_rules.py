@@ -1,7 +1,7 @@
-"""Average precision by the tie rules of others, to reproduce their figures; never the default.
+"""Average precision by the tie rules of others, to reproduce published figures; never the default.
 
-A sort has to put equal distances in some order, and the figure then says as much about that order
-as about the codes. These rules do not look at relevance, and depend on the order of the rows.
+A sort puts equal distances in an arbitrary order, and the figure then depends on that order as much
+as on the codes. These rules ignore relevance, and depend on the order of the gallery's rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 RULES = {
     "stable": "the gallery's first row first, as a stable sort leaves it",
     "reversed": "the gallery's last row first",
-    "unstable": "as NumPy's default sort happens to leave it: its version and processor decide",
+    "unstable": "the order of NumPy's default sort, which depends on its version and the processor",
 }
 
 
@@ -30,7 +30,7 @@ def legacy_average_precision(
     k: int | None = None,
     denominator: Denominator = "hits",
 ) -> Floats:
-    """Average precision [Q] of one sort; NaN where nothing in the gallery is relevant.
+    """Return average precision [Q] of one sort; NaN where nothing in the gallery is relevant.
 
     Args:
         query_codes: packed [Q, ceil(K / 8)].
@@ -45,18 +45,18 @@ def legacy_average_precision(
         SchnRayError: an unknown rule, or a k < 1.
     """
     if rule not in RULES:
-        raise SchnRayError(f"tie rule '{rule}'; wanted one of {', '.join(RULES)}")
+        raise SchnRayError(f"tie rule '{rule}'; expected one of {', '.join(RULES)}")
     if k is not None and k < 1:
-        raise SchnRayError(f"k = {k}; wanted 1 or more ranks")
+        raise SchnRayError(f"k = {k}; expected 1 or more ranks")
     values = np.full(len(query_codes), np.nan)
     shared = gallery_labels.astype(np.int32).tocsr()
-    for place, code in enumerate(query_codes):
-        asked = query_labels[[place]].toarray()[0].astype(np.int32)
-        relevant = (shared @ asked) > 0
+    for query, code in enumerate(query_codes):
+        labels = query_labels[[query]].toarray()[0].astype(np.int32)
+        relevant = (shared @ labels) > 0
         if not relevant.any():
             continue
         distances = np.bitwise_count(code ^ gallery_codes).sum(axis=1, dtype=np.int64)
-        values[place] = _of_ranking(relevant[_order(distances, rule)], k, denominator)
+        values[query] = _of_ranking(relevant[_order(distances, rule)], k, denominator)
     return values
 
 

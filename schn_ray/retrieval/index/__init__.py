@@ -1,21 +1,30 @@
 """An exact Hamming index on disk: each distinct code once, with the list of rows that have it.
 
-Supervised codes collapse into few distinct values, so distinct codes are scanned only, and each hit
-is expanded through its list of rows. A row's number is its place in the order of ids, so the answer
-does not depend on the order in which the codes came. Where there are many codes, only those lists
-of them are scanned that can hold what is asked for; see ``scan``.
+Supervised codes collapse into few distinct values. So only distinct codes are scanned, and each hit
+is expanded through its list of rows. Rows are numbered in the order of their ids; results do not
+depend on the order in which the codes came. If there are many codes, they are clustered into lists,
+and only the lists that can hold a match are scanned.
 
-A directory of kind ``index`` has one folder, its version, with
+Modules:
+    build: writes an index, adds rows and removes rows.
+    index: opens it and searches it; decides where a scan is certified to be complete.
+    scan: scans distinct codes, all of them or by certified lists.
+    inverted_lists: clusters the codes into lists when an index is built.
+    postings: expands codes into rows and ranks them; ties are handled there.
+    matches: the results.
+    union: more than one index, searched as one.
+    checked_files: maps the files and compares a block's hash before its first use.
+    string_columns: ids and uris on disk.
 
-    codes                        uint8 [u, w], the distinct codes, ascending
-    starts                       int64 [u + 1], where each code's rows begin in
-    rows                         uint32 [n], ascending for each code
-    code_of_row                  uint32 [n], the inverse
-    ids.starts, ids.text         the ids, ascending; see ``string_columns``
-    uris.starts, uris.text       where each row's image is
-    lists, radii                 only for many codes that cluster; see ``inverted_lists``
-    digests                      sizes and digests of all of them; see ``checked_files``
+A directory of kind ``index`` has one folder, its version, with these files:
+    codes: uint8 [u, w], the distinct codes, ascending.
+    starts: int64 [u + 1], where each code's rows begin in ``rows``.
+    rows: uint32 [n], ascending for each code.
+    code_of_row: uint32 [n], the inverse: the number of each row's code.
+    ids.starts, ids.text: the ids, ascending; see ``string_columns``.
+    uris.starts, uris.text: the location of each row's image.
+    lists, radii: only for many codes that cluster; see ``inverted_lists``.
+    digests: sizes and hashes of all of them; see ``checked_files``.
 
-All files are mapped into memory: opening takes milliseconds, processes share what they read, and
-every block is checked before it is used.
+All files are mapped into memory. Opening takes milliseconds, and processes share what they read.
 """

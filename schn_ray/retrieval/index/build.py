@@ -1,12 +1,18 @@
-"""Write an index from codes, or a new version of it with rows more or less.
+"""Build an index from a ``codes`` directory, and add rows to an index or remove rows from it.
 
-Ids and uris never become Python objects and never all lie in memory: they are appended to files,
+``build_index`` writes a new index, ``change_index`` a new version of an existing one. Both pass
+batches of rows to ``write_index_rows``, which sorts the rows by id, refuses an id that comes twice
+and groups equal codes. ``inverted_lists.write_lists`` clusters the distinct codes afterwards, and
+``checked_files.write_digests`` hashes all files.
+
+Memory holds the codes' order, but never all ids or uris: they are appended to files, the files are
 mapped, sorted by Arrow, and written again in order.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -21,13 +27,13 @@ from numpy.typing import NDArray
 
 from schn_ray.core.directories import AlreadyDone, new_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, read_manifest, verify_files
+from schn_ray.core.manifest import Manifest, check_fingerprint, read_manifest, verify_files
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version
 from schn_ray.retrieval.code_files import CODE, packed_codes
 from schn_ray.retrieval.index.checked_files import write_digests
-from schn_ray.retrieval.index.index import Index, check_codes, open_index, width
+from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
 from schn_ray.retrieval.index.postings import group_equal
 from schn_ray.retrieval.index.scan import Bytes
@@ -40,24 +46,41 @@ from schn_ray.retrieval.index.string_columns import (
 
 _ROWS_AT_ONCE = 1 << 17
 _COLUMNS = ("id", "uri", CODE)
-_FIRST = "1"  # the folder of an index's first version
+_FIRST_VERSION = "1"  # its folder
 _MOST_ROWS = (1 << 32) - 1
 
 
 class Piece(NamedTuple):
-    """Some rows: ids, uris, and packed codes uint8 [m, w]."""
+    """A batch of m rows.
+
+    Attributes:
+        ids: [m], without nulls.
+        uris: [m], without nulls.
+        codes: uint8 [m, w], packed.
+    """
 
     ids: pa.LargeStringArray
     uris: pa.LargeStringArray
     codes: Bytes
 
 
-def build_index(codes_dir: Path | str, out: Path | str) -> Manifest:
-    """Write the index of a finished ``codes`` directory; either may be at a URI.
+def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
+    """Write the index of a finished ``codes`` directory.
+
+    Args:
+        codes_dir: what ``encode`` wrote; a path or a URI.
+        out: directory to write, a path or a URI.
+
+    Returns:
+        The index's manifest.
 
     Raises:
-        AlreadyDone: ``out`` is the finished index of these codes.
-        SchnRayError: no codes, an id twice, damaged codes, or ``out`` holds something else.
+        AlreadyDone: ``out`` is already the finished index of these codes.
+        SchnRayError: no codes, an id that comes twice, damaged codes, or ``out`` holds something
+            else.
+
+    Example:
+        ``write_index("codes", "index").counts["rows"]``
     """
     codes_dir = local_copy(codes_dir)
     source = read_manifest(codes_dir, "codes")
@@ -65,75 +88,96 @@ def build_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     request = config, {"codes": source.fingerprint}
     with (
         open_output(out) as mirror,
-        new_directory(mirror.here, "index", *request) as draft,
+        new_directory(mirror.local, "index", *request) as draft,
     ):
         verify_files(codes_dir, source)
         pieces = _pieces_of_codes(codes_dir, config["bits"])
-        (draft.path / _FIRST).mkdir()
-        draft.counts |= _write(draft.path / _FIRST, pieces, config["bits"], str(codes_dir))
-    return read_manifest(mirror.here, "index")
+        (draft.path / _FIRST_VERSION).mkdir()
+        draft.counts |= _write(draft.path / _FIRST_VERSION, pieces, config["bits"], str(codes_dir))
+    return read_manifest(mirror.local, "index")
 
 
-def change_index(
+def rewrite_index(
     path: Path | str, add: Path | str | None = None, remove: Sequence[str] = ()
 ) -> Manifest:
-    """Write a new version of an index: first without some rows, then with those of more codes.
+    """Remove rows from an index, then add others, and write the result as its new version.
 
-    Searches see the old version until the new one is whole. The result answers as an index that
-    is built of the same rows at once.
+    Searches see the old version until the new one is complete. The new version gives the same
+    results as an index that is built of the same rows at once.
 
     Args:
-        path: the index; it may be at a URI, and so may the codes.
-        add: a ``codes`` directory of the same model.
-        remove: ids.
+        path: the index, a path or a URI.
+        add: a ``codes`` directory of the same model, a path or a URI.
+        remove: ids to remove.
+
+    Returns:
+        The manifest of the new version.
 
     Raises:
-        AlreadyDone: the last change was this one.
-        SchnRayError: an id to remove is not there, one to add is, or codes of another model.
+        AlreadyDone: the last change of the index was this one.
+        SchnRayError: an id to remove is missing, an id to add exists, the codes come from another
+            model, or another process changes the index at the same time.
     """
     with open_output(path) as mirror:
         mirror.fetch_all()
-        return _changed(mirror.here, None if add is None else local_copy(add), remove)
+        return _changed(mirror.local, None if add is None else local_copy(add), remove)
 
 
 def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
-    before = open_index(path)
+    before = read_manifest(path, "index")
+    check_fingerprint(path, before)
     change: dict[str, Any] = {}
-    rows = np.arange(len(before))
     if remove:
         digest = hashlib.sha256("\0".join(sorted(remove)).encode("utf-8", "surrogatepass"))
         change |= {"removed": len(remove), "removed_sha256": digest.hexdigest()}
-    if add is not None:
-        source = read_manifest(add, "codes")
+    source = None if add is None else read_manifest(add, "codes")
+    if source is not None:
         change["added"] = source.fingerprint
-    made_from, config = before.manifest.made_from, before.manifest.config
-    changes = list(made_from.get("changes", []))
+    changes = list(before.made_from.get("changes", []))
     if not change:
         raise SchnRayError("nothing to change: name codes to add, or ids to remove")
     if changes and changes[-1] == change:
         raise AlreadyDone(path, "index")
-    if add is not None:
-        _require_same_model(source, config, add)
+    if add is not None and source is not None:
+        _require_same_model(source, before.config, add)
         verify_files(add, source)
-    rows = np.delete(rows, [before.find(id) for id in remove])
-    with new_version(path, "index", config, made_from | {"changes": [*changes, change]}) as draft:
-        pieces = _pieces_of_index(before, rows)
+    made_from = before.made_from | {"changes": [*changes, change]}
+    with new_version(path, "index", before.config, made_from) as draft:
+        index = _open_unchanged(path, before)
+        rows = np.delete(np.arange(len(index)), [index.find(id) for id in remove])
+        pieces: Iterable[Piece] = _pieces_of_index(index, rows)
         if add is not None:
-            pieces = _chained(pieces, _pieces_of_codes(add, before.bits))
-        draft.counts |= _write(draft.path, pieces, before.bits, f"{path}, with {add}")
+            pieces = itertools.chain(pieces, _pieces_of_codes(add, index.bits))
+        draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}")
     return read_manifest(path, "index")
+
+
+def _open_unchanged(path: Path, before: Manifest) -> Index:
+    """Open an index under the lock; refuse it if it is no longer the one that ``before`` lists."""
+    index = open_index(path)
+    if index.manifest.fingerprint != before.fingerprint:
+        raise SchnRayError(
+            f"{path} was changed by another process a moment ago; run the same command again"
+        )
+    return index
 
 
 def write_index_rows(
     folder: Path, pieces: Iterable[Piece], bits: int, what: str
 ) -> tuple[Bytes, Any]:
-    """Write all of an index but its lists, rows in the order of their ids.
+    """Write all files of an index but its lists and digests, rows in the order of their ids.
+
+    Args:
+        folder: an existing, empty folder to write to.
+        pieces: the rows, in any order.
+        bits: of a code.
+        what: the rows' origin, for error messages.
 
     Returns:
-        The distinct codes uint8 [u, w], and how many rows have each, int64 [u].
+        The distinct codes uint8 [u, w], ascending, and how many rows have each, int64 [u].
 
     Raises:
-        SchnRayError: no rows, an id twice, or codes with bits beyond the last.
+        SchnRayError: no rows, an id that comes twice, or codes with bits set beyond the last.
     """
     raw = folder / "raw"
     raw.mkdir()
@@ -184,19 +228,19 @@ def _gathered(
         raise SchnRayError(
             f"{what} holds no codes; encode at least one image first"
             if not rows
-            else f"{what}: {rows:,} rows, one index holds {_MOST_ROWS:,}; make several"
+            else f"{what}: {rows:,} rows, one index holds {_MOST_ROWS:,}; make more than one"
         )
-    codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, width(bits))
+    codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, bytes_per_code(bits))
     return map_strings(raw, "ids"), map_strings(raw, "uris"), codes
 
 
 def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
-    """Return the rows in the order of their ids.
+    """Return the row numbers in the order of the ids.
 
     Raises:
-        SchnRayError: an id twice.
+        SchnRayError: an id comes twice.
     """
-    if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False:  # listings often are in order
+    if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False:  # most listings are in order
         return np.arange(len(ids))
     order: NDArray[Any] = pc.sort_indices(ids).to_numpy()
     repeated, last = list[str](), None
@@ -215,18 +259,18 @@ def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
 
 
 def _pieces_of_codes(codes_dir: Path, bits: int) -> Iterator[Piece]:
-    wanted = pa.schema(
+    expected = pa.schema(
         [
             pa.field("id", pa.large_string(), nullable=False),
             pa.field("uri", pa.large_string()),
-            pa.field(CODE, pa.binary(width(bits)), nullable=False),
+            pa.field(CODE, pa.binary(bytes_per_code(bits)), nullable=False),
         ]
     )
     for path in sorted(codes_dir.glob("part-*.parquet")):
         try:
             with pq.ParquetFile(path) as part:
                 for batch in part.iter_batches(_ROWS_AT_ONCE, columns=list(_COLUMNS)):
-                    table = pa.Table.from_batches([batch]).select(_COLUMNS).cast(wanted)
+                    table = pa.Table.from_batches([batch]).select(_COLUMNS).cast(expected)
                     yield _piece(table)
         except (ValueError, KeyError, pa.ArrowException) as error:
             raise SchnRayError(f"{codes_dir}: not the codes that encode writes: {error}") from error
@@ -243,19 +287,13 @@ def _piece(table: pa.Table) -> Piece:
 def _pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
     ids, uris = (column.whole() for column in index.columns())
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        some = rows[start : start + _ROWS_AT_ONCE]
-        yield Piece(ids.take(pa.array(some)), uris.take(pa.array(some)), index.codes(some))
-
-
-def _chained(*parts: Iterator[Piece]) -> Iterator[Piece]:
-    for part in parts:
-        yield from part
+        chunk = rows[start : start + _ROWS_AT_ONCE]
+        yield Piece(ids.take(pa.array(chunk)), uris.take(pa.array(chunk)), index.codes(chunk))
 
 
 def _require_same_model(source: Manifest, config: dict[str, Any], add: Path) -> None:
-    found = {"bits": source.config["bits"], "model": source.made_from["model"]}
-    if found != config:
+    if {"bits": source.config["bits"], "model": source.made_from["model"]} != config:
         raise SchnRayError(
-            f"{add} was coded by another model than the index; its codes mean something else: "
+            f"{add} was encoded by another model than the index, so codes cannot be compared: "
             "encode these images with the index's model"
         )

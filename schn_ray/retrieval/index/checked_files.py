@@ -1,9 +1,11 @@
-"""Mapped files whose bytes are checked before they are used, a block at a time.
+"""Mapped files whose blocks are hashed and compared before their first use.
 
-faiss takes codes with flipped bits as they are, and hashing a whole index would take seconds. So a
-directory has, beside its files, a digest of every block of 64 KiB: a block is hashed when it is
-first looked at, and never again by the same process. The file of digests itself is checked against
-the manifest when the directory is opened.
+faiss cannot tell that bits of a code have flipped, and would answer wrongly. Hashing a whole index
+on opening would take seconds. So ``digests`` holds a BLAKE2b hash of every block of 64 KiB:
+
+- ``open_checked`` compares the file of digests with its SHA-256 in the manifest, and all sizes.
+- ``CheckedFile.check`` hashes the blocks of the bytes that are about to be read, and compares them;
+  ``CheckedFile._check_blocks`` is the comparison. A process hashes each block once.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from schn_ray.core.errors import SchnRayError
 
 DIGESTS = "digests"
 BLOCK = 1 << 16
-_DIGEST = 16
+_DIGEST = 16  # bytes
 
 
-class Checked:
-    """A file, mapped; ``touch`` what you are about to read.
+class CheckedFile:
+    """A mapped file; call ``check`` for the bytes that you are about to read.
 
     Args:
         path: of the file.
-        digests: uint8 [blocks, 16], what its blocks must hash to.
-        size: bytes that the file must have.
+        digests: uint8 [blocks, 16], the expected hashes of its blocks.
+        size: the expected size in bytes.
 
     Raises:
         SchnRayError: the file is missing or of another size.
@@ -40,8 +42,8 @@ class Checked:
         self.path, self._digests = path, digests
         try:
             with path.open("rb") as file:
-                if (found := path.stat().st_size) != size:
-                    raise _damaged(path, f"{found:,} bytes, wanted {size:,}")
+                if (actual := path.stat().st_size) != size:
+                    raise _damaged(path, f"{actual:,} bytes, expected {size:,}")
                 # an empty file cannot be mapped
                 self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except FileNotFoundError as error:
@@ -52,37 +54,48 @@ class Checked:
         """Return the whole file as an array; nothing is read or checked yet."""
         return np.frombuffer(self.data, dtype)
 
-    def touch(self, starts: NDArray[np.int64] | int, stops: NDArray[np.int64] | int) -> None:
-        """Check the blocks of the bytes [starts, stops), of one range or of many.
+    def check(self, starts: NDArray[np.int64] | int, stops: NDArray[np.int64] | int) -> None:
+        """Hash the blocks of one byte range or of many, those that were not hashed yet.
+
+        Args:
+            starts: first byte of each range.
+            stops: the byte behind the last of each range.
 
         Raises:
-            SchnRayError: a block is not what was written.
+            SchnRayError: a block differs from what was written.
         """
         if self._good.all():
             return
         first = np.atleast_1d(np.asarray(starts, np.int64)) // BLOCK
         last = (np.atleast_1d(np.asarray(stops, np.int64)) - 1) // BLOCK
-        some = last >= first  # not an empty range
-        ends = np.concatenate([first[some], last[some]])
-        self._check(np.unique(ends[~self._good[ends]]))
-        # most ranges lie in one block or two; only long ones are walked through
+        filled = last >= first  # not an empty range
+        ends = np.concatenate([first[filled], last[filled]])
+        self._check_blocks(np.unique(ends[~self._good[ends]]))
+        # most ranges lie in one or two blocks; only longer ones have blocks between
         for low, high in zip(first[last > first + 1], last[last > first + 1], strict=True):
-            self._check(np.arange(low + 1, high))
+            self._check_blocks(np.arange(low + 1, high))
 
-    def touch_all(self) -> None:
-        """Check every block."""
-        self._check(np.arange(len(self._good)))
+    def check_all(self) -> None:
+        """Hash every block that was not hashed yet; as ``check``."""
+        self._check_blocks(np.arange(len(self._good)))
 
-    def _check(self, blocks: NDArray[np.int64]) -> None:
+    def _check_blocks(self, blocks: NDArray[np.int64]) -> None:
         for block in blocks[~self._good[blocks]].tolist():
             content = memoryview(self.data)[block * BLOCK : (block + 1) * BLOCK]
             if _digest(content) != self._digests[block].tobytes():
-                raise _damaged(self.path, f"bytes {block * BLOCK:,} and on changed")
+                raise _damaged(
+                    self.path,
+                    f"bytes {block * BLOCK:,} and on differ from their hash",
+                )
             self._good[block] = True
 
 
 def write_digests(folder: Path) -> None:
-    """Write a line with the size of every file in a folder, then their digests, name by name."""
+    """Write the file ``digests``: a JSON line of name -> size, then the hashes, file by file.
+
+    Args:
+        folder: whose files are hashed; the digests are written there, too.
+    """
     sizes = {path.name: path.stat().st_size for path in _files(folder)}
     with (folder / DIGESTS).open("wb") as out:
         out.write(json.dumps(sizes).encode() + b"\n")
@@ -92,26 +105,26 @@ def write_digests(folder: Path) -> None:
                     out.write(_digest(block))
 
 
-def open_checked(folder: Path, sha256: str) -> dict[str, Checked]:
+def open_checked(folder: Path, sha256: str) -> dict[str, CheckedFile]:
     """Map the files of a folder: name -> file.
 
     Args:
-        folder: where ``write_digests`` wrote.
-        sha256: of the digests.
+        folder: the folder that ``write_digests`` was given.
+        sha256: of the file ``digests``, from the manifest.
 
     Raises:
-        SchnRayError: a file is missing or of another size, or the digests are damaged.
+        SchnRayError: a file is missing or has another size, or the digests are damaged.
     """
     path = folder / DIGESTS
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != sha256:
         raise _damaged(path, "it differs from its manifest")
     line, _, data = content.partition(b"\n")
-    digests, opened, at = np.frombuffer(data, np.uint8).reshape(-1, _DIGEST), {}, 0
+    digests, opened, start = np.frombuffer(data, np.uint8).reshape(-1, _DIGEST), {}, 0
     for name, size in json.loads(line).items():
-        end = at + -(-size // BLOCK)
-        opened[name] = Checked(folder / name, digests[at:end], size)
-        at = end
+        end = start + -(-size // BLOCK)
+        opened[name] = CheckedFile(folder / name, digests[start:end], size)
+        start = end
     return opened
 
 

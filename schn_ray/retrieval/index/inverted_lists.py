@@ -1,4 +1,9 @@
-"""Lists for many codes: clustered, each with its radius, and tried before they are believed."""
+"""Build inverted lists over many distinct codes, and test whether they make searches quicker.
+
+``write_lists`` clusters the codes, measures the radius of each list (the certificate that
+``scan.Lists`` rests on) and runs a self-test on queries near the gallery's own rows. Lists are
+written only if the test shows that they pay. Results are exact with lists and without.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +17,22 @@ from numpy.typing import NDArray
 
 from schn_ray.retrieval.index.scan import FAR, Bytes, Flat, Lists, hamming
 
-FEWEST = 1 << 17  # codes; fewer are looked through at once
-_TRIED = 500  # queries of the self-test
-_MATCHES = 10  # that each of them asks for
+FEWEST = 1 << 17  # codes; a flat scan of fewer is quick
+_TEST_QUERIES = 500
+_MATCHES = 10  # k of the self-test
 _PROBES = (1, 2, 4, 8, 16, 32)
-_WORTH = 1 / 3  # of the codes looked at, on average: more, and lists are not worth it
+_MOST_LOOKED_AT = 1 / 3  # share of the codes; lists that look at more do not pay
 _ADDED_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What the self-test found.
+    """Result of the self-test.
 
     Attributes:
-        probes: lists to look at first.
-        certified: share of the queries whose answers lists proved complete, without a full scan.
-        looked_at: share of the codes that an answer looks at, on average.
+        probes: lists that a search scans first.
+        certified: share of the queries that lists alone answered completely, without a full scan.
+        looked_at: share of the codes that a query is compared with, on average.
     """
 
     probes: int
@@ -36,21 +41,21 @@ class Trial:
 
 
 def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial | None:
-    """Cluster distinct codes [u, w] and write ``lists`` and ``radii``, if they pay.
+    """Cluster distinct codes and write the files ``lists`` and ``radii``, if they pay.
 
     Args:
-        folder: to write to.
-        codes: ascending, so that equal content gives equal files.
-        counts: [u], rows that have each code.
+        folder: folder to write to.
+        codes: uint8 [u, w], ascending, so that equal content gives equal files.
+        counts: int64 [u], rows that have each code.
 
     Returns:
-        None where nothing was written: few codes, or codes that no cluster describes.
+        None if nothing was written: few codes, or codes that do not cluster.
     """
     if len(codes) < FEWEST:
         return None
     lists = _cluster(codes)
     trial = try_lists(lists, codes, counts)
-    if trial.looked_at > _WORTH:
+    if trial.looked_at > _MOST_LOOKED_AT:
         return None
     faiss.write_index_binary(lists.ivf, str(folder / "lists"))
     lists.radii.tofile(folder / "radii")
@@ -75,22 +80,30 @@ def _cluster(codes: Bytes) -> Lists:
 
 
 def try_lists(lists: Lists, codes: Bytes, counts: NDArray[np.int64]) -> Trial:
-    """Choose the number of probes that makes queries look at the fewest codes.
+    """Set ``lists.probes`` to the number that makes queries look at the fewest codes.
 
-    The queries are codes of the gallery's own rows, one bit in 32 flipped.
+    The queries are codes of the gallery's own rows with one bit in 32 flipped.
+
+    Args:
+        lists: the lists over these codes.
+        codes: uint8 [u, w], distinct.
+        counts: int64 [u], rows that have each code.
+
+    Returns:
+        The test's result with that number of probes.
     """
     queries = _queries(codes, counts)
     bounds = lists.bounds(queries)
     trials = []
     for probes in _PROBES:
         lists.probes = probes
-        found = lists.nearest(queries, _MATCHES)
-        kth = kth_distance(found.distances, np.where(found.numbers < 0, 0, counts[found.numbers]))
-        wanted = bounds <= kth[:, None]
+        near = lists.nearest(queries, _MATCHES)
+        kth = kth_distance(near.distances, np.where(near.numbers < 0, 0, counts[near.numbers]))
+        selected = bounds <= kth[:, None]
         first = np.sort(hamming(queries, lists.centroids), axis=1)[:, :probes][:, -1:]
         first = (hamming(queries, lists.centroids) <= first) @ lists.sizes
-        certified = lists.helped(wanted)
-        then = np.where(certified, wanted @ lists.sizes, len(codes))
+        certified = lists.worth_it(selected)
+        then = np.where(certified, selected @ lists.sizes, len(codes))
         looked_at = float((first + then).mean()) / len(codes)
         trials.append(Trial(probes, float(certified.mean()), looked_at))
     best = min(trials, key=lambda trial: trial.looked_at)
@@ -101,24 +114,27 @@ def try_lists(lists: Lists, codes: Bytes, counts: NDArray[np.int64]) -> Trial:
 def kth_distance(
     distances: NDArray[np.int32], counts: NDArray[np.int64], k: int = _MATCHES
 ) -> NDArray[np.int32]:
-    """Return the distance of the k-th row, FAR where fewer rows than k were found.
+    """Return the distance of the k-th nearest row of each query.
 
     Args:
-        distances: int32 [q, m], of distinct codes, ascending.
-        counts: int64 [q, m], rows that have each.
+        distances: int32 [q, m], of distinct codes, in bits, ascending.
+        counts: int64 [q, m], rows that have each of these codes.
         k: at least 1.
+
+    Returns:
+        int32 [q]; FAR where the codes have fewer than k rows.
     """
     covered = np.cumsum(counts, axis=1) >= k
-    place = np.argmax(covered, axis=1)
+    column = np.argmax(covered, axis=1)  # the first that covers k rows
     each = np.arange(len(distances))
-    kth: NDArray[np.int32] = np.where(covered[each, place], distances[each, place], FAR)
+    kth: NDArray[np.int32] = np.where(covered[each, column], distances[each, column], FAR)
     return kth
 
 
 def _queries(codes: Bytes, counts: NDArray[np.int64]) -> Bytes:
     draws = np.random.default_rng(0)
     ends = np.cumsum(counts)
-    rows = draws.integers(0, ends[-1], _TRIED)
+    rows = draws.integers(0, ends[-1], _TEST_QUERIES)
     own = codes[np.searchsorted(ends, rows, side="right")]
-    flips = draws.random((_TRIED, 8 * codes.shape[1])) < 1 / 32
+    flips = draws.random((_TEST_QUERIES, 8 * codes.shape[1])) < 1 / 32
     return np.ascontiguousarray(own ^ np.packbits(flips, axis=1))

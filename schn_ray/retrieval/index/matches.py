@@ -1,4 +1,8 @@
-"""What a search found: rows and distances as arrays, ids and uris on request."""
+"""Results of a search: rows and distances as arrays; ids and uris are looked up on request.
+
+``Matches`` are the k nearest rows of each query, ``Within`` all rows within a radius. In both,
+equal distances come in the order of ids; ``postings`` has the code that ranks them.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,24 @@ from numpy.typing import NDArray
 
 
 class NamedRows(Protocol):
-    """Names rows: their ids, and where their images are."""
+    """An index that can tell the ids and uris of its rows."""
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows."""
 
     def uris(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return where the images of rows are."""
+        """Return the uris of rows: the locations of their images."""
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The nearest rows of each of q queries, by distance, equal distances by the order of ids.
+    """The k nearest rows of each of q queries: by distance, equal distances in the order of ids.
 
     Attributes:
         rows: int64 [q, k], row numbers; rows are numbered in the order of their ids.
         distances: int32 [q, k], Hamming distances in bits, ascending.
-        tied: int64 [q], how many rows of the whole index lie at the k-th distance. Where more
-            lie there than were returned, ids that come first in the alphabet were preferred.
+        tied: int64 [q], rows of the whole index at the k-th distance. Not all of them may be among
+            the k: those with the first ids are.
     """
 
     rows: NDArray[np.int64]
@@ -40,25 +44,25 @@ class Matches:
         return self._names.ids(self.rows[query])
 
     def uris(self, query: int) -> list[str]:
-        """Return where the images of one query's matches are, nearest first."""
+        """Return the uris of one query's matches, nearest first."""
         return self._names.uris(self.rows[query])
 
 
 @dataclass(frozen=True, eq=False)
 class Within:
-    """The rows within a radius of each of q queries, by distance, then by the order of ids.
+    """The rows within a radius of each of q queries: by distance, then in the order of ids.
 
     Attributes:
-        starts: int64 [q + 1], where each query's rows begin in
+        starts: int64 [q + 1], where each query's rows begin in ``rows`` and ``distances``.
         rows: int64 [m], row numbers.
         distances: int32 [m], in bits.
-        found: int64 [q], rows within the radius, also those that were not returned.
+        within_radius: int64 [q], rows within the radius, returned or not.
     """
 
     starts: NDArray[np.int64]
     rows: NDArray[np.int64]
     distances: NDArray[np.int32]
-    found: NDArray[np.int64]
+    within_radius: NDArray[np.int64]
     _names: NamedRows = field(repr=False)
 
     def rows_of(self, query: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -71,5 +75,5 @@ class Within:
         return self._names.ids(self.rows_of(query)[0])
 
     def uris(self, query: int) -> list[str]:
-        """Return where the images of one query's rows are, nearest first."""
+        """Return the uris of one query's rows, nearest first."""
         return self._names.uris(self.rows_of(query)[0])

@@ -1,4 +1,12 @@
-"""Which rows have a code: lists of rows, ascending, and their expansion into ranked rows."""
+"""From distinct codes to rows: the list of rows of each code, and the ranking of rows (ties).
+
+A scan returns distinct codes; ``Postings`` knows which rows have each of them.
+
+- Ties are handled here. ``Postings.levels`` finds the distance of the k-th row and counts all rows
+  at that distance. ``Postings.rank`` sorts rows by (query, distance, row number) and cuts after k.
+  Rows are numbered in the order of their ids, so equal distances come in the order of ids.
+- ``group_equal`` makes the lists when an index is built.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +16,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schn_ray.retrieval.index.checked_files import Checked
-from schn_ray.retrieval.index.scan import Pairs, words
+from schn_ray.retrieval.index.checked_files import CheckedFile
+from schn_ray.retrieval.index.scan import Pairs, uint64_words
 
 _ROW_BITS, _DISTANCE_BITS = 32, 17  # of a sort key; queries take what is left of 64
 QUERIES_AT_MOST = 1 << (63 - _ROW_BITS - _DISTANCE_BITS)
 
 
 class Ranked(NamedTuple):
-    """Rows of q queries, query by query, by distance, then by row number.
+    """Rows of q queries: sorted by query, then by distance, then by row number.
 
     Attributes:
         starts: int64 [q + 1], where each query's rows begin.
-        rows: int64 [m].
-        distances: int32 [m].
+        rows: int64 [m], row numbers.
+        distances: int32 [m], in bits.
     """
 
     starts: NDArray[np.int64]
@@ -30,44 +38,50 @@ class Ranked(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """What was found for q queries, by distance.
+    """Rows of q queries, counted by distance.
 
     Attributes:
-        last: int32 [q], the distance of the last row that is wanted, or of the farthest one found.
+        last: int32 [q], the distance of the last row to return: the k-th, or the farthest.
         tied: int64 [q], rows at that distance.
-        found: int64 [q], all rows.
+        within_radius: int64 [q], rows at any distance within the scan's radius.
     """
 
     last: NDArray[np.int32]
     tied: NDArray[np.int64]
-    found: NDArray[np.int64]
+    within_radius: NDArray[np.int64]
 
 
 class Postings:
-    """The lists of rows of u distinct codes.
+    """The lists of rows of u distinct codes, mapped.
 
     Args:
-        files: mapped ``starts`` and ``rows``.
+        files: the index's files by name; ``starts`` and ``rows`` are read.
     """
 
-    def __init__(self, files: Mapping[str, Checked]) -> None:
+    def __init__(self, files: Mapping[str, CheckedFile]) -> None:
         self._starts_file, self._rows_file = files["starts"], files["rows"]
         self._starts = self._starts_file.array(np.int64)
         self._rows = self._rows_file.array(np.uint32)
 
     def counts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many rows have each of these codes; -1 is no code, of no rows."""
-        self._starts_file.touch(8 * numbers.ravel(), 8 * numbers.ravel() + 16)
+        """Return how many rows have each of these codes; 0 for the number -1, which is no code."""
+        self._starts_file.check(8 * numbers.ravel(), 8 * numbers.ravel() + 16)
         counts: NDArray[np.int64] = self._starts[numbers + 1] - self._starts[numbers]
         return np.where(numbers < 0, 0, counts)
 
     def all_counts(self) -> NDArray[np.int64]:
         """Return how many rows each code has: int64 [u]."""
-        self._starts_file.touch_all()
+        self._starts_file.check_all()
         return np.diff(self._starts)
 
     def levels(self, pairs: Pairs, queries: int, most: int) -> Levels:
-        """Find the distance of each query's ``most``-th row among these codes, and count rows."""
+        """Find the distance of each query's last row to return, and count its rows.
+
+        Args:
+            pairs: the codes near each query.
+            queries: number of queries.
+            most: rows to return of each query.
+        """
         farthest = int(pairs.distances.max(initial=0))
         cells = pairs.queries * (farthest + 1) + pairs.distances
         weights = self.counts(pairs.numbers)
@@ -79,16 +93,15 @@ class Postings:
         return Levels(last.astype(np.int32), rows[np.arange(queries), last], covered[:, -1])
 
     def rank(self, pairs: Pairs, queries: int, most: int | None) -> Ranked:
-        """Turn codes into rows.
+        """Expand codes into their rows, and sort these.
 
         Args:
-            pairs: no code that is farther than a query's ``most``-th row; at most
-                QUERIES_AT_MOST queries.
-            queries: how many.
-            most: rows of each query, None for all.
+            pairs: the codes near each query, none farther than the query's ``most``-th row.
+            queries: number of queries, at most QUERIES_AT_MOST.
+            most: rows to return of each query; None for all.
         """
         counts = self.counts(pairs.numbers)
-        # a list ascends: what follows its first ``most`` rows is never wanted
+        # a list ascends, and all its rows tie: only its first ``most`` rows can be returned
         taken = counts if most is None else np.minimum(counts, most)
         rows = self._expanded(self._starts[pairs.numbers], taken)
         keys = pairs.queries << np.int64(_DISTANCE_BITS) | pairs.distances
@@ -104,19 +117,27 @@ class Postings:
 
     def _expanded(self, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
         ends = np.cumsum(counts)
-        self._rows_file.touch(4 * starts, 4 * (starts + counts))
+        self._rows_file.check(4 * starts, 4 * (starts + counts))
         total = int(ends[-1]) if len(ends) else 0
-        places = np.arange(total) + np.repeat(starts - (ends - counts), counts)
-        return self._rows[places].astype(np.int64)
+        positions = np.arange(total) + np.repeat(starts - (ends - counts), counts)
+        return self._rows[positions].astype(np.int64)
 
 
 def group_equal(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Order rows so that equal codes stand together, ascending within; say where each group starts.
+    """Sort rows by code, equal codes by row number, and tell where each code's group starts.
+
+    Args:
+        codes: uint8 [n, w].
 
     Returns:
-        rows int64 [n], starts int64 [u].
+        The sorted row numbers, int64 [n], and the starts of the groups, int64 [u].
+
+    Example:
+        >>> rows, starts = group_equal(np.array([[7], [3], [7]], np.uint8))
+        >>> rows.tolist(), starts.tolist()
+        ([1, 0, 2], [0, 1])
     """
-    wide = words(codes)  # eight bytes at once: sorting bytes is slow
+    wide = uint64_words(codes)  # sorting single bytes is slow
     rows = np.lexsort(wide.T) if wide.shape[1] > 1 else np.argsort(wide[:, 0], kind="stable")
     changes = np.zeros(len(rows), np.bool_)
     changes[:1] = True

@@ -1,7 +1,8 @@
-"""A column of texts on disk, for any number of them: where each begins, and the bytes of all.
+"""A column of strings (ids or uris) on disk: one file of offsets, one file of UTF-8 bytes.
 
-The two files are the buffers of an Arrow large_string array, so that a column is mapped, sorted
-and taken from by Arrow, and never becomes Python objects but for the rows that are shown.
+The two files are the buffers of an Arrow large_string array. So Arrow maps the column, sorts it and
+selects rows from it, and only the rows that a user sees become Python strings. ``StringColumn``
+reads it with every block checked (see ``checked_files``); ``StringColumnWriter`` appends to it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.retrieval.index.checked_files import Checked
+from schn_ray.retrieval.index.checked_files import CheckedFile
 
 STARTS, BYTES = "starts", "text"
 _ROWS_AT_ONCE = 1 << 17
 
 
 class StringColumn:
-    """A column of n texts, checked before they are read; see ``write_strings``.
+    """A column of n strings that ``write_strings`` wrote; every block is checked before it is read.
+
+    Args:
+        files: the index's files by name.
+        name: of the column, ``ids`` or ``uris``.
+        n: the expected number of strings.
 
     Raises:
-        SchnRayError: the two files do not fit.
+        SchnRayError: the column has another number of strings.
     """
 
-    def __init__(self, files: Mapping[str, Checked], name: str, n: int) -> None:
+    def __init__(self, files: Mapping[str, CheckedFile], name: str, n: int) -> None:
         self._starts_file = files[f"{name}.{STARTS}"]
         self._bytes_file = files[f"{name}.{BYTES}"]
         self._starts = self._starts_file.array(np.int64)
@@ -39,42 +45,53 @@ class StringColumn:
         return len(self._starts) - 1
 
     def take(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return the texts of these rows.
+        """Return the strings of these rows.
+
+        Args:
+            rows: int64 [r], row numbers.
 
         Raises:
-            SchnRayError: what is read there is damaged.
+            SchnRayError: the blocks that hold them are damaged.
         """
         return [text.decode() for text in self.take_bytes(rows)]
 
     def take_bytes(self, rows: NDArray[np.int64]) -> list[bytes]:
-        """Return the texts of these rows, as UTF-8."""
-        self._starts_file.touch(8 * rows, 8 * rows + 16)
+        """Return the strings of these rows as UTF-8; as ``take``."""
+        self._starts_file.check(8 * rows, 8 * rows + 16)
         starts, stops = self._starts[rows], self._starts[rows + 1]
-        self._bytes_file.touch(starts, stops)
+        self._bytes_file.check(starts, stops)
         data = self._bytes_file.data
         return [data[low:high] for low, high in zip(starts.tolist(), stops.tolist(), strict=True)]
 
     def find(self, text: str) -> int | None:
-        """Return the row of a text in an ascending column, None where it is not."""
-        wanted, low, high = text.encode("utf-8", "surrogatepass"), 0, len(self)
+        """Return the row of a string by binary search; None if the column does not have it.
+
+        The column must ascend, by UTF-8 bytes.
+        """
+        target, low, high = text.encode("utf-8", "surrogatepass"), 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            if self.take_bytes(np.array([middle]))[0] < wanted:
+            if self.take_bytes(np.array([middle]))[0] < target:
                 low = middle + 1
             else:
                 high = middle
-        found = low < len(self) and self.take_bytes(np.array([low]))[0] == wanted
-        return low if found else None
+        exists = low < len(self) and self.take_bytes(np.array([low]))[0] == target
+        return low if exists else None
 
     def whole(self) -> pa.LargeStringArray:
-        """Return the column, mapped; checked as a whole."""
-        self._starts_file.touch_all()
-        self._bytes_file.touch_all()
+        """Return the whole column, mapped; all of it is checked first."""
+        self._starts_file.check_all()
+        self._bytes_file.check_all()
         return _array(self._starts, self._bytes_file.data)
 
 
 class StringColumnWriter:
-    """Appends texts to a column's two files; ``map_strings`` reads them back unchecked."""
+    """Appends strings to a new column.
+
+    Args:
+        folder: folder of its two files.
+        name: of the column.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         self._paths = _paths(folder, name)
@@ -82,23 +99,30 @@ class StringColumnWriter:
         self._size = 0
         self._starts.write(np.zeros(1, np.int64).tobytes())
 
-    def append(self, texts: pa.LargeStringArray) -> None:
-        """Write texts without nulls behind those that are there."""
-        _, starts, data = texts.buffers()
-        offsets = np.frombuffer(starts, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        if len(texts):
+    def append(self, strings: pa.LargeStringArray) -> None:
+        """Append strings; none of them may be null."""
+        _, starts, data = strings.buffers()
+        first = strings.offset
+        offsets = np.frombuffer(starts, np.int64)[first : first + len(strings) + 1]
+        if len(strings):
             self._starts.write((offsets[1:] - offsets[0] + self._size).tobytes())
             self._bytes.write(memoryview(data)[offsets[0] : offsets[-1]] if data else b"")
             self._size += int(offsets[-1] - offsets[0])
 
     def close(self) -> None:
-        """Write what is still held."""
+        """Write what is buffered, and close the files."""
         self._starts.close()
         self._bytes.close()
 
 
 def write_strings(folder: Path, name: str, parts: Iterable[pa.LargeStringArray]) -> None:
-    """Write a column as ``NAME.starts`` (int64 [n + 1]) and ``NAME.text`` (UTF-8)."""
+    """Write a column as ``NAME.starts`` (int64 [n + 1]) and ``NAME.text`` (UTF-8).
+
+    Args:
+        folder: folder to write to.
+        name: of the column.
+        parts: its strings, in order, without nulls.
+    """
     writer = StringColumnWriter(folder, name)
     for part in parts:
         writer.append(part)
@@ -106,15 +130,25 @@ def write_strings(folder: Path, name: str, parts: Iterable[pa.LargeStringArray])
 
 
 def map_strings(folder: Path, name: str) -> pa.LargeStringArray:
-    """Return a column that was just written, mapped."""
+    """Map a column that this process has just written; nothing is checked.
+
+    Args:
+        folder: folder of its two files.
+        name: of the column.
+    """
     starts, text = _paths(folder, name)
     return _array(np.memmap(starts, np.int64, "r"), _mapped(text))
 
 
-def in_order(texts: pa.LargeStringArray, order: NDArray[Any]) -> Iterator[pa.LargeStringArray]:
-    """Take texts in an order, a piece at a time, so that memory never holds them all."""
+def in_order(strings: pa.LargeStringArray, order: NDArray[Any]) -> Iterator[pa.LargeStringArray]:
+    """Yield strings in another order, in pieces, so that memory never holds them all.
+
+    Args:
+        strings: [n], perhaps mapped.
+        order: int64 [m], the row numbers to yield.
+    """
     for start in range(0, len(order), _ROWS_AT_ONCE):
-        yield texts.take(pa.array(order[start : start + _ROWS_AT_ONCE]))
+        yield strings.take(pa.array(order[start : start + _ROWS_AT_ONCE]))
 
 
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:

@@ -1,18 +1,22 @@
-"""Several indexes of one model, searched as one: the exact merge of their answers."""
+"""Search more than one index as if they were one: the exact merge of their results.
+
+``IndexUnion._rank_by_id`` keeps ties in the order of ids over all indexes, and ``_search_block``
+counts the ties of all of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schn_ray.core.errors import SchnRayError
-from schn_ray.retrieval.index.index import Index, open_index
+from schn_ray.core.errors import SchnRayError, UnknownId
+from schn_ray.retrieval.index.index import Index, bytes_per_code, open_index
 from schn_ray.retrieval.index.matches import Matches, Within
 from schn_ray.retrieval.index.scan import Bytes
 
@@ -20,7 +24,7 @@ _QUERIES_AT_ONCE = 1024
 
 
 class Searchable(Protocol):
-    """One index or several."""
+    """An ``Index``, or an ``IndexUnion``."""
 
     bits: int
     model: str
@@ -38,7 +42,7 @@ class Searchable(Protocol):
         """Return the ids of rows."""
 
     def uris(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return where the images of rows are."""
+        """Return the uris of rows, the locations of their images."""
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of rows."""
@@ -48,20 +52,30 @@ class Searchable(Protocol):
 
 
 def open_union(paths: Sequence[Path | str]) -> Searchable:
-    """Open one index, or several as one.
+    """Open one index, or more than one as a union.
+
+    Args:
+        paths: at least one index, each a path or a URI.
 
     Raises:
-        SchnRayError: as ``open_index``, or they were coded by different models.
+        SchnRayError: as ``open_index``, or the indexes were encoded by different models.
     """
     indexes = [open_index(path) for path in paths]
     return indexes[0] if len(indexes) == 1 else IndexUnion(indexes)
 
 
 class IndexUnion:
-    """Indexes searched as one; an id that several of them have is found in each.
+    """Indexes of one model, searched as one.
 
-    Rows are numbered index by index, so only within one of them in the order of ids; results are
-    in the order of ids all the same.
+    Rows are numbered index after index, so row numbers follow the order of ids only within one of
+    them. Equal distances come in the order of ids all the same. If more than one index has an id,
+    each of these rows is a match of its own.
+
+    Args:
+        indexes: at least one.
+
+    Raises:
+        SchnRayError: the indexes were encoded by different models.
     """
 
     def __init__(self, indexes: Sequence[Index]) -> None:
@@ -69,8 +83,8 @@ class IndexUnion:
         for other in indexes[1:]:
             if (other.bits, other.model) != (first.bits, first.model):
                 raise SchnRayError(
-                    f"{first.path} and {other.path} were coded by different models; their codes "
-                    "cannot be compared"
+                    f"{first.path} and {other.path} were encoded by different models; their codes "
+                    "cannot be compared. Search them one by one"
                 )
         self.bits, self.model = first.bits, first.model
         self._indexes = list(indexes)
@@ -91,86 +105,89 @@ class IndexUnion:
         return Matches(rows, distances, tied, self)
 
     def _search_block(self, codes: Bytes, k: int) -> Matches:
-        found = [index.search(codes, k) for index in self._indexes]
+        parts = [index.search(codes, k) for index in self._indexes]
         rows = np.concatenate(
-            [part.rows + first for part, first in zip(found, self._firsts, strict=False)], axis=1
+            [part.rows + first for part, first in zip(parts, self._firsts, strict=False)], axis=1
         )
-        distances = np.concatenate([part.distances for part in found], axis=1)
-        kept = min(k, len(self))
-        order = np.lexsort((self._places(rows), distances), axis=1)[:, :kept]
+        distances = np.concatenate([part.distances for part in parts], axis=1)
+        order = np.lexsort((self._rank_by_id(rows), distances), axis=1)[:, : min(k, len(self))]
         best = np.take_along_axis(distances, order, axis=1)
         tied = np.zeros(len(codes), np.int64)
-        for part in found:  # an index whose own last match is farther has shown all of the ties
+        for part in parts:
+            # an index whose own last match is farther has returned all of its ties
             at_last = part.distances[:, -1] == best[:, -1]
-            shown = (part.distances == best[:, -1:]).sum(axis=1)
-            tied += np.where(at_last, part.tied, shown)
+            returned = (part.distances == best[:, -1:]).sum(axis=1)
+            tied += np.where(at_last, part.tied, returned)
         return Matches(np.take_along_axis(rows, order, axis=1), best, tied, self)
 
     def within(self, codes: Bytes, radius: int, most: int | None = None) -> Within:
         """See ``Index.within``."""
-        found = [index.within(codes, radius, most) for index in self._indexes]
-        lengths = [np.diff(part.starts) for part in found]
+        parts = [index.within(codes, radius, most) for index in self._indexes]
+        lengths = [np.diff(part.starts) for part in parts]
         query = np.concatenate([np.repeat(np.arange(len(codes)), n) for n in lengths])
         rows = np.concatenate(
-            [part.rows + first for part, first in zip(found, self._firsts, strict=False)]
+            [part.rows + first for part, first in zip(parts, self._firsts, strict=False)]
         )
-        distances = np.concatenate([part.distances for part in found])
-        order = np.lexsort((self._places(rows), distances, query))
+        distances = np.concatenate([part.distances for part in parts])
+        order = np.lexsort((self._rank_by_id(rows), distances, query))
         starts = np.append(0, np.cumsum(np.sum(lengths, axis=0)))
         if most is not None:
             order = order[np.arange(len(order)) - starts[query[order]] < most]
             starts = np.append(0, np.cumsum(np.minimum(np.diff(starts), most)))
-        total = np.sum([part.found for part in found], axis=0)
+        total = np.sum([part.within_radius for part in parts], axis=0)
         return Within(starts, rows[order], distances[order], total, self)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows."""
-        return self._texts("ids", rows)
+        return self._strings("ids", rows)
 
     def uris(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return where the images of rows are."""
-        return self._texts("uris", rows)
+        """Return the uris of rows, the locations of their images."""
+        return self._strings("uris", rows)
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of rows: uint8 [r, ceil(bits / 8)]."""
-        codes = np.empty((len(rows), -(-self.bits // 8)), np.uint8)
-        for index, places, own in self._by_index(rows):
-            codes[places] = index.codes(own)
+        codes = np.empty((len(rows), bytes_per_code(self.bits)), np.uint8)
+        for index, positions, own_rows in self._by_index(rows):
+            codes[positions] = index.codes(own_rows)
         return codes
 
     def find(self, id: str) -> int:
         """Return the row of an id, in the first index that has it.
 
         Raises:
-            SchnRayError: none has.
+            UnknownId: no index has it.
+            SchnRayError: an index is damaged.
         """
         for first, index in zip(self._firsts, self._indexes, strict=False):
             try:
                 return int(first) + index.find(id)
-            except SchnRayError as error:
+            except UnknownId as error:
                 missing = error
         raise missing
 
-    def _texts(self, name: str, rows: NDArray[np.int64]) -> list[str]:
-        texts = [""] * len(rows)
-        for index, places, own in self._by_index(rows):
-            for place, text in zip(places.tolist(), getattr(index, name)(own), strict=True):
-                texts[place] = text
-        return texts
+    def _strings(self, column: Literal["ids", "uris"], rows: NDArray[np.int64]) -> list[str]:
+        strings = [""] * len(rows)
+        for index, positions, own_rows in self._by_index(rows):
+            values = index.ids(own_rows) if column == "ids" else index.uris(own_rows)
+            for position, value in zip(positions.tolist(), values, strict=True):
+                strings[position] = value
+        return strings
 
     def _by_index(
         self, rows: NDArray[np.int64]
     ) -> list[tuple[Index, NDArray[np.int64], NDArray[np.int64]]]:
+        """Split rows by index -> (index, positions in ``rows``, the index's row numbers)."""
         owner = np.searchsorted(self._firsts, rows, side="right") - 1
-        places = [np.flatnonzero(owner == i) for i in range(len(self._indexes))]
+        positions = [np.flatnonzero(owner == i) for i in range(len(self._indexes))]
         return [
             (index, at, rows[at] - first)
-            for index, at, first in zip(self._indexes, places, self._firsts, strict=False)
+            for index, at, first in zip(self._indexes, positions, self._firsts, strict=False)
         ]
 
-    def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return each row's place in the order of ids among these rows, of the same shape."""
+    def _rank_by_id(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rank of each row's id among the ids of these rows, of the same shape."""
         flat = rows.ravel()
-        ids = pa.array(self._texts("ids", flat), pa.large_string())
-        places: NDArray[np.int64] = pc.rank(ids, tiebreaker="first").to_numpy().astype(np.int64)
-        return places.reshape(rows.shape)
+        ids = pa.array(self._strings("ids", flat), pa.large_string())
+        ranks: NDArray[np.int64] = pc.rank(ids, tiebreaker="first").to_numpy().astype(np.int64)
+        return ranks.reshape(rows.shape)

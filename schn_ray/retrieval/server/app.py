@@ -1,9 +1,11 @@
-"""The search page and its JSON API as a web application; how it is run is not said here.
+"""The search page and its JSON API as a web application (ASGI); ``cluster.serve`` runs it.
 
-What a request may do is little: look for an image that it brings, for an id of the index or for a
-code, and see thumbnails of indexed images. Nothing is fetched from an address that a request names,
-bytes and pixels are capped before anything is decoded, and requests that name another host than
-ours, or that another site sends, are refused.
+A request can search for an image that it sends, for an id of the index or for a code, and read
+thumbnails of indexed images. Nothing else:
+
+- no address that a request names is ever fetched;
+- bytes and pixels are limited before anything is decoded;
+- requests for another host name, or sent by another site, are refused.
 """
 
 from __future__ import annotations
@@ -26,14 +28,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.config import ServeConfig
-from schn_ray.retrieval.search import (
-    SearchLimits,
-)
+from schn_ray.retrieval.search import SearchLimits
 from schn_ray.retrieval.server.request_metrics import RequestMetrics
 from schn_ray.retrieval.server.service import Refused, Service
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_ANYWHERE = ("0.0.0.0", "::")
+_ALL_INTERFACES = ("0.0.0.0", "::")
 _FILES = {"/": "search.html", "/search.css": "search.css", "/search.js": "search.js"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _POLICY = (
@@ -49,25 +49,29 @@ _HEADERS = {
 
 
 def application(service: Service) -> Starlette:
-    """Return the web application."""
-    traffic = RequestMetrics()
+    """Build the web application.
+
+    Args:
+        service: searches, and makes thumbnails.
+    """
     gauges = {"index_rows": len(service.index), "index_codes": service.index.unique_codes}
+    request_metrics = RequestMetrics(gauges)
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok", **gauges, "bits": service.index.bits})
 
     async def metrics(_: Request) -> Response:
-        return PlainTextResponse(traffic.text(gauges))
+        return PlainTextResponse(request_metrics.text())
 
     async def image(request: Request) -> Response:
         content, kind = await run_in_threadpool(service.thumbnail, request.path_params["id"])
         return Response(content, media_type=kind, headers={"cache-control": "max-age=3600"})
 
-    async def find(request: Request) -> Response:
+    async def search(request: Request) -> Response:
         return JSONResponse(await _search(service, request))
 
     routes = [
-        Route("/search", find, methods=["POST"]),
+        Route("/search", search, methods=["POST"]),
         Route("/image/{id:path}", image),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
@@ -77,7 +81,7 @@ def application(service: Service) -> Starlette:
         routes=routes,
         exception_handlers={Refused: _refusal, SchnRayError: _broken},
         middleware=[
-            Middleware(_Counting, traffic=traffic),
+            Middleware(_CountRequests, request_metrics=request_metrics),
             Middleware(TrustedHostMiddleware, allowed_hosts=_hosts(service.config)),
         ],
     )
@@ -88,40 +92,45 @@ async def _search(service: Service, request: Request) -> dict[str, Any]:
         raise Refused(403, "another site sent this request")
     body = await _body(request, service.config.max_bytes)
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
-        wanted = _wanted(dict(request.query_params), service)
-        return await run_in_threadpool(service.search_image, body, wanted)
+        limits = _limits(dict(request.query_params), service)
+        return await run_in_threadpool(service.search_image, body, limits)
     try:
-        asked = json.loads(body)
+        query = json.loads(body)
     except ValueError as error:
         raise Refused(400, f"the body is not JSON: {error}") from error
-    work = {"id": service.search_id, "code": service.search_code}
-    named = [name for name in work if isinstance(asked, dict) and isinstance(asked.get(name), str)]
-    if len(named) != 1 or asked.keys() - {named[0], "k", "radius"}:
-        raise Refused(400, 'wanted {"id": ...} or {"code": ...}, with "k" or "radius" or both')
-    return await run_in_threadpool(work[named[0]], asked[named[0]], _wanted(asked, service))
+    searches = {"id": service.search_id, "code": service.search_code}
+    named = [
+        name for name in searches if isinstance(query, dict) and isinstance(query.get(name), str)
+    ]
+    if len(named) != 1 or query.keys() - {named[0], "k", "radius"}:
+        raise Refused(
+            400, 'send {"id": ...} or {"code": ...} with a string, and "k" or "radius" or both'
+        )
+    limits = _limits(query, service)
+    return await run_in_threadpool(searches[named[0]], query[named[0]], limits)
 
 
-def _wanted(asked: dict[str, Any], service: Service) -> SearchLimits:
+def _limits(query: dict[str, Any], service: Service) -> SearchLimits:
     most = service.config.max_results
 
-    def whole(name: str, least: int, default: int | None) -> int | None:
-        given = asked.get(name, default)
+    def whole_number(name: str, least: int, default: int | None) -> int | None:
+        given = query.get(name, default)
         text = str(given)
         if given is None or (text.isdecimal() and len(text) < 7 and int(text) >= least):
             return None if given is None else int(text)
-        raise Refused(400, f"{name} is {text[:20]!r}; wanted a whole number from {least} on")
+        raise Refused(400, f"{name} is {text[:20]!r}; send a whole number from {least} on")
 
-    k, radius = whole("k", 1, min(50, most)), whole("radius", 0, None)
+    k, radius = whole_number("k", 1, min(50, most)), whole_number("radius", 0, None)
     if k is None or k > most:
-        raise Refused(400, f"k is {k}; wanted 1 to {most}")
+        raise Refused(400, f"k is {k}; send a number from 1 to {most}")
     return SearchLimits(k, radius)
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """Read a body, no further than it may be long."""
-    said = request.headers.get("content-length", "0")
+    """Read a request's body; stop as soon as it is longer than ``most`` bytes."""
+    length = request.headers.get("content-length", "0")
     content = bytearray()
-    if not said.isdecimal() or int(said) <= most:
+    if not length.isdecimal() or int(length) <= most:
         async for piece in request.stream():
             content += piece
             if len(content) > most:
@@ -129,8 +138,8 @@ async def _body(request: Request, most: int) -> bytes:
         else:
             if content:
                 return bytes(content)
-            raise Refused(400, "the body is empty; wanted an image, or JSON")
-    raise Refused(413, f"more than {most:,} bytes")
+            raise Refused(400, "the body is empty; send an image, or JSON")
+    raise Refused(413, f"the body has more than {most:,} bytes")
 
 
 def _file(name: str) -> Callable[[Request], Any]:
@@ -152,16 +161,16 @@ async def _broken(_: Request, error: Exception) -> Response:
 
 
 def _hosts(config: ServeConfig) -> list[str]:
-    if config.host in _ANYWHERE and not config.hosts:
-        return ["*"]  # whoever listens everywhere has names that we cannot know
+    if config.host in _ALL_INTERFACES and not config.hosts:
+        return ["*"]  # on all interfaces: the server's names are not known
     return [*_LOOPBACK, config.host, *config.hosts]
 
 
-class _Counting:
-    """Counts every request, and adds the headers that all answers have."""
+class _CountRequests:
+    """Middleware: counts every request, and adds the headers that all responses have."""
 
-    def __init__(self, app: ASGIApp, traffic: RequestMetrics) -> None:
-        self._app, self._traffic = app, traffic
+    def __init__(self, app: ASGIApp, request_metrics: RequestMetrics) -> None:
+        self._app, self._metrics = app, request_metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -179,10 +188,10 @@ class _Counting:
         try:
             await self._app(scope, receive, sending)
         finally:
-            self._traffic.count(_route(scope["path"]), status, time.perf_counter() - started)
+            self._metrics.count(_route(scope["path"]), status, time.perf_counter() - started)
 
 
 def _route(path: str) -> str:
-    """Name a path's route; what is no route is one name, so that strangers cannot add more."""
-    known = (*_FILES, "/search", "/healthz", "/metrics")
-    return path if path in known else "/image" if path.startswith("/image/") else "other"
+    """Return the route of a path; "other" for all unknown paths, so that metrics stay few."""
+    routes = (*_FILES, "/search", "/healthz", "/metrics")
+    return path if path in routes else "/image" if path.startswith("/image/") else "other"

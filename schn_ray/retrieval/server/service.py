@@ -1,4 +1,4 @@
-"""What the search server answers, without HTTP: images, ids, codes, thumbnails."""
+"""The search server without HTTP: search by image, id or code, and make thumbnails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from schn_ray.core.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError, UnknownId
 from schn_ray.data.images import BadImage, decode, evaluation_view
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.models.hasher import Hasher, load
@@ -28,12 +28,17 @@ from schn_ray.retrieval.search import (
     search_codes,
 )
 
-_TINY, _THUMBNAIL = 64, 320  # pixels; what is tiny keeps every pixel
-_THUMBNAILS = 512  # kept in memory
+_TINY, _THUMBNAIL = 64, 320  # pixels; a tiny image is sent unchanged, as PNG
+_THUMBNAILS = 512  # cached in memory
 
 
 class Refused(Exception):
-    """A request that is not answered: the status says of what kind, the text why."""
+    """A request that is refused.
+
+    Args:
+        status: HTTP status of the response.
+        why: the error message.
+    """
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -41,15 +46,15 @@ class Refused(Exception):
 
 
 class Service:
-    """Answers requests; its methods block and may run in several threads.
+    """Answers requests. Its methods block; threads may share one object.
 
     Args:
-        index: what is searched.
-        hasher: the model that coded it.
-        config: caps.
+        index: the index to search.
+        hasher: the model that encoded it.
+        config: limits of a request.
 
     Raises:
-        SchnRayError: another model.
+        SchnRayError: the index was encoded by another model.
     """
 
     def __init__(self, index: Index, hasher: Hasher, config: ServeConfig) -> None:
@@ -58,37 +63,49 @@ class Service:
         own = hasher.spec.preprocessing
         pixels = min(own.max_pixels, config.max_pixels)
         self._preprocessing = own.model_copy(update={"max_pixels": pixels})
-        self._coding = threading.Semaphore(os.cpu_count() or 1)  # torch has threads of its own
+        self._encoding = threading.Semaphore(os.cpu_count() or 1)  # torch has threads of its own
         self.thumbnail = functools.lru_cache(_THUMBNAILS)(self._thumbnail)
 
-    def search_image(self, image: bytes, wanted: SearchLimits) -> dict[str, Any]:
-        """Look for an image, given as its file's bytes.
+    def search_image(self, image: bytes, limits: SearchLimits) -> dict[str, Any]:
+        """Search for an image.
+
+        Args:
+            image: the bytes of its file.
+            limits: how many results, how near.
 
         Raises:
             Refused: not an image, or too large.
         """
-        with self._coding:
+        with self._encoding:
             try:
                 view = evaluation_view(image, self._preprocessing)
             except BadImage as error:
                 raise Refused(415, f"the image cannot be used: {error.reason}") from error
             codes = self._hasher.encode_views([view[None]])
-        return self._answer(Queries([""], [""], codes, np.array([-1])), wanted)
+        return self._answer(Queries([""], [""], codes, np.array([-1])), limits)
 
-    def search_id(self, id: str, wanted: SearchLimits) -> dict[str, Any]:
-        """Look for more like an indexed image.
+    def search_id(self, id: str, limits: SearchLimits) -> dict[str, Any]:
+        """Search for images like an indexed one.
+
+        Args:
+            id: of the indexed image.
+            limits: how many results, how near.
 
         Raises:
-            Refused: no such id.
+            Refused: the index does not have the id.
         """
         try:
             queries = id_queries(self.index, [id])
-        except SchnRayError as error:
-            self._require(id, error)
-        return self._answer(queries, wanted)
+        except UnknownId as error:
+            raise _unknown(id) from error
+        return self._answer(queries, limits)
 
-    def search_code(self, code: str, wanted: SearchLimits) -> dict[str, Any]:
-        """Look for a code, in hexadecimal.
+    def search_code(self, code: str, limits: SearchLimits) -> dict[str, Any]:
+        """Search for a code.
+
+        Args:
+            code: in hexadecimal.
+            limits: how many results, how near.
 
         Raises:
             Refused: not a code of the index's bits.
@@ -97,53 +114,57 @@ class Service:
             queries = code_queries(self.index, [code])
         except SchnRayError as error:
             raise Refused(400, str(error)) from error
-        return self._answer(queries, wanted)
+        return self._answer(queries, limits)
 
     def _thumbnail(self, id: str) -> tuple[bytes, str]:
-        """Return a small picture of an indexed image -> bytes, media type.
+        """Make a thumbnail of an indexed image -> bytes, media type.
 
         Raises:
-            Refused: no such id, or its image is gone.
+            Refused: the index does not have the id, or the image cannot be read any more.
         """
         try:
             uri = self.index.uris(np.array([self.index.find(id)]))[0]
-        except SchnRayError as error:
-            self._require(id, error)
+        except UnknownId as error:
+            raise _unknown(id) from error
         try:
             image = decode(fetch(uri), self.config.max_pixels)
         except (SchnRayError, OSError, BadImage) as error:
-            raise Refused(404, f"the image of {id!r} is not there any more") from error
+            raise Refused(404, f"the image of {id!r} cannot be read any more") from error
         kind = "PNG" if max(image.size) <= _TINY else "JPEG"
         image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BILINEAR)
         out = io.BytesIO()
         image.save(out, kind)
         return out.getvalue(), f"image/{kind.lower()}"
 
-    def _require(self, id: str, error: SchnRayError) -> None:
-        if "is not an id" not in str(error):
-            raise error  # the index is damaged
-        raise Refused(404, f"{id!r} is not an id of the index") from error
-
-    def _answer(self, queries: Queries, wanted: SearchLimits) -> dict[str, Any]:
-        (found,) = search_codes(self.index, queries, wanted)
+    def _answer(self, queries: Queries, limits: SearchLimits) -> dict[str, Any]:
+        (result,) = search_codes(self.index, queries, limits)
         return {
             "code": queries.codes[0].tobytes().hex(),
             "bits": self.index.bits,
             "rows": len(self.index),
-            **_counts(found),
-            "hits": [{"id": hit.id, "distance": hit.distance} for hit in found.hits],
+            **_counts(result),
+            "hits": [{"id": hit.id, "distance": hit.distance} for hit in result.hits],
         }
 
 
-def _counts(found: Result) -> dict[str, int]:
-    counts = {"tied": found.tied, "found": found.within_radius}
+def _unknown(id: str) -> Refused:
+    return Refused(404, f"{id!r} is not an id of the index")
+
+
+def _counts(result: Result) -> dict[str, int]:
+    counts = {"tied": result.tied, "within_radius": result.within_radius}
     return {name: count for name, count in counts.items() if count is not None}
 
 
 def open_service(index: Path | str, model: Path | str, config: ServeConfig) -> Service:
-    """Open an index and the model that coded it.
+    """Open an index and the model that encoded it.
+
+    Args:
+        index: a path or a URI.
+        model: a run or a model directory, a path or a URI.
+        config: limits of a request.
 
     Raises:
-        SchnRayError: one of them is missing or damaged, or they do not belong together.
+        SchnRayError: one of them is missing or damaged, or another model encoded the index.
     """
     return Service(open_index(index), load(model), config)

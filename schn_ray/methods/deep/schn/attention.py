@@ -10,10 +10,16 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 class BatchAttention(nn.Module):
-    """One head: each row of the global batch is asked by each of this worker's rows.
+    """One-head attention: this worker's rows are queries, all rows of the batch keys and values.
 
-    As ``nn.MultiheadAttention``, but for a bias of the keys, which the softmax cancels, and that a
-    worker projects only its own rows: keys and values are gathered when they are narrow already.
+    It computes the same as ``nn.MultiheadAttention`` with one head, with two differences. Keys have
+    no bias, because the softmax cancels it. A worker projects only its own rows and gathers the
+    projections, which are narrower than the features.
+
+    Args:
+        query_dim: d_q, width of queries and of the output.
+        key_dim: d_k, width of keys before their projection.
+        value_dim: d_v, width of values before their projection.
     """
 
     def __init__(self, query_dim: int, key_dim: int, value_dim: int) -> None:
@@ -30,8 +36,8 @@ class BatchAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, gather: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Own rows' query [b, d_q], key [b, d_k] and value [b, d_v] -> what they heard [b, d_q]."""
-        asked = gather(torch.cat([self.key(key), self.value(value)], dim=1))
-        keys, values = asked.chunk(2, dim=1)
-        heard = scaled_dot_product_attention(self.query(query)[None], keys[None], values[None])
-        return self.out(heard[0])
+        """Own rows' query [b, d_q], key [b, d_k] and value [b, d_v] -> attended values [b, d_q]."""
+        projected = gather(torch.cat([self.key(key), self.value(value)], dim=1))
+        keys, values = projected.chunk(2, dim=1)
+        attended = scaled_dot_product_attention(self.query(query)[None], keys[None], values[None])
+        return self.out(attended[0])

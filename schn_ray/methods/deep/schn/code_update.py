@@ -1,4 +1,4 @@
-"""SCHN's exact code update, by label sets: the matrix of all pairs never exists."""
+"""SCHN's exact code update, by label sets; it never builds the matrix of all pairs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.workers import identity
 from schn_ray.data.labels import label_sets, without_implied
 
-_CHUNK = 4096  # rows solved at once, and
-_BITS = 8  # bits solved at once: they stay in the cache while each waits for those before it
-_BLOCK = 2**19  # entries of the similarity of label sets held at once: 4 MB
-_DENSE = 2**28  # entries of a dense table of label sets, at most
+_CHUNK = 4096  # rows in one step of the work
+_BITS = 8  # bits solved in one block, which stays in the cache: each bit depends on those before it
+_BLOCK = 2**19  # entries in one block of the similarity of label sets: 4 MB
+_DENSE = 2**28  # most entries of a dense table of label sets
 
 
 def pair_counts(sizes: NDArray[np.integer], sets: csr_array) -> tuple[int, int]:
-    """Count the ordered pairs of rows, each with itself included, that are similar and that aren't.
+    """Count similar and dissimilar pairs of rows; pairs are ordered and include (i, i).
+
+    N1 = sum_gh m_g m_h G_gh and N0 = n^2 - N1 (docs/method.md, "The code update"). Rows are similar
+    if they share a label.
 
     Args:
-        sizes: rows of each label set [L].
-        sets: label matrix of the sets [L, C].
+        sizes: [L] number of rows of each label set, m.
+        sets: [L, C] label matrix of the sets.
 
     Returns:
-        N1, N0.
+        N1, the similar pairs, and N0, the dissimilar ones.
 
     Raises:
-        SchnRayError: nothing can be learnt, as no two rows are similar, or all are.
+        SchnRayError: nothing can be learned, because no two rows are similar, or all are.
+
+    >>> pair_counts(np.array([2, 1]), csr_array([[1, 0], [0, 1]]))
+    (5, 4)
     """
     similar = neighbour_sums(sets, np.asarray(sizes, dtype=np.float64)[:, None])[:, 0]
     return _checked_counts(np.asarray(sizes), sets, similar)
@@ -51,22 +57,24 @@ def update_codes(
     gamma: float,
     sum_over_workers: Callable[[Tensor], Tensor] = identity,
 ) -> Tensor:
-    """Solve the codes bit by bit, each bit the best given the others: one round of DCC.
+    """Solve the codes bit by bit: one round of discrete cyclic coordinate descent (DCC).
 
-    Exact, without the pair matrix: rows with the same label set have the same row of S~, so sums
-    over label sets are enough (method.md, "The code update"). All sums and products are float64.
+    With Q = K S~^T U_v + gamma U_v + alpha U_s + beta U_z, each bit b in turn becomes
+    sign(Q_b - B_(not b) (U_v_(not b)^T U_v_b)), the best given all other bits (docs/method.md, "The
+    code update"). The result is exact without the pair matrix S~: rows with the same label set have
+    the same row of it, so sums over label sets are enough. All sums and products are float64.
 
     Args:
-        B: [n_w, K] codes now of this worker's rows, of any type; zeros where there is none yet.
+        B: [n_w, K] present codes of this worker's rows, of any type; 0 for a row without one.
         U_v: [n_w, K] relaxed image codes of this worker's rows.
         U_s: [n_w, K] relaxed semantic codes.
         U_z: [n_w, K] relaxed latent codes.
         set_of_row: [n_w] label set of each row.
         sets: [L, C] label matrix of the sets, the same on all workers.
-        alpha: pull of U_s.
-        beta: pull of U_z.
-        gamma: pull of U_v.
-        sum_over_workers: adds up a tensor over the workers, who call it in the same order.
+        alpha: weight of U_s.
+        beta: weight of U_z.
+        gamma: weight of U_v.
+        sum_over_workers: returns the sum of a tensor over all workers; each calls it equally often.
 
     Returns:
         [n_w, K] new codes of this worker's rows, of B's type.
@@ -87,10 +95,14 @@ def update_codes(
 
 
 def neighbour_sums(sets: csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum values [L, D] over the sets that share a label with each set: G values, [L, D].
+    """Return G values [L, D], where G_gh is 1 if the label sets g and h share a label, else 0.
 
-    An empty set shares a label with none, not even itself. Sets that differ in implied labels only
-    are similar to the same ones: they are summed as one.
+    An empty set shares no label with any set, itself included. Sets that differ only in implied
+    labels have the same row of G, so they are merged first.
+
+    Args:
+        sets: [L, C] label matrix of the sets.
+        values: [L, D] values of each set.
     """
     fewer = label_sets(without_implied(sets))
     merged = np.zeros((fewer.sets.shape[0], values.shape[1]))
@@ -99,7 +111,7 @@ def neighbour_sums(sets: csr_array, values: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _neighbour_sums(sets: csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Work in blocks: G [L, L] never exists."""
+    """Multiply by G block by block, so that G [L, L] is never in memory."""
     similar = _similar_dense if _is_dense(sets) else _similar_sparse
     sums = np.empty_like(values)
     start = 0
@@ -110,7 +122,7 @@ def _neighbour_sums(sets: csr_array, values: NDArray[np.float64]) -> NDArray[np.
 
 
 def _statistics(U_v: Tensor, set_of_row: Tensor, sets: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return sizes [L], sums M [L, K] of U_v over label sets, and U_v^T U_v [K, K], as float64."""
+    """Return per label set the sizes [L] and sums M [L, K] of U_v, and U_v^T U_v, as float64."""
     bits = U_v.shape[1]
     M = U_v.new_zeros((sets, bits), dtype=torch.float64)
     V = U_v.new_zeros((bits, bits), dtype=torch.float64)
@@ -123,12 +135,12 @@ def _statistics(U_v: Tensor, set_of_row: Tensor, sets: int) -> tuple[Tensor, Ten
 
 
 def _similarity_pull(sizes: Tensor, M: Tensor, sets: csr_array) -> Tensor:
-    """Return S~^T U_v for a row of each set: [L, K]."""
-    present = torch.nonzero(sizes)[:, 0]  # the rows are a sample: many sets may have none
+    """Return the rows of S~^T U_v, one per label set: [L, K]."""
+    present = torch.nonzero(sizes)[:, 0]  # the rows are a sample: many sets may be absent
     counts, sums = sizes[present, None].cpu().numpy(), M[present].cpu().numpy()
-    there = sets[present.cpu().numpy()]
-    both = neighbour_sums(there, np.concatenate([counts, sums], axis=1))
-    N1, N0 = _checked_counts(counts[:, 0], there, both[:, 0])
+    present_sets = sets[present.cpu().numpy()]
+    both = neighbour_sums(present_sets, np.concatenate([counts, sums], axis=1))
+    N1, N0 = _checked_counts(counts[:, 0], present_sets, both[:, 0])
     r = N1 / N0
     pull = torch.zeros_like(M)
     pull[present] = torch.from_numpy((1 + r) * both[:, 1:] - r * sums.sum(axis=0)).to(M.device)
@@ -136,40 +148,40 @@ def _similarity_pull(sizes: Tensor, M: Tensor, sets: csr_array) -> Tensor:
 
 
 def _solved(B: Tensor, Q: Tensor, V: Tensor) -> Tensor:
-    """Set each bit of B [K, c] in turn to the sign of Q - V B, where V has no diagonal."""
+    """Set each bit of B [K, c] in turn to the sign of Q - V B, where the diagonal of V is 0."""
     for start in range(0, len(B), _BITS):
         bits = slice(start, start + _BITS)
-        together = B[bits]
+        block = B[bits]
         others = V[bits].clone()
         others[:, bits] = 0
         left = Q[bits].addmm_(others, B, alpha=-1)
-        for bit, rest, weights in zip(together, left, V[bits, bits], strict=True):
-            bit.copy_(sign(rest.addmv_(together.T, weights, alpha=-1)))
+        for bit, rest, weights in zip(block, left, V[bits, bits], strict=True):
+            bit.copy_(sign(rest.addmv_(block.T, weights, alpha=-1)))
     return B
 
 
 def _checked_counts(
     sizes: NDArray[np.integer | np.float64], sets: csr_array, similar: NDArray[np.float64]
 ) -> tuple[int, int]:
-    """Return N1 and N0, given how many rows are similar to a row of each set [L]."""
+    """Return N1 and N0, given the number of rows similar to a row of each set, ``similar`` [L]."""
     n, N1 = int(sizes.sum()), int(sizes @ similar)
     N0 = n * n - N1
     if N0 == 0:
         raise SchnRayError(
-            f"all {n} training rows share a label with each other: nothing tells them apart. "
-            "Wanted at least two classes; drop a label that all rows have"
+            f"all {n} training rows share a label with each other, so none are dissimilar. "
+            "Expected at least two classes; remove a label that all rows have"
         )
-    others = N1 - int(sizes[np.diff(sets.indptr) > 0].sum())  # a labelled row is like itself
+    others = N1 - int(sizes[np.diff(sets.indptr) > 0].sum())  # a labelled row is similar to itself
     if others == 0:
         raise SchnRayError(
-            f"no two of the {n} training rows share a label: nothing says what is alike. "
-            "Wanted classes of several images each"
+            f"no two of the {n} training rows share a label, so none are similar. "
+            "Expected classes of two images or more"
         )
     return N1, N0
 
 
 def _is_dense(sets: csr_array) -> bool:
-    # pairs of sets that a label joins, counted once a label: what a sparse product works through
+    # pairs of sets that share a label, counted once per label: the work of a sparse product
     joined = (np.bincount(sets.indices, minlength=1).astype(np.float64) ** 2).sum()
     L, C = sets.shape
     return bool(joined > 0.02 * L * L and L * C <= _DENSE)
@@ -182,7 +194,7 @@ def _similar_dense(sets: csr_array) -> Iterator[NDArray[np.float64]]:
 
 
 def _similar_sparse(sets: csr_array) -> Iterator[csr_array]:
-    # floats, as counts of shared labels in uint8 wrap at 256
+    # float64, because counts of shared labels overflow uint8 at 256
     S = sets.astype(np.float64)
     columns = S.T.tocsr()
     for rows in _chunks(S.shape[0], _CHUNK):

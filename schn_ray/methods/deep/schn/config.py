@@ -1,4 +1,4 @@
-"""Settings of SCHN: the weights of its losses, and its discrete codes."""
+"""Settings of SCHN: weights of its loss terms, and its discrete codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from schn_ray.core.settings import Section, Weight
 
 
 class LossConfig(Section):
-    """Weight of each term; 0 leaves it out. ``negative_target``: what dissimilar pairs aim at."""
+    """Weights of the loss terms; 0 disables a term.
+
+    ``negative_target`` is the target similarity of dissimilar pairs: 0, or the soft negative -N1/N0
+    of the code update.
+    """
 
     hash_image: Weight = 1.0
     hash_semantic: Weight = 1.0
@@ -21,7 +25,10 @@ class LossConfig(Section):
 
 
 class CodesConfig(Section):
-    """The discrete codes: how they start, and the pulls of U_s and U_z in their update."""
+    """The discrete codes: what they start from, and how they are updated.
+
+    ``alpha`` and ``beta`` weigh U_s and U_z in the update; without ``update`` the codes stay fixed.
+    """
 
     init: Literal["zeros", "random", "hadamard"] = "zeros"
     update: bool = True

@@ -1,4 +1,4 @@
-"""The cycle: networks that reconstruct image and semantic codes, and those that judge them."""
+"""The cycle: networks that reconstruct image and semantic codes, and their discriminators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from schn_ray.methods.deep.schn.latent import BatchFeatures
 
 
 class Reconstruction(nn.Module):
-    """Attention over the batch, then an MLP to a code in [-1, 1]."""
+    """Attention over the batch, then an MLP to a code in [-1, 1].
+
+    Args:
+        query_dim: d_q, width of queries and keys.
+        value_dim: d_v, width of values.
+        bits: K.
+    """
 
     def __init__(self, query_dim: int, value_dim: int, bits: int) -> None:
         super().__init__()
@@ -25,7 +31,14 @@ class Reconstruction(nn.Module):
 
 
 class LatentQueryCycle(nn.Module):
-    """The cycle of ``schn``: latent vectors ask, and the *other* modality's features answer."""
+    """The cycle of ``schn``: queries are latent, values the *other* modality's features.
+
+    Args:
+        visual_dim: d_v.
+        semantic_dim: d_s.
+        latent_dim: d_z.
+        bits: K.
+    """
 
     def __init__(self, visual_dim: int, semantic_dim: int, latent_dim: int, bits: int) -> None:
         super().__init__()
@@ -40,7 +53,14 @@ class LatentQueryCycle(nn.Module):
 
 
 class LatentValueCycle(nn.Module):
-    """The cycle of ``schn-mmasia``: the *other* modality's features ask, latent vectors answer."""
+    """The cycle of ``schn-mmasia``: queries are the *other* modality's features, values latent.
+
+    Args:
+        visual_dim: d_v.
+        semantic_dim: d_s.
+        latent_dim: d_z.
+        bits: K.
+    """
 
     def __init__(self, visual_dim: int, semantic_dim: int, latent_dim: int, bits: int) -> None:
         super().__init__()
@@ -58,10 +78,13 @@ CYCLES = {"schn": LatentQueryCycle, "schn-mmasia": LatentValueCycle}
 
 
 class Discriminators(nn.Module):
-    """Tell codes of the image and semantic networks (real) from reconstructed ones (fake).
+    """Distinguish codes of the image and semantic networks (real) from reconstructed ones (fake).
 
-    The published probability (tanh(a) + 1) / 2 of the last activation a is sigmoid(2 a), so the
-    logits are 2 a.
+    The published probability is (tanh(a) + 1) / 2 of the last activation a. That equals
+    sigmoid(2 a), so the logits are 2 a.
+
+    Args:
+        bits: K.
     """
 
     def __init__(self, bits: int) -> None:

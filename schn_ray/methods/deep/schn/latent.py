@@ -1,4 +1,4 @@
-"""The latent network: the transitive latent space between images and labels."""
+"""The latent network: the paper's transitive latent space between images and labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class BatchFeatures(NamedTuple):
-    """What the latent and the cycle networks read; detached, so that they shape no feature.
+    """Input of the latent and the cycle networks; detached, so that they don't train features.
 
     Attributes:
         F_v: [b, d_v] visual features of this worker's rows.
         F_s: [b, d_s] semantic features of this worker's rows.
-        A: [b, N], 1 where an own row shares a label with a row of the batch.
+        A: [b, N], 1 where one of this worker's rows shares a label with a row of the batch.
     """
 
     F_v: Tensor
@@ -33,12 +33,22 @@ class BatchFeatures(NamedTuple):
 class LatentNetwork(nn.Module):
     """Fuse visual and semantic features into one latent vector per row of the batch.
 
-    A row is placed twice: by attention over the batch, which learns whom to listen to, and by a
-    graph convolution over the label graph, which is told. The result depends on who else is in
-    the batch, so the latent space shapes training only; encoding an image never runs it.
+    H = Attention(F_s, F_s, F_v), then Z = ReLU(A' H W_g + b_g) and
+    U_z = act(dropout(Z) W + b) (docs/method.md, "Networks"). Attention learns which rows of the
+    batch matter to a row; the graph convolution takes them from the labels. A row's result depends
+    on the other rows of the batch, so this network serves training only: encoding an image never
+    runs it.
 
-    Published: the graph as it is and a sigmoid, whose codes lie in (0, 1) and can't approach a
-    -1 bit. ``mean_over_neighbours`` row-normalises the graph, as Kipf and Welling do.
+    Args:
+        visual_dim: d_v.
+        semantic_dim: d_s.
+        latent_dim: d_z.
+        bits: K.
+        dropout: share of Z that is dropped before the hash layer.
+        activation: act: ``sigmoid`` as published, whose codes lie in (0, 1) and can't approach a
+            -1 bit, or ``tanh``.
+        mean_over_neighbours: A' is the row-normalised D^-1 A of Kipf and Welling; otherwise it is
+            A, as published.
     """
 
     def __init__(

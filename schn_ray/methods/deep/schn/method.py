@@ -1,4 +1,4 @@
-"""SCHN as a method that the loop can run: its networks wired, one adversarial step, code update."""
+"""SCHN as a method for the training loop: its networks, one training step, its code update."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from schn_ray.models.precision import Precision
 
 
 class Forward(NamedTuple):
-    """Everything that a forward pass through all networks gives, for own rows."""
+    """Outputs of a forward pass through all networks, for this worker's rows."""
 
     features: BatchFeatures
     U_v: Tensor
@@ -45,7 +45,14 @@ class Forward(NamedTuple):
 
 
 class SchnNetworks(nn.Module):
-    """All networks of SCHN; only ``image`` is released."""
+    """All networks of SCHN; only ``image`` is released.
+
+    Args:
+        config: sizes and variants.
+        bits: K.
+        classes: C.
+        adversarial: with discriminators, as in ``schn``; without, as in ``schn-mmasia``.
+    """
 
     def __init__(self, config: NetworkConfig, bits: int, classes: int, adversarial: bool) -> None:
         super().__init__()
@@ -65,23 +72,27 @@ class SchnNetworks(nn.Module):
         self.discriminators = Discriminators(bits) if adversarial else None
 
     def generators(self) -> list[nn.Parameter]:
-        """Return the parameters that the adversarial loss moves: latent and cycle networks."""
+        """Return the parameters that L_G changes: those of the latent and the cycle networks."""
         return [*self.latent.parameters(), *self.cycle.parameters()]
 
 
 class Schn:
-    """The method: networks, optimisers and one three-part update.
+    """Semantically Cycle-consistent Hashing Networks: networks, optimisers, step and code update.
 
     Args:
-        networks: on the device that they stay on.
+        networks: on the device where they stay.
         loss: weight of each term. The adversarial weight scales two losses that have Adam
-            optimisers of their own, which divide the scale out: it matters whether it is 0.
-        codes: pulls of the code update.
+            optimisers of their own. Adam divides the scale out, so it only matters whether the
+            weight is 0.
+        codes: weights of the code update.
         schedule: learning rate and its decay.
-        label_sets: of all training rows; ``update_codes`` speaks of rows by their set.
+        label_sets: of all training rows; the code update works on these.
         workers: who shares each global batch.
-        precision: what the networks compute in.
+        precision: number format of the networks.
         compiled: let torch compile the image network.
+
+    Raises:
+        SchnRayError: no two training rows share a label, or all do.
     """
 
     def __init__(
@@ -114,7 +125,7 @@ class Schn:
         return self.networks.image
 
     def begin_iteration(self, iteration: int) -> None:
-        """Set the learning rates of outer iteration 1, 2, ...: lower after each decay passed."""
+        """Set the learning rates of outer iteration 1, 2, ...; each past decay lowers them."""
         passed = sum(iteration > after for after in self.schedule.decay_after)
         decayed = self.schedule.learning_rate * self.schedule.decay_factor**passed
         for name, optimiser in self.optimisers.items():
@@ -123,7 +134,7 @@ class Schn:
                 group["lr"] = self.schedule.learning_rate if held else decayed
 
     def step(self, batch: Batch) -> Step:
-        """Descend all losses once on a global batch."""
+        """Descend L, then L_D, then L_G, once on a global batch (docs/method.md, "Losses")."""
         total = len(batch.Y)
         share = self.workers.share(total)
         for layer in self._dropout:
@@ -137,7 +148,7 @@ class Schn:
         return Step({name: term.detach() for name, term in terms.items()}, relaxed)
 
     def update(self, rows: Tensor, B: Tensor, relaxed: Relaxed) -> Tensor:
-        """Solve the codes of this worker's rows [n_w] given everyone's relaxed codes [n_w, K]."""
+        """Return new codes [n_w, K] of this worker's rows [n_w], from codes B and relaxed codes."""
         set_of_row = torch.from_numpy(self.label_sets.set_of_row)[rows]
         return update_codes(
             B,
@@ -180,7 +191,7 @@ class Schn:
     def _adversarial_steps(
         self, discriminators: Discriminators, out: Forward, share: float, total: int
     ) -> dict[str, Tensor]:
-        # the features are detached: only the updated latent and cycle networks run again
+        # the features are detached, so only the latent and cycle networks must run again
         gather = self.workers.gather(total)
         with self.precision.for_networks():
             Z, _ = self.networks.latent(out.features, gather)
@@ -198,7 +209,7 @@ class Schn:
         optimiser = self.optimisers[name]
         optimiser.zero_grad()
         moved = [p for group in optimiser.param_groups for p in group["params"]]
-        # with DDP around the image network, gradients must flow through its hooks: name no inputs
+        # DDP's hooks on the image network run only when backward is given no inputs
         loss.backward(inputs=None if name == "main" else moved)
         complete_gradients(self.networks, self.workers, moved)
         optimiser.step()
@@ -209,7 +220,7 @@ class Schn:
                 parameters,
                 lr=self.schedule.learning_rate,
                 weight_decay=self.schedule.weight_decay,
-                fused=True,  # one pass over memory: on a CPU a step is bound by it
+                fused=True,  # one pass over memory, which limits the speed of a step on a CPU
             )
 
         networks = self.networks
@@ -223,6 +234,11 @@ class Schn:
 
 
 def weighted(terms: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
-    """Sum loss terms, each times its weight of the same name."""
+    """Return the sum of loss terms, each times the weight of the same name.
+
+    Args:
+        terms: scalars by name.
+        weights: a field for each name.
+    """
     parts = [getattr(weights, name) * term for name, term in terms.items()]
     return torch.stack(parts).sum()

@@ -1,4 +1,4 @@
-"""The semantic network: the flexible semantic space of labels."""
+"""The semantic network: the paper's flexible semantic space of labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 
 class SemanticNetwork(nn.Module):
-    """Embed label vectors, so that a label set has a feature and a code like an image has."""
+    """Embed label vectors, so that a label set has a feature and a code, as an image has.
+
+    Args:
+        classes: C.
+        semantic_dim: d_s.
+        bits: K.
+        hidden_dim: width of the hidden layer.
+    """
 
     def __init__(self, classes: int, semantic_dim: int, bits: int, hidden_dim: int = 1024) -> None:
         super().__init__()

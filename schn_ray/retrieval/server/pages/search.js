@@ -2,9 +2,9 @@
 
 const $ = (id) => document.getElementById(id);
 const shown = 60;
-let looked = null; // what is looked for: {file} or {id} or {code}
-let asked = 0; // of several answers under way, only the last one counts
-let waiting = null;
+let query = null; // {file} or {id} or {code}
+let requests = 0; // only the answer to the last request is shown
+let timer = null;
 let preview = null;
 
 async function start() {
@@ -29,20 +29,20 @@ function bits(n) {
 function request() {
   const radius = Number($("radius").value);
   const within = radius < Number($("radius").max) ? { radius } : {};
-  if (looked.file) {
-    const wanted = new URLSearchParams({ k: shown, ...within });
-    return fetch(`/search?${wanted}`, { method: "POST", body: looked.file });
+  if (query.file) {
+    const parameters = new URLSearchParams({ k: shown, ...within });
+    return fetch(`/search?${parameters}`, { method: "POST", body: query.file });
   }
   return fetch("/search", {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ ...looked, k: shown, ...within }),
+    body: JSON.stringify({ ...query, k: shown, ...within }),
   });
 }
 
-async function look() {
-  if (!looked) return;
-  const mine = ++asked;
+async function search() {
+  if (!query) return;
+  const mine = ++requests;
   $("results").classList.add("old");
   let answer;
   try {
@@ -50,11 +50,11 @@ async function look() {
     answer = await response.json().catch(() => ({}));
     if (!response.ok) throw new Error(answer.error || `the server answered ${response.status}`);
   } catch (error) {
-    if (mine === asked) fail(error.message);
+    if (mine === requests) fail(error.message);
     return;
   }
-  if (mine !== asked) return;
-  if (looked.file) looked = { code: answer.code }; // the slider need not send the image again
+  if (mine !== requests) return;
+  if (query.file) query = { code: answer.code }; // the slider need not send the image again
   showResults(answer);
 }
 
@@ -72,11 +72,11 @@ function showResults(answer) {
   $("results").classList.remove("old");
 }
 
-function summary({ found, hits, rows }) {
-  if (found === 0) return "Nothing within this distance: move the slider to the right.";
-  if (found === undefined) return `The nearest ${hits.length} of ${rows.toLocaleString()}`;
-  const all = hits.length === found;
-  return `${found.toLocaleString()} found, ${all ? "nearest first" : `the nearest ${hits.length} shown`}`;
+function summary({ within_radius: count, hits, rows }) {
+  if (count === 0) return "Nothing within this distance: move the slider to the right.";
+  if (count === undefined) return `The nearest ${hits.length} of ${rows.toLocaleString()}`;
+  const all = hits.length === count;
+  return `${count.toLocaleString()} found, ${all ? "nearest first" : `the nearest ${hits.length} shown`}`;
 }
 
 function result(hit) {
@@ -103,7 +103,7 @@ function result(hit) {
   id.className = "id";
   id.textContent = hit.id.split("/").pop();
   button.append(picture, distance, id);
-  button.addEventListener("click", () => lookForId(hit.id));
+  button.addEventListener("click", () => searchForId(hit.id));
   item.append(button);
   return item;
 }
@@ -116,20 +116,20 @@ function sharpen(picture) {
   picture.classList.toggle("pixelated", Math.max(picture.naturalWidth, picture.naturalHeight) <= 64);
 }
 
-function lookForId(id) {
-  looked = { id };
+function searchForId(id) {
+  query = { id };
   showQuery(address(id), `More like ${id}`);
-  look();
+  search();
   window.scrollTo({ top: 0, behavior: "smooth" });
 }
 
-function lookForFile(file) {
+function searchForFile(file) {
   if (!file) return;
-  looked = { file };
+  query = { file };
   if (preview) URL.revokeObjectURL(preview);
   preview = URL.createObjectURL(file);
   showQuery(preview, `Images like ${file.name || "the pasted one"}`);
-  look();
+  search();
 }
 
 function showQuery(source, text) {
@@ -140,11 +140,11 @@ function showQuery(source, text) {
 }
 
 $("query").addEventListener("load", () => sharpen($("query")));
-$("file").addEventListener("change", () => lookForFile($("file").files[0]));
+$("file").addEventListener("change", () => searchForFile($("file").files[0]));
 $("radius").addEventListener("input", () => {
   showRadius();
-  clearTimeout(waiting);
-  waiting = setTimeout(look, 120);
+  clearTimeout(timer);
+  timer = setTimeout(search, 120);
 });
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => {
@@ -158,7 +158,7 @@ for (const name of ["dragleave", "drop"]) {
     $("drop").classList.remove("over");
   });
 }
-document.addEventListener("drop", (event) => lookForFile(event.dataTransfer.files[0]));
-document.addEventListener("paste", (event) => lookForFile(event.clipboardData.files[0]));
+document.addEventListener("drop", (event) => searchForFile(event.dataTransfer.files[0]));
+document.addEventListener("paste", (event) => searchForFile(event.clipboardData.files[0]));
 $("ask").addEventListener("submit", (event) => event.preventDefault());
 start().catch(() => fail("The server does not answer."));

@@ -1,0 +1,153 @@
+"""What verbs accept: paths or opened objects, settings, numbers of workers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schn_ray.cli.verbs.results import Output
+
+if TYPE_CHECKING:
+    from schn_ray.core.manifest import Manifest
+    from schn_ray.data.shards.map_shards import MapShards
+    from schn_ray.data.shards.rows import Source
+    from schn_ray.data.store.reader import Store
+    from schn_ray.retrieval.index.index import Index
+
+ALL = "all"  # as many workers as the cluster has CPUs
+Settings = Mapping[str, Any] | Sequence[str] | None
+Workers = int | str | tuple[int, int]
+
+
+def location_of(path: Path | str | Store | Index) -> str:
+    """Return the path or URI of a directory, given as such or opened.
+
+    Args:
+        path: a path, a URI, a ``Store`` or an ``Index``. An index that was opened at a URI has
+            the path of its copy on this machine.
+
+    Returns:
+        The text as it came, if it was text.
+    """
+    if isinstance(path, str):
+        return str(path)
+    from schn_ray.core.storage.files import as_location
+
+    if isinstance(path, Path):
+        text = str(path)
+        # pathlib makes s3:/bucket of s3://bucket
+        return as_location(path) if ":/" in text else text
+    return str(getattr(path, "location", None) or path.path)
+
+
+def source_of(source: Path | str | Source, config: Any) -> Source:
+    """Return an opened source of images.
+
+    Args:
+        source: a path, a URI, ``"digits"``, or a source that is open already.
+        config: a ``SourceConfig``: limits, and the kind of the source if it is not to be guessed.
+
+    Raises:
+        SchnRayError: nothing at this address, or no layout that is known.
+    """
+    if not isinstance(source, str | Path):
+        return source
+    from schn_ray.data.sources.kinds import open_source
+
+    return open_source(location_of(source), config)
+
+
+def setting_lines(settings: Settings, options: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Return options and settings as ``key=value`` lines, the settings last, so that they win.
+
+    Args:
+        settings: ``{"schedule.iterations": 5}``, nested or with dots, or lines as after ``--set``.
+        options: name of a setting -> the value of an option; None where it was not given.
+
+    >>> setting_lines({"loss": {"cycle": 0}, "bits": 16}, {"seed": 3, "protocol": None})
+    ('seed=3', 'loss={"cycle": 0}', 'bits=16')
+    """
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    lines = tuple(f"{key}={json.dumps(value, default=str)}" for key, value in given.items())
+    if isinstance(settings, Mapping):
+        return lines + setting_lines(None, settings)
+    return lines + tuple(settings or ())
+
+
+def worker_range(workers: Workers) -> tuple[int, int] | None:
+    """Return the fewest and the most workers; None for ``"all"``.
+
+    Args:
+        workers: 4, "4", "2:8", (2, 8) or "all".
+
+    Raises:
+        SchnRayError: none of these.
+    """
+    from schn_ray.core.settings import parse_workers
+
+    if workers == ALL:
+        return None
+    if isinstance(workers, tuple):
+        workers = ":".join(map(str, workers))
+    return parse_workers(str(workers))
+
+
+def shards_mapper(
+    what: str, workers: Workers | None, gpus: bool = False, writes: str | None = None
+) -> MapShards:
+    """Return what applies a function to all shards: this process, or actors on Ray.
+
+    Args:
+        what: the work's name on the progress line.
+        workers: None for this process; else see ``worker_range``.
+        gpus: whether actors share the cluster's GPUs.
+        writes: the output; every node must see it.
+
+    Raises:
+        SchnRayError: not a number of workers, or Ray is not installed.
+    """
+    if workers is None:
+        from schn_ray.data.shards.map_shards import map_locally
+
+        return map_locally
+    require_ray(what)
+    from schn_ray.cluster.map_shards import RayShards
+
+    return RayShards(what, worker_range(workers), gpus=gpus, writes=writes)
+
+
+def require_ray(what: str) -> None:
+    """Refuse work on Ray where Ray is not installed.
+
+    Args:
+        what: the work, such as "tuning".
+
+    Raises:
+        SchnRayError: with the install line.
+    """
+    from schn_ray.core.errors import SchnRayError
+
+    if importlib.util.find_spec("ray") is None:
+        raise SchnRayError(
+            f"{what} on workers needs Ray, which is not installed: pip install 'schn-ray[ray]'. "
+            "From Python, most verbs run in this process if workers=None"
+        )
+
+
+def finish(out: Path | str, work: Callable[[], Manifest]) -> Output:
+    """Run ``work``, which writes ``out``; an output that is finished already is returned as it is.
+
+    Args:
+        out: the directory or URI.
+        work: returns the manifest, or raises ``AlreadyDone``.
+    """
+    from schn_ray.core.directories import AlreadyDone
+    from schn_ray.core.manifest import read_manifest
+
+    try:
+        return Output(location_of(out), work())
+    except AlreadyDone as done:
+        return Output(location_of(out), read_manifest(done.path, done.kind), str(done))

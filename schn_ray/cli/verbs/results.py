@@ -1,0 +1,268 @@
+"""What verbs return: what the command line prints, in Python and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from schn_ray.cluster.doctor import NodeCheck
+    from schn_ray.core.manifest import Manifest
+    from schn_ray.data.check import Report
+    from schn_ray.evaluation.compare import Comparison
+    from schn_ray.evaluation.figures import Figures
+    from schn_ray.models.export import ExportCheck
+    from schn_ray.retrieval.duplicates import DuplicateCounts
+    from schn_ray.retrieval.search import Result
+
+
+class Printable:
+    """A result that is shown as the command line prints it."""
+
+    def text(self) -> str:
+        """Return the lines that the command line prints."""
+        raise NotImplementedError
+
+    def to_json(self) -> Any:
+        """Return the plain values that ``--json`` prints."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text())}</pre>"
+
+
+class Output(Printable, str):
+    """A finished directory: its path or URI, as a string, which knows its manifest.
+
+    It is passed on wherever a path is expected, to ``open_store``, ``load`` or ``os.path.join``.
+    Its ``repr`` has the counts; as text it is only the path, so print ``output.text()``.
+
+    Attributes:
+        manifest: what made the directory, its counts and its files.
+        note: says so if the directory was finished before this call; else "".
+
+    >>> from schn_ray.core.manifest import Manifest
+    >>> Output("photos.store", Manifest("store", {}, {}, {"rows": 30, "quarantined": 1}, {}, "9f"))
+    photos.store: store, finished
+      rows: 30
+      quarantined: 1
+    """
+
+    manifest: Manifest
+    note: str
+
+    def __new__(cls, path: str, manifest: Manifest, note: str = "") -> Self:
+        """Return the path as an output."""
+        output = super().__new__(cls, path)
+        output.manifest, output.note = manifest, note
+        return output
+
+    def __getnewargs__(self) -> tuple[str, Manifest, str]:  # type: ignore[override]
+        return str(self), self.manifest, self.note
+
+    @property
+    def kind(self) -> str:
+        """What the directory is: ``store``, ``run``, ``codes``, ``index`` ..."""
+        return self.manifest.kind
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What the verb counted, such as rows."""
+        return self.manifest.counts
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over settings, inputs and files."""
+        return self.manifest.fingerprint
+
+    def text(self) -> str:
+        """Return path, kind and counts, a line each."""
+        lines = [f"{self!s}: {self.kind}, finished"]
+        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in self.counts.items()]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path, kind, counts and fingerprint."""
+        return {
+            "path": str(self),
+            "kind": self.kind,
+            "counts": self.counts,
+            "fingerprint": self.fingerprint,
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(str(value))}</td></tr>"
+            for name, value in self.counts.items()
+        )
+        return f"<b>{escape(self)}</b>: {escape(self.kind)}, finished<table>{rows}</table>"
+
+
+class Evaluation(Output):
+    """A finished evaluation, shown with its figures."""
+
+    @property
+    def figures(self) -> Figures:
+        """The figures; docs/evaluation.md says what each means."""
+        from schn_ray.evaluation.results import read_figures
+
+        return read_figures(str(self))
+
+    def text(self) -> str:
+        """Return the path and the figures, as lines to read."""
+        from schn_ray.evaluation.text import figures_text
+
+        return f"{self!s}\n{figures_text(self.figures)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures, and the path."""
+        return self.figures.to_json() | {"path": str(self)}
+
+    _repr_html_ = Printable._repr_html_
+
+
+class Study(Output):
+    """A finished search for settings, shown with its best trials."""
+
+    def text(self) -> str:
+        """Return how many trials there were, and the best."""
+        from schn_ray.tuning.results import study_text
+
+        return study_text(str(self))
+
+    _repr_html_ = Printable._repr_html_
+
+
+@dataclass(frozen=True, repr=False)
+class CheckResult(Printable):
+    """What ``check`` counted.
+
+    Attributes:
+        report: all of it, by name.
+    """
+
+    report: Report
+
+    def text(self) -> str:
+        """Return the report, as lines to read."""
+        from schn_ray.data.check import render
+
+        return render(self.report)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return self.report.to_json()
+
+
+class SearchResults(Printable, list["Result"]):
+    """One ``Result`` for each query, in the order images, ids, codes."""
+
+    def text(self) -> str:
+        """Return distance, id and URI of each hit, a line each."""
+        from schn_ray.retrieval.search import results_text
+
+        return results_text(self)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return plain values."""
+        return [result.to_json() for result in self]
+
+    def paths(self) -> str:
+        """Return the path of each image once, a line each."""
+        from schn_ray.retrieval.search import results_paths
+
+        return results_paths(self)
+
+
+@dataclass(frozen=True, repr=False)
+class DuplicateGroups(Printable):
+    """A Parquet file of near-duplicates.
+
+    Attributes:
+        path: the file, with the columns ``group``, ``id`` and ``uri``.
+        counts: how many groups and images.
+    """
+
+    path: str
+    counts: DuplicateCounts
+
+    def text(self) -> str:
+        """Return the counts as a line."""
+        return f"{self.path}: {self.counts}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path and counts."""
+        return {"path": self.path} | asdict(self.counts)
+
+
+@dataclass(frozen=True, repr=False)
+class RunComparison(Printable):
+    """Runs side by side.
+
+    Attributes:
+        comparison: figures of each method, and the differences with their intervals.
+    """
+
+    comparison: Comparison
+
+    def text(self) -> str:
+        """Return the comparison as a table."""
+        from schn_ray.evaluation.compare import as_table
+
+        return as_table(self.comparison)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as plain values."""
+        return asdict(self.comparison)
+
+
+@dataclass(frozen=True, repr=False)
+class ExportResult(Printable):
+    """An ONNX file, compared with the network it was made of.
+
+    Attributes:
+        path: the file.
+        check: how many bits were compared, and how many differ.
+    """
+
+    path: str
+    check: ExportCheck
+
+    def text(self) -> str:
+        """Return what was written and how it compares."""
+        from pathlib import Path
+
+        from schn_ray.models.export import export_text
+
+        return export_text(Path(self.path), self.check)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path and counts."""
+        return {"path": self.path} | asdict(self.check)
+
+
+class NodeChecks(Printable, list["NodeCheck"]):
+    """What ``doctor`` checked, on every node."""
+
+    def __init__(self, checks: Sequence[NodeCheck]) -> None:
+        super().__init__(checks)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no check is an error."""
+        return all(check.level != "error" for check in self)
+
+    def text(self) -> str:
+        """Return a table, errors first."""
+        from schn_ray.cluster.doctor import doctor_text
+
+        return doctor_text(self)
+
+    def to_json(self) -> list[dict[str, str]]:
+        """Return a row for each check."""
+        return [check.to_json() for check in self]

@@ -1,0 +1,289 @@
+"""Verbs on codes: encode, build_index, change_index, search, duplicates, serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from schn_ray.cli.verbs.arguments import (
+    Settings,
+    Workers,
+    finish,
+    location_of,
+    require_ray,
+    setting_lines,
+    shards_mapper,
+    source_of,
+)
+from schn_ray.cli.verbs.results import DuplicateGroups, Output, SearchResults
+
+if TYPE_CHECKING:
+    from schn_ray.data.shards.rows import Source
+    from schn_ray.retrieval.index.index import Index
+
+
+def encode(
+    source: Path | str | Source,
+    model: Path | str,
+    out: Path | str,
+    *,
+    update: bool = False,
+    retry_failed: bool = False,
+    config: Path | str | None = None,
+    settings: Settings = None,
+    workers: Workers | None = None,
+) -> Output:
+    """Encode every image of a source as a binary code.
+
+    Interrupted at any moment, the same call does only the rest.
+
+    Args:
+        source: see ``check``; labels are not needed.
+        model: a finished run, or its model directory.
+        out: the directory or URI of the codes.
+        update: take in what is new, changed or gone in the source.
+        retry_failed: try the quarantined images again.
+        config: a YAML file of settings.
+        settings: such as ``{"batch_size": 256}``; they override the file.
+        workers: None: in this process. ``4``, ``"2:16"`` or ``"all"``: so many on Ray.
+
+    Returns:
+        The codes: their path, with ``counts`` of rows encoded and quarantined.
+
+    Raises:
+        SchnRayError: no images, a source that changes meanwhile, or ``out`` holds something else.
+        TooManyBadRows: more images are bad than ``source.max_bad_share`` allows.
+
+    Example:
+        >>> codes = encode("photos", "run", "codes", workers="all")  # doctest: +SKIP
+    """
+    from schn_ray.core.settings import load_settings
+    from schn_ray.retrieval.config import EncodeConfig
+
+    file = None if config is None else Path(config)
+    loaded = load_settings(EncodeConfig, file, setting_lines(settings))
+
+    from schn_ray.retrieval.encode import encode_source
+
+    target = location_of(out)
+    shards = shards_mapper("encoding", workers, gpus=True, writes=target)
+    opened = source_of(source, loaded.source)
+    return finish(
+        out,
+        lambda: encode_source(
+            opened, model, target, loaded, shards, update=update, retry_failed=retry_failed
+        ),
+    )
+
+
+def build_index(codes: Path | str, out: Path | str) -> Output:
+    """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
+
+    Args:
+        codes: what ``encode`` wrote.
+        out: the index's directory or URI.
+
+    Returns:
+        The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
+
+    Raises:
+        SchnRayError: no codes, damaged codes, or ``out`` holds something else.
+
+    Example:
+        >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
+    """
+    from schn_ray.retrieval.index.build import write_index
+
+    return finish(out, lambda: write_index(codes, location_of(out)))
+
+
+def change_index(
+    index: Path | str, *, add: Path | str | None = None, remove: Sequence[str] | Path = ()
+) -> Output:
+    """Remove ids from an index and add codes; ``schn-ray index INDEX --add CODES --remove IDS``.
+
+    Searches see the old index until the new one is complete.
+
+    Args:
+        index: the index's directory or URI.
+        add: codes of the same model.
+        remove: ids, or a file with an id on each line.
+
+    Returns:
+        The index, changed.
+
+    Raises:
+        SchnRayError: an id to remove is unknown, one to add exists, or codes of another model.
+
+    Example:
+        >>> change_index("index", remove=["cat/017.jpg"])  # doctest: +SKIP
+    """
+    from schn_ray.retrieval.index.build import rewrite_index
+
+    ids = _read_ids(remove) if isinstance(remove, Path) else remove
+    return finish(index, lambda: rewrite_index(location_of(index), add, ids))
+
+
+def _read_ids(path: Path) -> list[str]:
+    from schn_ray.core.errors import SchnRayError
+
+    try:
+        return [line for line in path.read_text().splitlines() if line]
+    except UnicodeDecodeError as error:
+        raise SchnRayError(f"{path} is not text: {error}") from error
+
+
+@overload
+def search(
+    index: Path | str | Index,
+    images: Sequence[Path | str] | None = ...,
+    *,
+    model: Path | str | None = ...,
+    id: Sequence[str] | None = ...,
+    code: Sequence[str] | None = ...,
+    also: Sequence[Path | str | Index] | None = ...,
+    k: int | None = ...,
+    radius: int | None = ...,
+    html: Path | str | None = ...,
+) -> SearchResults: ...
+
+
+@overload
+def search(
+    index: Path | str | Index,
+    *,
+    queries: Path | str,
+    out: Path | str,
+    also: Sequence[Path | str | Index] | None = ...,
+    k: int | None = ...,
+    radius: int | None = ...,
+    workers: Workers | None = ...,
+) -> Output: ...
+
+
+def search(
+    index: Path | str | Index,
+    images: Sequence[Path | str] | None = None,
+    *,
+    model: Path | str | None = None,
+    id: Sequence[str] | None = None,
+    code: Sequence[str] | None = None,
+    queries: Path | str | None = None,
+    out: Path | str | None = None,
+    also: Sequence[Path | str | Index] | None = None,
+    k: int | None = None,
+    radius: int | None = None,
+    html: Path | str | None = None,
+    workers: Workers | None = None,
+) -> SearchResults | Output:
+    """Find the nearest images by Hamming distance, exactly; ties come in the order of ids.
+
+    Args:
+        index: a path, a URI or an opened index.
+        images: paths of query images.
+        model: the run or model that encoded the index; needed for images.
+        id: ids in the index: find more like these, without themselves.
+        code: codes in hexadecimal.
+        queries: a directory of codes: search for all of them, and write ``out``.
+        out: directory or URI for the matches of ``queries``.
+        also: more indexes of the same model, searched as one with ``index``.
+        k: how many results of each query; default: 10, or all within the radius.
+        radius: bits; only results at most so far away.
+        html: a page to write, with the images.
+        workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
+
+    Returns:
+        A list of results, one for each query; for ``queries``, the output directory.
+
+    Raises:
+        SchnRayError: no query, an image that cannot be read, or another model than the index's.
+
+    Example:
+        >>> search("index", ["query.jpg"], model="run", k=3)  # doctest: +SKIP
+        query.jpg
+             0  cat/001.jpg  /photos/cat/001.jpg
+             2  cat/017.jpg  /photos/cat/017.jpg
+             3  cat/009.jpg  /photos/cat/009.jpg
+    """
+    from schn_ray.core.errors import SchnRayError
+    from schn_ray.retrieval.search import SearchLimits, search_indexes
+
+    limits = SearchLimits(10 if k is None and radius is None else k, radius)
+    indexes = [location_of(one) for one in (index, *(also or ()))]
+    if (queries is None) != (out is None):
+        raise SchnRayError("--queries CODES and --out DIR go together")
+    if queries is not None and out is not None:
+        from schn_ray.retrieval.batch_search import search_gallery
+
+        target = location_of(out)
+        shards = shards_mapper("searching", workers, writes=target)
+        return finish(out, lambda: search_gallery(indexes, queries, target, limits, shards))
+    files = [Path(image) for image in images or ()]
+    results = SearchResults(
+        search_indexes(indexes, limits, files, model, list(id or ()), list(code or ()))
+    )
+    if html is not None:
+        from schn_ray.report.runs import write_results_page
+
+        write_results_page(results, Path(html))
+    return results
+
+
+def duplicates(path: Path | str | Index, out: Path | str, *, radius: int = 0) -> DuplicateGroups:
+    """Group near-duplicates: images that are connected by a chain of close codes.
+
+    Args:
+        path: codes, or an index.
+        out: the Parquet file to write: ``group``, ``id`` and ``uri``.
+        radius: bits in which neighbours in a chain may differ, 0 to 4.
+
+    Returns:
+        The file, with the number of groups and images.
+
+    Raises:
+        SchnRayError: neither codes nor an index, or a radius below 0.
+
+    Example:
+        >>> duplicates("codes", "groups.parquet", radius=2).counts.groups  # doctest: +SKIP
+        14
+    """
+    from schn_ray.retrieval.duplicates import find_duplicates
+
+    return DuplicateGroups(str(out), find_duplicates(location_of(path), radius, Path(out)))
+
+
+def serve(
+    index: Path | str | Index,
+    model: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    settings: Settings = None,
+) -> None:
+    """Serve a search page and its JSON API on Ray Serve, until the process is interrupted.
+
+    Args:
+        index: a path, a URI or an opened index.
+        model: the run or model that encoded the index.
+        host: address to listen on; the default is reached from this machine only.
+        port: to listen on.
+        settings: such as ``{"replicas": 4}``.
+
+    Raises:
+        SchnRayError: index and model do not belong together, the port is taken, or Ray is not
+            installed.
+
+    Example:
+        >>> serve("index", "run", port=8080)  # doctest: +SKIP
+    """
+    from schn_ray.core.settings import load_settings
+    from schn_ray.retrieval.config import ServeConfig
+
+    config = load_settings(
+        ServeConfig, settings=setting_lines(settings, {"host": host, "port": port})
+    )
+    require_ray("serving")
+    from schn_ray.cluster.serve import serve_on_ray
+
+    serve_on_ray(location_of(index), model, config)

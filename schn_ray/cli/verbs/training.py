@@ -1,0 +1,210 @@
+"""Verbs on models: train, tune, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schn_ray.cli.verbs.arguments import (
+    ALL,
+    Settings,
+    Workers,
+    finish,
+    location_of,
+    require_ray,
+    setting_lines,
+    worker_range,
+)
+from schn_ray.cli.verbs.results import ExportResult, Output, Study
+
+if TYPE_CHECKING:
+    from schn_ray.cluster.session import WorkerRequest
+    from schn_ray.data.store.reader import Store
+
+
+def train(
+    store: Path | str | Store,
+    out: Path | str,
+    *,
+    preset: str | None = None,
+    config: Path | str | None = None,
+    settings: Settings = None,
+    weights: str | None = None,
+    workers: Workers | None = None,
+    cpus: int = 1,
+    gpu: bool | None = None,
+    tensorboard: bool = False,
+) -> Output:
+    """Train a hashing model.
+
+    Interrupted at any moment, the same call goes on from the last checkpoint. The result does not
+    depend on the number of workers.
+
+    Args:
+        store: what ``prepare`` wrote.
+        out: the run's directory or URI.
+        preset: named settings, such as ``"digits"`` or ``"cifar10"``.
+        config: a YAML file of settings; it overrides the preset.
+        settings: such as ``{"bits": 48, "schedule.iterations": 20}``; they override the file.
+        weights: of the backbone: a file, a name of torchvision's, or ``"none"``.
+        workers: None: in this process. ``4`` or ``"2:8"``: so many on Ray share each batch.
+        cpus: of each worker on Ray.
+        gpu: whether each worker on Ray has a GPU; default: if there are enough.
+        tensorboard: write ``RUN/tensorboard`` too.
+
+    Returns:
+        The run: its path, with ``counts``. ``schn_ray.load(run)`` opens its model.
+
+    Raises:
+        SchnRayError: an unknown setting, a store that cannot be trained on, ``out`` holds
+            something else, or more workers than the cluster has.
+
+    Example:
+        >>> run = train("store", "run", preset="digits", settings={"bits": 16})  # doctest: +SKIP
+        >>> hasher = schn_ray.load(run)  # doctest: +SKIP
+    """
+    from schn_ray.training.config import DEFAULT_PRESET, train_config
+
+    lines = setting_lines(settings, {"network.weights": weights})
+    file = None if config is None else Path(config)
+    loaded = train_config(preset or DEFAULT_PRESET, file, lines)
+    if workers is not None:
+        request = _request(workers, cpus, gpu)
+        from schn_ray.cluster.train import train_on_ray
+
+        return finish(
+            out,
+            lambda: train_on_ray(
+                loaded, location_of(store), location_of(out), request, tensorboard
+            ),
+        )
+    _refuse_resources(cpus, gpu)
+
+    from schn_ray.training.run import train_locally
+
+    return finish(
+        out, lambda: train_locally(loaded, location_of(store), location_of(out), tensorboard)
+    )
+
+
+def _request(workers: Workers, cpus: int, gpu: bool | None) -> WorkerRequest:
+    from schn_ray.core.errors import SchnRayError
+
+    bounds = worker_range(workers)
+    if bounds is None:
+        raise SchnRayError(
+            f"workers={ALL!r}: training needs a number such as 4, or a range such as 2:8"
+        )
+    require_ray("training")
+    from schn_ray.cluster.session import WorkerRequest
+
+    return WorkerRequest(*bounds, cpus, None if gpu is None else int(gpu))
+
+
+def _refuse_resources(cpus: int, gpu: bool | None) -> None:
+    from schn_ray.core.errors import SchnRayError
+
+    if cpus != 1 or gpu is not None:
+        raise SchnRayError(
+            "cpus and gpu are resources of workers on Ray: give workers=1 or more too. In this "
+            "process, training takes a GPU if torch sees one"
+        )
+
+
+def tune(
+    store: Path | str | Store,
+    space: Path | str,
+    trials: int,
+    out: Path | str,
+    *,
+    at_once: int | None = None,
+    workers_per_trial: int = 1,
+    repeats: int = 0,
+    seed: int = 0,
+    preset: str | None = None,
+    config: Path | str | None = None,
+    settings: Settings = None,
+    cpus: int = 1,
+    gpu: bool | None = None,
+) -> Study:
+    """Search for settings with Ray Tune and Optuna.
+
+    It needs Ray. Interrupted, or with more trials, the same call goes on.
+
+    Args:
+        store: what ``prepare`` wrote, with validation rows.
+        space: ``"quick"``, ``"loss_weights"``, ``"code_length"``, ``"full"``, or a YAML file.
+        trials: how many in all, those of earlier calls included.
+        out: the search's directory or URI.
+        at_once: trials that run at the same time; default: as many as fit.
+        workers_per_trial: workers that share each batch of a trial.
+        repeats: seeds on which the winner is compared with the starting point; 0: none.
+        seed: of the sampler.
+        preset: named settings to start from; default: those of the space.
+        config: a YAML file of settings that do not vary.
+        settings: settings that do not vary; they override the file.
+        cpus: of each worker.
+        gpu: whether each worker has a GPU; default: if there are enough.
+
+    Returns:
+        The search: its path, shown with the best trials. ``best.yaml`` in it is a ``config`` for
+        ``train``.
+
+    Raises:
+        SchnRayError: a space that does not fit, no validation rows, or Ray is not installed.
+
+    Example:
+        >>> study = tune("store", "quick", 30, "search")  # doctest: +SKIP
+        >>> run = train("store", "run", config=f"{study}/best.yaml")  # doctest: +SKIP
+    """
+    from schn_ray.tuning.space import base_config, check_space, read_space
+
+    searched = read_space(str(space))
+    file = None if config is None else Path(config)
+    base = base_config(searched, preset, file, setting_lines(settings))
+    check_space(searched, base)
+
+    require_ray("tuning")
+    from schn_ray.cluster.tune import SearchBudget, tune_on_ray
+
+    gpus = None if gpu is None else int(gpu)
+    budget = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats)
+    target = location_of(out)
+    output = finish(
+        out, lambda: tune_on_ray(searched, base, location_of(store), target, budget, seed)
+    )
+    return Study(str(output), output.manifest, output.note)
+
+
+def export(
+    run: Path | str,
+    onnx: Path | str,
+    *,
+    images: str = "digits",
+    evaluation: Path | str | None = None,
+) -> ExportResult:
+    """Write the network as ONNX, with a description and a model card; compare the two bit by bit.
+
+    Args:
+        run: a finished run, or its model directory.
+        onnx: the file to write; ``.json`` and ``.md`` files of the same name come with it.
+        images: the source to compare on; of a store, its queries.
+        evaluation: what ``evaluate`` wrote, for the model card.
+
+    Returns:
+        The file and how many bits differ.
+
+    Raises:
+        SchnRayError: a library is missing (``pip install 'schn-ray[onnx]'``), or there are no
+            images to compare on.
+
+    Example:
+        >>> export("run", "model.onnx", images="store").check.bits_that_differ  # doctest: +SKIP
+        0
+    """
+    from schn_ray.evaluation.text import text_for_model
+    from schn_ray.models.export import export_onnx
+    from schn_ray.models.hasher import fingerprint
+
+    figures = None if evaluation is None else text_for_model(evaluation, fingerprint(run))
+    return ExportResult(str(onnx), export_onnx(run, Path(onnx), images, figures))

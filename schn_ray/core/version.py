@@ -1,0 +1,3 @@
+"""The version of this package, below all rooms: manifests record it."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,17 @@
+"""Tests that take minutes each; they run only if SCHN_RAY_TRIALS is set."""
+
+import os
+from typing import TypeVar
+
+import pytest
+
+TRIALS = "SCHN_RAY_TRIALS"
+Test = TypeVar("Test")
+
+_SKIPPED = pytest.mark.skipif(TRIALS not in os.environ, reason="takes minutes")
+
+
+def takes_minutes(test: Test) -> Test:
+    """Mark a test as slow, and skip it unless SCHN_RAY_TRIALS is set."""
+    marked: Test = pytest.mark.slow(_SKIPPED(test))
+    return marked
