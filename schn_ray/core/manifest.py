@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from schn_ray.core.atomic_files import sha256_file
+from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
 
@@ -76,9 +77,9 @@ def read_manifest(path: Path, kind: str) -> Manifest:
             raise SchnRayError(f"{path} is unfinished: run the command that made it again")
         raise SchnRayError(f"{path}: wanted a {kind} directory, but it has no {MANIFEST}")
     try:
-        values = json.loads((path / MANIFEST).read_text())
+        values = parse_json((path / MANIFEST).read_bytes(), str(path / MANIFEST))
         layout, actual_kind = values["format"], values["kind"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (BadDocument, KeyError, TypeError) as error:
         raise SchnRayError(f"{path / MANIFEST} is damaged; make the {kind} again") from error
     if actual_kind != kind:
         raise SchnRayError(f"{path} is a {actual_kind} directory; wanted a {kind} directory")

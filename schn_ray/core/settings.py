@@ -5,14 +5,13 @@ Only a verb sees its whole config. The functions that it calls take plain argume
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schn_ray.core.documents import parse_yaml
 from schn_ray.core.errors import SchnRayError, nearest
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -23,7 +22,9 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A frozen group of settings; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Section)
@@ -131,10 +132,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise SchnRayError(f"no config file {path}")
-    try:
-        values = yaml.load(path.read_text(), Loader=_FloatLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SchnRayError(f"{path} is not YAML: {error}") from error
+    values = parse_yaml(path.read_bytes(), str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -146,24 +144,10 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise SchnRayError(f"--set {setting}: wanted key=value, such as --set bits=48")
-    try:
-        nested: Any = yaml.load(value, Loader=_FloatLoader)
-    except yaml.YAMLError as error:
-        raise SchnRayError(f"--set {setting}: the value is not YAML: {error}") from error
+    nested = parse_yaml(value, f"--set {setting}: the value")
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return dict(nested)
-
-
-class _FloatLoader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, as users mean it; YAML 1.1 reads it as text."""
-
-
-_FloatLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
 
 
 def merged(into: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.atomic_files import write_json
 from schn_ray.core.directories import DirectoryWriter, new_directory
 from schn_ray.core.errors import SchnRayError
@@ -177,7 +178,7 @@ def _gallery(
     rows = store.rows("gallery")
     if not learned:
         return _ranked(store, rows, encoded), 0
-    table = pq.read_table(run / LEARNED)
+    table = pq.read_table(open_artefact(run, "run").file(LEARNED))
     positions = pc.index_in(store.ids.take(pa.array(rows)), value_set=table["id"].combine_chunks())
     has_code = positions.is_valid().to_numpy(zero_copy_only=False)
     if not has_code.any():

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import read_manifest
 from schn_ray.core.storage.cache import directory_kind, local_copy
 from schn_ray.core.storage.files import as_location, join
 from schn_ray.evaluation.examples import ExampleQuery
@@ -80,11 +80,9 @@ def read_queries(out: Path | str) -> tuple[list[str], dict[str, NDArray[np.float
         The ids of the queries, and name -> a figure of each [Q]; NaN where it is undefined.
 
     Raises:
-        SchnRayError: it is no finished evaluation.
+        SchnRayError: it is no finished evaluation, or damaged.
     """
-    out = local_copy(out)
-    read_manifest(out, KIND)
-    table = pq.read_table(out / QUERIES)
+    table = pq.read_table(open_artefact(local_copy(out), KIND).file(QUERIES))
     values = {
         name: table[name].to_numpy().astype(np.float64)
         for name in table.column_names
@@ -134,10 +132,9 @@ def find_evaluation(path: Path | str) -> Path:
 
 
 def _read(out: Path | str, name: str, adapter: TypeAdapter[T]) -> T:
-    folder = local_copy(out)
-    read_manifest(folder, KIND)
+    data = open_artefact(local_copy(out), KIND).read(name)
     try:
-        return adapter.validate_python(json.loads((folder / name).read_text()))
+        return adapter.validate_python(json.loads(data))
     except (OSError, ValueError) as error:
         raise SchnRayError(
             f"{join(as_location(out), name)} is damaged, or of another version of schn-ray "

@@ -1,6 +1,7 @@
 """The released artifact: the image network and all it takes to run it; nothing is unpickled.
 
-A model directory holds ``weights.safetensors``, ``hasher.yaml`` and ``README.md``, the model card.
+A model directory holds ``weights.safetensors``, ``hasher.yaml``, ``SHA256SUMS`` of these two (as
+``sha256sum --check`` reads them) and ``README.md``, the model card.
 It loads without Ray, on a CPU or a GPU.
 """
 
@@ -10,7 +11,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from schn_ray.core.atomic_files import sha256_file, write_atomically
 from schn_ray.core.bits import pack, sign
+from schn_ray.core.documents import parse_yaml
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import Section, validated
@@ -33,6 +34,7 @@ from schn_ray.models.encoder import ImageNetwork
 from schn_ray.models.precision import Precision
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
+CHECKSUMS = "SHA256SUMS"
 MODEL, LEARNED = "model", "learned.parquet"  # within a run's directory
 
 
@@ -117,7 +119,7 @@ class Hasher:
         return F_v.float().cpu()
 
     def save(self, path: Path, card: str) -> None:
-        """Write the artifact: weights, spec and model card.
+        """Write the artifact: weights, spec, model card, and SHA-256 of the first two.
 
         Args:
             path: the model's directory; created where it is missing.
@@ -130,6 +132,8 @@ class Hasher:
         spec = yaml.safe_dump(self.spec.model_dump(mode="json"), sort_keys=False)
         write_atomically(path / SPEC, spec.encode())
         write_atomically(path / CARD, card.encode())
+        lines = [f"{sha256_file(path / name)}  {name}\n" for name in (WEIGHTS, SPEC)]
+        write_atomically(path / CHECKSUMS, "".join(lines).encode())
 
     def _forward(self, views: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         batch = torch.from_numpy(views).to(self.device, non_blocking=True)
@@ -184,10 +188,10 @@ def load(
     """
     path = model_directory(path)
     try:
-        values: Any = yaml.safe_load((path / SPEC).read_text())
-        spec = validated(HasherSpec, values)
+        model = fingerprint(path)
+        spec = validated(HasherSpec, parse_yaml((path / SPEC).read_bytes(), str(path / SPEC)))
         state = load_file(path / WEIGHTS)
-    except (OSError, yaml.YAMLError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise SchnRayError(f"{path} is not a complete model: {error}") from error
     backbone, feature_dim = build_backbone(spec.backbone, None, spec.base_channels)
     network = ImageNetwork(backbone, feature_dim, spec.bits)
@@ -196,21 +200,33 @@ def load(
     except RuntimeError as error:
         raise SchnRayError(f"{path / WEIGHTS} does not fit {path / SPEC}: {error}") from error
     hasher = Hasher(network, spec, device, precision)
-    hasher.fingerprint = fingerprint(path)
+    hasher.fingerprint = model
     return hasher
 
 
 def fingerprint(path: Path | str) -> str:
-    """Return the SHA-256 over a model's weights and spec: equal fingerprints, equal codes.
+    """Check a model's weights and spec, and return the SHA-256 over both: equal ones, equal codes.
 
     Args:
         path: a finished run or a model directory, or its URI.
 
     Returns:
         64 hexadecimal digits.
+
+    Raises:
+        SchnRayError: a file differs from its checksum.
+        OSError: a file is missing.
     """
     path = model_directory(path)
+    lines = (path / CHECKSUMS).read_text(errors="replace").splitlines()
+    expected = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
     parts = [sha256_file(path / name) for name in (WEIGHTS, SPEC)]
+    for name, sha256 in zip((WEIGHTS, SPEC), parts, strict=True):
+        if expected.get(name) != sha256:
+            raise SchnRayError(
+                f"{path / name} differs from {CHECKSUMS} beside it: the model is damaged or was "
+                "edited. Copy it again from where it is sound, or train again"
+            )
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 

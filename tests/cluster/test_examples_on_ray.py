@@ -15,6 +15,9 @@ import schn_ray
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tree(tmp_path_factory.mktemp("examples") / "photos", {"cat": 16, "dog": 16})

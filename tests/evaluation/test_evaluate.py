@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score
 from support.image_files import write_tree
 from support.users import TINY
 
+from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.config import PrepareConfig, SourceConfig
@@ -160,6 +161,7 @@ def plant(folder: Path, tmp_path: Path) -> Path:
     pq.write_table(table, store / SPLIT)
     manifest = json.loads((store / "manifest.json").read_text())
     manifest["sizes"][SPLIT] = (store / SPLIT).stat().st_size
+    manifest["files"][SPLIT] = sha256_file(store / SPLIT)
     (store / "manifest.json").write_text(json.dumps(manifest))
     return store
 

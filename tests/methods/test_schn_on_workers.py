@@ -124,7 +124,7 @@ def test_dropout_is_drawn_for_the_global_batch(tmp_path: Path) -> None:
     alone = dropped(Workers())
     assert 0 < (alone[0] == 0).double().mean() < 1
     assert not torch.equal(alone[0], alone[1])
-    together = torch.cat(on_workers(dropped, tmp_path / "dropout", size=3), dim=1)
+    together = torch.cat(run_on_workers(dropped, tmp_path / "dropout", size=3), dim=1)
     assert torch.equal(together, alone)
 
 

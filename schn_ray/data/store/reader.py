@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schn_ray.core.artefacts import Artefact
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
@@ -46,13 +47,14 @@ class Store:
         check_sizes(self.path, self.manifest)
         if verify:
             verify_hashes(self.path, self.manifest)
-        self.classes: tuple[str, ...] = tuple(json.loads(_read(self.path / CLASSES)))
+        artefact = Artefact(self.path, self.manifest)
+        self.classes: tuple[str, ...] = tuple(json.loads(artefact.read(CLASSES)))
         self._table = map_rows(self.path)
         self._images, self._starts = _chunks(self._table["image"])
         self.ids: pa.Array = self._table["id"].combine_chunks()
         self.labels = multi_hot_matrix(self._table["labels"], self.classes)
         self.cameras: NDArray[np.int32] = self._table["camera"].to_numpy()
-        self.split = _read_split(self.path / SPLIT)
+        self.split = _read_split(artefact.file(SPLIT))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -112,10 +114,3 @@ def _read_split(path: Path) -> Split:
         raise SchnRayError(f"{path} is damaged ({error}); make the store again") from error
     rows = table["row"].to_numpy()
     return {role: rows[pc.equal(table["role"], role).to_numpy()] for role in (*ROLES, JUNK)}
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise SchnRayError(f"{path} cannot be read; make the store again") from error

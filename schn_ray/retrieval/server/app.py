@@ -11,7 +11,6 @@ thumbnails of indexed images. Nothing else:
 from __future__ import annotations
 
 import importlib.resources
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.search import SearchLimits
@@ -95,9 +95,9 @@ async def _search(service: Service, request: Request) -> dict[str, Any]:
         limits = _limits(dict(request.query_params), service)
         return await run_in_threadpool(service.search_image, body, limits)
     try:
-        query = json.loads(body)
-    except ValueError as error:
-        raise Refused(400, f"the body is not JSON: {error}") from error
+        query = parse_json(body, "the body")
+    except BadDocument as error:
+        raise Refused(400, str(error)) from error
     searches = {"id": service.search_id, "code": service.search_code}
     named = [
         name for name in searches if isinstance(query, dict) and isinstance(query.get(name), str)

@@ -1,0 +1,56 @@
+"""A model on disk: no changed byte of it is used."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.models import write_model
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.models.hasher import CHECKSUMS, SPEC, WEIGHTS, fingerprint, load
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model")
+
+
+def flip(file: Path, bit: int) -> None:
+    """Flip one bit and keep the time of change."""
+    data, status = bytearray(file.read_bytes()), file.stat()
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, SPEC])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_is_refused(model: Path, name: str, seed: int) -> None:
+    file = model / name
+    flip(file, int(np.random.default_rng(seed).integers(8 * file.stat().st_size)))
+    for read in (load, fingerprint):
+        with pytest.raises(SchnRayError, match=f"{name} differs from {CHECKSUMS}"):
+            read(model)
+
+
+def test_an_edited_spec_is_refused(model: Path) -> None:
+    text = (model / SPEC).read_text()
+    (model / SPEC).write_text(text.replace("resize:", "resize: 1 #"))
+    with pytest.raises(SchnRayError, match="damaged or was edited"):
+        load(model)
+
+
+def test_checksums_that_are_missing_or_damaged_are_refused(model: Path) -> None:
+    (model / CHECKSUMS).write_bytes(b"\xff nonsense")
+    with pytest.raises(SchnRayError, match=CHECKSUMS):
+        load(model)
+    (model / CHECKSUMS).unlink()
+    with pytest.raises(SchnRayError, match="not a complete model"):
+        load(model)
+
+
+def test_the_usual_tool_reads_the_checksums(model: Path) -> None:
+    command = ["sha256sum", "--check", "--strict", CHECKSUMS]
+    assert subprocess.run(command, cwd=model, capture_output=True, check=False).returncode == 0
