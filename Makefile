@@ -10,11 +10,11 @@ ON_RAY = $(BIN)/pytest tests/cluster
 demo: .venv/ready
 	$(BIN)/schn-ray demo --dir demo
 
-# what every change must pass, in minutes. The budgets are seconds of CPU time; a busy
-# machine needs more of it for the same work: with a load of 16 on 2 cores, 284 s and 315 s
+# what every change must pass, in minutes. The budgets are seconds of CPU time, which a busy
+# machine needs more of for the same work; a quiet one with two cores takes about 250 for each
 test: lint types
-	$(WITHOUT_RAY) -m "not slow" --cpu-budget 400
-	$(ON_RAY) -m "not slow" --cpu-budget 400
+	$(WITHOUT_RAY) -m "not slow" --cpu-budget 360
+	$(ON_RAY) -m "not slow" --cpu-budget 360
 
 # the tests that `make test` leaves out
 test-slow: .venv/ready

@@ -102,6 +102,7 @@ def test_so_does_a_range_of_workers(
     assert max(distances(tmp_path / "run", runs[1]).values()) < FAR
 
 
+@pytest.mark.slow
 def test_control_batches_of_another_size_end_elsewhere(
     runs: dict[int, Path], store: Path, tmp_path: Path
 ) -> None:

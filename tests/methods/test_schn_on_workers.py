@@ -1,6 +1,5 @@
 """SCHN and collectives on two real processes compute what one process computes."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,28 +80,37 @@ def dropped(workers: Workers) -> Tensor:
     return torch.stack([network.train()(x), network.train()(x), network.eval()(x)])
 
 
+def everything(workers: Workers) -> dict[str, Any]:
+    # in one pair of processes: to start one takes longer than all of this
+    return {
+        "steps": train_steps(workers),
+        "separate": two_separate_batches(workers),
+        "collectives": collectives(workers),
+        "normalised": normalised(workers),
+        "dropped": dropped(workers),
+    }
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run_on_workers(train_steps, tmp_path_factory.mktemp("workers") / "two")
+    return run_on_workers(everything, tmp_path_factory.mktemp("workers") / "two")
 
 
 def test_two_workers_compute_what_one_does(together: list[dict[str, Any]]) -> None:
     alone = train_steps(Workers())  # 7 rows on 2 workers: 4 and 3
-    for worker in together:
+    for worker in (each["steps"] for each in together):
         torch.testing.assert_close(worker["terms"], alone["terms"], rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(worker["state"], alone["state"], rtol=1e-8, atol=1e-9)
         assert torch.equal(worker["codes"], alone["codes"])
 
 
-def test_control_two_separate_batches_differ(
-    together: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    separate = run_on_workers(two_separate_batches, tmp_path / "apart")[0]
-    assert not torch.allclose(separate, together[0]["terms"][0], rtol=1e-3)
+def test_control_two_separate_batches_differ(together: list[dict[str, Any]]) -> None:
+    first_step = together[0]["steps"]["terms"][0]
+    assert not torch.allclose(together[0]["separate"], first_step, rtol=1e-3)
 
 
-def test_gather_sums_the_gradients_of_all_workers(tmp_path: Path) -> None:
-    first, second = run_on_workers(collectives, tmp_path / "gather")
+def test_gather_sums_the_gradients_of_all_workers(together: list[dict[str, Any]]) -> None:
+    first, second = (each["collectives"] for each in together)
     assert torch.equal(first["gathered"], torch.arange(ROWS * 2.0).reshape(ROWS, 2))
     assert torch.equal(first["gathered"], second["gathered"])
     assert torch.equal(first["gradient"], torch.full((4, 2), 3.0))
@@ -110,22 +118,22 @@ def test_gather_sums_the_gradients_of_all_workers(tmp_path: Path) -> None:
     assert torch.equal(first["uneven"], torch.tensor([1.0, 1.0]))
 
 
-def test_batch_normalisation_is_over_the_global_batch(tmp_path: Path) -> None:
-    workers = run_on_workers(normalised, tmp_path / "norm")
+def test_batch_normalisation_is_over_the_global_batch(together: list[dict[str, Any]]) -> None:
+    workers = [each["normalised"] for each in together]
     alone = normalised(Workers())
     for name in ("y", "gradient"):
-        together = torch.cat([worker[name] for worker in workers])
-        torch.testing.assert_close(together, alone[name], rtol=1e-10, atol=1e-12)
+        joined = torch.cat([worker[name] for worker in workers])
+        torch.testing.assert_close(joined, alone[name], rtol=1e-10, atol=1e-12)
     for worker in workers:
         torch.testing.assert_close(worker["state"], alone["state"], rtol=1e-10, atol=1e-12)
 
 
-def test_dropout_is_drawn_for_the_global_batch(tmp_path: Path) -> None:
+def test_dropout_is_drawn_for_the_global_batch(together: list[dict[str, Any]]) -> None:
     alone = dropped(Workers())
     assert 0 < (alone[0] == 0).double().mean() < 1
     assert not torch.equal(alone[0], alone[1])
-    together = torch.cat(run_on_workers(dropped, tmp_path / "dropout", size=3), dim=1)
-    assert torch.equal(together, alone)
+    joined = torch.cat([each["dropped"] for each in together], dim=1)
+    assert torch.equal(joined, alone)
 
 
 def test_slices_cover_the_batch_and_shares_average_to_its_mean() -> None:

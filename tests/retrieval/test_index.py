@@ -80,6 +80,7 @@ def test_more_queries_than_fit_at_once(tmp_path: Path) -> None:
     check_against_brute_force(index, ids, codes, draw_codes(rng, 600, 32, 600), 7)
 
 
+@pytest.mark.slow
 def test_codes_without_clusters_are_scanned_by_radius(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-# imports what must be imported before a process group exists, so that its threads end with it
-import schn_ray.models.parallel  # noqa: F401
 from schn_ray.core.workers import Workers, current_workers
 
 
