@@ -22,10 +22,12 @@ from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.shards.map_shards import T
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.sources.stored import map_rows
 from schn_ray.data.splits.protocols import ROLES
 from schn_ray.data.store.describe import multi_hot_matrix, vocabulary
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
+from schn_ray.data.store.row_files import ROWS
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -313,3 +315,14 @@ def test_the_work_is_small_to_send(image_tree: Path, tmp_path: Path) -> None:
 
     make(image_tree, tmp_path / "store", measure)
     assert sizes[0] < 2000
+
+
+def test_files_of_rows_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (99_999, 100_000, 2):
+        batch = pa.record_batch(
+            {name: [str(number) if name == "id" else None] for name in ROWS.names}, ROWS
+        )
+        path = tmp_path / f"rows-{number:05}.arrow"
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, ROWS) as writer:
+            writer.write_batch(batch)
+    assert map_rows(tmp_path)["id"].to_pylist() == ["2", "99999", "100000"]

@@ -64,6 +64,15 @@ def literal_update(p: Problem, weights: dict[str, float]) -> Tensor:
     return B
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_bits_of_several_blocks_see_each_other(seed: int) -> None:
+    """20 bits are solved in three blocks; the bits of other blocks count as those of the own do."""
+    Y = (np.random.default_rng(seed).random((12, 4)) < 0.4).astype(np.uint8)
+    p = problem_of(Y, 20, seed)
+    expected = literal_update(Problem(p.B.clone(), p.U, p.Y), WEIGHTS)
+    assert torch.equal(p.update(WEIGHTS).double(), expected)
+
+
 def objective_of(p: Problem, weights: dict[str, float]) -> Callable[[Tensor], float]:
     Q, U = literal_pull(p, weights), p.U[0].double()
 

@@ -128,6 +128,17 @@ def test_batch_normalisation_is_over_the_global_batch(together: list[dict[str, A
         torch.testing.assert_close(worker["state"], alone["state"], rtol=1e-10, atol=1e-12)
 
 
+def test_batch_normalisation_is_torch_s_own() -> None:
+    ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
+    theirs = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
+    ours = data_parallel(ours, Workers())
+    for seed in range(3):
+        x = torch.randn(ROWS, 3, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-10, atol=1e-12)
+    assert type(ours[0]) is not type(theirs[0])
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-10, atol=1e-12)
+
+
 def test_dropout_is_drawn_for_the_global_batch(together: list[dict[str, Any]]) -> None:
     alone = dropped(Workers())
     assert 0 < (alone[0] == 0).double().mean() < 1
