@@ -2,10 +2,10 @@
 
     python -m benchmarks.training.exactness [--dtype float64] [--set KEY=VALUE ...]
 
-Real gloo processes, no Ray. The digits, dropout 0, the published learning rate; any setting can be
-changed. In float32 workers differ by the rounding of sums, which training amplifies; float64 shows
-that nothing else does. The control is a worker that sees its half of each batch as a batch, as data
-parallel training without a global batch does.
+Real gloo processes, no Ray. The digits, the preset's dropout, the published learning rate; any
+setting can be changed. In float32 workers differ by the rounding of sums, which training amplifies;
+float64 shows that nothing else does. The control is a worker that sees its half of each batch as a
+batch, as data parallel training without a global batch does.
 """
 
 import argparse
@@ -31,7 +31,6 @@ from schn_ray.training import run as training
 from schn_ray.training.config import train_config
 
 SETTINGS = (
-    "network.latent_dropout=0",
     "schedule.iterations=3",
     "schedule.epochs=2",
     "schedule.samples=200",

@@ -94,3 +94,17 @@ def test_ranges_that_are_none() -> None:
     for text in ("", "0", "-1", "2:", ":2", "4:2", "0:2", "two", "1:2:3", "1.5"):
         with pytest.raises(SchnRayError, match="wanted a number such as 4, or a range"):
             parse_workers(text)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize("key", ["loss.cycle_image", "schedule.learning_rate", "codes.alpha"])
+def test_a_number_is_finite(key: str, value: str) -> None:
+    with pytest.raises(SchnRayError, match=f"setting '{key}'"):
+        train_config(settings=(f"{key}={value}",))
+
+
+def test_a_key_that_comes_twice_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("bits: 16\nbits: 32\n")
+    with pytest.raises(SchnRayError, match="the key 'bits' comes twice"):
+        train_config(file=file)
