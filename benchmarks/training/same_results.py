@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import yaml
 from safetensors.numpy import load_file
 
 CODE_COLUMNS = ("id", "code")
@@ -88,7 +89,7 @@ def record(folder: Path) -> dict[str, Any]:
     found["figures"] = figures(folder / "evaluation")
     one_at_a_time = ("--at-once", 1)
     schn_ray("tune", store, "--space", "quick", "--trials", 6, *one_at_a_time, "--out", search)
-    found["best"] = (search / "best.yaml").read_text()
+    found["best"] = yaml.safe_load((search / "best.yaml").read_text())
     return found
 
 
