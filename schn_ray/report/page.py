@@ -22,19 +22,6 @@ from schn_ray.report.overview import Overview
 from schn_ray.report.thumbnails import data_uri, inline
 
 
-def write_run_report(data: ReportData, out: Path) -> None:
-    """Write the report of a run and its evaluation as one HTML file.
-
-    Args:
-        data: contents of the report.
-        out: the file.
-
-    Raises:
-        SchnRayError: ``out`` is a directory.
-    """
-    write_reports(data.title, [data], None, out)
-
-
 def write_reports(
     title: str, reports: Sequence[ReportData], opening: Overview | None, out: Path
 ) -> None:

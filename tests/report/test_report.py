@@ -16,7 +16,7 @@ from support.evaluations import FIGURES, figures
 from schn_ray.core.errors import SchnRayError
 from schn_ray.report import charts, draw, tables, thumbnails
 from schn_ray.report.contents import Example, Neighbour, Picture, ReportData
-from schn_ray.report.page import write_run_report, write_search_page
+from schn_ray.report.page import write_reports, write_search_page
 
 HOSTILE = "<script>alert('x')</script>\" onerror=\"alert(1)"
 
@@ -100,7 +100,8 @@ class Page(HTMLParser):
 
 
 def report(tmp_path: Path, **values: Any) -> Page:
-    write_run_report(ReportData(**{"title": "Digits", **values}), tmp_path / "report.html")
+    data = ReportData(**{"title": "Digits", **values})
+    write_reports(data.title, [data], None, tmp_path / "report.html")
     return Page(tmp_path / "report.html")
 
 
@@ -363,7 +364,7 @@ def test_a_search_page_judges_nothing(tmp_path: Path) -> None:
 
 def test_a_directory_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(SchnRayError, match="is a directory"):
-        write_run_report(ReportData("Digits"), tmp_path)
+        write_reports("Digits", [ReportData("Digits")], None, tmp_path)
 
 
 def test_equal_input_gives_equal_bytes_and_leaves_nothing_beside(tmp_path: Path) -> None:
