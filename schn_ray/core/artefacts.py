@@ -8,14 +8,12 @@ between processes: a file that was right yesterday may be damaged today with its
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, read_manifest
 
-_THREADS = 4  # hashing releases Python's lock
 _State = tuple[int, int, int]
 _verified: dict[tuple[str, str], _State] = {}
 
@@ -76,18 +74,6 @@ class Artefact:
                 raise self._damaged(name, "differs from its manifest")
             _verified[key] = state
         return file
-
-    def verify(self) -> None:
-        """Check every file.
-
-        Raises:
-            DamagedArtefact: the first that is missing or differs.
-        """
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(self.file, self.manifest.files))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.manifest.files
 
     def _expected(self, name: str) -> str:
         if name not in self.manifest.files:

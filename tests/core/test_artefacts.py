@@ -29,9 +29,6 @@ def flip(file: Path, bit: int) -> None:
 def test_what_was_written_is_read(artefact: Artefact) -> None:
     assert artefact.read("sub/b") == b"b"
     assert artefact.file("a").read_bytes() == bytes(range(256)) * 16
-    assert "a" in artefact
-    assert "c" not in artefact
-    artefact.verify()
 
 
 @pytest.mark.parametrize("bit", [0, 7, 9_999, 32_767])
@@ -40,8 +37,6 @@ def test_a_flipped_bit_is_refused(artefact: Artefact, bit: int) -> None:
     for use in (artefact.read, artefact.file):
         with pytest.raises(DamagedArtefact, match="a differs from its manifest; make the codes"):
             use("a")
-    with pytest.raises(DamagedArtefact, match="differs"):
-        artefact.verify()
 
 
 def test_what_was_right_is_checked_again_when_it_was_replaced(artefact: Artefact) -> None:
