@@ -236,11 +236,11 @@ def preprocessing_for(network: NetworkConfig) -> Preprocessing:
     Args:
         network: settings; ``image_size`` overrides the backbone's own size.
     """
-    resize, crop = default_image_sizes(network.backbone)
-    if network.image_size is not None:
-        resize = round(resize * network.image_size / crop)
-        crop = network.image_size
-    mean, std = normalisation(network.backbone)
+    resize, crop = default_image_sizes(backbone.name)
+    if backbone.image_size is not None:
+        resize = round(resize * backbone.image_size / crop)
+        crop = backbone.image_size
+    mean, std = normalisation(backbone.name)
     return Preprocessing(
-        resize=resize, crop=crop, mean=mean, std=std, reduced=network.reduced_decoding
+        resize=resize, crop=crop, mean=mean, std=std, reduced=backbone.reduced_decoding
     )
