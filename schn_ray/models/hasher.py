@@ -28,8 +28,10 @@ from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import Section, validated
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
-from schn_ray.models.backbones import build_backbone, default_image_sizes, normalisation
-from schn_ray.models.config import NetworkConfig, PrecisionName
+from schn_ray.models.backbones.build import build_backbone
+from schn_ray.models.backbones.small import SMALL, small_preprocessing
+from schn_ray.models.backbones.torchvision import torchvision_preprocessing
+from schn_ray.models.config import BackboneConfig, NetworkConfig, PrecisionName
 from schn_ray.models.encoder import ImageNetwork
 from schn_ray.models.precision import Precision
 
@@ -193,8 +195,8 @@ def load(
         state = load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise SchnRayError(f"{path} is not a complete model: {error}") from error
-    backbone, feature_dim = build_backbone(spec.backbone, None, spec.base_channels)
-    network = ImageNetwork(backbone, feature_dim, spec.bits)
+    backbone = build_backbone(BackboneConfig(name=spec.backbone, base_channels=spec.base_channels))
+    network = ImageNetwork(backbone.module, backbone.width, spec.bits)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -236,11 +238,9 @@ def preprocessing_for(network: NetworkConfig) -> Preprocessing:
     Args:
         network: settings; ``image_size`` overrides the backbone's own size.
     """
-    resize, crop = default_image_sizes(network.backbone)
-    if network.image_size is not None:
-        resize = round(resize * network.image_size / crop)
-        crop = network.image_size
-    mean, std = normalisation(network.backbone)
-    return Preprocessing(
-        resize=resize, crop=crop, mean=mean, std=std, reduced=network.reduced_decoding
+    config = BackboneConfig(
+        name=network.backbone,
+        image_size=network.image_size,
+        reduced_decoding=network.reduced_decoding,
     )
+    return (small_preprocessing if config.name == SMALL else torchvision_preprocessing)(config)
