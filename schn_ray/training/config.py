@@ -128,7 +128,9 @@ def config_class(method: str) -> type[TrainConfig]:
     Args:
         method: see ``methods.registry.find_method``.
     """
-    return TrainConfig[find_method(method).Config]  # type: ignore[misc]  # known at run time only
+    section: Any = find_method(method).Config
+    config: type[TrainConfig] = TrainConfig[section]
+    return config
 
 
 def preset_names() -> list[str]:

@@ -9,7 +9,6 @@ import torch
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.methods.base import ShallowMethod
-from schn_ray.methods.shallow.feature_rows import WorkerRows
 from schn_ray.training.batches import TrainingVectors, sampled_rows
 from schn_ray.training.learner import Learned
 
@@ -42,11 +41,13 @@ class Fitting:
                 "this method is fitted to features, and the store has images: add "
                 "--set backbone.frozen=true, so that the backbone computes features first"
             )
-        rows = WorkerRows(
+        from schn_ray.methods.shallow.feature_rows import FeatureRows
+
+        rows = FeatureRows(
             lambda numbers: data.vectors(data.store_rows[numbers]),
             len(data),
             data.width,
-            run.workers,
+            workers=run.workers,
         )
         fit = self.method.fit(rows, run.iteration)
         shown = sampled_rows(len(data), run.schedule.samples, run.seed, run.iteration)

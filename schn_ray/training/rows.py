@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +49,7 @@ def read_rows(
     own = validation[workers.own(len(validation))]
     labels = store.labels[train]
     data: TrainingRows
+    read: Callable[[], NDArray[Any]]
     if features is None and preprocessing is not None:
         if not store.has_images:
             raise SchnRayError(

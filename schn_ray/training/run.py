@@ -98,6 +98,7 @@ def build_run(
             bits=config.bits,
             backbone=config.backbone.name,
             base_channels=config.backbone.base_channels,
+            width=released.width,
             architecture=released.architecture,
             preprocessing=released.preprocessing,
             head=head_spec,
