@@ -18,7 +18,7 @@ from schn_ray.core.settings import Section
 from schn_ray.core.workers import Gather, Workers
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.code_table import CodeTable
-from schn_ray.models.config import HeadConfig, HeadSpec
+from schn_ray.models.config import HeadSpec
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.precision import Precision
 
@@ -171,6 +171,7 @@ class Method(nn.Module, Generic[C]):
         labels: ``none``: it uses no labels; ``single``: it needs one label a row at most;
             ``multi``: a row may have any number.
         activation: from the head's output to the relaxed code that the model returns.
+        head_spec: what the encoder's head is built from.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -182,17 +183,7 @@ class Method(nn.Module, Generic[C]):
         super().__init__()
         self.config, self.problem = config, problem
         self.encoder = encoder
-
-    @classmethod
-    def head_spec(cls, config: C, head: HeadConfig, problem: Problem) -> HeadSpec:
-        """Describe the head to build; by default the one that the settings choose.
-
-        Args:
-            config: the method's settings.
-            head: the settings of ``head``.
-            problem: what the method may know.
-        """
-        return head.spec()
+        self.head_spec = HeadSpec()
 
     def start(self, codes: CodeTable) -> None:
         """Set the codes that training rows start from; by default they have none.

@@ -31,13 +31,15 @@ class Descent:
         self.trainer = trainer
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of all optimisers, by name."""
-        return {name: o.state_dict() for name, o in self.trainer.optimisers.items()}
+        """Return the states of the method and of its optimisers, by name."""
+        optimisers = {name: o.state_dict() for name, o in self.trainer.optimisers.items()}
+        return {"method": self.trainer.method.state_dict(), "optimisers": optimisers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
+        self.trainer.method.load_state_dict(state["method"])
         for name, optimiser in self.trainer.optimisers.items():
-            optimiser.load_state_dict(state[name])
+            optimiser.load_state_dict(state["optimisers"][name])
 
     def iterate(self, run: Run) -> Learned:
         """Train on the rows of one outer iteration and update their codes."""

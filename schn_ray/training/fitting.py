@@ -9,6 +9,7 @@ import torch
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.methods.base import ShallowMethod
+from schn_ray.methods.shallow.feature_rows import FeatureRows
 from schn_ray.training.batches import TrainingVectors, sampled_rows
 from schn_ray.training.learner import Learned
 
@@ -19,19 +20,23 @@ if TYPE_CHECKING:
 class Fitting:
     """Fits a shallow method, a round at a time.
 
+    What a fit has learned of each row may be large and lies on all workers. So a checkpoint has
+    none of it: a run that goes on repeats the rounds that it had done, with the same result.
+
     Args:
-        method: its state is in its buffers, so the checkpoint has it.
+        method: at its beginning.
     """
 
     def __init__(self, method: ShallowMethod[Any]) -> None:
         self.method = method
+        self._rounds = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: all state is the method's."""
+        """Return nothing: rounds are repeated."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
+        """Restore nothing."""
 
     def iterate(self, run: Run) -> Learned:
         """Do one round over the features of all training rows."""
@@ -41,15 +46,15 @@ class Fitting:
                 "this method is fitted to features, and the store has images: add "
                 "--set backbone.frozen=true, so that the backbone computes features first"
             )
-        from schn_ray.methods.shallow.feature_rows import FeatureRows
-
         rows = FeatureRows(
             lambda numbers: data.vectors(data.store_rows[numbers]),
             len(data),
             data.width,
             workers=run.workers,
         )
-        fit = self.method.fit(rows, run.iteration)
+        while self._rounds < run.iteration:
+            self._rounds += 1
+            fit = self.method.fit(rows, self._rounds)
         shown = sampled_rows(len(data), run.schedule.samples, run.seed, run.iteration)
         own = shown[run.workers.own(len(shown))]
         codes = run.encode(data.vectors(data.store_rows[own]))

@@ -44,7 +44,7 @@ class Learner(Protocol):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs beside the method's own state."""
+        """Return what a checkpoint needs of method and learner."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""

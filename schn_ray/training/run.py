@@ -82,11 +82,11 @@ def build_run(
         problem = Problem(
             config.bits, released.width, label_sets(labels), workers, precision, config.seed
         )
-        head_spec = method_class.head_spec(config.method, config.head, problem)
-        head = build_head(head_spec, released.width, config.bits)
+        head = build_head(config.head.spec(), released.width, config.bits)
         trained = released.module if features is None else nn.Identity()
         encoder = Encoder(trained, head, config.backbone.freeze_batch_norm)
         method = method_class(config.method, problem, encoder).to(device)
+        method.head_spec = config.head.spec()
     data, validation = read_rows(store, config.augment, released.preprocessing, workers, features)
     table = CodeTable(len(rows), config.bits)
     method.start(table)
@@ -101,7 +101,7 @@ def build_run(
             width=released.width,
             architecture=released.architecture,
             preprocessing=released.preprocessing,
-            head=head_spec,
+            head=config.head.spec(),
             activation=method_class.activation,
             classes=store.classes,
         ),

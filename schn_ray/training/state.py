@@ -63,7 +63,7 @@ class Run:
         method: what is trained; its encoder is released.
         learner: how it is trained.
         table: codes of all training rows.
-        spec: of the released encoder.
+        spec: of the released encoder, but for the head, which the method knows.
         backbone: computes the vectors that a head is trained on, and is released with it; None if
             the method's own backbone is released.
         data: training rows.
@@ -116,7 +116,6 @@ class Run:
             best: whether this state's model is the best so far.
         """
         state = {
-            "method": self.method.state_dict(),
             "learner": self.learner.state_dict(),
             "codes": self.table.state_dict(),
             "iteration": self.iteration,
@@ -144,7 +143,6 @@ class Run:
         if not (path / LAST).is_file():
             return
         state = torch.load(path / LAST, map_location=self.device, weights_only=True)
-        self.method.load_state_dict(state["method"])
         self.learner.load_state_dict(state["learner"])
         self.table.load_state_dict({k: v.cpu() for k, v in state["codes"].items()})
         self.iteration = state["iteration"]
@@ -156,7 +154,8 @@ class Run:
         encoder = self.method.encoder
         if self.backbone is not None:
             encoder = Encoder(self.backbone, encoder.head)
-        return Hasher(encoder, self.spec, self.device)
+        spec = self.spec.model_copy(update={"head": self.method.head_spec})
+        return Hasher(encoder, spec, self.device)
 
     def encode(self, views: NDArray[Any]) -> NDArray[np.uint8]:
         """Encode rows as the training rows come: images, or vectors of the frozen backbone.

@@ -69,13 +69,6 @@ class Store:
         chunk = int(np.searchsorted(self._starts, row, "right")) - 1
         return bytes(self._images[chunk][row - int(self._starts[chunk])].as_py())
 
-    has_images = True
-    vector_width: int | None = None
-
-    def vectors(self, rows: Rows) -> NDArray[np.float32]:
-        """Return the vectors of rows [m] -> [m, d]."""
-        raise SchnRayError(f"{self.location} has no vectors")
-
     def uri(self, row: int) -> str:
         """Return where the image of one row came from; ``data.sources.fetch`` reads it."""
         return str(self._table["uri"][row].as_py())
