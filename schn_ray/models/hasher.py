@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from schn_ray.core.atomic_files import sha256_file, write_atomically
 from schn_ray.core.bits import pack, sign
@@ -52,6 +52,7 @@ class HasherSpec(Section):
         preprocessing: from an image to the network's input; None: the model takes vectors.
         head: what the head is built from.
         activation: from the head's output to the relaxed code.
+        backbone_sha256: fingerprint of a frozen backbone, see ``backbone_fingerprint``.
         classes: names of the classes that it was trained on.
     """
 
@@ -63,6 +64,7 @@ class HasherSpec(Section):
     preprocessing: Preprocessing | None
     head: HeadSpec
     activation: Literal["tanh", "none"] = "tanh"
+    backbone_sha256: str | None = None
     classes: tuple[str, ...] = ()
 
 
@@ -128,6 +130,26 @@ class Hasher:
         F_v, _ = self._forward(views)
         return F_v.float().cpu()
 
+    def of_features(self) -> Hasher:
+        """Return the head alone as a hasher of the backbone's features."""
+        if self.spec.preprocessing is None:
+            return self
+        spec = self.spec.model_copy(update={"preprocessing": None})
+        network = Encoder(nn.Identity(), self.network.head)
+        return Hasher(network, spec, self.device, self.precision.name)
+
+    def of_images(self) -> Preprocessing:
+        """Return how images are prepared.
+
+        Raises:
+            SchnRayError: the model takes vectors.
+        """
+        if self.spec.preprocessing is None:
+            raise SchnRayError(
+                f"this model takes vectors of {self.spec.width} numbers, and no images"
+            )
+        return self.spec.preprocessing
+
     def save(self, path: Path, card: str) -> None:
         """Write the artifact: weights, spec, model card, and SHA-256 of the first two.
 
@@ -158,7 +180,7 @@ class Hasher:
         name = f"image {number}" if isinstance(image, bytes) else str(image)
         try:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
-            return evaluation_view(data, self.spec.preprocessing)
+            return evaluation_view(data, self.of_images())
         except BadImage as error:
             raise SchnRayError(f"{name} is not an image that can be read: {error}") from error
         except OSError as error:
