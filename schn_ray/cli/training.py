@@ -1,4 +1,4 @@
-"""Commands on models: train, tune, export."""
+"""Commands on models: methods, train, tune, export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schn_ray.cli.options import (
     Verbose,
     print_result,
 )
-from schn_ray.cli.verbs.training import export, train, tune
+from schn_ray.cli.verbs.training import export, methods, train, tune
 
 Store = Annotated[str, typer.Argument(help="A store that prepare wrote.")]
 Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.")]
@@ -25,15 +25,40 @@ Gpu = Annotated[
 ]
 
 
+Method = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="See 'schn-ray methods'; or ./mine.py:Mine. [schn-plus]"),
+]
+
+
+def methods_command(
+    name: Annotated[str | None, typer.Argument(help="A method to describe.")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print all methods as docs/methods.md.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the methods that can be trained, or describe one."""
+    if markdown:
+        from schn_ray.methods.catalogue import catalogue_markdown
+
+        typer.echo(catalogue_markdown(), nl=False)
+        return
+    print_result(methods(name), as_json)
+
+
 def train_command(
     store: Store,
     out: Out,
-    preset: Annotated[str | None, typer.Option(help="Named settings; see docs/method.md.")] = None,
+    method: Method = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Named settings: digits, cifar10, frozen.")
+    ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Weights of the backbone: a file, a name of torchvision's, or none."),
+        typer.Option(help="Weights of the backbone: a file, DEFAULT to download, or none."),
     ] = None,
     workers: Annotated[
         str, typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch.")
@@ -53,6 +78,7 @@ def train_command(
     run = train(
         store,
         out,
+        method=method,
         preset=preset,
         config=config_file,
         settings=settings,
@@ -68,7 +94,8 @@ def train_command(
 def tune_command(
     store: Store,
     space: Annotated[
-        str, typer.Option(help="quick, loss_weights, code_length, full, or a YAML file.")
+        str,
+        typer.Option(help="method, quick, loss_weights, code_length, full, or a YAML file."),
     ],
     trials: Annotated[
         int, typer.Option(min=1, help="Trials in all, including those of earlier runs.")
@@ -86,6 +113,7 @@ def tune_command(
     seed: Annotated[
         int, typer.Option(min=0, help="Random seed of the sampler; --set seed=... of training.")
     ] = 0,
+    method: Method = None,
     preset: Annotated[
         str | None, typer.Option(help="Named settings to start from. Default: the space's.")
     ] = None,
@@ -109,6 +137,7 @@ def tune_command(
         workers_per_trial=workers_per_trial,
         repeats=repeats,
         seed=seed,
+        method=method,
         preset=preset,
         config=config_file,
         settings=settings,

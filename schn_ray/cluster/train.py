@@ -23,7 +23,8 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.progress import Progress
 from schn_ray.core.storage.files import is_uri, kind_at
 from schn_ray.data.store.reader import open_store
-from schn_ray.training.config import TrainConfig
+from schn_ray.methods.registry import with_absolute_path
+from schn_ray.training.config import TrainConfig, config_from
 from schn_ray.training.loop import Iteration
 from schn_ray.training.recorder import CHECKPOINTS, read_metrics
 from schn_ray.training.run import build_run, conclude_run, finish_run, open_run, require_shareable
@@ -97,13 +98,14 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Return a config that has the same meaning in another working directory.
 
     Args:
-        config: its ``network.weights`` may be a relative path.
+        config: its weights, and the file of a method of your own, may be relative paths.
     """
-    weights = config.network.weights
-    if weights is None or not Path(weights).is_file():
-        return config
-    network = config.network.model_copy(update={"weights": str(Path(weights).resolve())})
-    return config.model_copy(update={"network": network})  # workers have another working directory
+    name = with_absolute_path(config.method.name)
+    method = config.method.model_copy(update={"name": name})
+    backbone, weights = config.backbone, config.backbone.weights
+    if weights is not None and Path(weights).is_file():
+        backbone = backbone.model_copy(update={"weights": str(Path(weights).resolve())})
+    return config.model_copy(update={"method": method, "backbone": backbone})
 
 
 def _fit_while_progressing(settings: dict[str, Any], request: WorkerRequest) -> None:
@@ -159,7 +161,7 @@ def _cause(failure: BaseException) -> BaseException:
 
 def _worker(settings: dict[str, Any]) -> str | None:
     """Train on one worker of the group; return an error after which trying again is useless."""
-    config = TrainConfig.model_validate(settings["config"])
+    config = config_from(settings["config"])
     store = open_store(settings["store"])
     threads = max(2, settings["threads"])
     run = build_run(config, store, distributed.current_workers(), get_device(), threads)

@@ -6,41 +6,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from schn_ray.core.settings import Count, Section, Share
+from schn_ray.core.settings import Count, Section
 
 PrecisionName = Literal["auto", "float32", "tf32", "bf16"]
-
-
-class NetworkConfig(Section):
-    """Sizes and variants of the networks; defaults as published.
-
-    Attributes:
-        backbone: ``small`` or a classifier of torchvision.
-        weights: a file, a name of torchvision's weights, or ``none`` to train from scratch.
-        image_size: side of the network's input in pixels; None for the backbone's own.
-        reduced_decoding: decode large JPEGs at a fraction of their size, which is faster.
-        base_channels: width of the ``small`` backbone.
-        freeze_batch_norm: keep the means and variances of the backbone's batch normalisation.
-        semantic_dim: d_s, width of the semantic feature.
-        latent_dim: d_z, width of the latent feature.
-        latent_dropout: share of the latent feature that is dropped before its hash layer.
-        latent_activation: of the latent code.
-        label_graph: ``sum`` takes the label graph A as it is, ``mean`` row-normalises it.
-        cycle: which features are queries in the reconstruction networks, see ``cycle.CYCLES``.
-    """
-
-    backbone: str = "alexnet"
-    weights: str | None = None
-    image_size: Count | None = None
-    reduced_decoding: bool = True
-    base_channels: Count = 16
-    freeze_batch_norm: bool = False
-    semantic_dim: Count = 512
-    latent_dim: Count = 1024
-    latent_dropout: Share = 0.5
-    latent_activation: Literal["sigmoid", "tanh"] = "sigmoid"
-    label_graph: Literal["sum", "mean"] = "sum"
-    cycle: Literal["schn", "schn-mmasia"] = "schn"
 
 
 class BackboneConfig(Section):

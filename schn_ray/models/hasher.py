@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,11 +29,10 @@ from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import Section, validated
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
-from schn_ray.models.backbones.build import build_backbone
-from schn_ray.models.backbones.small import SMALL, small_preprocessing
-from schn_ray.models.backbones.torchvision import torchvision_preprocessing
-from schn_ray.models.config import BackboneConfig, NetworkConfig, PrecisionName
-from schn_ray.models.encoder import ImageNetwork
+from schn_ray.models.backbones.build import rebuild_backbone
+from schn_ray.models.config import HeadSpec, PrecisionName
+from schn_ray.models.encoder import Encoder
+from schn_ray.models.heads.build import build_head
 from schn_ray.models.precision import Precision
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
@@ -47,14 +47,22 @@ class HasherSpec(Section):
         bits: K.
         backbone: see ``build_backbone``.
         base_channels: width of the ``small`` backbone.
-        preprocessing: from an image to the network's input.
+        width: d, of the backbone's features.
+        architecture: what builds the backbone again, see ``Backbone``.
+        preprocessing: from an image to the network's input; None: the model takes vectors.
+        head: what the head is built from.
+        activation: from the head's output to the relaxed code.
         classes: names of the classes that it was trained on.
     """
 
     bits: int
     backbone: str
     base_channels: int
-    preprocessing: Preprocessing
+    width: int
+    architecture: dict[str, Any] | None = None
+    preprocessing: Preprocessing | None
+    head: HeadSpec
+    activation: Literal["tanh", "none"] = "tanh"
     classes: tuple[str, ...] = ()
 
 
@@ -70,7 +78,7 @@ class Hasher:
 
     def __init__(
         self,
-        network: ImageNetwork,
+        network: Encoder,
         spec: HasherSpec,
         device: torch.device | None = None,
         precision: PrecisionName = "float32",
@@ -111,9 +119,9 @@ class Hasher:
         return np.concatenate(codes) if codes else np.zeros((0, -(-self.bits // 8)), np.uint8)
 
     def relaxed(self, views: NDArray[np.uint8]) -> Tensor:
-        """Return the relaxed codes U_v [b, K] of evaluation views [b, 3, S, S]."""
-        _, U_v = self._forward(views)
-        return U_v.float().cpu()
+        """Return the relaxed codes U [b, K] of views [b, 3, S, S] or vectors [b, d]."""
+        _, U = self._forward(views)
+        return U.float().cpu()
 
     def features(self, views: NDArray[np.uint8]) -> Tensor:
         """Return the visual features F_v [b, d_v] of evaluation views [b, 3, S, S]."""
@@ -140,8 +148,11 @@ class Hasher:
     def _forward(self, views: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         batch = torch.from_numpy(views).to(self.device, non_blocking=True)
         with torch.inference_mode(), self.precision.for_networks():
-            F_v, U_v = self.network(normalise(batch, self.spec.preprocessing))
-        return F_v, U_v
+            if self.spec.preprocessing is not None:
+                batch = normalise(batch, self.spec.preprocessing)
+            F, h = self.network(batch)
+            U = torch.tanh(h) if self.spec.activation == "tanh" else h
+        return F, U
 
     def _view(self, number: int, image: bytes | str | Path) -> NDArray[np.uint8]:
         name = f"image {number}" if isinstance(image, bytes) else str(image)
@@ -195,8 +206,8 @@ def load(
         state = load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise SchnRayError(f"{path} is not a complete model: {error}") from error
-    backbone = build_backbone(BackboneConfig(name=spec.backbone, base_channels=spec.base_channels))
-    network = ImageNetwork(backbone.module, backbone.width, spec.bits)
+    backbone = rebuild_backbone(spec.backbone, spec.base_channels, spec.architecture)
+    network = Encoder(backbone, build_head(spec.head, spec.width, spec.bits))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -230,17 +241,3 @@ def fingerprint(path: Path | str) -> str:
                 "edited. Copy it again from where it is sound, or train again"
             )
     return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def preprocessing_for(network: NetworkConfig) -> Preprocessing:
-    """Return how images are prepared for a backbone.
-
-    Args:
-        network: settings; ``image_size`` overrides the backbone's own size.
-    """
-    config = BackboneConfig(
-        name=network.backbone,
-        image_size=network.image_size,
-        reduced_decoding=network.reduced_decoding,
-    )
-    return (small_preprocessing if config.name == SMALL else torchvision_preprocessing)(config)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from schn_ray.core.directories import LOCK, DirectoryWriter, resumable_directory
 from schn_ray.core.errors import SchnRayError
@@ -26,77 +27,106 @@ from schn_ray.core.storage.mirror import Mirror, open_output, open_shared_output
 from schn_ray.core.workers import Workers
 from schn_ray.data.labels import label_sets
 from schn_ray.data.store.reader import Store, open_store
-from schn_ray.methods.code_table import initial_codes
-from schn_ray.methods.deep.schn.method import Schn, SchnNetworks
-from schn_ray.models.hasher import HasherSpec, best_device, preprocessing_for
+from schn_ray.methods.base import DeepMethod, Method, Problem, ShallowMethod
+from schn_ray.methods.code_table import CodeTable
+from schn_ray.methods.registry import find_method
+from schn_ray.methods.trainer import Trainer
+from schn_ray.models.backbones.build import build_backbone
+from schn_ray.models.encoder import Encoder
+from schn_ray.models.hasher import HasherSpec, best_device
+from schn_ray.models.heads.build import build_head
 from schn_ray.models.precision import Precision
-from schn_ray.training.batches import Decoder, TrainingImages
+from schn_ray.training.batches import Decoder
 from schn_ray.training.config import TrainConfig
+from schn_ray.training.descent import Descent
+from schn_ray.training.fitting import Fitting
+from schn_ray.training.learner import Learner
 from schn_ray.training.loop import Iteration, train_run
 from schn_ray.training.recorder import CHECKPOINTS, Recorder, count_run
-from schn_ray.training.state import Run, ValidationImages
+from schn_ray.training.rows import VectorRows, read_rows, require_labels
+from schn_ray.training.state import Run
 from schn_ray.training.tensorboard import require_tensorboard
 
 _DYING_S = 300.0  # most seconds until a worker ends whose driver was killed
 
 
 def build_run(
-    config: TrainConfig, store: Store, workers: Workers, device: torch.device, threads: int = 2
+    config: TrainConfig,
+    store: Store,
+    workers: Workers,
+    device: torch.device,
+    threads: int = 2,
+    features: VectorRows | None = None,
 ) -> Run:
-    """Build networks, codes and data of a run at its beginning.
+    """Build method, codes and data of a run at its beginning.
 
     Args:
         config: all settings.
         store: has the training and validation rows.
         workers: who shares each batch.
         device: of this worker's networks.
-        threads: number of threads that decode images.
+        threads: number of threads that read and decode rows.
+        features: of the store's rows, where the backbone is frozen.
 
     Raises:
         SchnRayError: the store's rows can't be trained on, or the backbone can't be built.
     """
-    store_rows = store.rows("train")
-    preprocessing = preprocessing_for(config.network)
-    data = TrainingImages(
-        store.image, store_rows, store.labels[store_rows], preprocessing, config.augment
-    )
-    spec = HasherSpec(
-        bits=config.bits,
-        backbone=config.network.backbone,
-        base_channels=config.network.base_channels,
-        preprocessing=preprocessing,
-        classes=store.classes,
-    )
-    validation_rows = store.rows("validation")
-    sets = label_sets(data.labels)
+    rows = store.rows("train")
+    labels = store.labels[rows]
+    method_class = find_method(config.method.name)
+    require_labels(method_class, config.method.name, labels)
     precision = Precision(config.precision, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # torch's layers take no generator
+        released = build_backbone(config.backbone)
+        problem = Problem(
+            config.bits, released.width, label_sets(labels), workers, precision, config.seed
+        )
+        head = build_head(config.head.spec(), released.width, config.bits)
+        trained = released.module if features is None else nn.Identity()
+        encoder = Encoder(trained, head, config.backbone.freeze_batch_norm)
+        method = method_class(config.method, problem, encoder).to(device)
+        method.head_spec = config.head.spec()
+    data, validation = read_rows(store, config.augment, released.preprocessing, workers, features)
+    table = CodeTable(len(rows), config.bits)
+    method.start(table)
     return Run(
-        method=Schn(
-            _networks(config, len(store.classes)).to(device),
-            config.loss,
-            config.codes,
-            config.schedule,
-            sets,
-            workers,
-            precision,
-            config.compile,
+        method=method,
+        learner=learner_of(method, config),
+        table=table,
+        spec=HasherSpec(
+            bits=config.bits,
+            backbone=config.backbone.name,
+            base_channels=config.backbone.base_channels,
+            width=released.width,
+            architecture=released.architecture,
+            preprocessing=released.preprocessing,
+            head=config.head.spec(),
+            activation=method_class.activation,
+            classes=store.classes,
         ),
-        table=initial_codes(config.codes.init, sets, config.bits, config.seed),
-        spec=spec,
+        backbone=None if features is None else released.module.to(device),
         data=data,
-        validation=ValidationImages(
-            store.image,
-            validation_rows[workers.own(len(validation_rows))],
-            store.labels[validation_rows],
-            preprocessing,
-        ),
+        validation=validation,
         schedule=config.schedule,
-        codes=config.codes,
         seed=config.seed,
         precision=precision,
         workers=workers,
         decoder=Decoder(threads, pinned=device.type == "cuda"),
     )
+
+
+def learner_of(method: Method[Any], config: TrainConfig) -> Learner:
+    """Return what trains a method.
+
+    Args:
+        method: deep or shallow.
+        config: has optimiser and schedule.
+    """
+    if isinstance(method, DeepMethod):
+        return Descent(Trainer(method, config.optimiser, config.schedule, config.compile))
+    assert isinstance(method, ShallowMethod)
+    return Fitting(method)
 
 
 def require_shareable(config: TrainConfig, store: Store, workers: int) -> None:
@@ -115,14 +145,6 @@ def require_shareable(config: TrainConfig, store: Store, workers: int) -> None:
         raise SchnRayError(
             f"{rows:,} training rows in batches of {config.schedule.batch_size} cannot be shared "
             f"by {workers} workers: use fewer workers"
-        )
-
-
-def _networks(config: TrainConfig, classes: int) -> SchnNetworks:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # torch's layers take no generator
-        return SchnNetworks(
-            config.network, config.bits, classes, adversarial=config.loss.adversarial > 0
         )
 
 

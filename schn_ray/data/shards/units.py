@@ -14,7 +14,8 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.data.shards.part_files import PartFiles, take_rows
 from schn_ray.data.shards.pending import ShardTask
 from schn_ray.data.shards.receipts import UnitReceipt
-from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, Unit, units_of
+from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, Unit, shard_of, units_of
+from schn_ray.data.shards.vectors import batch_source
 
 T = TypeVar("T")
 
@@ -87,6 +88,32 @@ class PartUnits:
             self.receipts.append(UnitReceipt(unit, unit.rows - len(bad), tuple(bad)))
         if next(rows, None) is not None:
             raise self._changed_meanwhile(units[-1])
+
+    @property
+    def batched(self) -> bool:
+        """Whether the rows are vectors alone, which ``read_batches`` reads."""
+        return batch_source(self._source) is not None
+
+    def read_batches(self) -> Iterator[pa.RecordBatch]:
+        """Read rows of vectors from the source, many at once.
+
+        Yields:
+            The good rows, with the columns of ``VectorRows.good``.
+
+        Raises:
+            SchnRayError: the source has more rows than were listed, or fewer.
+        """
+        source = batch_source(self._source)
+        assert source is not None
+        for unit in units_of(self.shard) if self.shard.rows else ():
+            bad, written = list[BadRow](), 0
+            for batch in source.read_batches(shard_of(self.shard.number, [unit])):
+                bad += batch.bad.values()
+                written += len(batch.good)
+                yield batch.good
+            if written + len(bad) != unit.rows:
+                raise self._changed_meanwhile(unit)
+            self.receipts.append(UnitReceipt(unit, written, tuple(bad)))
 
     def _changed_meanwhile(self, unit: Unit) -> SchnRayError:
         return SchnRayError(
