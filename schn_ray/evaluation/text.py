@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.figures import Controls, Figures, NeighbourRecall
 from schn_ray.evaluation.metrics.bootstrap import Interval
 from schn_ray.evaluation.results import read_figures
 
@@ -13,6 +13,9 @@ _CONTROLS = {
     "model": "this model",
     "classifier": "classifier's codeword",
     "cosine": "features by cosine",
+    "itq": "ITQ of the features",
+    "pca_rotation": "PCA and random rotation",
+    "lsh": "LSH",
     "random": "random codes",
 }
 
@@ -41,18 +44,8 @@ def figures_text(figures: Figures) -> str:
     Args:
         figures: of one evaluation.
     """
-    lines = [
-        f"mAP {_rounded(figures.map)}, gallery codes: {figures.gallery_codes}",
-        f"  {figures.queries:,} queries, {figures.gallery:,} gallery images, "
-        f"{figures.bits} bits, protocol {figures.protocol}",
-        f"  95 % interval over queries:{_bounds(figures.map_interval) or ' undefined'}",
-        f"  ties: expected over their orders; worst order {_rounded(figures.map_worst)}, "
-        f"best {_rounded(figures.map_best)}",
-        f"  precision within radius {figures.radius}: "
-        f"{_rounded(figures.precision_within_radius)}, empty balls "
-        f"{_rounded(figures.empty_balls)}",
-        f"  distinct codes in the gallery: {figures.unique_share:.1%}",
-    ]
+    lines = _of_labels(figures) if figures.without_labels is None else _of_codes(figures)
+    lines.append(f"  distinct codes in the gallery: {figures.unique_share:.1%}")
     lines += [f"  {line}" for line in _galleries(figures) + _controls(figures)]
     lines += [
         f"  tie rule '{rule}' of others: mAP {_rounded(value)}, by the order of the rows"
@@ -62,11 +55,43 @@ def figures_text(figures: Figures) -> str:
         ranks = ", ".join(f"rank {k} {_rounded(value)}" for k, value in reid.cmc.items())
         lines.append(f"  re-identification: mAP {_rounded(reid.map)}, CMC {ranks}")
     lines += [f"  audit: {finding}" for finding in figures.audit.findings]
-    if figures.undefined_queries:
+    if figures.undefined_queries and figures.without_labels is None:
         lines.append(f"  left out: {figures.undefined_queries} queries with nothing relevant")
     if figures.gallery_without_code:
         lines.append(f"  left out: {figures.gallery_without_code} rows never sampled")
     return "\n".join(lines)
+
+
+def _of_labels(figures: Figures) -> list[str]:
+    return [
+        f"mAP {_rounded(figures.map)}, gallery codes: {figures.gallery_codes}",
+        *_measured_on(figures),
+        f"  95 % interval over queries:{_bounds(figures.map_interval) or ' undefined'}",
+        f"  ties: expected over their orders; worst order {_rounded(figures.map_worst)}, "
+        f"best {_rounded(figures.map_best)}",
+        f"  precision within radius {figures.radius}: "
+        f"{_rounded(figures.precision_within_radius)}, empty balls "
+        f"{_rounded(figures.empty_balls)}",
+    ]
+
+
+def _of_codes(figures: Figures) -> list[str]:
+    recall = figures.main_recall
+    title = (
+        f"{recall.name} {recall.model.mean:.4f}{_bounds(recall.model)}" if recall else "no figures"
+    )
+    return [
+        f"{title}, gallery codes: {figures.gallery_codes}",
+        *_measured_on(figures),
+        f"  {figures.without_labels}",
+    ]
+
+
+def _measured_on(figures: Figures) -> list[str]:
+    return [
+        f"  {figures.queries:,} queries, {figures.gallery:,} gallery images, "
+        f"{figures.bits} bits, protocol {figures.protocol}"
+    ]
 
 
 def _galleries(figures: Figures) -> list[str]:
@@ -80,16 +105,25 @@ def _controls(figures: Figures) -> list[str]:
     controls = figures.controls
     if controls is None:
         return []
-    scores = ", ".join(
-        f"{_CONTROLS[name]} {_rounded(None if score is None else score.mean)}"
-        for name, score in controls.scores.items()
-    )
-    lines = [
-        f"controls, {controls.queries:,} queries and {controls.gallery:,} gallery images: {scores}"
-    ]
-    if (gap := controls.model_less_classifier) is not None:
-        lines.append(f"model less classifier: {gap.interval.mean:+.4f}{_bounds(gap.interval)}")
-    return lines
+    ground = f"{controls.queries:,} queries and {controls.gallery:,} gallery images"
+    lines = [f"controls, {ground}: {_listed(controls)}"] if controls.model else []
+    for name, gap in (
+        ("classifier", controls.model_less_classifier),
+        ("ITQ", controls.model_less_itq),
+    ):
+        if gap is not None:
+            lines.append(f"model less {name}: {gap.interval.mean:+.4f}{_bounds(gap.interval)}")
+    if controls.recall:
+        lines.append(
+            f"recall k@R, of the k images with the nearest features the share among the first R, "
+            f"{ground}:"
+        )
+    return lines + [f"  {each.name}: {_listed(each)}" for each in controls.recall]
+
+
+def _listed(scores: Controls | NeighbourRecall) -> str:
+    known = {name: score for name, score in scores.scores.items() if score is not None}
+    return ", ".join(f"{_CONTROLS[name]} {score.mean:.4f}" for name, score in known.items())
 
 
 def _bounds(interval: Interval | None) -> str:
