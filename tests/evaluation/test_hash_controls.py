@@ -82,9 +82,8 @@ def test_the_figures_of_a_prototype_are_reached_on_digits(
 def test_itq_finds_more_neighbours_than_random_directions() -> None:
     features, _ = digits()
     fitted = hash_controls(features[300:1300], 32, seed=0)
-    codes = {
-        name: (h.encode(features[:300]), h.encode(features[300:])) for name, h in fitted.items()
-    }
+    sides = features[:300], features[300:]
+    codes = {name: (hash.encode(sides[0]), hash.encode(sides[1])) for name, hash in fitted.items()}
     at = RecallRanks(10, 10)
     result = neighbour_recalls(*sides, codes, 32, [at])
     score = {name: mean(values[at]) for name, values in result.items()}
