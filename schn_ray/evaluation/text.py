@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.evaluation.figures import Controls, Figures, NeighbourRecall
+from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.metrics.bootstrap import Interval
 from schn_ray.evaluation.results import read_figures
 
@@ -46,7 +46,7 @@ def figures_text(figures: Figures) -> str:
     """
     lines = _of_labels(figures) if figures.without_labels is None else _of_codes(figures)
     lines.append(f"  distinct codes in the gallery: {figures.unique_share:.1%}")
-    lines += [f"  {line}" for line in _galleries(figures) + _controls(figures)]
+    lines += [f"  {line}" for line in _galleries(figures) + _controls(figures) + _recall(figures)]
     lines += [
         f"  tie rule '{rule}' of others: mAP {_rounded(value)}, by the order of the rows"
         for rule, value in figures.legacy.items()
@@ -106,24 +106,41 @@ def _controls(figures: Figures) -> list[str]:
     if controls is None:
         return []
     ground = f"{controls.queries:,} queries and {controls.gallery:,} gallery images"
-    lines = [f"controls, {ground}: {_listed(controls)}"] if controls.model else []
+    lines = []
+    if controls.model:
+        scores = ", ".join(
+            f"{_CONTROLS[name]} {_rounded(score.mean)}"
+            for name, score in controls.scores.items()
+            if score is not None
+        )
+        lines.append(f"controls, {ground}: {scores}")
     for name, gap in (
         ("classifier", controls.model_less_classifier),
         ("ITQ", controls.model_less_itq),
     ):
         if gap is not None:
             lines.append(f"model less {name}: {gap.interval.mean:+.4f}{_bounds(gap.interval)}")
-    if controls.recall:
-        lines.append(
-            f"recall k@R, of the k images with the nearest features the share among the first R, "
-            f"{ground}:"
-        )
-    return lines + [f"  {each.name}: {_listed(each)}" for each in controls.recall]
+    return lines
 
 
-def _listed(scores: Controls | NeighbourRecall) -> str:
-    known = {name: score for name, score in scores.scores.items() if score is not None}
-    return ", ".join(f"{_CONTROLS[name]} {score.mean:.4f}" for name, score in known.items())
+def _recall(figures: Figures) -> list[str]:
+    """Return a table: recall of the model and of each control at each pair of ranks."""
+    main, controls = figures.main_recall, figures.controls
+    if main is None or controls is None:
+        return []
+    lines = [
+        "recall k@R, of the k images with the nearest features the share among the first R:",
+        f"  {'':23}" + "".join(f"{f'{each.k}@{each.first}':>9}" for each in controls.recall),
+    ]
+    for name in main.scores:
+        scores = [each.scores[name] for each in controls.recall]
+        if any(scores):
+            cells = "".join(f"{score.mean:9.4f}" if score else f"{'':9}" for score in scores)
+            lines.append(f"  {_CONTROLS[name]:23}{cells}".rstrip())
+    if main.model_less_itq is not None:
+        gap = main.model_less_itq.interval
+        lines.append(f"  model less ITQ, {main.name}: {gap.mean:+.4f}{_bounds(gap)}")
+    return lines
 
 
 def _bounds(interval: Interval | None) -> str:
