@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets, Rows
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import generator
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -48,6 +49,10 @@ class Isch(FeatureFit[IschConfig]):
         B: learned codes of the rows, int8.
         V: embedding of the rows, float64.
     """
+
+    Config = IschConfig
+    paper = Paper("Inductive Structure Consistent Hashing", "TNNLS 2021")
+    labels = "multi"
 
     def __init__(self, config: IschConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)
