@@ -46,6 +46,8 @@ def write(path: Path, backbone: BackboneConfig, head: HeadSpec = HEADS[0]) -> Pa
         mean = encoder.backbone(torch.randn(shape)).mean(dim=0).detach()
         for name, buffer in encoder.head.named_buffers():
             buffer.copy_(mean if name.endswith("mean") else torch.randn(buffer.shape) / 3)
+        if head.output == "cos":
+            encoder.head.W *= 9  # else every u is near 0, and every cosine near 1
         if head.map != "identity":
             encoder.head.map.kernel_width.fill_(3.0)
     spec = HasherSpec(
