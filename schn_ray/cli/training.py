@@ -1,4 +1,4 @@
-"""Commands on models: methods, train, tune, export."""
+"""Commands on models: methods, embed, train, tune, export."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from schn_ray.cli.options import (
     ConfigFile,
     Out,
     Settings,
+    Source,
     Verbose,
+    Workers,
     print_result,
 )
-from schn_ray.cli.verbs.training import export, methods, train, tune
+from schn_ray.cli.verbs.arguments import ALL
+from schn_ray.cli.verbs.training import embed, export, methods, train, tune
 
 Store = Annotated[str, typer.Argument(help="A store that prepare wrote.")]
 Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.")]
@@ -47,6 +50,45 @@ def methods_command(
     print_result(methods(name), as_json)
 
 
+def embed_command(
+    source: Source,
+    out: Out,
+    backbone: Annotated[
+        str, typer.Option(help="small, resnet50, timm:NAME, hf:NAME or open_clip:NAME/WEIGHTS.")
+    ],
+    weights: Annotated[
+        str | None, typer.Option(help="A file; default: the pretrained ones, to download.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try the quarantined images again.")
+    ] = False,
+    config_file: ConfigFile = None,
+    settings: Settings = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compute a feature vector for every image, on Ray Data.
+
+    Run the same command again after an interruption: it does only the rest.
+    """
+    features = embed(
+        source,
+        out,
+        backbone=backbone,
+        weights=weights,
+        update=update,
+        retry_failed=retry_failed,
+        config=config_file,
+        settings=settings,
+        workers=workers or ALL,
+    )
+    print_result(features, as_json)
+
+
 def train_command(
     store: Store,
     out: Out,
@@ -59,6 +101,9 @@ def train_command(
     weights: Annotated[
         str | None,
         typer.Option(help="Weights of the backbone: a file, DEFAULT to download, or none."),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="What embed wrote: train a head on it, fast.")
     ] = None,
     workers: Annotated[
         str, typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch.")
@@ -83,6 +128,7 @@ def train_command(
         config=config_file,
         settings=settings,
         weights=weights,
+        features=features,
         workers=workers,
         cpus=cpus,
         gpu=gpu,

@@ -240,7 +240,7 @@ def _rows(hasher: Hasher, images: str) -> tuple[Iterator[NDArray[Any]], str]:
     """Return views or vectors, one a row, and where they come from."""
     source = open_source(images, SourceConfig())
     if hasher.input == "images":
-        return _views(source, hasher.preprocessing), images
+        return _views(source, hasher.of_images()), images
     if source.kind == "store":
         store = open_store(source.location)
         if store.vector_width is not None:

@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from schn_ray.core.atomic_files import sha256_file, write_atomically
 from schn_ray.core.bits import pack, sign
@@ -114,17 +114,6 @@ class Hasher:
         p = self.spec.preprocessing
         return (self.spec.width,) if p is None else (3, p.crop, p.crop)
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """From an image to the network's input.
-
-        Raises:
-            SchnRayError: the model takes vectors.
-        """
-        if self.spec.preprocessing is None:
-            raise SchnRayError(f"this model takes {self._expected()}, not images")
-        return self.spec.preprocessing
-
     def encode(
         self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int = 64
     ) -> NDArray[np.uint8]:
@@ -164,6 +153,24 @@ class Hasher:
         """Return the features F [b, d] of evaluation views [b, 3, S, S] or vectors [b, d]."""
         F, _ = self._forward(views)
         return F.float().cpu()
+
+    def of_features(self) -> Hasher:
+        """Return the head alone as a hasher of the backbone's features."""
+        if self.spec.preprocessing is None:
+            return self
+        spec = self.spec.model_copy(update={"preprocessing": None})
+        network = Encoder(nn.Identity(), self.network.head)
+        return Hasher(network, spec, self.device, self.precision.name)
+
+    def of_images(self) -> Preprocessing:
+        """Return how images are prepared.
+
+        Raises:
+            SchnRayError: the model takes vectors.
+        """
+        if self.spec.preprocessing is None:
+            raise SchnRayError(f"this model takes {self._expected()}, not images")
+        return self.spec.preprocessing
 
     def save(self, path: Path, card: str) -> None:
         """Write the artifact: weights, spec, model card, and SHA-256 of the first two.
@@ -205,7 +212,7 @@ class Hasher:
 
     def _view(self, number: int, image: bytes | str | Path) -> NDArray[np.uint8]:
         name = f"image {number}" if isinstance(image, bytes) else str(image)
-        preprocessing = self.preprocessing
+        preprocessing = self.of_images()
         try:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
             return evaluation_view(data, preprocessing)

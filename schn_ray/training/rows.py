@@ -14,6 +14,7 @@ from schn_ray.core.workers import Workers
 from schn_ray.data.images import Preprocessing, evaluation_view
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.methods.base import Method
+from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.batches import Rows, TrainingImages, TrainingRows, TrainingVectors
 from schn_ray.training.config import AugmentConfig
 from schn_ray.training.state import ValidationRows
@@ -99,12 +100,18 @@ def _evaluation_views(store: Store, rows: Rows, preprocessing: Preprocessing) ->
     return views
 
 
-def settings_of_store(location: str) -> dict[str, Any]:
-    """Return settings of ``train`` that follow from a store: vectors are taken as they are.
+def settings_of_inputs(location: str, features: str | None = None) -> dict[str, Any]:
+    """Return settings of ``train`` that follow from its inputs.
+
+    The backbone is that of the features; where a store has vectors only, they are taken as they are.
 
     Args:
         location: of the store; a directory or URI.
+        features: of the store's images; None: they are not given.
     """
+    if features is not None:
+        config = StoredFeatures(features).backbone[1]
+        return {"backbone": config.model_dump(include={"name", "base_channels", "frozen", "weights"})}
     store = open_store(location)
     if store.has_images:
         return {}

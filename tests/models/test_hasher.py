@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ from support.models import write_model
 
 from schn_ray.core.bits import pack, sign
 from schn_ray.core.errors import SchnRayError
-from schn_ray.data.images import Preprocessing
 from schn_ray.models.backbones.build import build_backbone
-from schn_ray.models.backbones.fingerprint import backbone_fingerprint
+from schn_ray.models.backbones.saved import backbone_fingerprint, build_fixed_backbone
 from schn_ray.models.config import BackboneConfig, HeadSpec
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.hasher import Hasher, HasherSpec, load
@@ -120,15 +120,24 @@ def test_a_model_says_what_it_is(tmp_path: Path) -> None:
     )
 
 
+def test_the_head_alone_codes_the_features_of_the_backbone(tmp_path: Path) -> None:
+    whole = load(write_model(tmp_path / "model"), torch.device("cpu"))
+    views = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), np.uint8)
+    head = whole.of_features()
+    assert (head.input, head.input_shape) == ("vectors", (whole.spec.width,))
+    np.testing.assert_array_equal(
+        head.encode(whole.features(views).numpy()), whole.encode_views([views])
+    )
+
+
 def test_a_backbones_fingerprint_changes_with_whatever_changes_its_features() -> None:
-    module = build_backbone(BackboneConfig(name="small", base_channels=4)).module
-    p = Preprocessing(resize=32, crop=32)
-    before = backbone_fingerprint(module.state_dict(), "small", p)
-    assert before == backbone_fingerprint(dict(reversed(module.state_dict().items())), "small", p)
-    module.stages[1].num_batches_tracked += 1
-    assert before == backbone_fingerprint(module.state_dict(), "small", p)
-    other = p.model_copy(update={"interpolation": "bicubic"})
-    assert before != backbone_fingerprint(module.state_dict(), "small", other)
-    assert before != backbone_fingerprint(module.state_dict(), "another", p)
-    module.stages[1].running_mean[3] += 1e-6
-    assert before != backbone_fingerprint(module.state_dict(), "small", p)
+    config = BackboneConfig(name="small", base_channels=4)
+    backbone = build_fixed_backbone(config)
+    before = backbone_fingerprint(backbone, config)
+    assert before == backbone_fingerprint(build_fixed_backbone(config), config)
+    assert backbone.preprocessing is not None
+    bicubic = backbone.preprocessing.model_copy(update={"interpolation": "bicubic"})
+    other = dataclasses.replace(backbone, preprocessing=bicubic)
+    assert before != backbone_fingerprint(other, config)
+    backbone.module.stages[1].running_mean[3] += 1e-6
+    assert before != backbone_fingerprint(backbone, config)

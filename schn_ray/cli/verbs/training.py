@@ -1,4 +1,4 @@
-"""Verbs on models: methods, train, tune, export."""
+"""Verbs on models: methods, embed, train, tune, export."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from schn_ray.cli.verbs.arguments import (
     location_of,
     require_ray,
     setting_lines,
+    shards_mapper,
+    source_of,
     worker_range,
 )
 from schn_ray.cli.verbs.results import Catalogue, ExportResult, Output, Study
 
 if TYPE_CHECKING:
     from schn_ray.cluster.session import WorkerRequest
+    from schn_ray.data.shards.rows import Source
     from schn_ray.data.store.reader import Store
 
 
@@ -45,6 +48,59 @@ def methods(name: str | None = None) -> Catalogue:
     return Catalogue([describe_method(name) for name in names], single=name is not None)
 
 
+def embed(
+    source: Path | str | Source,
+    out: Path | str,
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    update: bool = False,
+    retry_failed: bool = False,
+    config: Path | str | None = None,
+    settings: Settings = None,
+    workers: Workers | None = None,
+) -> Output:
+    """Compute a feature vector for every image of a source, with a backbone as it is.
+
+    ``train`` takes them as ``features``, and ``encode`` as a source. Interrupted at any moment, the
+    same call does only the rest.
+
+    Args:
+        source: see ``check``; a store keeps its split where ``train`` takes both.
+        out: the directory or URI of the features.
+        backbone: such as ``"timm:vit_small_patch14_dinov2.lvd142m"``; default: alexnet.
+        weights: a file, or a name of torchvision's; default: the pretrained ones.
+        update: take in what is new, changed or gone in the source.
+        retry_failed: try the quarantined images again.
+        config: a YAML file of settings.
+        settings: such as ``{"dtype": "float32"}``; they override the file.
+        workers: None: in this process. ``4``, ``"2:16"`` or ``"all"``: so many on Ray.
+
+    Returns:
+        The features: their path, with ``counts`` of rows embedded and quarantined.
+
+    Raises:
+        SchnRayError: no images, weights that do not arrive, or ``out`` holds something else.
+        TooManyBadRows: more images are bad than ``source.max_bad_share`` allows.
+
+    Example:
+        >>> features = embed("store", "features", backbone="resnet50")  # doctest: +SKIP
+        >>> run = train("store", "run", features=features)  # doctest: +SKIP
+    """
+    from schn_ray.core.settings import load_settings
+    from schn_ray.models.embed import EmbedConfig, embed_source
+
+    options = {"backbone.name": backbone, "backbone.weights": weights or "DEFAULT"}
+    file = None if config is None else Path(config)
+    loaded = load_settings(EmbedConfig, file, setting_lines(settings, options))
+    target = location_of(out)
+    shards = shards_mapper("embedding", workers, gpus=True, writes=target)
+    opened = source_of(source, loaded.source)
+    return finish(
+        out, lambda: embed_source(opened, target, loaded, shards, update, retry_failed)
+    )
+
+
 def train(
     store: Path | str | Store,
     out: Path | str,
@@ -54,6 +110,7 @@ def train(
     config: Path | str | None = None,
     settings: Settings = None,
     weights: str | None = None,
+    features: Path | str | None = None,
     workers: Workers | None = None,
     cpus: int = 1,
     gpu: bool | None = None,
@@ -74,6 +131,8 @@ def train(
         settings: such as ``{"bits": 48, "schedule.iterations": 20}``; they override the file.
         weights: of the backbone: a file, ``"DEFAULT"`` or another name of torchvision's to
             download, or ``"none"``.
+        features: of the store's images, as ``embed`` wrote them: the backbone is released as it is,
+            and the head is trained on them. ``{"backbone.frozen": True}`` does the same in passing.
         workers: None: in this process. ``4`` or ``"2:8"``: so many on Ray share each batch.
         cpus: of each worker on Ray.
         gpu: whether each worker on Ray has a GPU; default: if there are enough.
@@ -91,11 +150,13 @@ def train(
         >>> hasher = schn_ray.load(run)  # doctest: +SKIP
     """
     from schn_ray.training.config import train_config
-    from schn_ray.training.rows import settings_of_store
+    from schn_ray.training.rows import settings_of_inputs
 
     lines = setting_lines(settings, {"backbone.weights": weights})
     file = None if config is None else Path(config)
-    loaded = train_config(preset, file, lines, method, settings_of_store(location_of(store)))
+    embedded = None if features is None else location_of(features)
+    given = settings_of_inputs(location_of(store), embedded)
+    loaded = train_config(preset, file, lines, method, given)
     if workers is not None:
         request = _request(workers, cpus, gpu)
         from schn_ray.cluster.train import train_on_ray
@@ -103,7 +164,12 @@ def train(
         return finish(
             out,
             lambda: train_on_ray(
-                loaded, location_of(store), location_of(out), request, tensorboard
+                loaded,
+                location_of(store),
+                location_of(out),
+                request,
+                tensorboard,
+                features=embedded,
             ),
         )
     _refuse_resources(cpus, gpu)
@@ -111,7 +177,10 @@ def train(
     from schn_ray.training.run import train_locally
 
     return finish(
-        out, lambda: train_locally(loaded, location_of(store), location_of(out), tensorboard)
+        out,
+        lambda: train_locally(
+            loaded, location_of(store), location_of(out), tensorboard, features=embedded
+        ),
     )
 
 
@@ -189,11 +258,11 @@ def tune(
         >>> run = train("store", "run", config=f"{study}/best.yaml")  # doctest: +SKIP
     """
     from schn_ray.training.config import train_config
-    from schn_ray.training.rows import settings_of_store
+    from schn_ray.training.rows import settings_of_inputs
     from schn_ray.tuning.space import base_config, check_space, read_space
 
     file = None if config is None else Path(config)
-    lines, given = setting_lines(settings), settings_of_store(location_of(store))
+    lines, given = setting_lines(settings), settings_of_inputs(location_of(store))
     searched = read_space(str(space), lambda: train_config(preset, file, lines, method, given))
     base = base_config(searched, preset, file, lines, method, given)
     check_space(searched, base)

@@ -1,4 +1,4 @@
-"""A training store as a source, to check or encode its rows again; opens the store's Arrow files.
+"""A store, or features, as a source, to check or encode its rows; opens their Arrow files.
 
 A store at a URI is first copied to this machine, once, and compared with its hashes.
 """
@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import MANIFEST, read_manifest
+from schn_ray.core.manifest import MANIFEST, Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import is_uri, names_in
-from schn_ray.data.shards.rows import BadRow, Row, Shard, cut
+from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, cut
 from schn_ray.data.shards.vectors import (
     VectorFormat,
     VectorRows,
@@ -32,6 +32,7 @@ from schn_ray.data.sources.vector_columns import numbered
 
 ROW_FILES = "rows-*.arrow"
 CLASSES = "classes.json"
+BACKBONE = "backbone"  # directory within features, see ``models.embed``
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class StoreSource:
         path = local_copy(self.location)
         shard_rows = rows_of_shard(self.shard_rows, self.vectors)
         runs = cut(open_rows(path).num_rows, shard_rows)
-        stamps = (read_manifest(path, "store").fingerprint,)
+        stamps = (read_rows_manifest(path).fingerprint,)
         return [
             Shard(number, count, start, stamps=stamps) for number, (start, count) in enumerate(runs)
         ]
@@ -79,6 +80,30 @@ class StoreSource:
             uris = numbered(f"{self.location}#", np.arange(first, first + len(batch)))
             yield vector_rows(columns | {"uri": uris}, {}, self.vectors)
             first += len(batch)
+
+
+def features_backbone(source: Source) -> str | None:
+    """Return the fingerprint of the backbone that computed a source's vectors; None if unknown.
+
+    Args:
+        source: of any kind; only what ``embed`` wrote says it.
+    """
+    if not isinstance(source, StoreSource):
+        return None
+    return read_rows_manifest(local_copy(source.location)).made_from.get("backbone")
+
+
+def read_rows_manifest(path: Path) -> Manifest:
+    """Read the manifest of a store, or of features, which have rows of the same form.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        SchnRayError: neither of them, or not finished.
+    """
+    kind = "features" if (path / BACKBONE).is_dir() else "store"
+    return read_manifest(path, kind)
 
 
 def format_of_rows(rows: pa.Table) -> VectorFormat | None:
@@ -137,7 +162,7 @@ def open_rows(path: Path) -> pa.Table:
     Raises:
         SchnRayError: no finished store, or a damaged file.
     """
-    read_manifest(path, "store")
+    read_rows_manifest(path)
     return map_rows(path)
 
 
