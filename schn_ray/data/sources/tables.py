@@ -187,7 +187,8 @@ class TableSource:
 
     def _rows_of(self, location: str) -> int:
         schema, rows = self.describe(location)
-        self._check(location, schema)
+        if rows:
+            self._check(location, schema)
         return rows
 
     def _check(self, location: str, schema: pa.Schema) -> None:
