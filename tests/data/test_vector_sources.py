@@ -284,6 +284,22 @@ def test_ids_that_are_not_utf8(tmp_path: Path) -> None:
     assert list(reasons(opened(path)).values()) == ["its id in 'id' is not UTF-8"]
 
 
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.int8()])
+def test_cameras_of_each_type(tmp_path: Path, kind: pa.DataType) -> None:
+    last = 7 if kind == pa.int8() else 1 << 40
+    cameras = pa.array([3, None, *[0] * 7, last], kind)
+    path = write(tmp_path / "a.parquet", vec=lists(pa.list_(pa.float32())), camera=cameras)
+    rows = read_all(opened(path))
+    assert [row.camera for row in rows[:3] if isinstance(row, Row)] == [3, -1, 0]
+    assert isinstance(rows[9], Row if last == 7 else BadRow)
+
+
+def test_files_of_one_row(tmp_path: Path) -> None:
+    for i in range(3):
+        write(tmp_path / f"{i}.parquet", vec=lists(pa.list_(pa.float32()), X[i : i + 1]))
+    np.testing.assert_array_equal(vectors(good(opened(tmp_path))), X[:3])
+
+
 def test_class_names_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "names").write_text("cat\ndog\n")
     column = lists(pa.list_(pa.float32()))
@@ -327,8 +343,8 @@ def test_npy_with_ids_and_labels(tmp_path: Path) -> None:
         ("cat",),
     ]
     assert reasons(opened(path)) == {
-        "2": "line 3 of e.ids.txt is not UTF-8",
-        "3": "no id: line 4 of e.ids.txt is empty",
+        "2": "row 3 of e.ids.txt is not UTF-8",
+        "3": "no id: row 4 of e.ids.txt is empty",
     }
     stamp = opened(path).shards()[0].stamps
     save(path, labels=b"dog\n" * 10)
@@ -348,6 +364,9 @@ def test_npy_with_an_array_of_ids(tmp_path: Path) -> None:
         np.save(tmp_path / "e.ids.npy", ids)
         assert good(opened(path))[3].id == expected
         assert good(opened(tmp_path))[3].id == expected
+    np.save(tmp_path / "e.ids.npy", np.array([b"a%d" % i for i in range(9)] + [b"\xff"]))
+    assert reasons(opened(path)) == {"9": "row 10 of e.ids.npy is not UTF-8"}
+    assert read_all(opened(path))[3].id == "a3"
     np.save(tmp_path / "e.ids.npy", np.arange(9))
     assert "e.ids.npy has 9 rows, the vectors are 10" in refusal(path)
     np.save(tmp_path / "e.ids.npy", np.array(["a"] * 10, object), allow_pickle=True)
