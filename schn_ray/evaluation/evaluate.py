@@ -178,12 +178,10 @@ def _audited(store: Store, config: EvaluateConfig) -> Audit:
             "none; use --gallery encoded"
         )
     prepared = store.manifest.config
-    protocol = PROTOCOLS.get(prepared["protocol"])
+    protocol = PROTOCOLS.get(store.protocol)
     if protocol is not None and prepared["keep_unlabelled"]:
         protocol = replace(protocol, unlabelled=True)
-    # a store without any label is measured without labels, so that none is missing
-    unlabelled = (np.diff(store.labels.indptr) == 0) & bool(store.classes)
-    ids = pa.chunked_array([store.ids])
+    ids, unlabelled = pa.chunked_array([store.ids]), np.diff(store.labels.indptr) == 0
     audited = audit(store.split, ids, store.first_with_image(), unlabelled, protocol)
     if audited.spoiling() and config.audit == "refuse":
         raise SchnRayError(
@@ -291,7 +289,7 @@ def _context(run: Path, store: Store, audited: Audit, gallery: LabelledCodes) ->
     prepared = store.manifest.config
     return {
         "trained": read_manifest(run, "run").config if (run / LEARNED).is_file() else {},
-        "protocol": prepared["protocol"],
+        "protocol": store.protocol,
         "split_seed": prepared["seed"],
         "audit": AuditSummary(
             findings=tuple(audited.summary()),

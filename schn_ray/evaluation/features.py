@@ -52,9 +52,8 @@ def features_of(
         rows: numbers of the rows [m].
         map_shards: computes parts of the rows, on whatever machines.
     """
-    vectors = getattr(store, "vectors", None)
-    if vectors is not None and reads_vectors(run, store):
-        return np.asarray(vectors(rows), np.float32)
+    if reads_vectors(run, store):
+        return store.vectors(rows)
     starts = range(0, len(rows), _PART_ROWS)
     parts = [RowsPart(n, rows[start : start + _PART_ROWS]) for n, start in enumerate(starts)]
     function = functools.partial(part_features, store=store, run=as_location(run))
@@ -69,9 +68,7 @@ def reads_vectors(run: Path | str, store: Store) -> bool:
         run: a finished run.
         store: with vectors or without.
     """
-    if getattr(store, "vector_width", None) is None:
-        return False
-    return _loaded(as_location(run)).spec.preprocessing is None
+    return store.vector_width is not None and _loaded(as_location(run)).spec.preprocessing is None
 
 
 def part_features(
@@ -101,5 +98,5 @@ def _loaded(run: str) -> Hasher:
 
 
 def _views(store: Store, rows: NDArray[np.int64], hasher: Hasher) -> NDArray[np.uint8]:
-    preprocessing = hasher.spec.preprocessing
+    preprocessing = hasher.of_images()
     return np.stack([evaluation_view(store.image(int(row)), preprocessing) for row in rows])
