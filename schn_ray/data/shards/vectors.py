@@ -9,7 +9,7 @@ one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -284,3 +284,22 @@ def vector_sha256(X: NDArray[Any]) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(32), len(X), [None, pa.py_buffer(digests)]
     )
+
+
+def rebatched(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the same rows in batches of one size; the last one may be smaller.
+
+    Args:
+        batches: of one schema.
+        rows: of a batch.
+    """
+    waiting, count = list[pa.RecordBatch](), 0
+    for batch in batches:
+        waiting.append(batch)
+        count += len(batch)
+        while count >= rows:
+            joined = waiting[0] if len(waiting) == 1 else pa.concat_batches(waiting)
+            yield joined.slice(0, rows)
+            waiting, count = [joined.slice(rows)], count - rows
+    if count:
+        yield pa.concat_batches(waiting)

@@ -33,7 +33,7 @@ from schn_ray.data.shards.vectors import (
     vector_rows,
 )
 from schn_ray.data.sources.tables import file_location, table_files, table_shards
-from schn_ray.data.sources.vector_columns import numbered
+from schn_ray.data.sources.vector_columns import no_labels, numbered
 
 SUFFIX = ".npy"
 _IDS_TEXT, _IDS_ARRAY, _LABELS = ".ids.txt", ".ids.npy", ".labels.txt"
@@ -206,10 +206,9 @@ def _ids_of_array(path: str, rows: int, numbers: NDArray[np.int64]) -> pa.Array:
 
 
 def _labels(location: str, numbers: NDArray[np.int64]) -> tuple[pa.Array, dict[int, str]]:
-    kind = pa.list_(pa.string())
     path = _path_of(location, _LABELS)
     if path is None:
-        return pa.repeat(pa.scalar([], kind), len(numbers)), {}
+        return no_labels(len(numbers)), {}
     lines, problems = _lines_of(path, location).read(numbers), dict[int, str]()
     known: dict[bytes, list[str]] = {}
     for row, line in enumerate(lines):
@@ -218,7 +217,7 @@ def _labels(location: str, numbers: NDArray[np.int64]) -> tuple[pa.Array, dict[i
                 known[line] = sorted({label.strip() for label in line.decode().split(";")} - {""})
         except UnicodeDecodeError:
             problems[row] = f"line {numbers[row] + 1} of {path.name} is not UTF-8"
-    return pa.array([known.get(line, []) for line in lines], kind), problems
+    return pa.array([known.get(line, []) for line in lines], pa.list_(pa.string())), problems
 
 
 class _Lines:

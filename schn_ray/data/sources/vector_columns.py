@@ -180,6 +180,15 @@ def numbered(stem: str, numbers: NDArray[np.int64]) -> pa.Array:
     return pc.binary_join_element_wise(stem, pa.array(numbers).cast(pa.string()), "")
 
 
+def no_labels(n: int) -> pa.Array:
+    """Return a column of empty lists of labels.
+
+    Args:
+        n: how many rows.
+    """
+    return pa.ListArray.from_arrays(pa.array(np.zeros(n + 1, np.int32)), pa.array([], pa.string()))
+
+
 def label_lists(
     column: pa.Array | None, n: int, class_names: tuple[str, ...], name: str
 ) -> tuple[pa.Array, dict[int, str]]:
@@ -193,7 +202,7 @@ def label_lists(
     """
     lists = pa.list_(pa.string())
     if column is None or pt.is_null(column.type):
-        return pa.repeat(pa.scalar([], lists), n), {}
+        return no_labels(n), {}
     if list_type(column.type) is None:
         texts = column.cast(pa.string())
         distinct = {

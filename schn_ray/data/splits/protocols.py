@@ -131,8 +131,8 @@ def split(
     """Split rows into roles. The result depends only on the rows, their order and the config.
 
     ``unlabelled`` draws from all rows, and has no validation rows: nothing tells which of them are
-    similar. If no row has more than one label, ``random`` draws within each class, so that every role has
-    every class. Otherwise it draws from all rows.
+    similar. If no row has more than one label, ``random`` draws within each class, so that every
+    role has every class. Otherwise it draws from all rows.
 
     Args:
         labels: [n, C] label matrix.

@@ -62,7 +62,7 @@ def describe_and_split(
     table = pa.concat_tables([parts.read(number, columns) for number in numbers])
     classes = vocabulary(table["labels"])
     chosen = {}
-    if not classes and config.protocol == RANDOM:
+    if len(table) and not classes and (config.protocol, config.split_from) == (RANDOM, None):
         config = config.model_copy(update={"protocol": UNLABELLED})
         chosen = {"protocol": UNLABELLED}
     protocol = find_protocol(config.protocol)

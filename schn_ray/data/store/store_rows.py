@@ -18,6 +18,7 @@ from schn_ray.data.shards.vectors import (
     VectorFormat,
     arrow_vectors,
     numpy_vectors,
+    rebatched,
     vector_problem,
     vector_sha256,
 )
@@ -58,7 +59,8 @@ def store_rows(
         vectors: the format of the rows' vectors.
     """
     if units.batched and vectors is not None:
-        for batch in units.read_batches():
+        # a part's bytes must not depend on how its rows came: another run may cut them otherwise
+        for batch in rebatched(units.read_batches(), vectors.rows_at_once):
             yield _with_all_columns(batch, vectors)
         return
     schema = row_schema(vectors)

@@ -18,7 +18,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import Count
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.shallow.anchors import kmeans_anchors
-from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard
+from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.hash_function import HashFunction
 from schn_ray.methods.shallow.kernel_features import AnchorGraph, nearest_anchors
@@ -126,7 +126,7 @@ def second_layer(rows: FeatureRows, graph: AnchorGraph, W: Array, masses: Array)
     return np.stack([(2 * s3 + (n - n1) * step) / n, (2 * s3 - n1 * step) / n])
 
 
-def _side_sums(graph: AnchorGraph, X: Shard, W: Array) -> tuple[Array, ...]:
+def _side_sums(graph: AnchorGraph, X: Shard, W: Array) -> Sums:
     """Return, for each eigenvector: #{y > 0}, sum_{y>0} y, sum_{y>0} z [k, m], sum |y| z [k, m]."""
     Z = graph.sparse(X)
     y = Z @ W

@@ -9,6 +9,7 @@ leaves a worker.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from schn_ray.data.labels import Rows
 
 Array = NDArray[np.float64]
 Shard = NDArray[np.floating]
-OnShard = Callable[[Shard, Rows], tuple[NDArray[np.number], ...]]
+Sums = tuple[Any, ...]  # arrays and numbers, of one shard
+OnShard = Callable[[Shard, Rows], Sums]
 
 _SHARD_ROWS = 16_384  # kernel features of a shard, 1,000 a row, are 131 MB in float64
 _SHARD_BYTES = 2**24
@@ -95,7 +97,7 @@ class FeatureRows:
         for shard in range(self.workers.rank, self._shards, self.workers.size):
             f(*self._shard(shard))
 
-    def gather(self, f: Callable[[Shard, Rows], NDArray[np.number]]) -> Array:
+    def gather(self, f: Callable[[Shard, Rows], NDArray[Any]]) -> Array:
         """Return what f says of each row, of all rows in order, on every worker: for few numbers.
 
         Args:
@@ -166,7 +168,7 @@ class FeatureRows:
         numbers = np.arange(start, min(start + self.shard_rows, self.count))
         return self._read(numbers), numbers
 
-    def _of_all(self, own: tuple[NDArray[np.number], ...] | None) -> Iterator[list[Array]]:
+    def _of_all(self, own: Sums | None) -> Iterator[list[Array]]:
         """Yield the arrays of each worker's shard of one wave, in the order of the shards."""
         if self.workers.size == 1:
             yield [np.asarray(a, np.float64) for a in own or ()]
@@ -195,12 +197,12 @@ class ShardState:
     """
 
     def __init__(self) -> None:
-        self.of_shard: dict[int, NDArray[np.number]] = {}
+        self.of_shard: dict[int, NDArray[Any]] = {}
 
-    def __getitem__(self, numbers: Rows) -> NDArray[np.number]:
+    def __getitem__(self, numbers: Rows) -> NDArray[Any]:
         return self.of_shard[int(numbers[0])]
 
-    def __setitem__(self, numbers: Rows, values: NDArray[np.number]) -> None:
+    def __setitem__(self, numbers: Rows, values: NDArray[Any]) -> None:
         self.of_shard[int(numbers[0])] = values
 
     def pick(self, rows: FeatureRows, chosen: Rows, width: int) -> Array:
@@ -237,7 +239,7 @@ class _Retained:
         return self._shards[first, count]
 
 
-def _packed(arrays: tuple[NDArray[np.number], ...] | None) -> Array:
+def _packed(arrays: Sums | None) -> Array:
     """Return arrays as one vector that says their shapes first; empty if there is no shard."""
     if arrays is None:
         return np.empty(0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.labels import Rows
-from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard
+from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums
 from schn_ray.methods.shallow.rotations import prepare_features, scatter
 
 
@@ -22,7 +22,7 @@ def mean_of_rows(rows: FeatureRows) -> Array:
         SchnRayError: a feature is NaN or infinite, or all rows are equal: nothing to hash.
     """
 
-    def sums(X: Shard, numbers: Rows) -> tuple[Array, ...]:
+    def sums(X: Shard, numbers: Rows) -> Sums:
         wrong = numbers[~np.isfinite(X).all(axis=1)]
         first = np.array([wrong[0] if len(wrong) else np.inf])
         return X.sum(axis=0, dtype=np.float64), first, X.min(axis=0), X.max(axis=0)
@@ -80,7 +80,7 @@ def moments(rows: FeatureRows) -> Moments:
         rows: features [n, d].
     """
 
-    def sums(X: Shard, _: Rows) -> tuple[Array, ...]:
+    def sums(X: Shard, _: Rows) -> Sums:
         X = X.astype(np.float64, copy=False)
         return X.sum(axis=0), X.T @ X
 

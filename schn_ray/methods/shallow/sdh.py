@@ -17,7 +17,7 @@ import numpy as np
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets, Rows
 from schn_ray.methods.shallow.draws import row_signs
-from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState
+from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
 from schn_ray.methods.shallow.label_algebra import check_pairs, class_matrix, set_sums
 from schn_ray.methods.shallow.ridge import ridge_solution
@@ -56,7 +56,7 @@ class Sdh(FeatureFit[SdhConfig]):
         Y, P1, (BB, M, _, _) = class_matrix(known), self.P1, self.sums
         W_c = self._classifier(Y, known.sizes, BB, M)
 
-        def step(F: Shard, numbers: Rows) -> tuple[Array, ...]:
+        def step(F: Shard, numbers: Rows) -> Sums:
             regressed = F @ P1[:-1] + P1[-1]
             of_set = self._pull(Y, W_c)[known.set_of_row[numbers]]
             self.B[numbers] = self._solved(self.B[numbers], of_set, regressed, W_c)
@@ -67,16 +67,16 @@ class Sdh(FeatureFit[SdhConfig]):
         self.head = self.linear_head(self.P1[:-1], -self.P1[-1], self.kernel)
         return round >= self.config.rounds
 
-    def _drawn(self, F: Shard, numbers: Rows, labels: LabelSets) -> tuple[Array, ...]:
+    def _drawn(self, F: Shard, numbers: Rows, labels: LabelSets) -> Sums:
         self.B[numbers] = row_signs(self.seed, "codes", numbers, self.bits)
         return self._sums(F, numbers, labels)
 
-    def _sums(self, F: Shard, numbers: Rows, labels: LabelSets) -> tuple[Array, ...]:
+    def _sums(self, F: Shard, numbers: Rows, labels: LabelSets) -> Sums:
         """Return B^T B, the sums of B by label set, Phi^T B, and the sum of B."""
         B = self.B[numbers].astype(np.float64)
         return B.T @ B, set_sums(labels, numbers, B), F.T @ B, B.sum(axis=0)
 
-    def _regress(self, sums: tuple[Array, ...]) -> None:
+    def _regress(self, sums: Sums) -> None:
         """Set P of the regression on [Phi, 1]; its last row is the intercept, penalised too."""
         self.sums = sums
         first = self.moments

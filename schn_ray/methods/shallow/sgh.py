@@ -15,7 +15,7 @@ from scipy.linalg import eigh
 from schn_ray.core.settings import Weight
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.shallow.draws import generator
-from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard
+from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.kernel_features import Kernel, random_kernel
 from schn_ray.methods.shallow.preparation import moments
@@ -106,6 +106,6 @@ def top_eigenvector(A: Array, Z: Array) -> Array:
     return w if w[np.abs(w).argmax()] >= 0 else -w
 
 
-def _sign_sums(Phi: Shard, w: Array, offset: float) -> tuple[Array, Array]:
+def _sign_sums(Phi: Shard, w: Array, offset: Array) -> Sums:
     b = np.where(Phi @ w >= offset, 1.0, -1.0)
-    return b @ Phi, np.array(b.sum())
+    return b @ Phi, b.sum()

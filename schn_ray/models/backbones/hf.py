@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from schn_ray.core.errors import SchnRayError
@@ -143,8 +144,11 @@ def _pretrained(transformers: Any, name: str, vision: Any, weights: str) -> nn.M
             )
     else:
         origin = f"the file {weights}"
+        with torch.device("meta"):
+            kind = type(transformers.AutoModel.from_config(vision))
         try:
-            model, report = transformers.AutoModel.from_pretrained(
+            # it renames the weights of older files
+            model, report = kind.from_pretrained(
                 None,
                 config=vision,
                 state_dict=read_weights(Path(weights)),
