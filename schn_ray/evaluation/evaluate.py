@@ -43,9 +43,9 @@ from schn_ray.evaluation.results import (
     METRICS,
     write_queries,
 )
-from schn_ray.models.hasher import LEARNED, load
+from schn_ray.models.hasher import LEARNED, Hasher, load
 from schn_ray.retrieval.code_files import packed_codes, read_codes
-from schn_ray.retrieval.encode import EncodeOptions, encode_shards
+from schn_ray.retrieval.encode import EncodeOptions, encode_shards, require_input
 
 Floats = NDArray[np.float64]
 WITHOUT_LABELS = (
@@ -85,7 +85,7 @@ def evaluate_run(
     request = config.model_dump(mode="json"), made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
-        encoded, files = _encode_store(model, store, codes, config, map_shards)
+        encoded, files = _encode_store(model, hasher, store, codes, config, map_shards)
         draft.known |= {f"{CODES}/{name}": known for name, known in files.items()}
         queries = _ranked(store, store.rows("query"), encoded)
         gallery, without_code = _gallery(run, store, encoded, config.gallery == "learned")
@@ -204,6 +204,7 @@ def _codes_of(mirror: Mirror, draft: DirectoryWriter) -> str:
 
 def _encode_store(
     model: str,
+    hasher: Hasher,
     store: Store,
     codes: str,
     config: EvaluateConfig,
@@ -211,7 +212,8 @@ def _encode_store(
 ) -> tuple[NDArray[np.uint8], dict[str, tuple[str, int]]]:
     """Return the codes of all rows, and name -> (SHA-256, bytes) of each file of codes."""
     source = open_source(store.location, SourceConfig(kind="store"))
-    options = EncodeOptions(model, config.batch_size)
+    vectors = require_input(source, hasher)
+    options = EncodeOptions(model, config.batch_size, vectors=vectors)
     files = encode_shards(source, source.shards(), options, codes, map_shards)
     table, packed = read_codes(codes)
     if not table["id"].combine_chunks().equals(store.ids.cast(pa.string())):
