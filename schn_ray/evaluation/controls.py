@@ -145,8 +145,10 @@ def control_codes(sides: Sides, seed: int) -> dict[str, Codes]:
             codes["classifier"] = classifier_codes(sides, seed)
         fitted = hash_controls(sides.train_features, sides.bits, seed)
         for name, hash in fitted.items():
-            encoded = (hash.encode(side) for side in (sides.query_features, sides.gallery_features))
-            codes[name] = (next(encoded), next(encoded))
+            codes[name] = (
+                pack(hash.codes(sides.query_features)),
+                pack(hash.codes(sides.gallery_features)),
+            )
     return codes | {"random": random_codes(sides, seed)}
 
 
