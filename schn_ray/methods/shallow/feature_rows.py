@@ -171,7 +171,8 @@ class FeatureRows:
     def _of_all(self, own: Sums | None) -> Iterator[list[Array]]:
         """Yield the arrays of each worker's shard of one wave, in the order of the shards."""
         if self.workers.size == 1:
-            yield [np.asarray(a, np.float64) for a in own or ()]
+            # in C order, as what is sent: LAPACK rounds otherwise for a transposed matrix
+            yield [np.asarray(a, np.float64, order="C") for a in own or ()]
             return
         yield from _unpacked(self.workers.gather_any(torch.from_numpy(_packed(own))).numpy())
 

@@ -51,7 +51,7 @@ class Isch(FeatureFit[IschConfig]):
 
     def __init__(self, config: IschConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)
-        self.B, self.V, self._Psi = ShardState(), ShardState(), ShardState()
+        self.B, self.V = ShardState(), ShardState()
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Do one round; the last one also regresses."""
@@ -105,7 +105,7 @@ class Isch(FeatureFit[IschConfig]):
     def _embed(self, Phi: FeatureRows, labels: LabelSets, of_set: Array) -> None:
         """Set V = [Phi D + beta B Q + alpha f(Y)] [D^T D + (beta + alpha) I]^-1, and Psi."""
         alpha, beta, gamma = self.config.alpha, self.config.beta, self.config.gamma
-        D = self.dictionary
+        D, self._Psi = self.dictionary, ShardState()
         curvature = D.T @ D + (alpha + beta) * np.eye(self.bits)
 
         def embed(F: Shard, numbers: Rows) -> Sums:

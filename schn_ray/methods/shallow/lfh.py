@@ -48,7 +48,8 @@ class Lfh(FeatureFit[LfhConfig]):
         state = rows.without_features()
         if round == 1:
             state.each(lambda _, numbers: self._draw(numbers))
-        drawn = chosen_rows(self.seed, f"columns of round {round}", rows.count, self.bits)
+        columns = min(self.bits, rows.count // 2)
+        drawn = chosen_rows(self.seed, f"columns of round {round}", rows.count, columns)
         self._move(state, known, drawn)
         if round < self.config.rounds:
             return False
