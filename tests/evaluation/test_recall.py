@@ -46,10 +46,14 @@ def measured(scores: list[float], distances: list[int], k: int, first: int) -> f
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.9]), st.integers(0, 4)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.sampled_from([0.1, 0.2, 0.9]), st.integers(0, 4)), min_size=1, max_size=6
+    ),
     st.data(),
 )
-def test_recall_is_the_mean_over_all_orders(rows: list[tuple[float, int]], data: st.DataObject) -> None:
+def test_recall_is_the_mean_over_all_orders(
+    rows: list[tuple[float, int]], data: st.DataObject
+) -> None:
     scores, distances = [score for score, _ in rows], [d for _, d in rows]
     k = data.draw(st.integers(1, len(rows)))
     first = data.draw(st.integers(1, len(rows) + 1))

@@ -31,9 +31,7 @@ def centred(rows: int, width: int, seed: int) -> Floats:
 
 def fitted(V: Floats, bits: int, seed: int = 0, rounds: int = 50) -> LearnedRotation:
     start = random_rotation(V.shape[1], bits, seed)
-    return itq_rotation(
-        lambda R: sign_products(V, R), start, len(V), float(np.sum(V**2)), rounds
-    )
+    return itq_rotation(lambda R: sign_products(V, R), start, len(V), float(np.sum(V**2)), rounds)
 
 
 def test_prepared_rows_are_centred_and_of_length_one() -> None:

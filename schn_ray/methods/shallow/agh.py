@@ -98,8 +98,8 @@ def graph_eigenvectors(masses: Array, products: Array, count: int, directions: i
     if usable.sum() < directions:
         raise SchnRayError(
             f"the anchor graph has {usable.sum()} usable eigenvectors of {len(mu)} anchors, and "
-            f"{directions} are needed; expected {directions + 2} anchors or more, on rows that differ. "
-            "Set method.anchors higher, or bits lower"
+            f"{directions} are needed; expected {directions + 2} anchors or more, on rows that "
+            "differ. Set method.anchors higher, or bits lower"
         )
     mu, V = mu[usable][:directions], V[:, usable][:, :directions]
     V = V * np.where(V[np.abs(V).argmax(axis=0), np.arange(directions)] >= 0, 1.0, -1.0)
