@@ -1,12 +1,14 @@
-"""SCHN's loss terms: pure functions, each a mean over the rows that it is given.
+"""Loss terms that methods share: pure functions, each a mean over the rows that it is given.
 
-Source of the equations: docs/method.md, "Losses". B, T and A are constants in all of them.
+Source of SCHN's equations: docs/method.md, "Losses". B, T and A are constants in all of them.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+
+from schn_ray.methods.base import Batch
 
 
 def pairwise_loss(U: Tensor, B_all: Tensor, T: Tensor) -> Tensor:
@@ -72,3 +74,15 @@ def target_similarity(A: Tensor, negative: float) -> Tensor:
         negative: target of dissimilar pairs: 0 as published, or the soft negative -N1/N0.
     """
     return A if negative == 0 else A + negative * (1 - A)
+
+
+def labelled_mean(own: Tensor, batch: Batch) -> Tensor:
+    """Return a term that is the mean over the rows of the global batch that have a label.
+
+    Args:
+        own: [b] values of this worker's rows.
+        batch: the global batch; without any label, the term is 0.
+    """
+    labelled = batch.Y.any(dim=1).to(own.dtype)
+    count = labelled.sum().clamp(min=1)
+    return (own * labelled[batch.own]).sum() * (len(batch.Y) / max(len(own), 1)) / count

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from schn_ray.core.atomic_files import sha256_file, write_atomically
 from schn_ray.core.bits import pack, sign
@@ -28,9 +29,10 @@ from schn_ray.core.manifest import read_manifest
 from schn_ray.core.settings import Section, validated
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
-from schn_ray.models.backbones import build_backbone, default_image_sizes, normalisation
-from schn_ray.models.config import NetworkConfig, PrecisionName
-from schn_ray.models.encoder import ImageNetwork
+from schn_ray.models.backbones.build import rebuild_backbone
+from schn_ray.models.config import HeadSpec, PrecisionName
+from schn_ray.models.encoder import Encoder
+from schn_ray.models.heads.build import build_head
 from schn_ray.models.precision import Precision
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
@@ -45,14 +47,24 @@ class HasherSpec(Section):
         bits: K.
         backbone: see ``build_backbone``.
         base_channels: width of the ``small`` backbone.
-        preprocessing: from an image to the network's input.
+        width: d, of the backbone's features.
+        architecture: what builds the backbone again, see ``Backbone``.
+        preprocessing: from an image to the network's input; None: the model takes vectors.
+        head: what the head is built from.
+        activation: from the head's output to the relaxed code.
+        backbone_sha256: fingerprint of a frozen backbone, see ``backbone_fingerprint``.
         classes: names of the classes that it was trained on.
     """
 
     bits: int
     backbone: str
     base_channels: int
-    preprocessing: Preprocessing
+    width: int
+    architecture: dict[str, Any] | None = None
+    preprocessing: Preprocessing | None
+    head: HeadSpec
+    activation: Literal["tanh", "none"] = "tanh"
+    backbone_sha256: str | None = None
     classes: tuple[str, ...] = ()
 
 
@@ -68,7 +80,7 @@ class Hasher:
 
     def __init__(
         self,
-        network: ImageNetwork,
+        network: Encoder,
         spec: HasherSpec,
         device: torch.device | None = None,
         precision: PrecisionName = "float32",
@@ -109,14 +121,34 @@ class Hasher:
         return np.concatenate(codes) if codes else np.zeros((0, -(-self.bits // 8)), np.uint8)
 
     def relaxed(self, views: NDArray[np.uint8]) -> Tensor:
-        """Return the relaxed codes U_v [b, K] of evaluation views [b, 3, S, S]."""
-        _, U_v = self._forward(views)
-        return U_v.float().cpu()
+        """Return the relaxed codes U [b, K] of views [b, 3, S, S] or vectors [b, d]."""
+        _, U = self._forward(views)
+        return U.float().cpu()
 
     def features(self, views: NDArray[np.uint8]) -> Tensor:
         """Return the visual features F_v [b, d_v] of evaluation views [b, 3, S, S]."""
         F_v, _ = self._forward(views)
         return F_v.float().cpu()
+
+    def of_features(self) -> Hasher:
+        """Return the head alone as a hasher of the backbone's features."""
+        if self.spec.preprocessing is None:
+            return self
+        spec = self.spec.model_copy(update={"preprocessing": None})
+        network = Encoder(nn.Identity(), self.network.head)
+        return Hasher(network, spec, self.device, self.precision.name)
+
+    def of_images(self) -> Preprocessing:
+        """Return how images are prepared.
+
+        Raises:
+            SchnRayError: the model takes vectors.
+        """
+        if self.spec.preprocessing is None:
+            raise SchnRayError(
+                f"this model takes vectors of {self.spec.width} numbers, and no images"
+            )
+        return self.spec.preprocessing
 
     def save(self, path: Path, card: str) -> None:
         """Write the artifact: weights, spec, model card, and SHA-256 of the first two.
@@ -138,14 +170,17 @@ class Hasher:
     def _forward(self, views: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         batch = torch.from_numpy(views).to(self.device, non_blocking=True)
         with torch.inference_mode(), self.precision.for_networks():
-            F_v, U_v = self.network(normalise(batch, self.spec.preprocessing))
-        return F_v, U_v
+            if self.spec.preprocessing is not None:
+                batch = normalise(batch, self.spec.preprocessing)
+            F, h = self.network(batch)
+            U = torch.tanh(h) if self.spec.activation == "tanh" else h
+        return F, U
 
     def _view(self, number: int, image: bytes | str | Path) -> NDArray[np.uint8]:
         name = f"image {number}" if isinstance(image, bytes) else str(image)
         try:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
-            return evaluation_view(data, self.spec.preprocessing)
+            return evaluation_view(data, self.of_images())
         except BadImage as error:
             raise SchnRayError(f"{name} is not an image that can be read: {error}") from error
         except OSError as error:
@@ -193,8 +228,8 @@ def load(
         state = load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise SchnRayError(f"{path} is not a complete model: {error}") from error
-    backbone, feature_dim = build_backbone(spec.backbone, None, spec.base_channels)
-    network = ImageNetwork(backbone, feature_dim, spec.bits)
+    backbone = rebuild_backbone(spec.backbone, spec.base_channels, spec.architecture)
+    network = Encoder(backbone, build_head(spec.head, spec.width, spec.bits))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -228,19 +263,3 @@ def fingerprint(path: Path | str) -> str:
                 "edited. Copy it again from where it is sound, or train again"
             )
     return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def preprocessing_for(network: NetworkConfig) -> Preprocessing:
-    """Return how images are prepared for a backbone.
-
-    Args:
-        network: settings; ``image_size`` overrides the backbone's own size.
-    """
-    resize, crop = default_image_sizes(network.backbone)
-    if network.image_size is not None:
-        resize = round(resize * network.image_size / crop)
-        crop = network.image_size
-    mean, std = normalisation(network.backbone)
-    return Preprocessing(
-        resize=resize, crop=crop, mean=mean, std=std, reduced=network.reduced_decoding
-    )

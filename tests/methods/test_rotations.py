@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.methods.shallow.rotations import (
-    LearnedRotation,
     Floats,
+    LearnedRotation,
     itq_rotation,
     prepare_features,
     principal_directions,

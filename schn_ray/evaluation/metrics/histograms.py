@@ -260,7 +260,11 @@ def _check_codes(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> None
 
 
 def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return packed codes [n, ceil(K / 8)] as columns of 64-bit words [W, n]."""
+    """Return codes as columns of 64-bit words [W, n], padded with zeros.
+
+    Args:
+        codes: packed [n, ceil(K / 8)].
+    """
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8)))
     return np.ascontiguousarray(padded.view(np.uint64).T)
 

@@ -10,7 +10,7 @@ distance. The two orders are drawn independently, so the expected recall is the 
 the two probabilities, over k: no order is drawn, and no sort decides.
 
 Cosines are rounded to 9 decimals, so that equal features tie wherever they stand in a product of
-matrices. A row of zeros has cosine 0 with every other. A gallery of k rows or fewer has recall 1.
+matrices. A row of zeros has cosine 0 with every other.
 
 Memory: blocks of queries against the gallery, a few arrays of 4 million cells.
 """
@@ -97,7 +97,7 @@ def neighbour_histograms(distances: Counts, neighbours: csr_array, bits: int) ->
     query = np.repeat(np.arange(len(distances)), np.diff(neighbours.indptr))
     cells = query * (bits + 1) + distances[query, neighbours.indices]
     counts = np.bincount(cells, neighbours.data, minlength=len(distances) * (bits + 1))
-    return counts.reshape(len(distances), bits + 1)
+    return counts.astype(np.float64).reshape(len(distances), bits + 1)
 
 
 def neighbour_recall(h: NeighbourHistograms, first: int) -> Floats:
