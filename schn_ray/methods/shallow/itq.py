@@ -19,7 +19,7 @@ from scipy.linalg import eigh
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.base import Paper
-from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard
+from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, pieces_of
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit, ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.label_algebra import check_pairs, class_matrix, feature_set_sums
 from schn_ray.methods.shallow.preparation import Moments, moments
@@ -126,7 +126,7 @@ class Rotation:
         if self._V is None:  # not state: made again after a restart
             self._V = features.map(self._project, self.P.shape[1], retain=True)
         R = self.R
-        (products,) = self._V.sum(lambda V, _: (sign_products(V.astype(np.float64), R),))
+        (products,) = self._V.sum(lambda V, _: (sum(sign_products(v, R) for v in pieces_of(V)),))
         unchanged = self.products is not None and np.array_equal(products, self.products)
         self.R, self.products = procrustes(products), products
         self.loss = quantisation_loss(self.count, self.energy, products, self.R)

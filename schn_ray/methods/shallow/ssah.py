@@ -52,7 +52,7 @@ class Ssah(FeatureFit[SsahConfig]):
 
     Attributes:
         B: learned codes of the rows, int8.
-        V: embedding of the rows, float64.
+        V: embedding of the rows, float32.
     """
 
     Config = SsahConfig
@@ -99,7 +99,7 @@ class Ssah(FeatureFit[SsahConfig]):
 
         def draw(F: Shard, numbers: Rows) -> None:
             self.B[numbers] = row_signs(self.seed, "codes", numbers, self.bits)
-            self.V[numbers] = F @ self.U
+            self.V[numbers] = (F @ self.U).astype(np.float32)
 
         Phi.each(draw)
         self._sum_embedding(Phi, labels)
@@ -157,7 +157,7 @@ class Ssah(FeatureFit[SsahConfig]):
         of_set = K * (self.A @ self.W_c) @ self.R / n
         pull = of_set[labels.set_of_row[numbers]] + l2 * (F @ HU)
         pull += l2 * mu * self.B[numbers] @ self.R
-        self.V[numbers] = np.linalg.solve(curvature, pull.T).T
+        self.V[numbers] = np.linalg.solve(curvature, pull.T).T.astype(np.float32)
 
     def _rotate(self) -> None:
         AV = self.A.T @ self.MV
