@@ -35,6 +35,11 @@ class Descent:
         """Return the iterations of the schedule."""
         return schedule.iterations
 
+    def validation_due(self, run: Run) -> bool:
+        """Tell whether the schedule validates this iteration; the last one always is."""
+        due = run.iteration % run.schedule.eval_every == 0
+        return due or run.iteration == run.schedule.iterations
+
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the method and of its optimisers, by name."""
         optimisers = {name: o.state_dict() for name, o in self.trainer.optimisers.items()}

@@ -36,6 +36,10 @@ class Fitting:
         """Return None: the method's own settings say how many rounds there are."""
         return None
 
+    def validation_due(self, run: Run) -> bool:
+        """Tell whether the fit has ended: earlier rounds are not released."""
+        return run.converged
+
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: rounds are repeated."""
         return {}

@@ -47,6 +47,9 @@ class Learner(Protocol):
     def most_iterations(self, schedule: ScheduleConfig) -> int | None:
         """Return after how many iterations a run ends; None: when it has converged."""
 
+    def validation_due(self, run: Run) -> bool:
+        """Tell whether the present model may be released, and so has to be validated."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs of method and learner."""
 
