@@ -19,8 +19,7 @@ from schn_ray.evaluation.metrics.histograms import (
     without_themselves,
 )
 from schn_ray.training.batches import dropout_seed
-from schn_ray.training.learner import Learned
-from schn_ray.training.state import Diverged, Run
+from schn_ray.training.state import Diverged, Learned, Run
 
 _COMPARED_CLASSES = 1000  # at most, in ``class_code_distance``
 

@@ -1,7 +1,7 @@
 """A search space: which settings may vary, within which bounds, and for which objectives.
 
-A space is compared with the method's ``TrainConfig`` when it is read, before any process starts. A key, a bound
-or a choice that training would refuse is refused at once, with the line to change.
+A space is compared with the method's ``TrainConfig`` when it is read, before any process starts. A
+key, a bound or a choice that training would refuse is refused at once, with the line to change.
 """
 
 from __future__ import annotations
