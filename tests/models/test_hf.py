@@ -92,7 +92,7 @@ def test_preprocessing_of_other_processors(
     p = build(tmp_path).preprocessing
     assert p is not None
     assert ((p.resize, p.crop), p.mean[0]) == (sizes, mean)
-    assert p.interpolation == "bilinear"
+    assert p.interpolation == ("bicubic" if sizes[0] in (256, 384) else "bilinear")
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
