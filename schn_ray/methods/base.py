@@ -241,7 +241,7 @@ class DeepMethod(Method[C]):
         return frozenset()
 
 
-class Fit(NamedTuple):
+class Round(NamedTuple):
     """Results of one round of a fit.
 
     Attributes:
@@ -256,7 +256,7 @@ class Fit(NamedTuple):
 class ShallowMethod(Method[C]):
     """A method that is fitted to features, in one round or several; nothing is descended."""
 
-    def fit(self, rows: FeatureRows, round: int) -> Fit:
+    def fit(self, rows: FeatureRows, round: int) -> Round:
         """Do one round, and leave the result in the encoder's head.
 
         Args:

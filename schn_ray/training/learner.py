@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from schn_ray.methods.config import ScheduleConfig
     from schn_ray.training.batches import Rows
     from schn_ray.training.state import Run
 
@@ -42,6 +43,12 @@ class Learner(Protocol):
         Raises:
             SchnRayError: the training rows do not suit the method.
         """
+
+    def most_iterations(self, schedule: ScheduleConfig) -> int | None:
+        """Return after how many iterations a run ends; None: when it has converged."""
+
+    def validation_due(self, run: Run) -> bool:
+        """Tell whether the present model may be released, and so has to be validated."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs of method and learner."""

@@ -157,9 +157,7 @@ def _require_finite(loss: Mapping[str, float], run: Run) -> None:
 
 
 def _validate(run: Run) -> float | None:
-    due = run.iteration % run.schedule.eval_every == 0
-    last = run.iteration == run.schedule.iterations
-    if not len(run.validation) or not (due or last):
+    if not len(run.validation) or not run.learner.validation_due(run):
         return None
     own = run.workers.own(len(run.validation))
     labels, codes = run.validation.labels, run.encode(run.validation.own_views)

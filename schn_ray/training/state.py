@@ -106,7 +106,9 @@ class Run:
         """Whether all iterations are done, or further ones would not be better."""
         patience = self.schedule.patience
         exhausted = patience is not None and self.not_better >= patience
-        return self.converged or exhausted or self.iteration >= self.schedule.iterations
+        most = self.learner.most_iterations(self.schedule)
+        done = most is not None and self.iteration >= most
+        return self.converged or exhausted or done
 
     def save(self, path: Path, best: bool) -> None:
         """Write the state as ``last.pt``, and also as ``best.pt`` if it is the best.

@@ -187,7 +187,7 @@ def method_space(config: TrainConfig) -> Space:
         SchnRayError: the method has nothing to search.
     """
     section = type(config.method)
-    found = {
+    parameters = {
         f"method.{key}": _domain(mark, field.annotation)
         for key, field in section.model_fields.items()
         for mark in field.metadata
@@ -195,13 +195,13 @@ def method_space(config: TrainConfig) -> Space:
     }
     if issubclass(find_method(config.method.name), DeepMethod):
         rate = config.optimiser.learning_rate
-        found["optimiser.learning_rate"] = Domain(log=(rate / 10, rate * 10))
-    if not found:
+        parameters["optimiser.learning_rate"] = Domain(log=(rate / 10, rate * 10))
+    if not parameters:
         raise SchnRayError(
             f"method {config.method.name} has no settings to search; name a YAML file, such as one "
             "that varies bits"
         )
-    return Space(parameters=found)
+    return Space(parameters=parameters)
 
 
 def _domain(mark: Searched, annotation: Any) -> Domain:

@@ -17,6 +17,7 @@ from pydantic import Field
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import Count
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.anchors import kmeans_anchors
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
@@ -40,13 +41,16 @@ class Agh(ShallowFit[AghConfig]):
     A code is the sign of z(x) W, and with two layers also of |z(x) W| - theta. Some 14 passes.
     """
 
+    Config = AghConfig
+    paper = Paper("Hashing with Graphs", "ICML 2011")
+
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Do all of it; the first round is the last."""
         prepared = self.prepared(rows, round)
         graph, masses, products = self._graph(prepared)
-        wanted = self.bits if self.config.layers == 1 else -(-self.bits // 2)
-        W = graph_eigenvectors(masses, products, prepared.count, wanted)
-        self.head = self.linear_head(W, np.zeros(wanted), graph)
+        directions = self.bits if self.config.layers == 1 else -(-self.bits // 2)
+        W = graph_eigenvectors(masses, products, prepared.count, directions)
+        self.head = self.linear_head(W, np.zeros(directions), graph)
         if self.config.layers == 2:
             thresholds = second_layer(prepared, graph, W, masses)
             self.head = HashFunction(
@@ -54,7 +58,7 @@ class Agh(ShallowFit[AghConfig]):
                 self.config.unit,
                 graph,
                 W,
-                np.zeros(wanted),
+                np.zeros(directions),
                 self.bits,
                 activation="two_layer",
                 thresholds=thresholds,
@@ -78,14 +82,14 @@ class Agh(ShallowFit[AghConfig]):
         return graph, masses[used], products[np.ix_(used, used)]
 
 
-def graph_eigenvectors(masses: Array, products: Array, count: int, wanted: int) -> Array:
+def graph_eigenvectors(masses: Array, products: Array, count: int, directions: int) -> Array:
     """Return W [m, k]; columns of Z W are eigenvectors of the graph, of length sqrt(n).
 
     Args:
         masses: column sums of Z, Lambda [m].
         products: Z^T Z [m, m].
         count: n.
-        wanted: k, the eigenvectors of the largest eigenvalues below that of a constant.
+        directions: k, the eigenvectors of the largest eigenvalues below that of a constant.
 
     Raises:
         SchnRayError: the graph has fewer.
@@ -95,14 +99,14 @@ def graph_eigenvectors(masses: Array, products: Array, count: int, wanted: int) 
     mu, V = np.linalg.eigh((M + M.T) / 2)
     mu, V = mu[::-1], V[:, ::-1]
     usable = (mu < _LARGEST) & (mu > _SMALLEST)
-    if usable.sum() < wanted:
+    if usable.sum() < directions:
         raise SchnRayError(
             f"the anchor graph has {usable.sum()} usable eigenvectors of {len(mu)} anchors, and "
-            f"{wanted} are needed; expected {wanted + 2} anchors or more, on rows that differ. "
-            "Set method.anchors higher, or bits lower"
+            f"{directions} are needed; expected {directions + 2} anchors or more, on rows that "
+            "differ. Set method.anchors higher, or bits lower"
         )
-    mu, V = mu[usable][:wanted], V[:, usable][:, :wanted]
-    V = V * np.where(V[np.abs(V).argmax(axis=0), np.arange(wanted)] >= 0, 1.0, -1.0)
+    mu, V = mu[usable][:directions], V[:, usable][:, :directions]
+    V = V * np.where(V[np.abs(V).argmax(axis=0), np.arange(directions)] >= 0, 1.0, -1.0)
     return np.sqrt(count) * root[:, None] * V / np.sqrt(mu)
 
 

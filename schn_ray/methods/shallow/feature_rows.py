@@ -25,6 +25,7 @@ OnShard = Callable[[Shard, Rows], Sums]
 
 _SHARD_ROWS = 16_384  # kernel features of a shard, 1,000 a row, are 131 MB in float64
 _SHARD_BYTES = 2**24
+_PIECE = 1024  # rows that stay in the cache
 
 
 class FeatureRows:
@@ -121,12 +122,13 @@ class FeatureRows:
         """Return the same rows in the same shards with other features, computed when needed.
 
         Args:
-            f: features of any rows [m, d] -> other features of them [m, width].
+            f: features of any rows [m, d] -> other features of them [m, width]; row by row, so it
+                may get the rows of a shard in pieces.
             width: of the other features.
             retain: compute them once, if ``memory`` is enough for this worker's.
         """
         mapped = FeatureRows(
-            lambda numbers: f(self._read(numbers)),
+            lambda numbers: in_pieces(f, self._read(numbers)),
             self.count,
             width,
             workers=self.workers,
@@ -171,9 +173,37 @@ class FeatureRows:
     def _of_all(self, own: Sums | None) -> Iterator[list[Array]]:
         """Yield the arrays of each worker's shard of one wave, in the order of the shards."""
         if self.workers.size == 1:
-            yield [np.asarray(a, np.float64) for a in own or ()]
+            # in C order, as what is sent: LAPACK rounds otherwise for a transposed matrix
+            yield [np.asarray(a, np.float64, order="C") for a in own or ()]
             return
         yield from _unpacked(self.workers.gather_any(torch.from_numpy(_packed(own))).numpy())
+
+
+def in_pieces(f: Callable[[Shard], Shard], X: Shard) -> Shard:
+    """Return f(X), computed a thousand rows at a time: what f makes on its way stays in the cache.
+
+    Args:
+        f: rows [m, d] -> [m, ...], each from its own row.
+        X: [n, d].
+    """
+    first = f(X[:_PIECE])
+    if len(X) <= _PIECE:
+        return first
+    whole = np.empty((len(X), *first.shape[1:]), first.dtype)
+    whole[:_PIECE] = first
+    for start in range(_PIECE, len(X), _PIECE):
+        whole[start : start + _PIECE] = f(X[start : start + _PIECE])
+    return whole
+
+
+def pieces_of(X: Shard) -> Iterator[NDArray[np.float64]]:
+    """Yield the rows of a shard as float64, a thousand at a time.
+
+    Args:
+        X: [n, d].
+    """
+    for start in range(0, len(X), _PIECE):
+        yield X[start : start + _PIECE].astype(np.float64, copy=False)
 
 
 def array_rows(X: NDArray[np.floating], shard_rows: int | None = None) -> FeatureRows:

@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets, Rows
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import generator
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -46,12 +47,16 @@ class Isch(FeatureFit[IschConfig]):
 
     Attributes:
         B: learned codes of the rows, int8.
-        V: embedding of the rows, float64.
+        V: embedding of the rows, float32.
     """
+
+    Config = IschConfig
+    paper = Paper("Inductive Structure Consistent Hashing", "TNNLS 2021")
+    labels = "multi"
 
     def __init__(self, config: IschConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)
-        self.B, self.V, self._Psi = ShardState(), ShardState(), ShardState()
+        self.B, self.V = ShardState(), ShardState()
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Do one round; the last one also regresses."""
@@ -95,7 +100,7 @@ class Isch(FeatureFit[IschConfig]):
         of_set, Q = label_code(Y, self.encoder), random_rotation(K, K, self.seed)
 
         def start(F: Shard, numbers: Rows) -> Sums:
-            self.V[numbers] = V = of_set[labels.set_of_row[numbers]]
+            V = self._rounded(numbers, of_set[labels.set_of_row[numbers]])
             B = np.where(V @ Q.T >= 0, 1.0, -1.0)
             self.B[numbers] = B.astype(np.int8)
             return V.T @ V, F.T @ V, B.T @ V, F.T @ B, B.sum(axis=0)
@@ -105,18 +110,23 @@ class Isch(FeatureFit[IschConfig]):
     def _embed(self, Phi: FeatureRows, labels: LabelSets, of_set: Array) -> None:
         """Set V = [Phi D + beta B Q + alpha f(Y)] [D^T D + (beta + alpha) I]^-1, and Psi."""
         alpha, beta, gamma = self.config.alpha, self.config.beta, self.config.gamma
-        D = self.dictionary
+        D, self._Psi = self.dictionary, ShardState()
         curvature = D.T @ D + (alpha + beta) * np.eye(self.bits)
 
         def embed(F: Shard, numbers: Rows) -> Sums:
             pull = F @ D + beta * self.B[numbers] @ self.Q
             pull += alpha * of_set[labels.set_of_row[numbers]]
-            self.V[numbers] = V = np.linalg.solve(curvature, pull.T).T
+            V = self._rounded(numbers, np.asarray(np.linalg.solve(curvature, pull.T).T, float))
             # float32: the medians are exact by counting
             self._Psi[numbers] = (beta * V @ self.Q.T + gamma * F @ self.Z).astype(np.float32)
             return V.T @ V, F.T @ V, set_sums(labels, numbers, V)
 
         self.VV, self.PV, self.MV = Phi.sum(embed)
+
+    def _rounded(self, numbers: Rows, V: Array) -> Array:
+        """Keep V of some rows as float32; return what is kept, as float64."""
+        self.V[numbers] = V.astype(np.float32)
+        return self.V[numbers].astype(np.float64)
 
     def _fit_codes(self, Phi: FeatureRows) -> None:
         thresholds = np.zeros(self.bits, dtype=np.float32)
@@ -126,7 +136,7 @@ class Isch(FeatureFit[IschConfig]):
         def code(F: Shard, numbers: Rows) -> Sums:
             B = np.where(self._Psi[numbers] >= thresholds, 1.0, -1.0)
             self.B[numbers] = B.astype(np.int8)
-            return B.T @ self.V[numbers], F.T @ B, B.sum(axis=0)
+            return B.T @ self.V[numbers].astype(np.float64), F.T @ B, B.sum(axis=0)
 
         self.BV, self.PB, self.total = Phi.sum(code)
 

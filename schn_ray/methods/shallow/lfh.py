@@ -16,6 +16,7 @@ from pydantic import Field
 
 from schn_ray.core.settings import Count
 from schn_ray.data.labels import LabelSets, Rows, share_a_label
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import chosen_rows, row_normals
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -34,8 +35,12 @@ class Lfh(FeatureFit[LfhConfig]):
     """A round moves all rows given K drawn ones, then those given all others. T passes over U.
 
     Attributes:
-        U: relaxed codes of the rows; their signs are the learned codes.
+        U: relaxed codes of the rows, float32; their signs are the learned codes.
     """
+
+    Config = LfhConfig
+    paper = Paper("Supervised Hashing with Latent Factor Models", "SIGIR 2014")
+    labels = "multi"
 
     def __init__(self, config: LfhConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)
@@ -48,7 +53,8 @@ class Lfh(FeatureFit[LfhConfig]):
         state = rows.without_features()
         if round == 1:
             state.each(lambda _, numbers: self._draw(numbers))
-        drawn = chosen_rows(self.seed, f"columns of round {round}", rows.count, self.bits)
+        columns = min(self.bits, rows.count // 2)
+        drawn = chosen_rows(self.seed, f"columns of round {round}", rows.count, columns)
         self._move(state, known, drawn)
         if round < self.config.rounds:
             return False
@@ -56,7 +62,8 @@ class Lfh(FeatureFit[LfhConfig]):
         return True
 
     def _draw(self, numbers: Rows) -> None:
-        self.U[numbers] = row_normals(self.seed, "U", numbers, self.bits)
+        drawn = row_normals(self.seed, "U", numbers, self.bits)
+        self.U[numbers] = drawn.astype(np.float32)
 
     def _move(self, state: FeatureRows, labels: LabelSets, drawn: Rows) -> None:
         """Move the other rows given the drawn ones, then the drawn ones given the others."""
@@ -68,8 +75,9 @@ class Lfh(FeatureFit[LfhConfig]):
             others = ~np.isin(numbers, drawn)
             s = similar[labels.set_of_row[numbers[others]]].astype(np.float64)
             U = self.U[numbers].copy()
-            U[others] = V = raised(U[others], U_O, s, beta)
+            U[others] = raised(U[others].astype(np.float64), U_O, s, beta)
             self.U[numbers] = U
+            V = U[others].astype(np.float64)
             theta = V @ U_O.T / 2
             likelihood = np.sum(s * theta - np.logaddexp(0, theta))
             return (s - logistic(theta)).T @ V, V.T @ V, 2 * likelihood, np.sum(V * V) / (2 * beta)

@@ -8,7 +8,7 @@ import numpy as np
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.labels import Rows
-from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums
+from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums, pieces_of
 from schn_ray.methods.shallow.rotations import prepare_features, scatter
 
 
@@ -23,14 +23,16 @@ def mean_of_rows(rows: FeatureRows) -> Array:
     """
 
     def sums(X: Shard, numbers: Rows) -> Sums:
-        wrong = numbers[~np.isfinite(X).all(axis=1)]
-        first = np.array([wrong[0] if len(wrong) else np.inf])
-        return X.sum(axis=0, dtype=np.float64), first, X.min(axis=0), X.max(axis=0)
+        with np.errstate(invalid="ignore"):  # the sum of infinities, which is refused
+            total = sum(piece.sum(axis=0) for piece in pieces_of(X))
+        bad = not np.isfinite(total).all()  # seldom, so rows are looked at only then
+        wrong = numbers[~np.isfinite(X).all(axis=1)] if bad else numbers[:0]
+        return total, wrong[0] if len(wrong) else np.inf, X.min(axis=0), X.max(axis=0)
 
     total, first, low, high = rows.reduce(sums, np.add, np.minimum, np.minimum, np.maximum)
-    if np.isfinite(first[0]):
+    if np.isfinite(first):
         raise SchnRayError(
-            f"row {int(first[0])} has a feature that is NaN or infinite; expected finite numbers"
+            f"row {int(first)} has a feature that is NaN or infinite; expected finite numbers"
         )
     if np.array_equal(low, high):
         raise SchnRayError(f"all {rows.count} rows of features are equal, so there is no hash")
@@ -81,7 +83,10 @@ def moments(rows: FeatureRows) -> Moments:
     """
 
     def sums(X: Shard, _: Rows) -> Sums:
-        X = X.astype(np.float64, copy=False)
-        return X.sum(axis=0), X.T @ X
+        total, products = np.zeros(rows.width), np.zeros((rows.width, rows.width))
+        for piece in pieces_of(X):
+            total += piece.sum(axis=0)
+            products += piece.T @ piece
+        return total, products
 
     return Moments(rows.count, *rows.sum(sums))

@@ -20,6 +20,7 @@ from pydantic import Field
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets, Rows
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import row_signs
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -51,8 +52,12 @@ class Ssah(FeatureFit[SsahConfig]):
 
     Attributes:
         B: learned codes of the rows, int8.
-        V: embedding of the rows, float64.
+        V: embedding of the rows, float32.
     """
+
+    Config = SsahConfig
+    paper = Paper("Scalable Supervised Asymmetric Hashing", "TIP 2019")
+    labels = "multi"
 
     def __init__(self, config: SsahConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)
@@ -94,7 +99,7 @@ class Ssah(FeatureFit[SsahConfig]):
 
         def draw(F: Shard, numbers: Rows) -> None:
             self.B[numbers] = row_signs(self.seed, "codes", numbers, self.bits)
-            self.V[numbers] = F @ self.U
+            self.V[numbers] = (F @ self.U).astype(np.float32)
 
         Phi.each(draw)
         self._sum_embedding(Phi, labels)
@@ -152,7 +157,7 @@ class Ssah(FeatureFit[SsahConfig]):
         of_set = K * (self.A @ self.W_c) @ self.R / n
         pull = of_set[labels.set_of_row[numbers]] + l2 * (F @ HU)
         pull += l2 * mu * self.B[numbers] @ self.R
-        self.V[numbers] = np.linalg.solve(curvature, pull.T).T
+        self.V[numbers] = np.linalg.solve(curvature, pull.T).T.astype(np.float32)
 
     def _rotate(self) -> None:
         AV = self.A.T @ self.MV

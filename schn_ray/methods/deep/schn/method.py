@@ -164,12 +164,19 @@ class Schn(DeepMethod[SchnConfig]):
 
 
 class SchnMmasia(Schn):
-    """The ACM MM Asia 2021 variant of SCHN: without discriminators, with another cycle."""
+    """The ACM MM Asia 2021 variant of SCHN: without discriminators, with another cycle.
+
+    In its reconstructions, features are the queries and latent vectors the keys and values.
+    """
 
     Config = SchnMmasiaConfig
 
 
 class SchnPlus(Schn):
-    """SCHN with this project's correction, the default method: codes start at random."""
+    """SCHN with this project's correction, the default method: codes start at random.
+
+    As published, codes start at 0, and the hash losses pull the networks to 0 for an iteration.
+    Here each label set starts with a random code of its own.
+    """
 
     Config = SchnPlusConfig
