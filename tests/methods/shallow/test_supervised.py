@@ -86,6 +86,12 @@ def test_itq_cca_gives_more_bits_than_directions() -> None:
     cca = ItqCca(ItqCcaConfig(), 16)
     losses = objectives(cca, X, labels)
     assert_falls(losses)
+    scatter, P = cca.moments.scatter, cca.rotation.P
+    variances = P.T @ (scatter + 1e-4 * np.trace(scatter) / 10 * np.eye(10)) @ P
+    squares = np.diag(variances)  # of a direction, its squared correlation
+    assert variances == pytest.approx(np.diag(squares), abs=1e-9)
+    assert squares[0] < 1
+    assert np.all(np.diff(squares) < 0)
     assert cca.head.codes(X).shape == (240, 16)
 
 
