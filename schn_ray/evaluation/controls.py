@@ -145,9 +145,11 @@ def control_codes(sides: Sides, seed: int) -> dict[str, Codes]:
             codes["classifier"] = classifier_codes(sides, seed)
         fitted = hash_controls(sides.train_features, sides.bits, seed)
         for name, hash in fitted.items():
-            encoded = (hash.encode(side) for side in (sides.query_features, sides.gallery_features))
-            codes[name] = (next(encoded), next(encoded))
-    return codes | {"random": random_codes(sides, seed)}
+            codes[name] = (
+                pack(hash.codes(sides.query_features)),
+                pack(hash.codes(sides.gallery_features)),
+            )
+    return codes | {"random": random_bits(sides, seed)}
 
 
 def recall_ranks(recall_at: Sequence[int], gallery_rows: int) -> list[RecallRanks]:
@@ -268,7 +270,7 @@ def ranked_by(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> Hist
     return Histograms(rows[None], np.bincount(level[relevant], minlength=len(rows))[None])
 
 
-def random_codes(sides: Sides, seed: int) -> Codes:
+def random_bits(sides: Sides, seed: int) -> Codes:
     """Return random bits for each row.
 
     Args:

@@ -43,9 +43,9 @@ from schn_ray.evaluation.results import (
     METRICS,
     write_queries,
 )
-from schn_ray.models.hasher import LEARNED, load
+from schn_ray.models.hasher import LEARNED, Hasher, load
 from schn_ray.retrieval.code_files import packed_codes, read_codes
-from schn_ray.retrieval.encode import EncodeOptions, encode_shards
+from schn_ray.retrieval.encode import EncodeOptions, encode_shards, require_input
 
 Floats = NDArray[np.float64]
 WITHOUT_LABELS = (
@@ -85,7 +85,7 @@ def evaluate_run(
     request = config.model_dump(mode="json"), made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
-        encoded, files = _encode_store(model, store, codes, config, map_shards)
+        encoded, files = _encode_store(model, hasher, store, codes, config, map_shards)
         draft.known |= {f"{CODES}/{name}": known for name, known in files.items()}
         queries = _ranked(store, store.rows("query"), encoded)
         gallery, without_code = _gallery(run, store, encoded, config.gallery == "learned")
@@ -178,12 +178,10 @@ def _audited(store: Store, config: EvaluateConfig) -> Audit:
             "none; use --gallery encoded"
         )
     prepared = store.manifest.config
-    protocol = PROTOCOLS.get(prepared["protocol"])
+    protocol = PROTOCOLS.get(store.protocol)
     if protocol is not None and prepared["keep_unlabelled"]:
         protocol = replace(protocol, unlabelled=True)
-    # a store without any label is measured without labels, so that none is missing
-    unlabelled = (np.diff(store.labels.indptr) == 0) & bool(store.classes)
-    ids = pa.chunked_array([store.ids])
+    ids, unlabelled = pa.chunked_array([store.ids]), np.diff(store.labels.indptr) == 0
     audited = audit(store.split, ids, store.first_with_image(), unlabelled, protocol)
     if audited.spoiling() and config.audit == "refuse":
         raise SchnRayError(
@@ -206,6 +204,7 @@ def _codes_of(mirror: Mirror, draft: DirectoryWriter) -> str:
 
 def _encode_store(
     model: str,
+    hasher: Hasher,
     store: Store,
     codes: str,
     config: EvaluateConfig,
@@ -213,7 +212,8 @@ def _encode_store(
 ) -> tuple[NDArray[np.uint8], dict[str, tuple[str, int]]]:
     """Return the codes of all rows, and name -> (SHA-256, bytes) of each file of codes."""
     source = open_source(store.location, SourceConfig(kind="store"))
-    options = EncodeOptions(model, config.batch_size)
+    vectors = require_input(source, hasher)
+    options = EncodeOptions(model, config.batch_size, vectors=vectors)
     files = encode_shards(source, source.shards(), options, codes, map_shards)
     table, packed = read_codes(codes)
     if not table["id"].combine_chunks().equals(store.ids.cast(pa.string())):
@@ -291,7 +291,7 @@ def _context(run: Path, store: Store, audited: Audit, gallery: LabelledCodes) ->
     prepared = store.manifest.config
     return {
         "trained": read_manifest(run, "run").config if (run / LEARNED).is_file() else {},
-        "protocol": prepared["protocol"],
+        "protocol": store.protocol,
         "split_seed": prepared["seed"],
         "audit": AuditSummary(
             findings=tuple(audited.summary()),

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.storage.files import as_location
+from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import evaluation_view
 from schn_ray.data.shards.map_shards import MapShards, map_locally
+from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import Store
 from schn_ray.models.hasher import Hasher, load
+from schn_ray.retrieval.encode import require_input
 
 Features = NDArray[np.float32]
 _PART_ROWS = 2_048
@@ -43,8 +46,7 @@ def features_of(
 ) -> Features:
     """Return the features of rows of a store [m, d]: what a hash of this run is computed from.
 
-    They are the backbone's output. A model that reads vectors has no backbone of its own: then
-    they are the vectors of the store.
+    They are the backbone's output, or the vectors of the store where those are what is encoded.
 
     Args:
         run: a finished run.
@@ -52,9 +54,8 @@ def features_of(
         rows: numbers of the rows [m].
         map_shards: computes parts of the rows, on whatever machines.
     """
-    vectors = getattr(store, "vectors", None)
-    if vectors is not None and reads_vectors(run, store):
-        return np.asarray(vectors(rows), np.float32)
+    if reads_vectors(run, store):
+        return store.vectors(rows)
     starts = range(0, len(rows), _PART_ROWS)
     parts = [RowsPart(n, rows[start : start + _PART_ROWS]) for n, start in enumerate(starts)]
     function = functools.partial(part_features, store=store, run=as_location(run))
@@ -63,15 +64,14 @@ def features_of(
 
 
 def reads_vectors(run: Path | str, store: Store) -> bool:
-    """Return whether a run's model takes the vectors of the store as they are.
+    """Return whether the codes of a store come from its vectors, and not from its images.
 
     Args:
         run: a finished run.
-        store: with vectors or without.
+        store: has what the run's model takes.
     """
-    if getattr(store, "vector_width", None) is None:
-        return False
-    return _loaded(as_location(run)).spec.preprocessing is None
+    source = open_source(store.location, SourceConfig(kind="store"))
+    return require_input(source, _loaded(as_location(run))) is not None
 
 
 def part_features(
@@ -101,5 +101,5 @@ def _loaded(run: str) -> Hasher:
 
 
 def _views(store: Store, rows: NDArray[np.int64], hasher: Hasher) -> NDArray[np.uint8]:
-    preprocessing = hasher.spec.preprocessing
+    preprocessing = hasher.of_images()
     return np.stack([evaluation_view(store.image(int(row)), preprocessing) for row in rows])

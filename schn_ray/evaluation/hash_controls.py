@@ -1,4 +1,4 @@
-"""Controls that hash the features without labels: LSH, PCA with a random rotation, and ITQ.
+"""Controls that hash the features without labels: ITQ, PCA with a random rotation, and LSH.
 
 Each is fitted on the training rows' features and codes the very rows that the model is measured
 on, at as many bits. A model that does not beat ITQ gains nothing by its training.
@@ -6,49 +6,20 @@ on, at as many bits. A model that does not beat ITQ gains nothing by its trainin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schn_ray.core.bits import pack
-from schn_ray.methods.shallow.rotations import (
-    Floats,
-    itq_rotation,
-    prepare_features,
-    principal_directions,
-    random_projection,
-    random_rotation,
-    scatter,
-    sign_products,
-)
+from schn_ray.methods.shallow.feature_rows import array_rows
+from schn_ray.methods.shallow.fit import ShallowFit, fit_all
+from schn_ray.methods.shallow.hash_function import HashFunction
+from schn_ray.methods.shallow.itq import Itq, ItqConfig
+from schn_ray.methods.shallow.lsh import Lsh, LshConfig
+from schn_ray.methods.shallow.pca_rotation import PcaRotation, PcaRotationConfig
 
 
-@dataclass(frozen=True, eq=False)
-class LinearHash:
-    """A code is the sign of ``prepare_features(features, mean) W - t``; sign(0) = +1.
-
-    Attributes:
-        mean: of the training rows' features [d].
-        W: [d, K].
-        t: [K].
-    """
-
-    mean: Floats
-    W: Floats
-    t: Floats
-
-    def encode(self, features: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Return packed codes [n, ceil(K / 8)].
-
-        Args:
-            features: [n, d].
-        """
-        U = prepare_features(features, self.mean) @ self.W - self.t
-        return pack(np.where(U >= 0, 1, -1))
-
-
-def hash_controls(features: NDArray[np.floating], bits: int, seed: int) -> dict[str, LinearHash]:
+def hash_controls(features: NDArray[np.floating], bits: int, seed: int) -> dict[str, HashFunction]:
     """Fit every control that needs no labels.
 
     Args:
@@ -62,17 +33,9 @@ def hash_controls(features: NDArray[np.floating], bits: int, seed: int) -> dict[
     """
     if (features == features[0]).all():
         return {}
-    mean = features.mean(axis=0, dtype=np.float64)
-    X = prepare_features(features, mean)
-    total = X.sum(axis=0)
-    directions = principal_directions(scatter(len(X), total, X.T @ X), bits)
-    P, offset = directions.P, total / len(X)
-    V = (X - offset) @ P
-    start = random_rotation(P.shape[1], bits, seed)
-    energy = float(directions.energy.sum())
-    learned = itq_rotation(lambda R: sign_products(V, R), start, len(V), energy)
-    rotated = {"itq": P @ learned.R, "pca_rotation": P @ start}
-    W = random_projection(features.shape[1], bits, seed)
-    return {name: LinearHash(mean, W, offset @ W) for name, W in rotated.items()} | {
-        "lsh": LinearHash(mean, W, np.zeros(bits))
+    methods: dict[str, ShallowFit[Any]] = {
+        "itq": Itq(ItqConfig(), bits, seed),
+        "pca_rotation": PcaRotation(PcaRotationConfig(), bits, seed),
+        "lsh": Lsh(LshConfig(), bits, seed),
     }
+    return {name: fit_all(method, array_rows(features)) for name, method in methods.items()}

@@ -129,7 +129,7 @@ def _recall(figures: Figures) -> list[str]:
     if main is None or controls is None:
         return []
     lines = [
-        "recall k@R, of the k images with the nearest features the share among the first R:",
+        "recall k@R, of the k rows with the nearest features the share among the first R:",
         f"  {'':23}" + "".join(f"{f'{each.k}@{each.first}':>9}" for each in controls.recall),
     ]
     for name in main.scores:

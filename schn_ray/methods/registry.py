@@ -11,12 +11,31 @@ from typing import Any
 
 from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.methods.base import Method
+from schn_ray.methods.shallow.fit import ShallowFit
+from schn_ray.methods.shallow.method import as_method
 
 METHODS = {
     "schn-plus": "schn_ray.methods.deep.schn.method:SchnPlus",
     "schn": "schn_ray.methods.deep.schn.method:Schn",
     "schn-mmasia": "schn_ray.methods.deep.schn.method:SchnMmasia",
     "csq": "schn_ray.methods.deep.csq:Csq",
+    "dpsh": "schn_ray.methods.deep.dpsh:Dpsh",
+    "lsh": "schn_ray.methods.shallow.lsh:Lsh",
+    "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
+    "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
+    "itq": "schn_ray.methods.shallow.itq:Itq",
+    "itq-cca": "schn_ray.methods.shallow.itq:ItqCca",
+    "sh": "schn_ray.methods.shallow.sh:Sh",
+    "sgh": "schn_ray.methods.shallow.sgh:Sgh",
+    "agh": "schn_ray.methods.shallow.agh:Agh",
+    "ocb": "schn_ray.methods.shallow.ocb:Ocb",
+    "ksh": "schn_ray.methods.shallow.ksh:Ksh",
+    "lfh": "schn_ray.methods.shallow.lfh:Lfh",
+    "sdh": "schn_ray.methods.shallow.sdh:Sdh",
+    "fsdh": "schn_ray.methods.shallow.sdh:Fsdh",
+    "cosdish": "schn_ray.methods.shallow.cosdish:Cosdish",
+    "ssah": "schn_ray.methods.shallow.ssah:Ssah",
+    "isch": "schn_ray.methods.shallow.isch:Isch",
 }
 DEFAULT_METHOD = "schn-plus"
 
@@ -41,10 +60,14 @@ def find_method(name: str) -> type[Method[Any]]:
             "./mine.py:Mine"
         )
     where, _, class_name = METHODS.get(name, name).rpartition(":")
-    found = getattr(_module(where, name), class_name, None)
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise SchnRayError(f"method {name}: {where} has no subclass of Method named {class_name}")
-    return found
+    method = getattr(_module(where, name), class_name, None)
+    if isinstance(method, type) and issubclass(method, ShallowFit):
+        return as_method(method)
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise SchnRayError(
+            f"method {name}: {where} has no subclass of Method or ShallowFit named {class_name}"
+        )
+    return method
 
 
 def with_absolute_path(name: str) -> str:

@@ -57,16 +57,26 @@ class HeadConfig(Section):
         return HeadSpec(kind=self.kind, hidden=self.hidden if self.kind == "mlp" else None)
 
 
-HeadKind = Literal["linear", "mlp"]
-
-
 class HeadSpec(Section):
     """What a head is built from; its numbers are among the model's weights.
 
     Attributes:
-        kind: of the head.
+        kind: ``linear``; ``mlp``; ``blocks``: one-hot blocks; ``fitted``: what a method that
+            descends nothing leaves, see ``FittedHead``.
         hidden: width of the hidden layer of ``mlp``.
+        block: k, outputs of a block of ``blocks``.
+        unit: of ``fitted``: divide centred features by their length.
+        map: of ``fitted``: of prepared features, before the projection.
+        anchors: m, number of anchors of ``kernel`` and ``anchor_graph``.
+        nearest: s, number of anchors that count for a row of ``anchor_graph``.
+        output: of ``fitted``: from the projection u to h.
     """
 
-    kind: HeadKind = "linear"
+    kind: Literal["linear", "mlp", "blocks", "fitted"] = "linear"
     hidden: Count | None = None
+    block: Count | None = None
+    unit: bool = True
+    map: Literal["identity", "kernel", "anchor_graph"] = "identity"
+    anchors: Count | None = None
+    nearest: Count | None = None
+    output: Literal["sign", "cos", "two_layer"] = "sign"

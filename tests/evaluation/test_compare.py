@@ -20,7 +20,7 @@ QUERIES = 60
 
 def evaluated(path: Path, ap: np.ndarray, seed: int = 0, bits: int = 32, **other: Any) -> Path:
     """Write an evaluation as ``evaluate`` would, of the figures that a comparison reads."""
-    trained = {"bits": bits, "seed": seed, "codes": {"init": other.pop("init", "random")}}
+    trained = {"bits": bits, "seed": seed, "method": {"initial_codes": other.pop("init", "random")}}
     measured = {
         "run": path.name,
         "trained": trained,

@@ -1,10 +1,11 @@
 """A store without labels: recall is measured, and what needs labels is missing in plain words."""
 
+import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import csr_array
 from support.image_files import write_tree
@@ -15,10 +16,11 @@ from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
-from schn_ray.data.store.reader import Store, open_store
-from schn_ray.evaluation import controls, evaluate, features
+from schn_ray.data.store.reader import open_store
+from schn_ray.evaluation import controls, features
 from schn_ray.evaluation.compare import as_table, compare_runs
 from schn_ray.evaluation.config import ControlsConfig, EvaluateConfig
+from schn_ray.evaluation.evaluate import WITHOUT_LABELS, evaluate_run
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.metrics.recall import RecallRanks, neighbour_recalls
 from schn_ray.evaluation.results import read_examples, read_figures, read_plot_data, read_queries
@@ -31,33 +33,24 @@ from schn_ray.training.run import train_locally
 CONFIG = EvaluateConfig(recall_at=(1, 5, 20, 10_000), examples=4)
 
 
-class Unlabelled(Store):
-    """A labelled store as if it had been prepared without labels."""
-
-    def __init__(self, location: str) -> None:
-        super().__init__(location)
-        self.classes = ()
-        self.labels = csr_array((len(self), 0), dtype=np.uint8)
-
-
-def without_labels(path: Path | str) -> Unlabelled:
-    return Unlabelled(str(path))
+ONE = ("schedule.iterations=1", "schedule.epochs=1")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs and their evaluations on a store without labels."""
+    """Two runs, and their evaluations on the same photos in one folder, without labels."""
     folder = tmp_path_factory.mktemp("unlabelled")
     photos = write_tree(folder / "photos", {"cat": 30, "dog": 30})
-    prepare_store(open_source(str(photos), SourceConfig()), PrepareConfig(), folder / "store")
-    one = (*TINY, "schedule.iterations=1", "schedule.epochs=1")
+    (folder / "flat").mkdir()
+    for file in sorted(photos.rglob("*.*")):
+        shutil.copy(file, folder / "flat" / f"{file.parent.name}-{file.name}")
+    for source, store in (("photos", "labelled"), ("flat", "store")):
+        opened = open_source(str(folder / source), SourceConfig())
+        prepare_store(opened, PrepareConfig(), folder / store)
     for name, seed in (("run", 0), ("other", 1)):
-        config = train_config("digits", None, (*one, f"seed={seed}"))
-        train_locally(config, folder / "store", folder / name)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate, "open_store", without_labels)
-            out = folder / f"{name}-evaluation"
-            evaluate.evaluate_run(folder / name, folder / "store", out, CONFIG)
+        config = train_config("digits", None, (*TINY, *ONE, f"seed={seed}"))
+        train_locally(config, folder / "labelled", folder / name)
+        evaluate_run(folder / name, folder / "store", folder / f"{name}-evaluation", CONFIG)
     return folder
 
 
@@ -89,7 +82,7 @@ def test_recall_is_that_of_the_codes_on_disk(folder: Path) -> None:
 
 def test_what_needs_labels_is_missing_and_it_says_why(folder: Path) -> None:
     measured = read_figures(folder / "run-evaluation")
-    assert measured.without_labels == evaluate.WITHOUT_LABELS
+    assert measured.without_labels == WITHOUT_LABELS
     for name in ("map", "map_best", "map_interval", "mrr", "empty_balls", "reidentification"):
         assert getattr(measured, name) is None
     for name in ("map_at", "precision_at", "ndcg_at", "pr_curve", "by_class", "side_by_side"):
@@ -124,59 +117,73 @@ def test_a_report_shows_recall(folder: Path, tmp_path: Path, runs: int) -> None:
     page = (tmp_path / "r.html").read_text()
     for words in ("Recall of the nearest images", "Recall 5@20", "PCA, random rotation"):
         assert words in page
-    assert evaluate.WITHOUT_LABELS in page
+    assert WITHOUT_LABELS in page
     assert "mean average precision, grades rankings" not in page
     assert "shares a label with the query" not in page
 
 
 def test_learned_codes_need_labels(folder: Path, tmp_path: Path) -> None:
     config = EvaluateConfig(gallery="learned")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "open_store", without_labels)
-        with pytest.raises(SchnRayError, match="--gallery encoded"):
-            evaluate.evaluate_run(folder / "run", folder / "store", tmp_path / "e", config)
+    with pytest.raises(SchnRayError, match="--gallery encoded"):
+        evaluate_run(folder / "run", folder / "store", tmp_path / "e", config)
 
 
 def test_controls_can_be_left_out(folder: Path, tmp_path: Path) -> None:
     config = EvaluateConfig(controls=ControlsConfig(train_rows=0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "open_store", without_labels)
-        evaluate.evaluate_run(folder / "run", folder / "store", tmp_path / "e", config)
+    evaluate_run(folder / "run", folder / "store", tmp_path / "e", config)
     measured = read_figures(tmp_path / "e")
     assert measured.main_recall is None
     assert figures_text(measured).startswith("no figures")
 
 
-# --- a store of vectors
+# --- vectors in place of images
 
 
-class Vectors:
-    """A store of vectors: just what the features are read from."""
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on labelled vectors, and stores of these vectors with labels and without."""
+    folder = tmp_path_factory.mktemp("vectors")
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 6)).astype(np.float32)
+    columns = {
+        "id": [f"r{row}" for row in range(120)],
+        "vector": pa.array(X.tolist(), pa.list_(pa.float32(), 6)),
+        "label": [str(label) for label in rng.integers(0, 2, 120)],
+    }
+    for name, chosen in (("labelled", columns), ("store", ["id", "vector"])):
+        pq.write_table(pa.table({key: columns[key] for key in chosen}), folder / f"{name}.parquet")
+        source = open_source(str(folder / f"{name}.parquet"), SourceConfig())
+        prepare_store(source, PrepareConfig(), folder / name)
+    backbone = ("backbone.name=features:6", "backbone.weights=null", "bits=8")
+    config = train_config(None, None, (*ONE, *backbone), "csq")
+    train_locally(config, folder / "labelled", folder / "run")
+    return folder
 
-    vector_width = 3
 
-    def vectors(self, rows: np.ndarray) -> np.ndarray:
-        return np.repeat(rows[:, None], 3, axis=1).astype(np.float32)
+@pytest.mark.parametrize("store", ["labelled", "store"])
+def test_recall_is_of_the_vectors_where_a_model_takes_them(
+    vectors: Path, tmp_path: Path, store: str
+) -> None:
+    opened = open_store(vectors / store)
+    rows = np.array([4, 1])
+    result = features.features_of(vectors / "run", opened, rows, map_locally)
+    np.testing.assert_array_equal(result, opened.vectors(rows))
+    evaluate_run(vectors / "run", vectors / store, tmp_path / "e", CONFIG)
+    measured = read_figures(tmp_path / "e")
+    assert measured.protocol == ("random" if store == "labelled" else "unlabelled")
+    assert (measured.map is None) == (store == "store")
+    assert measured.main_recall is not None
+    query, gallery = (opened.rows(role) for role in ("query", "gallery"))
+    _, codes = read_codes(tmp_path / "e" / "codes")
+    own = {"model": (codes[query], codes[gallery])}
+    at = RecallRanks(1, 1)
+    sides = opened.vectors(query), opened.vectors(gallery)
+    expected = neighbour_recalls(*sides, own, 8, [at])["model"][at]
+    assert measured.main_recall.model.mean == pytest.approx(expected.mean(), rel=1e-12)
 
 
-@pytest.fixture
-def vector_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = SimpleNamespace(spec=SimpleNamespace(preprocessing=None))
-    monkeypatch.setattr(features, "_loaded", lambda run: model)
-
-
-@pytest.mark.usefixtures("vector_model")
-def test_features_of_a_model_that_reads_vectors_are_the_vectors() -> None:
-    store: Any = Vectors()
-    result = features.features_of("run", store, np.array([4, 1]), map_locally)
-    np.testing.assert_array_equal(result, [[4, 4, 4], [1, 1, 1]])
-
-
-def test_a_model_that_reads_images_does_not_take_vectors(folder: Path) -> None:
-    store: Any = Vectors()
-    assert not features.reads_vectors(folder / "run", store)
-    store.vector_width = None
-    assert not features.reads_vectors("no run", store)
+def test_a_model_that_takes_images_has_features_of_them(folder: Path) -> None:
+    assert not features.reads_vectors(folder / "run", open_store(folder / "store"))
 
 
 # --- parts

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from schn_ray.core.errors import SchnRayError
 from schn_ray.models.backbones.build import build_backbone
-from schn_ray.models.config import BackboneConfig, HeadConfig, HeadSpec
+from schn_ray.models.config import BackboneConfig, HeadConfig
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.heads.build import build_head
 
@@ -45,8 +44,6 @@ def test_a_hidden_layer_of_the_given_width() -> None:
     assert first.weight.shape == (9, 7)
     hidden = (x @ first.weight.T + first.bias).clamp(min=0)
     torch.testing.assert_close(h, hidden @ second.weight.T + second.bias)
-    with pytest.raises(SchnRayError, match="'mlp' needs 'hidden'"):
-        build_head(HeadSpec(kind="mlp"), 7, 12)
 
 
 @pytest.mark.parametrize("frozen_norm", [True, False])

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
@@ -176,33 +177,42 @@ def _ids(location: str, stem: str, numbers: NDArray[np.int64]) -> tuple[pa.Array
     text, array = _path_of(location, _IDS_TEXT), _path_of(location, _IDS_ARRAY)
     if text and array:
         raise SchnRayError(f"{text} and {posixpath.basename(array)}: expected one of them")
+    default_ids = numbered(stem, numbers)
     if array:
-        return _ids_of_array(str(array), len(_open(location)), numbers), {}
-    if not text:
-        return numbered(stem, numbers), {}
-    lines, default_ids = _lines_of(text, location).read(numbers), numbered(stem, numbers)
-    ids, problems = list[str](), dict[int, str]()
-    for row, line in enumerate(lines):
+        ids = _id_array(str(array), len(_open(location)))[numbers]
+        if ids.dtype.kind != "S":
+            return pa.array(ids.astype(str).tolist(), pa.string()), {}
+        return _decoded(ids.tolist(), default_ids, numbers, array.name)
+    if text:
+        return _decoded(_lines_of(text, location).read(numbers), default_ids, numbers, text.name)
+    return default_ids, {}
+
+
+def _decoded(
+    values: list[bytes], default_ids: pa.Array, numbers: NDArray[np.int64], file: str
+) -> tuple[pa.Array, dict[int, str]]:
+    """Return ids as texts, with the default ids in place of those that are none."""
+    ids, problems = list[str | None](), dict[int, str]()
+    for row, value in enumerate(values):
         try:
-            ids.append(line.decode())
-            reason = "" if line else f"no id: line {numbers[row] + 1} of {text.name} is empty"
+            ids.append(value.decode() or None)
+            reason = "" if value else f"no id: row {numbers[row] + 1} of {file} is empty"
         except UnicodeDecodeError:
-            reason = f"line {numbers[row] + 1} of {text.name} is not UTF-8"
-            ids.append("")
+            ids.append(None)
+            reason = f"row {numbers[row] + 1} of {file} is not UTF-8"
         if reason:
-            problems[row], ids[row] = reason, str(default_ids[row])
-    return pa.array(ids, pa.string()), problems
+            problems[row] = reason
+    return pc.coalesce(pa.array(ids, pa.string()), default_ids), problems
 
 
-def _ids_of_array(path: str, rows: int, numbers: NDArray[np.int64]) -> pa.Array:
+def _id_array(path: str, rows: int) -> Any:
     ids = _mapped(path, size_and_stamp(path)[1])
-    if ids.ndim != 1 or ids.dtype.kind not in "iuUS":
-        raise SchnRayError(
-            f"{path}: expected texts or whole numbers [n]; got {ids.dtype}{list(ids.shape)}"
-        )
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iuUS":
+        got = f"{ids.dtype}{list(ids.shape)}" if isinstance(ids, np.ndarray) else "something else"
+        raise SchnRayError(f"{path}: expected texts or whole numbers [n]; got {got}")
     if len(ids) != rows:
         raise _unequal(path, len(ids), rows)
-    return pa.array(ids[numbers].astype(str).tolist(), pa.string())
+    return ids
 
 
 def _labels(location: str, numbers: NDArray[np.int64]) -> tuple[pa.Array, dict[int, str]]:

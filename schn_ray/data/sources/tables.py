@@ -45,7 +45,7 @@ _IMAGES_AT_ONCE = 256  # bounds memory: this many images are decompressed at a t
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How the columns of all files of a source are read; decided by the first file with rows.
 
     Attributes:
@@ -110,14 +110,14 @@ class TableSource:
         return self.config, ()
 
     @cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> TableLayout:
         """How columns are read. Known after ``shards``, and pickled with the source."""
         for name, _, _ in self.files():
             location = file_location(self.location, name)
             schema, rows = self.describe(location)
             if rows:
                 return self._layout_of(location, schema)
-        return Layout(self.config)
+        return TableLayout(self.config)
 
     @property
     def vectors(self) -> VectorFormat | None:
@@ -187,7 +187,8 @@ class TableSource:
 
     def _rows_of(self, location: str) -> int:
         schema, rows = self.describe(location)
-        self._check(location, schema)
+        if rows:
+            self._check(location, schema)
         return rows
 
     def _check(self, location: str, schema: pa.Schema) -> None:
@@ -204,18 +205,18 @@ class TableSource:
                 "vectors of a source have one type"
             )
 
-    def _layout_of(self, location: str, schema: pa.Schema) -> Layout:
+    def _layout_of(self, location: str, schema: pa.Schema) -> TableLayout:
         config, class_names = self.usual_columns(schema)
         column = find_vector_column(location, schema, config)
         if column is None:
-            return Layout(config, class_names=class_names)
+            return TableLayout(config, class_names=class_names)
         kind = list_type(schema.field(column).type)
         assert kind is not None
         dtype = stored_type(kind.value_type)
         assert dtype is not None
         width = config.vector_width or self._width(location, column)
         images = config.image_column in schema.names
-        return Layout(config, column, VectorFormat(width, dtype, images), class_names)
+        return TableLayout(config, column, VectorFormat(width, dtype, images), class_names)
 
     def _width(self, location: str, column: str) -> int:
         """Return the width that most of the first rows have; of two as frequent, the first."""

@@ -162,7 +162,8 @@ def rows_of_vectors(
             table[config.split_column].cast(pa.string()).fill_null(pa.scalar(split, pa.string()))
         )
     if CAMERA in names and pt.is_integer(table[CAMERA].type):
-        columns["camera"] = table[CAMERA].cast(pa.int32()).fill_null(-1)
+        columns["camera"], camera_problems = _cameras(table[CAMERA])
+        problems |= camera_problems
     return vector_rows(columns, label_problems | problems, vectors)
 
 
@@ -259,6 +260,15 @@ def _ids(column: pa.Array, default_ids: pa.Array, name: str) -> tuple[pa.Array, 
     problems = {int(row): no_id(name) for row in nulls}
     problems |= dict.fromkeys(not_text, f"its id in '{name}' is not UTF-8")
     return (pc.coalesce(ids, default_ids) if len(nulls) else ids), problems
+
+
+def _cameras(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+    numbers = column.fill_null(-1 if pt.is_signed_integer(column.type) else 0).to_numpy()
+    unknown = column.is_null().to_numpy(zero_copy_only=False)
+    outside = (numbers > np.iinfo(np.int32).max) | (numbers < np.iinfo(np.int32).min)
+    cameras = np.where(outside | unknown, -1, numbers).astype(np.int32)
+    rows = np.flatnonzero(outside)
+    return pa.array(cameras), {int(row): f"no camera has the number {numbers[row]}" for row in rows}
 
 
 def _is_text(value: bytes | None) -> bool:

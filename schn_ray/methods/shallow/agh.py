@@ -17,6 +17,7 @@ from pydantic import Field
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import Count
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.anchors import kmeans_anchors
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
@@ -39,6 +40,9 @@ class Agh(ShallowFit[AghConfig]):
 
     A code is the sign of z(x) W, and with two layers also of |z(x) W| - theta. Some 14 passes.
     """
+
+    Config = AghConfig
+    paper = Paper("Hashing with Graphs", "ICML 2011")
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Do all of it; the first round is the last."""

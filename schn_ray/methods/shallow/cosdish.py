@@ -16,6 +16,7 @@ from pydantic import Field
 
 from schn_ray.core.settings import Count
 from schn_ray.data.labels import LabelSets, Rows, share_a_label
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import generator
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -39,6 +40,10 @@ class Cosdish(FeatureFit[CosdishConfig]):
     Attributes:
         set_codes: B [L, K], the learned code of each label set.
     """
+
+    Config = CosdishConfig
+    paper = Paper("Column Sampling Based Discrete Supervised Hashing", "AAAI 2016")
+    labels = "multi"
 
     set_codes: Array
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from schn_ray.core.settings import Section, Weight
+from schn_ray.core.settings import Weight
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.base import Labels, MethodConfig, Paper
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
 from schn_ray.methods.shallow.hash_function import HashFunction
 from schn_ray.methods.shallow.kernel_features import AnchorGraph, Kernel, random_kernel
@@ -16,8 +17,12 @@ from schn_ray.methods.shallow.preparation import Moments, mean_of_rows, moments,
 from schn_ray.methods.shallow.ridge import regress
 
 
-class ShallowConfig(Section):
-    """Settings of all shallow methods; ``unit`` divides centred rows by their length."""
+class ShallowConfig(MethodConfig):
+    """Settings of all shallow methods.
+
+    Attributes:
+        unit: divide centred rows by their length.
+    """
 
     unit: bool = True
 
@@ -34,10 +39,16 @@ class ShallowFit(ABC, Generic[C]):
         seed: decides all that is drawn.
 
     Attributes:
+        Config: class of its settings.
+        paper: where it was published; None for what no paper is about.
+        labels: what labels it needs, see ``Method``.
         head: what the rounds so far have learned.
         objective: what the method minimises or maximises, after the last round; None without one.
     """
 
+    Config: ClassVar[type[ShallowConfig]]
+    paper: ClassVar[Paper | None] = None
+    labels: ClassVar[Labels] = "none"
     head: HashFunction
     mean: Array
 

@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets, Rows
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import generator
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -48,6 +49,10 @@ class Isch(FeatureFit[IschConfig]):
         B: learned codes of the rows, int8.
         V: embedding of the rows, float32.
     """
+
+    Config = IschConfig
+    paper = Paper("Inductive Structure Consistent Hashing", "TNNLS 2021")
+    labels = "multi"
 
     def __init__(self, config: IschConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)
@@ -111,7 +116,7 @@ class Isch(FeatureFit[IschConfig]):
         def embed(F: Shard, numbers: Rows) -> Sums:
             pull = F @ D + beta * self.B[numbers] @ self.Q
             pull += alpha * of_set[labels.set_of_row[numbers]]
-            V = self._rounded(numbers, np.linalg.solve(curvature, pull.T).T)
+            V = self._rounded(numbers, np.asarray(np.linalg.solve(curvature, pull.T).T, float))
             # float32: the medians are exact by counting
             self._Psi[numbers] = (beta * V @ self.Q.T + gamma * F @ self.Z).astype(np.float32)
             return V.T @ V, F.T @ V, set_sums(labels, numbers, V)

@@ -18,6 +18,7 @@ from scipy.linalg import eigh
 
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, pieces_of
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit, ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.label_algebra import check_pairs, class_matrix, feature_set_sums
@@ -52,6 +53,9 @@ class ItqCcaConfig(FeatureConfig):
 class Itq(ShallowFit[ItqConfig]):
     """B = sign(V R) and R = procrustes(V^T B) in turn, which lower ||B - V R||^2. 52 passes."""
 
+    Config = ItqConfig
+    paper = Paper("Iterative Quantization", "CVPR 2011, TPAMI 2013")
+
     rotation: Rotation
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
@@ -69,6 +73,10 @@ class Itq(ShallowFit[ItqConfig]):
 
 class ItqCca(FeatureFit[ItqCcaConfig]):
     """ITQ on directions that correlate with the labels, scaled by the correlation. 53 passes."""
+
+    Config = ItqCcaConfig
+    paper = Paper("Iterative Quantization", "CVPR 2011, TPAMI 2013")
+    labels = "multi"
 
     rotation: Rotation
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from schn_ray.core.settings import Count
 from schn_ray.data.labels import LabelSets, Rows, share_a_label
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import chosen_rows
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
@@ -43,6 +44,10 @@ class Ksh(ShallowFit[KshConfig]):
         A: F^T E F for the residual E [m, m].
         W: [m, K].
     """
+
+    Config = KshConfig
+    paper = Paper("Supervised Hashing with Kernels", "CVPR 2012")
+    labels = "multi"
 
     kernel: Kernel
     phi_mean: Array

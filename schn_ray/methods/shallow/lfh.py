@@ -16,6 +16,7 @@ from pydantic import Field
 
 from schn_ray.core.settings import Count
 from schn_ray.data.labels import LabelSets, Rows, share_a_label
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import chosen_rows, row_normals
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -36,6 +37,10 @@ class Lfh(FeatureFit[LfhConfig]):
     Attributes:
         U: relaxed codes of the rows, float32; their signs are the learned codes.
     """
+
+    Config = LfhConfig
+    paper = Paper("Supervised Hashing with Latent Factor Models", "SIGIR 2014")
+    labels = "multi"
 
     def __init__(self, config: LfhConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)

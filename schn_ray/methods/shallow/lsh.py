@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.rotations import random_projection
@@ -21,6 +22,9 @@ class LshConfig(ShallowConfig):
 
 class Lsh(ShallowFit[LshConfig]):
     """W ~ N(0, 1) [d, K], t = 0; nothing is learned but the mean. One pass."""
+
+    Config = LshConfig
+    paper = Paper("Similarity estimation techniques from rounding algorithms", "STOC 2002")
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Compute the mean and draw W; the first round is the last."""

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from schn_ray.core.settings import Count
 from schn_ray.data.labels import LabelSets, Rows
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.anchors import kmeans_anchors, squared_distances
 from schn_ray.methods.shallow.draws import generator
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
@@ -41,6 +42,9 @@ class Ocb(ShallowFit[OcbConfig]):
         R: [r, K], orthonormal rows.
         step: of the last descent.
     """
+
+    Config = OcbConfig
+    paper = Paper("Ordinal Constraint Binary Coding", "TPAMI 2019")
 
     P: Array
     rows_mean: Array

@@ -7,6 +7,7 @@ and Lazebnik, CVPR 2011). Ours: more bits than directions, by a rotation with or
 from __future__ import annotations
 
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.preparation import moments
@@ -19,6 +20,9 @@ class PcaRotationConfig(ShallowConfig):
 
 class PcaRotation(ShallowFit[PcaRotationConfig]):
     """W = P R for principal directions P [d, r] and a random R [r, K]; t = mean W. Two passes."""
+
+    Config = PcaRotationConfig
+    paper = Paper("Hashing-Baseline", "arXiv 2509.14427")
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Compute the directions and draw the rotation; the first round is the last."""

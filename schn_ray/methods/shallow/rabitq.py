@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.rotations import random_rotation
@@ -22,6 +23,9 @@ class RabitqConfig(ShallowConfig):
 
 class Rabitq(ShallowFit[RabitqConfig]):
     """W [d, K] with orthonormal columns, or rows if K > d; t = 0. One pass."""
+
+    Config = RabitqConfig
+    paper = Paper("RaBitQ", "SIGMOD 2024")
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Compute the mean and draw the rotation; the first round is the last."""

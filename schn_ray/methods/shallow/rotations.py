@@ -12,7 +12,6 @@ the signs of eigenvectors, the rank, rotations with more bits than directions, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,53 +161,6 @@ def quantisation_loss(rows: int, energy: float, products: Floats, R: Floats) -> 
         R: [r, K].
     """
     return float(rows * R.shape[1] + energy - 2 * np.sum(R * products))
-
-
-@dataclass(frozen=True, eq=False)
-class LearnedRotation:
-    """What ITQ learned.
-
-    Attributes:
-        R: [r, K], orthonormal rows.
-        losses: (after the step of the codes, after the step of R) of each round; never rising.
-        converged: whether the last round changed nothing.
-    """
-
-    R: Floats
-    losses: tuple[tuple[float, float], ...]
-    converged: bool
-
-
-def itq_rotation(
-    products_of: Callable[[Floats], Floats],
-    start: Floats,
-    rows: int,
-    energy: float,
-    rounds: int = ROUNDS,
-) -> LearnedRotation:
-    """Alternate B = sign(V R) and R = procrustes(V^T B), which lowers ||B - V R||_F^2.
-
-    The published method, for as many rounds or until the codes no longer change: then V^T B does
-    not change either, which is what is compared. With fewer directions than bits (r < K, ours) R
-    has orthonormal rows, so ||V R|| is constant and both steps stay optimal.
-
-    Args:
-        products_of: R -> V^T sign(V R) [r, K], summed over all rows; see ``sign_products``.
-        start: the first R [r, K]; see ``random_rotation``.
-        rows: n.
-        energy: ||V||_F^2, the sum of ``PrincipalDirections.energy``.
-        rounds: at most.
-    """
-    R, last = start, None
-    losses: list[tuple[float, float]] = []
-    for _ in range(rounds):
-        products = products_of(R)
-        if last is not None and np.array_equal(products, last):
-            return LearnedRotation(R, tuple(losses), True)
-        before = quantisation_loss(rows, energy, products, R)
-        R, last = procrustes(products), products
-        losses.append((before, quantisation_loss(rows, energy, products, R)))
-    return LearnedRotation(R, tuple(losses), False)
 
 
 def _signs(values: NDArray[np.floating]) -> Floats:

@@ -16,6 +16,7 @@ import numpy as np
 
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets, Rows
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import row_signs
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -42,6 +43,10 @@ class Sdh(FeatureFit[SdhConfig]):
     Attributes:
         B: learned codes of the rows, int8.
     """
+
+    Config = SdhConfig
+    paper = Paper("Supervised Discrete Hashing", "CVPR 2015")
+    labels = "multi"
 
     def __init__(self, config: SdhConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)
@@ -110,6 +115,10 @@ class Sdh(FeatureFit[SdhConfig]):
 
 class Fsdh(Sdh):
     """Codes in one go: B = sign(Y W_c + nu Phi P), W_c = (Y^T Y + lambda I)^-1 Y^T B."""
+
+    Config = FsdhConfig
+    paper = Paper("Fast Supervised Discrete Hashing", "TPAMI 2018")
+    labels = "multi"
 
     def _classifier(self, Y: Array, sizes: Rows, BB: Array, M: Array) -> Array:
         YY = Y.T @ (sizes[:, None] * Y)

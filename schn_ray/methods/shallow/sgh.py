@@ -14,6 +14,7 @@ from scipy.linalg import eigh
 
 from schn_ray.core.settings import Weight
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import generator
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
@@ -35,6 +36,9 @@ class Sgh(ShallowFit[SghConfig]):
 
     In the second half each bit, in random order, is taken out of A and found again.
     """
+
+    Config = SghConfig
+    paper = Paper("Scalable Graph Hashing with Feature Transformation", "IJCAI 2015")
 
     kernel: Kernel
     phi_mean: Array

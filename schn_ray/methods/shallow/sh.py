@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from schn_ray.data.labels import LabelSets, Rows
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.hash_function import HashFunction
@@ -27,6 +28,9 @@ class ShConfig(ShallowConfig):
 
 class Sh(ShallowFit[ShConfig]):
     """A bit is the sign of cos(omega (v_j - lo_j)) on a principal axis j. Three passes."""
+
+    Config = ShConfig
+    paper = Paper("Spectral Hashing", "NIPS 2008")
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Compute axes, their ranges and the K lowest frequencies; the first round is the last."""

@@ -20,6 +20,7 @@ from pydantic import Field
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import Count, Weight
 from schn_ray.data.labels import LabelSets, Rows
+from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import row_signs
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, ShardState, Sums
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit
@@ -53,6 +54,10 @@ class Ssah(FeatureFit[SsahConfig]):
         B: learned codes of the rows, int8.
         V: embedding of the rows, float32.
     """
+
+    Config = SsahConfig
+    paper = Paper("Scalable Supervised Asymmetric Hashing", "TIP 2019")
+    labels = "multi"
 
     def __init__(self, config: SsahConfig, bits: int, seed: int = 0) -> None:
         super().__init__(config, bits, seed)

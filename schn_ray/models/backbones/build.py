@@ -9,7 +9,7 @@ from torch import nn
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.models.backbones.backbone import Architecture, Backbone
-from schn_ray.models.backbones.features import features_backbone
+from schn_ray.models.backbones.features import identity_backbone
 from schn_ray.models.backbones.hf import hf_backbone, rebuilt_hf
 from schn_ray.models.backbones.open_clip import open_clip_backbone, rebuilt_open_clip
 from schn_ray.models.backbones.small import SMALL, small_backbone
@@ -21,7 +21,7 @@ _KINDS: Mapping[str, Callable[[BackboneConfig], Backbone]] = {
     "timm": timm_backbone,
     "hf": hf_backbone,
     "open_clip": open_clip_backbone,
-    "features": features_backbone,
+    "features": identity_backbone,
 }
 _REBUILT: Mapping[str, Callable[[str, Architecture], nn.Module]] = {
     "timm": rebuilt_timm,

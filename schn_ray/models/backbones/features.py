@@ -9,7 +9,7 @@ from schn_ray.models.backbones.backbone import Backbone, given
 from schn_ray.models.config import BackboneConfig
 
 
-def features_backbone(config: BackboneConfig) -> Backbone:
+def identity_backbone(config: BackboneConfig) -> Backbone:
     """Return the identity on vectors.
 
     Args:

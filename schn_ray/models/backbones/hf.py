@@ -186,7 +186,8 @@ def _preprocessing(images: Any, config: BackboneConfig) -> Preprocessing:
 
 def _plain(vision: Any) -> dict[str, Any]:
     values = json.loads(vision.to_json_string(use_diff=False))
-    return {key: value for key, value in values.items() if key != "_name_or_path"}
+    of_this_machine = ("_name_or_path", "transformers_version")
+    return {key: value for key, value in values.items() if key not in of_this_machine}
 
 
 @contextmanager
