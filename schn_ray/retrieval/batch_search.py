@@ -9,6 +9,7 @@ missing. After an interruption, the same call writes only the missing parts.
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schn_ray.core.artefacts import open_artefact, read_verified
+from schn_ray.core.atomic_files import writing
 from schn_ray.core.directories import resumable_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, read_manifest, verify_files
+from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import (
     as_location,
@@ -33,7 +36,7 @@ from schn_ray.core.storage.mirror import open_output
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
-from schn_ray.retrieval.code_files import CODE, list_parts, packed_codes
+from schn_ray.retrieval.code_files import CODE, packed_codes, part_names
 from schn_ray.retrieval.index.union import Searchable, open_union
 from schn_ray.retrieval.search import SearchLimits
 
@@ -65,7 +68,8 @@ def search_gallery(
     """
     locations, source_location = [as_location(path) for path in indexes], as_location(queries)
     copies, codes = [local_copy(path) for path in indexes], local_copy(queries)
-    opened, source = open_union(copies), read_manifest(codes, "codes")
+    codes_files = open_artefact(codes, "codes")
+    opened, source = open_union(copies), codes_files.manifest
     _require_same_model(opened, source, source_location)
     config = {"k": limits.k, "radius": limits.radius}
     made_from = {
@@ -77,8 +81,8 @@ def search_gallery(
         resumable_directory(mirror.local, "matches", config, made_from) as draft,
     ):
         mirror.send()
-        verify_files(codes, source)
-        shards = [_shard(Path(part)) for part in list_parts(codes)]
+        codes_files.check()
+        shards = [_shard(codes, name, source.files[name]) for name in part_names(source.files)]
         missing = [shard for shard in shards if not kind_at(_part(mirror.location, shard))]
         work = functools.partial(
             search_part,
@@ -119,25 +123,21 @@ def search_part(
         The part's number.
 
     Raises:
-        SchnRayError: a damaged index, or the part cannot be written.
+        SchnRayError: a damaged index or part of the queries, or no room to write.
     """
     path, schema = _part(out, shard), _schema(limits)
     index = _opened(tuple(indexes))
-    try:
-        with (
-            open_file(join(queries, shard.files[0])) as file,
-            pq.ParquetFile(file) as part,
-            new_file(path) as partial_path,
-            pq.ParquetWriter(partial_path, schema) as writer,
-        ):
-            for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
-                table = pa.Table.from_batches([batch])
-                writer.write_table(_matches(index, table, limits).cast(schema))
-    except OSError as error:
-        raise SchnRayError(
-            f"cannot write {path}: {error.strerror or error}. The parts before it are complete: "
-            "make room and run the same command again"
-        ) from error
+    (name,), (sha256,) = shard.files, shard.stamps
+    content = io.BytesIO(read_verified(join(queries, name), sha256, "codes"))
+    with (
+        pq.ParquetFile(content) as part,
+        writing(path),
+        new_file(path) as partial_path,
+        pq.ParquetWriter(partial_path, schema) as writer,
+    ):
+        for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
+            table = pa.Table.from_batches([batch])
+            writer.write_table(_matches(index, table, limits).cast(schema))
     return shard.number
 
 
@@ -172,10 +172,10 @@ def _lists(starts: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)
 
 
-def _shard(path: Path) -> Shard:
-    number = int(path.stem.removeprefix("part-"))
-    rows = pq.read_metadata(path).num_rows
-    return Shard(number, rows, files=(path.name,), bytes=path.stat().st_size)
+def _shard(codes: Path, name: str, sha256: str) -> Shard:
+    number = int(Path(name).stem.removeprefix("part-"))
+    rows, size = pq.read_metadata(codes / name).num_rows, (codes / name).stat().st_size
+    return Shard(number, rows, files=(name,), bytes=size, stamps=(sha256,))
 
 
 def _part(out: str, shard: Shard) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.atomic_files import FileWriter
 from schn_ray.core.errors import SchnRayError
 
 DIGESTS = "digests"
@@ -97,7 +98,7 @@ def write_digests(folder: Path) -> None:
         folder: whose files are hashed; the digests are written there, too.
     """
     sizes = {path.name: path.stat().st_size for path in _files(folder)}
-    with (folder / DIGESTS).open("wb") as out:
+    with FileWriter(folder / DIGESTS) as out:
         out.write(json.dumps(sizes).encode() + b"\n")
         for name in sizes:
             with (folder / name).open("rb") as file:
