@@ -28,7 +28,7 @@ _GRACE_S = 8.0  # to end Ray in; Kubernetes and Slurm kill after 30 s, spot node
 
 
 class _Interrupted(Exception):
-    """Ctrl-C or SIGTERM, hidden from Click, which would print 'Aborted!' in place of our message."""
+    """Ctrl-C or SIGTERM, hidden from Click, which would print 'Aborted!' and no more."""
 
 
 class _Verbs(TyperGroup):

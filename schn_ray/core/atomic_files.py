@@ -71,7 +71,7 @@ def cannot_write(error: OSError, path: Path | str) -> CannotWrite:
     cannot write index/codes: No space left on device. Make room and run the same command again
     """
     advice = _ADVICE.get(error.errno or 0, "solve that").capitalize()
-    why = error.strerror or str(error)
+    why = (error.strerror or str(error)).rstrip(".")
     return CannotWrite(f"cannot write {path}: {why}. {advice} and run the same command again")
 
 

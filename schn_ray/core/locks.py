@@ -31,11 +31,11 @@ def locked(lock: Path, path: Path | str, wait_s: float = 0.0) -> Iterator[None]:
     """
     # a lock without flock (fallback_to_soft) would outlive a killed process
     held = FileLock(lock, poll_interval=_POLL_S, thread_local=False, fallback_to_soft=False)
-    try:
-        with writing(lock):
+    with writing(lock):
+        try:
             held.acquire(timeout=wait_s)
-    except Timeout as error:
-        raise SchnRayError(f"another process is writing {path}; wait for it") from error
+        except Timeout as error:
+            raise SchnRayError(f"another process is writing {path}; wait for it") from error
     try:
         yield
     finally:

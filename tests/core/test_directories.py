@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from schn_ray.core.artefacts import Artefact
 from schn_ray.core.directories import AlreadyDone, new_directory, resumable_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import MANIFEST, read_manifest, verify_files
+from schn_ray.core.manifest import MANIFEST, read_manifest
 
 BOTH = pytest.mark.parametrize("directory", [new_directory, resumable_directory])
 
@@ -32,7 +33,7 @@ def test_a_finished_directory_says_what_it_is(directory, tmp_path: Path) -> None
     assert manifest.counts == {"rows": 1}
     assert list(manifest.files) == ["data"]
     assert "schn-ray" in manifest.versions
-    verify_files(tmp_path / "out", manifest)
+    Artefact(tmp_path / "out", manifest).check()
     assert {p.name for p in tmp_path.rglob("*")} == {"out", "data", MANIFEST}
 
 
@@ -100,7 +101,7 @@ def test_killed_while_its_manifest_was_written(tmp_path: Path) -> None:
     make(resumable_directory, tmp_path / "out")
     make(resumable_directory, tmp_path / "undisturbed")
     manifest = read_manifest(tmp_path / "out", "codes")
-    verify_files(tmp_path / "out", manifest)
+    Artefact(tmp_path / "out", manifest).check()
     assert manifest == read_manifest(tmp_path / "undisturbed", "codes")
 
 
@@ -167,7 +168,7 @@ def test_changed_and_missing_files_are_found(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "out", "codes")
     (tmp_path / "out" / "data").write_text("hellp")
     with pytest.raises(SchnRayError, match="differs from its manifest"):
-        verify_files(tmp_path / "out", manifest)
+        Artefact(tmp_path / "out", manifest).check()
     (tmp_path / "out" / "data").unlink()
     with pytest.raises(SchnRayError, match="is missing"):
-        verify_files(tmp_path / "out", manifest)
+        Artefact(tmp_path / "out", manifest).check()
