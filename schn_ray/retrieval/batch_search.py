@@ -37,7 +37,8 @@ from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
 from schn_ray.retrieval.code_files import CODE, packed_codes, part_names
-from schn_ray.retrieval.index.union import Searchable, open_union
+from schn_ray.retrieval.index.index import open_index
+from schn_ray.retrieval.index.union import Searchable, as_one
 from schn_ray.retrieval.search import SearchLimits
 
 _ROWS_AT_ONCE = 4096
@@ -67,13 +68,14 @@ def search_gallery(
         SchnRayError: other models, damaged files, or ``out`` holds something else.
     """
     locations, source_location = [as_location(path) for path in indexes], as_location(queries)
-    copies, codes = [local_copy(path) for path in indexes], local_copy(queries)
+    each_index = [open_index(path) for path in indexes]
+    opened, codes = as_one(each_index), local_copy(queries)
     codes_files = open_artefact(codes, "codes")
-    opened, source = open_union(copies), codes_files.manifest
+    source = codes_files.manifest
     _require_same_model(opened, source, source_location)
     config = {"k": limits.k, "radius": limits.radius}
     made_from = {
-        "indexes": [read_manifest(path, "index").fingerprint for path in copies],
+        "indexes": [index.manifest.fingerprint for index in each_index],
         "queries": source.fingerprint,
     }
     with (
@@ -88,6 +90,7 @@ def search_gallery(
             search_part,
             indexes=locations,
             queries=source_location,
+            versions=tuple(made_from["indexes"]),
             out=mirror.location,
             limits=limits,
         )
@@ -108,13 +111,19 @@ def search_gallery(
 
 
 def search_part(
-    shard: Shard, indexes: Sequence[str], queries: str, out: str, limits: SearchLimits
+    shard: Shard,
+    indexes: Sequence[str],
+    versions: Sequence[str],
+    queries: str,
+    out: str,
+    limits: SearchLimits,
 ) -> int:
     """Search for the codes of one part and write its matches.
 
     Args:
         shard: the part of the queries.
         indexes: locations of the indexes.
+        versions: their fingerprints when the search began.
         queries: location of the ``codes`` directory.
         out: location of the directory to write to.
         limits: how many matches, how near.
@@ -126,7 +135,7 @@ def search_part(
         SchnRayError: a damaged index or part of the queries, or no room to write.
     """
     path, schema = _part(out, shard), _schema(limits)
-    index = _opened(tuple(indexes))
+    index = _opened(tuple(indexes), tuple(versions))
     (name,), (sha256,) = shard.files, shard.stamps
     content = io.BytesIO(read_verified(join(queries, name), sha256, "codes"))
     with (
@@ -196,5 +205,12 @@ def _require_same_model(index: Searchable, source: Manifest, queries: str) -> No
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(indexes: tuple[str, ...]) -> Searchable:
-    return open_union(indexes)
+def _opened(indexes: tuple[str, ...], versions: tuple[str, ...]) -> Searchable:
+    opened = [open_index(index) for index in indexes]
+    for index, version in zip(opened, versions, strict=True):
+        if index.manifest.fingerprint != version:
+            raise SchnRayError(
+                f"{index.path} was changed while it was searched; remove the output and run the "
+                "same command again"
+            )
+    return as_one(opened)
