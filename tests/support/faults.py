@@ -1,8 +1,8 @@
 """Faults for any verb: kills, full disks, signals, damaged inputs, and two writers at once.
 
-A verb is one line of a table (``Verb``). Each ``check_*`` runs it many times, each time in a process
-of its own with one fault, and then once more without: the result has to be what it is when nobody
-disturbs it, nothing else may be left, and no error may be a traceback.
+A verb is one line of a table (``Verb``). Each ``check_*`` runs it many times, each time in a
+process of its own with one fault, and then once more without: the result has to be what it is when
+nobody disturbs it, nothing else may be left, and no error may be a traceback.
 """
 
 from __future__ import annotations

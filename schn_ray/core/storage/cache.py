@@ -19,6 +19,7 @@ from schn_ray.core.manifest import MANIFEST, Manifest, parse_manifest
 from schn_ray.core.storage.files import as_location, chunks_of, is_uri, join, read_file
 
 CACHE = "SCHN_RAY_CACHE"
+COPIES, UNFINISHED = "copies", "unfinished"  # folders of the cache
 _DOWNLOADS = 4  # files at the same time
 _WAIT_S = 6 * 3600.0  # for another local process that copies the same directory
 
@@ -45,7 +46,7 @@ def local_copy(directory: Path | str, below: str = "") -> Path:
     if not is_uri(location):
         return directory if isinstance(directory, Path) else Path(location)
     manifest = _manifest_of(location)
-    copy = cache_folder() / "copies" / f"{manifest.fingerprint}{below and '-'}{below}"
+    copy = cache_folder() / COPIES / f"{manifest.fingerprint}{below and '-'}{below}"
     if (copy / MANIFEST).is_file():
         return copy
     with locked(copy.with_name(f"{copy.name}.lock"), copy, _WAIT_S):
