@@ -20,7 +20,7 @@ def write(_: Path, out: Path) -> None:
 def test_what_a_kill_leaves_is_listed_until_the_same_call(tmp_path: Path) -> None:
     out = tmp_path / "outputs"
     out.mkdir()
-    assert ends(write, tmp_path, out, dies_before(4)).code == 9
+    assert ends(write, tmp_path, out, dies_before(5)).code == 9
     for folder in (out, tmp_path):
         left = leftovers(folder)
         assert {item.path.name for item in left} == {".codes.partial", ".codes.lock"}
