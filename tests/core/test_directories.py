@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,62 @@ def test_changed_and_missing_files_are_found(tmp_path: Path) -> None:
     (tmp_path / "out" / "data").unlink()
     with pytest.raises(SchnRayError, match="is missing"):
         Artefact(tmp_path / "out", manifest).check()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"counts": {"rows": 2}},
+        {"config": {"bits": 9}},
+        {"made_from": {}},
+        {"files": {}},
+        {"sizes": {}},
+        {"versions": {}},
+        {"fingerprint": "0" * 64},
+        {"digest": "0" * 64},
+        {"digest": ""},
+    ],
+    ids=str,
+)
+def test_an_edited_manifest_is_refused(edit: dict[str, object], tmp_path: Path) -> None:
+    make(new_directory, tmp_path / "out")
+    file = tmp_path / "out" / MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | edit))
+    for use in (
+        lambda: read_manifest(tmp_path / "out", "codes"),
+        lambda: make(new_directory, tmp_path / "out"),
+        lambda: make(resumable_directory, tmp_path / "out"),
+    ):
+        with pytest.raises(SchnRayError, match=r"manifest\.json is damaged or was edited"):
+            use()
+
+
+def test_no_flipped_bit_of_a_manifest_is_read(tmp_path: Path) -> None:
+    make(new_directory, tmp_path / "out")
+    file, sound = tmp_path / "out" / MANIFEST, read_manifest(tmp_path / "out", "codes")
+    content = file.read_bytes()
+    for byte in range(len(content)):
+        damaged = bytearray(content)
+        damaged[byte] ^= 1 << byte % 8
+        file.write_bytes(damaged)
+        with suppress(SchnRayError):
+            # white space may differ
+            assert read_manifest(tmp_path / "out", "codes") == sound
+
+
+@BOTH
+@pytest.mark.parametrize("names", [("request.json", ".lock"), (".lock",), ("request.json",)])
+def test_what_a_kill_at_the_end_left_is_cleared_by_the_same_call(  # type: ignore[no-untyped-def]
+    directory, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    make(directory, tmp_path / "out")
+    left = (
+        [tmp_path / "out" / name for name in names]
+        if directory is resumable_directory
+        else [tmp_path / ".out.lock"]
+    )
+    for path in left:
+        path.write_text("{}")
+    with pytest.raises(AlreadyDone):
+        make(directory, tmp_path / "out")
+    assert {p.name for p in tmp_path.rglob("*")} == {"out", "data", MANIFEST}

@@ -11,6 +11,7 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.retrieval.batch_search import search_gallery
+from schn_ray.retrieval.index.build import rewrite_index
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.search import SearchLimits
 
@@ -77,6 +78,38 @@ def test_parts_that_are_there_are_not_made_again(
         search_gallery(*arguments)
     with pytest.raises(SchnRayError, match="k: 3 there, 4 now"):
         search_gallery(*arguments[:3], SearchLimits(4))
+
+
+def test_an_index_that_was_changed_is_read_again(gallery: Path) -> None:
+    limits = SearchLimits(2)
+    search_gallery([gallery / "index"], gallery / "queries", gallery / "before", limits)
+    removed = {str(row["ids"][0]) for row in rows_in(gallery / "before")}  # type: ignore[index]
+    rewrite_index(gallery / "index", remove=sorted(removed))
+    search_gallery([gallery / "index"], gallery / "queries", gallery / "after", limits)
+    assert not removed & {id for row in rows_in(gallery / "after") for id in row["ids"]}  # type: ignore[attr-defined]
+
+
+def test_an_index_that_is_changed_meanwhile_is_refused(gallery: Path) -> None:
+    def changing(function, shards):  # type: ignore[no-untyped-def]
+        rewrite_index(gallery / "index", remove=open_index(gallery / "index").ids(np.arange(9)))
+        yield from map(function, shards)
+
+    arguments = ([gallery / "index"], gallery / "queries", gallery / "out", SearchLimits(3))
+    with pytest.raises(SchnRayError, match="was changed while it was searched"):
+        search_gallery(*arguments, changing)
+
+
+def test_damaged_queries_are_refused_where_they_are_read(gallery: Path) -> None:
+    def damaging(function, shards):  # type: ignore[no-untyped-def]
+        part = gallery / "queries" / "part-00002.parquet"
+        content = bytearray(part.read_bytes())
+        content[100] ^= 1
+        part.write_bytes(content)
+        yield from map(function, shards)
+
+    arguments = ([gallery / "index"], gallery / "queries", gallery / "out", SearchLimits(3))
+    with pytest.raises(SchnRayError, match=r"part-00002\.parquet differs from its"):
+        search_gallery(*arguments, damaging)
 
 
 def test_queries_of_other_bits_are_refused(gallery: Path) -> None:

@@ -16,6 +16,7 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.retrieval.index import build as index_build
+from schn_ray.retrieval.index import index as index_module
 from schn_ray.retrieval.index.build import rewrite_index
 from schn_ray.retrieval.index.index import Index, open_index, verify_index
 
@@ -260,3 +261,45 @@ def test_two_processes_change_it_at_once(tmp_path: Path, drawn: tuple[list[str],
         assert "changed" in (added, removed)
         for outcome in (added, removed):
             assert outcome == "changed" or "another process" in outcome
+
+
+def test_an_index_is_opened_and_verified_while_it_changes(
+    tmp_path: Path, drawn: tuple[list[str], Codes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest is read, then it is changed, and then its files are opened."""
+    ids, codes = drawn
+    make_index(tmp_path, ids, codes, 20)
+    for use, rows in ((open_index, 290), (verify_index, 280)):
+        read = index_module.read_manifest
+
+        def overtaken(path: Path, kind: str, read=read) -> object:  # type: ignore[no-untyped-def]
+            manifest = read(path, kind)
+            monkeypatch.undo()
+            first = open_index(path).ids(np.arange(10))
+            rewrite_index(path, remove=first)
+            return manifest
+
+        monkeypatch.setattr(index_module, "read_manifest", overtaken)
+        use(tmp_path / "index")
+        assert len(open_index(tmp_path / "index")) == rows
+
+
+def test_a_killed_change_has_no_part_in_the_fingerprint(
+    tmp_path: Path, drawn: tuple[list[str], Codes]
+) -> None:
+    ids, codes = drawn
+    prints = set()
+    for name in ("undisturbed", "killed"):
+        make_index(tmp_path / name, ids, codes, 20)
+        if name == "killed":
+            (tmp_path / name / "index" / "2").mkdir()
+            (tmp_path / name / "index" / "2" / "half").write_text("")
+        prints.add(rewrite_index(tmp_path / name / "index", remove=ids[:9]).fingerprint)
+    assert len(prints) == 1
+    assert not list(tmp_path.rglob("half"))
+
+
+def test_an_index_says_what_it_is(tmp_path: Path, drawn: tuple[list[str], Codes]) -> None:
+    index = make_index(tmp_path, *drawn, 20)
+    text = f"Index('{tmp_path}/index': 300 rows, {index.unique_codes} codes of 20 bits)"
+    assert repr(index) == text
