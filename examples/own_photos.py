@@ -15,7 +15,7 @@ def main(photos: Path, folder: Path, settings: list[str]) -> None:
     print(schn_ray.check(photos, html=folder / "check.html"))
     store = schn_ray.prepare(photos, folder / "store", largest_side=512)
     # by default AlexNet with ImageNet's weights, which torchvision downloads; others:
-    # settings={"network.backbone": "resnet50"}, weights="resnet50.pth"
+    # settings={"backbone.name": "resnet50"}, weights="resnet50.pth"
     run = schn_ray.train(store, folder / "run", settings=settings)
     schn_ray.evaluate(run, store)
     print(schn_ray.write_report(run, folder / "report.html"))

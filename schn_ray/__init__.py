@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         search,
         serve,
     )
-    from schn_ray.cli.verbs.training import export, train, tune
+    from schn_ray.cli.verbs.training import embed, export, methods, train, tune
     from schn_ray.core.errors import SchnRayError
     from schn_ray.data.store.reader import open_store
     from schn_ray.models.hasher import load
@@ -62,10 +62,12 @@ __all__ = [
     "compare",
     "doctor",
     "duplicates",
+    "embed",
     "encode",
     "evaluate",
     "export",
     "load",
+    "methods",
     "open_index",
     "open_store",
     "prepare",
@@ -89,7 +91,7 @@ _MODULES = {
         "search",
         "serve",
     ),
-    "cli.verbs.training": ("export", "train", "tune"),
+    "cli.verbs.training": ("embed", "export", "methods", "train", "tune"),
     "core.errors": ("SchnRayError",),
     "data.store.reader": ("open_store",),
     "models.hasher": ("load",),

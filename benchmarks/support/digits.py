@@ -13,10 +13,10 @@ from schn_ray.data.store.prepare import prepare_store
 
 TINY: dict[str, Any] = {
     "bits": 12,
-    "network.base_channels": 4,
-    "network.image_size": 8,
-    "network.semantic_dim": 16,
-    "network.latent_dim": 16,
+    "backbone.base_channels": 4,
+    "backbone.image_size": 8,
+    "method.semantic_dim": 16,
+    "method.latent_dim": 16,
     "schedule.epochs": 1,
     "schedule.batch_size": 32,
 }

@@ -11,24 +11,29 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from schn_ray.models.backbones import build_backbone
-from schn_ray.models.config import NetworkConfig
-from schn_ray.models.encoder import ImageNetwork
-from schn_ray.models.hasher import Hasher, HasherSpec, preprocessing_for
+from schn_ray.models.backbones.build import build_backbone
+from schn_ray.models.config import BackboneConfig, HeadSpec
+from schn_ray.models.encoder import Encoder
+from schn_ray.models.hasher import Hasher, HasherSpec
+from schn_ray.models.heads.linear import LinearHead
 
 
-def write_model(path: Path, backbone: str, size: int | None = None, bits: int = 32) -> Path:
+def write_model(path: Path, name: str, size: int | None = None, bits: int = 32) -> Path:
     """Write a model directory with random weights."""
     torch.manual_seed(0)
-    network, feature_dim = build_backbone(backbone, None)
-    config = NetworkConfig(backbone=backbone, image_size=size)
+    config = BackboneConfig(name=name, image_size=size)
+    backbone = build_backbone(config)
     spec = HasherSpec(
         bits=bits,
-        backbone=backbone,
+        backbone=config.name,
         base_channels=config.base_channels,
-        preprocessing=preprocessing_for(config),
+        width=backbone.width,
+        architecture=backbone.architecture,
+        preprocessing=backbone.preprocessing,
+        head=HeadSpec(),
     )
-    Hasher(ImageNetwork(network, feature_dim, bits), spec).save(path, "# Random weights")
+    encoder = Encoder(backbone.module, LinearHead(backbone.width, bits))
+    Hasher(encoder, spec).save(path, "# Random weights")
     return path
 
 

@@ -27,30 +27,30 @@ from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally
 
 FROM_SCRATCH = (
-    "network.backbone=small",
-    "network.weights=null",
+    "backbone.name=small",
+    "backbone.weights=null",
     "augment.pad=4",
     "schedule.iterations=10",
-    "schedule.learning_rate=1e-3",
+    "optimiser.learning_rate=1e-3",
     "schedule.decay_after=[5,8]",
 )
 VARIANTS = {
     "schn": (),
-    "random": ("codes.init=random",),
-    "hadamard": ("codes.init=hadamard",),
-    "mean": ("codes.init=random", "network.label_graph=mean"),
-    "tanh": ("codes.init=random", "network.latent_activation=tanh"),
-    "soft": ("codes.init=random", "loss.negative_target=soft"),
+    "random": ("method.initial_codes=random",),
+    "hadamard": ("method.initial_codes=hadamard",),
+    "mean": ("method.initial_codes=random", "method.label_graph=mean"),
+    "tanh": ("method.initial_codes=random", "method.latent_activation=tanh"),
+    "soft": ("method.initial_codes=random", "method.negative_target=soft"),
     "mean-tanh": (
-        "codes.init=random",
-        "network.label_graph=mean",
-        "network.latent_activation=tanh",
+        "method.initial_codes=random",
+        "method.label_graph=mean",
+        "method.latent_activation=tanh",
     ),
     "mean-tanh-soft": (
-        "codes.init=random",
-        "network.label_graph=mean",
-        "network.latent_activation=tanh",
-        "loss.negative_target=soft",
+        "method.initial_codes=random",
+        "method.label_graph=mean",
+        "method.latent_activation=tanh",
+        "method.negative_target=soft",
     ),
 }
 

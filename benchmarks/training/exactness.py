@@ -35,7 +35,7 @@ SETTINGS = (
     "schedule.epochs=2",
     "schedule.samples=200",
     "schedule.batch_size=40",
-    "schedule.learning_rate=4e-5",
+    "optimiser.learning_rate=4e-5",
 )
 
 

@@ -65,7 +65,7 @@ def write_store(folder: Path, rows: int) -> Path:
 
 
 def config_of(backbone: str, *settings: str) -> TrainConfig:
-    named = (f"network.backbone={backbone}", "network.weights=none", "schedule.iterations=1")
+    named = (f"backbone.name={backbone}", "backbone.weights=none", "schedule.iterations=1")
     return train_config("schn-plus", None, (*named, "precision=float32", *settings))
 
 
@@ -93,7 +93,7 @@ def literal_step(schn: Schn, batch: Batch, S: Tensor, rows: Tensor) -> dict[str,
     again_v, again_U_v = nets.image(batch.images)
     again_s, again_U_s = nets.semantic(batch.Y)
     U_z, R_v, R_s = latent_side(F_v.detach(), F_s.detach())
-    gamma = schn.loss.quantization
+    gamma = schn.method.quantization
     terms = {
         "hash_image": hash_loss(U_v, batch.B, A, batch.B, gamma),
         "hash_semantic": hash_loss(U_s, batch.B, A, batch.B, gamma),
@@ -122,7 +122,7 @@ def measure_step(folder: Path, backbone: str, batch_size: int, repeats: int) -> 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     store = open_store(write_store(folder, 2 * batch_size + 100))
-    config = config_of(backbone, f"schedule.batch_size={batch_size}", "network.latent_dropout=0")
+    config = config_of(backbone, f"schedule.batch_size={batch_size}", "method.latent_dropout=0")
     schn = build_run(config, store, Workers(), torch.device("cpu")).method
     for module in schn.networks.modules():
         if isinstance(module, nn.Dropout):

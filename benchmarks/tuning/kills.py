@@ -40,11 +40,11 @@ SPACE = {
         "schedule.decay_after": [8],
     },
     "parameters": {
-        "schedule.learning_rate": {"log": [1e-4, 1e-2]},
-        "loss.quantization": {"log": [0.1, 100]},
-        "codes.init": {"choices": ["zeros", "random", "hadamard"]},
+        "optimiser.learning_rate": {"log": [1e-4, 1e-2]},
+        "method.quantization": {"log": [0.1, 100]},
+        "method.initial_codes": {"choices": ["zeros", "random", "hadamard"]},
     },
-    "start": [{"codes.init": "zeros"}, {}],
+    "start": [{"method.initial_codes": "zeros"}, {}],
     "pruning": {"grace": 2, "factor": 2},
 }
 

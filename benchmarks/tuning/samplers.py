@@ -37,11 +37,11 @@ SPACE: dict[str, Any] = {
         "schedule.decay_after": [3],
     },
     "parameters": {
-        "schedule.learning_rate": {"choices": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
-        "loss.quantization": {"choices": [0.1, 1.0, 10.0, 100.0]},
-        "codes.init": {"choices": ["zeros", "random", "hadamard"]},
+        "optimiser.learning_rate": {"choices": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
+        "method.quantization": {"choices": [0.1, 1.0, 10.0, 100.0]},
+        "method.initial_codes": {"choices": ["zeros", "random", "hadamard"]},
     },
-    "start": [{"schedule.learning_rate": 1e-4, "loss.quantization": 0.1, "codes.init": "zeros"}],
+    "start": [{"optimiser.learning_rate": 1e-4, "method.quantization": 0.1, "method.initial_codes": "zeros"}],
 }
 
 

@@ -30,7 +30,7 @@ def check_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Count images and classes; list bad files and duplicates."""
+    """Count images or vectors, and classes; list bad ones and duplicates."""
     print_result(check(source, html=html, settings=settings), as_json)
 
 
@@ -51,7 +51,10 @@ def prepare_command(
     out: Out,
     protocol: Annotated[
         str | None,
-        typer.Option(help="How rows are split; see docs/datasets.md. Default: random."),
+        typer.Option(
+            help="How rows are split; see docs/datasets.md. Default: random, or, where no row has "
+            "a label, unlabelled."
+        ),
     ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download CIFAR-10 (or -100) into SOURCE first.")
@@ -76,8 +79,8 @@ def prepare_command(
 ) -> None:
     """Write a training store and its split, on Ray Data.
 
-    Every image of SOURCE is read and checked. Run the same command again after an interruption:
-    it does only the rest.
+    Every image or vector of SOURCE is read and checked. Run the same command again after an
+    interruption: it does only the rest.
     """
     store = prepare(
         source,

@@ -1,4 +1,4 @@
-"""Commands on models: train, tune, export."""
+"""Commands on models: methods, embed, train, tune, export."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from schn_ray.cli.options import (
     ConfigFile,
     Out,
     Settings,
+    Source,
     Verbose,
+    Workers,
     print_result,
 )
-from schn_ray.cli.verbs.training import export, train, tune
+from schn_ray.cli.verbs.arguments import ALL
+from schn_ray.cli.verbs.training import embed, export, methods, train, tune
 
 Store = Annotated[str, typer.Argument(help="A store that prepare wrote.")]
 Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.")]
@@ -25,15 +28,82 @@ Gpu = Annotated[
 ]
 
 
+Method = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="See 'schn-ray methods'; or ./mine.py:Mine. [schn-plus]"),
+]
+
+
+def methods_command(
+    name: Annotated[str | None, typer.Argument(help="A method to describe.")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print all methods as docs/methods.md.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the methods that can be trained, or describe one."""
+    if markdown:
+        from schn_ray.methods.catalogue import catalogue_markdown
+
+        typer.echo(catalogue_markdown(), nl=False)
+        return
+    print_result(methods(name), as_json)
+
+
+def embed_command(
+    source: Source,
+    out: Out,
+    backbone: Annotated[
+        str, typer.Option(help="small, resnet50, timm:NAME, hf:NAME or open_clip:NAME/WEIGHTS.")
+    ],
+    weights: Annotated[
+        str | None, typer.Option(help="A file; default: the pretrained ones, to download.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try the quarantined images again.")
+    ] = False,
+    config_file: ConfigFile = None,
+    settings: Settings = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compute a feature vector for every image, on Ray Data.
+
+    Run the same command again after an interruption: it does only the rest.
+    """
+    features = embed(
+        source,
+        out,
+        backbone=backbone,
+        weights=weights,
+        update=update,
+        retry_failed=retry_failed,
+        config=config_file,
+        settings=settings,
+        workers=workers or ALL,
+    )
+    print_result(features, as_json)
+
+
 def train_command(
     store: Store,
     out: Out,
-    preset: Annotated[str | None, typer.Option(help="Named settings; see docs/method.md.")] = None,
+    method: Method = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Named settings: digits, cifar10, frozen.")
+    ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Weights of the backbone: a file, a name of torchvision's, or none."),
+        typer.Option(help="Weights of the backbone: a file, DEFAULT to download, or none."),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="What embed wrote: train a head on it, fast.")
     ] = None,
     workers: Annotated[
         str, typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch.")
@@ -53,10 +123,12 @@ def train_command(
     run = train(
         store,
         out,
+        method=method,
         preset=preset,
         config=config_file,
         settings=settings,
         weights=weights,
+        features=features,
         workers=workers,
         cpus=cpus,
         gpu=gpu,
@@ -68,7 +140,8 @@ def train_command(
 def tune_command(
     store: Store,
     space: Annotated[
-        str, typer.Option(help="quick, loss_weights, code_length, full, or a YAML file.")
+        str,
+        typer.Option(help="method, quick, loss_weights, code_length, full, or a YAML file."),
     ],
     trials: Annotated[
         int, typer.Option(min=1, help="Trials in all, including those of earlier runs.")
@@ -86,6 +159,7 @@ def tune_command(
     seed: Annotated[
         int, typer.Option(min=0, help="Random seed of the sampler; --set seed=... of training.")
     ] = 0,
+    method: Method = None,
     preset: Annotated[
         str | None, typer.Option(help="Named settings to start from. Default: the space's.")
     ] = None,
@@ -109,6 +183,7 @@ def tune_command(
         workers_per_trial=workers_per_trial,
         repeats=repeats,
         seed=seed,
+        method=method,
         preset=preset,
         config=config_file,
         settings=settings,

@@ -15,6 +15,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from schn_ray.cluster.map_shards import RayShards
 from schn_ray.cluster.session import WorkerRequest, ray_session
 from schn_ray.cluster.shared_storage import require_shared
 from schn_ray.core import workers as distributed
@@ -23,10 +24,19 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.progress import Progress
 from schn_ray.core.storage.files import is_uri, kind_at
 from schn_ray.data.store.reader import open_store
-from schn_ray.training.config import TrainConfig
+from schn_ray.methods.registry import with_absolute_path
+from schn_ray.models.stored_features import StoredFeatures
+from schn_ray.training.config import TrainConfig, config_from
 from schn_ray.training.loop import Iteration
 from schn_ray.training.recorder import CHECKPOINTS, read_metrics
-from schn_ray.training.run import build_run, conclude_run, finish_run, open_run, require_shareable
+from schn_ray.training.run import (
+    build_run,
+    conclude_run,
+    finish_run,
+    frozen_features,
+    open_run,
+    require_shareable,
+)
 from schn_ray.training.state import Diverged
 from schn_ray.training.tensorboard import require_tensorboard
 from schn_ray.tuning.trial import Stopped
@@ -45,6 +55,7 @@ def train_on_ray(
     request: WorkerRequest = ONE_WORKER,
     tensorboard: bool = False,
     stop: str | None = None,
+    features: str | None = None,
 ) -> Manifest:
     """Train with Ray Train; after an interruption the same call goes on from the last checkpoint.
 
@@ -56,6 +67,7 @@ def train_on_ray(
             ``least < most``, a run that loses a node goes on with fewer workers, and takes more
             when nodes come.
         tensorboard: write ``RUN/tensorboard`` too.
+        features: of the store's images, as ``embed`` wrote them; the head alone is trained.
         stop: path or URI of a file; as soon as it exists, the run ends after its current iteration.
 
     Returns:
@@ -68,7 +80,7 @@ def train_on_ray(
         Stopped: ``stop`` exists.
     """
     store = open_store(store_path, verify=True)
-    with open_run(out, config, store) as (mirror, draft):
+    with open_run(out, config, store, features) as (mirror, draft):
         run = mirror.location
         # fail before workers start if one process can find the mistake
         if tensorboard:
@@ -87,8 +99,12 @@ def train_on_ray(
             request.require()
             require_shared(run)
             mirror.send()
-            with _shown(run, config.schedule.iterations):
-                _fit_while_progressing(settings, request)
+            shards = RayShards("embedding", request.most)
+            with (
+                frozen_features(config, store, run, features, shards) as vectors,
+                _shown(run, config.schedule.iterations),
+            ):
+                _fit_while_progressing(settings | {"features": vectors}, request)
         conclude_run(mirror, draft, store)
     return read_manifest(mirror.local, "run")
 
@@ -97,13 +113,14 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Return a config that has the same meaning in another working directory.
 
     Args:
-        config: its ``network.weights`` may be a relative path.
+        config: its weights, and the file of a method of your own, may be relative paths.
     """
-    weights = config.network.weights
-    if weights is None or not Path(weights).is_file():
-        return config
-    network = config.network.model_copy(update={"weights": str(Path(weights).resolve())})
-    return config.model_copy(update={"network": network})  # workers have another working directory
+    name = with_absolute_path(config.method.name)
+    method = config.method.model_copy(update={"name": name})
+    backbone, weights = config.backbone, config.backbone.weights
+    if weights is not None and Path(weights).is_file():
+        backbone = backbone.model_copy(update={"weights": str(Path(weights).resolve())})
+    return config.model_copy(update={"method": method, "backbone": backbone})
 
 
 def _fit_while_progressing(settings: dict[str, Any], request: WorkerRequest) -> None:
@@ -159,10 +176,12 @@ def _cause(failure: BaseException) -> BaseException:
 
 def _worker(settings: dict[str, Any]) -> str | None:
     """Train on one worker of the group; return an error after which trying again is useless."""
-    config = TrainConfig.model_validate(settings["config"])
+    config = config_from(settings["config"])
     store = open_store(settings["store"])
     threads = max(2, settings["threads"])
-    run = build_run(config, store, distributed.current_workers(), get_device(), threads)
+    workers, features = distributed.current_workers(), settings["features"]
+    stored = None if features is None else StoredFeatures(features)
+    run = build_run(config, store, workers, get_device(), threads, stored)
 
     def reported(measured: Iteration) -> None:
         ray.train.report(asdict(measured))

@@ -27,7 +27,7 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.progress import Progress
 from schn_ray.core.storage.files import remove_file, remove_folder, write_file
-from schn_ray.training.config import TrainConfig
+from schn_ray.training.config import TrainConfig, config_from
 from schn_ray.training.recorder import read_metrics
 from schn_ray.tuning.study import Outcome
 from schn_ray.tuning.trial import ReportScore, Train, TrialDir, run_trial, scores, train_trial
@@ -170,7 +170,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
     def tell(iteration: int, score: float) -> None:
         ray.tune.report({"iteration": iteration, "score": score})
 
-    trained = TrainConfig.model_validate_json(config["config"])
+    trained = config_from(json.loads(config["config"]))
     train = train_trial if settings["workers"] == 1 else _on_workers(settings)
     trial_dir, store = TrialDir(config["run"]), settings["store"]
     try:

@@ -6,6 +6,7 @@ Only a verb sees its whole config. The functions that it calls take plain argume
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -27,6 +28,25 @@ class Section(BaseModel):
     )
 
 
+@dataclass(frozen=True)
+class Searched:
+    """Marks a setting that a search may vary, as metadata of its annotation.
+
+    Without any attribute, the choices are those of the setting's ``Literal``.
+
+    Attributes:
+        log: bounds of a number; its logarithm is drawn uniformly.
+        linear: bounds of a number that is drawn uniformly.
+        integer: bounds of a whole number, both included.
+        choices: the values themselves.
+    """
+
+    log: tuple[float, float] | None = None
+    linear: tuple[float, float] | None = None
+    integer: tuple[int, int] | None = None
+    choices: tuple[Any, ...] | None = None
+
+
 ConfigT = TypeVar("ConfigT", bound=Section)
 
 
@@ -41,7 +61,7 @@ def load_settings(
     Args:
         model: the config's class.
         file: a YAML file with the same keys.
-        settings: such as ``"loss.adversarial=0"``; values are read as YAML.
+        settings: such as ``"method.adversarial=0"``; values are read as YAML.
         base: nested values that file and settings may override, such as a preset's.
 
     Returns:
@@ -54,7 +74,7 @@ def load_settings(
     if file is not None:
         merged(values, read_yaml(file))
     for setting in settings:
-        merged(values, _parse_setting(setting))
+        merged(values, parse_setting(setting))
     return validated(model, values)
 
 
@@ -140,7 +160,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _parse_setting(setting: str) -> dict[str, Any]:
+def parse_setting(setting: str) -> dict[str, Any]:
+    """Read one ``--set``: ``key=value``, with a dotted key.
+
+    Args:
+        setting: such as ``"schedule.iterations=10"``; the value is read as YAML.
+
+    Returns:
+        Nested values.
+
+    Raises:
+        SchnRayError: no ``key=value``.
+    """
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise SchnRayError(f"--set {setting}: wanted key=value, such as --set bits=48")

@@ -15,6 +15,8 @@ import numpy as np
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import BadImage, decode, downsized
 from schn_ray.data.shards.rows import BadRow, Row, Source
+from schn_ray.data.shards.vectors import NOT_FINITE, ZERO, VectorFormat, vectors_of
+from schn_ray.data.splits.protocols import UNLABELLED
 
 _SHOWN = 20
 _SAMPLES = 6  # images per class
@@ -32,10 +34,10 @@ class Report:
         location: path or URI of the source.
         rows: how many rows it has, good and bad.
         classes: name -> images with that label, most frequent first.
-        unlabelled: good images without a label.
-        multi_label: good images with more than one label.
+        unlabelled: good rows without a label.
+        multi_label: good rows with more than one label.
         bad_rows: rows that ``prepare`` would quarantine, with their reasons; repeated ids too.
-        repeated_images: good images with the same bytes as an earlier one.
+        repeated_images: good images, or vectors, with the same bytes as an earlier one.
         sizes: ``smallest``, ``median`` and ``largest`` -> [width, height] in pixels; empty if no
             image is good. The median is taken of widths and heights separately.
         copies: groups of ids whose images have the same bytes; groups with different labels come
@@ -44,6 +46,9 @@ class Report:
             images have both, and whether every image of the first has the second.
         splits: role that the data set gives its rows -> how many; empty if it gives none.
         cameras: how many different cameras the rows name.
+        vectors: ``width``, ``dtype``, and of good vectors ``smallest_norm``, ``mean_norm`` and
+            ``largest_norm``; then how many are ``zero``, ``not_finite`` or otherwise ``bad``; empty
+            if rows have no vectors.
         how_known: whether the kind was given or guessed.
         max_bad_share: share of bad rows above which ``prepare`` stops.
         next_command: the command to run next.
@@ -63,6 +68,7 @@ class Report:
     overlaps: list[tuple[str, str, int, bool]] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
     cameras: int = 0
+    vectors: dict[str, Any] = field(default_factory=dict)
     how_known: str = ""
     max_bad_share: float = 0.0
     next_command: str = ""
@@ -96,7 +102,9 @@ def check_source(
     report = Report(source.kind, source.location, max_bad_share=config.max_bad_share)
     report.how_known = "as given" if config.kind != "auto" else "guessed from its content"
     tally = _Tally(report, config.max_pixels, samples)
-    for shard in source.shards():
+    shards = source.shards()
+    tally.vectors = vectors_of(source)
+    for shard in shards:
         for row in source.read(shard):
             tally.add(row)
             advance(1)
@@ -112,14 +120,16 @@ def render(report: Report) -> str:
         report: of ``check``.
     """
     good = report.rows - len(report.bad_rows)
+    things = "vectors" if report.vectors and not report.sizes else "images"
     lines = [
         f"{report.location} ({report.kind}, {report.how_known})",
         f"  rows             {report.rows:,}: {good:,} good, {len(report.bad_rows):,} bad",
         f"  classes          {_balance(report.classes)}",
-        f"  several labels   {report.multi_label:,} images",
-        f"  no label         {report.unlabelled:,} images",
-        f"  repeated images  {report.repeated_images:,} with the same bytes as an earlier one",
+        f"  several labels   {report.multi_label:,} {things}",
+        f"  no label         {report.unlabelled:,} {things}",
+        f"  repeated {things:<8}{report.repeated_images:,} with the same bytes as an earlier one",
     ]
+    lines += _vector_lines(report.vectors)
     sizes = (f"{name} {width} x {height}" for name, (width, height) in report.sizes.items())
     lines += [f"  pixels           {', '.join(sizes)}"] if report.sizes else []
     if report.splits:
@@ -140,6 +150,21 @@ def render(report: Report) -> str:
     return "\n".join([*lines, "", f"Next: {report.next_command}"])
 
 
+def _vector_lines(vectors: dict[str, Any]) -> list[str]:
+    if not vectors:
+        return []
+    lines = [
+        f"  vectors          {vectors['width']:,} numbers each, {vectors['dtype']}; "
+        f"{vectors['zero']:,} all zeros, {vectors['not_finite']:,} with NaN or infinity"
+    ]
+    if "mean_norm" in vectors:
+        smallest, mean, largest = (
+            vectors[f"{name}_norm"] for name in ("smallest", "mean", "largest")
+        )
+        lines.append(f"  norms            {smallest:.4g} to {largest:.4g}, {mean:.4g} on average")
+    return lines
+
+
 class _Tally:
     """Adds rows to a report; holds ids and digests in memory, not images."""
 
@@ -152,12 +177,14 @@ class _Tally:
         self._sizes: Counter[tuple[int, int]] = Counter()
         self._splits: Counter[str] = Counter()
         self._cameras: set[int] = set()
+        self._norms: list[float] = []
+        self.vectors: VectorFormat | None = None
 
     def add(self, row: Row | BadRow) -> None:
         self._report.rows += 1
         if isinstance(row, Row):
             try:
-                size = decode(row.image, self._max_pixels).size
+                size = self._size(row)
             except BadImage as error:
                 row = BadRow(row.id, row.uri, "decode", error.reason)
             else:
@@ -167,6 +194,11 @@ class _Tally:
                     return
                 row = BadRow(row.id, row.uri, "id", f"same id as {first}")
         self._report.bad_rows.append(row)
+
+    def _size(self, row: Row) -> tuple[int, int] | None:
+        if row.image is None and row.vector is not None:
+            return None
+        return decode(row.image or b"", self._max_pixels).size
 
     def finish(self) -> None:
         report = self._report
@@ -188,30 +220,50 @@ class _Tally:
                 "median": [int(side) for side in median],
                 "largest": list(by_area[-1]),
             }
+        if self.vectors is not None:
+            report.vectors = self._vector_figures(self.vectors)
 
-    def _add_good(self, row: Row, size: tuple[int, int]) -> None:
-        same = self._ids_of.setdefault(hashlib.sha256(row.image).digest(), [])
+    def _vector_figures(self, vectors: VectorFormat) -> dict[str, Any]:
+        reasons = Counter(row.reason for row in self._report.bad_rows)
+        zero, not_finite = reasons[ZERO], reasons[NOT_FINITE]
+        figures: dict[str, Any] = {"width": vectors.width, "dtype": vectors.dtype}
+        if self._norms:
+            norms = np.array(self._norms)
+            figures |= {
+                "smallest_norm": float(norms.min()),
+                "mean_norm": float(norms.mean()),
+                "largest_norm": float(norms.max()),
+            }
+        bad = len(self._report.bad_rows) - zero - not_finite
+        return figures | {"zero": zero, "not_finite": not_finite, "bad": bad}
+
+    def _add_good(self, row: Row, size: tuple[int, int] | None) -> None:
+        content = row.image if row.image is not None else np.asarray(row.vector).tobytes()
+        same = self._ids_of.setdefault(hashlib.sha256(content).digest(), [])
         same.append((row.id, row.labels))
         self._report.repeated_images += len(same) > 1
         self._classes.update(row.labels)
         if 1 < len(row.labels) <= _PAIRS_COUNTED:
             self._pairs.update(itertools.combinations(sorted(row.labels), 2))
-        self._sizes[size] += 1
+        if size is not None:
+            self._sizes[size] += 1
+        if row.vector is not None:
+            self._norms.append(float(np.linalg.norm(row.vector.astype(np.float32))))
         self._splits.update((row.split or "").split())
         self._cameras.add(row.camera)
         self._report.unlabelled += not row.labels
         self._report.multi_label += len(row.labels) > 1
-        if self._samples:
-            self._keep_sample(row)
+        if self._samples and row.image is not None:
+            self._keep_sample(row, row.image)
 
-    def _keep_sample(self, row: Row) -> None:
+    def _keep_sample(self, row: Row, image: bytes) -> None:
         samples = self._report.samples
         for name in row.labels or ("",):
             if name not in samples and len(samples) == _SAMPLED_CLASSES:
                 continue
             images = samples.setdefault(name, [])
             if len(images) < _SAMPLES:
-                images.append(downsized(row.image, self._max_pixels, _SAMPLE_SIDE, 80)[0])
+                images.append(downsized(image, self._max_pixels, _SAMPLE_SIDE, 80)[0])
 
     def _overlap(self, pair: tuple[str, str], both: int) -> tuple[str, str, int, bool]:
         rarer, other = sorted(pair, key=lambda name: self._classes[name])
@@ -250,12 +302,13 @@ def _next_command(source: Source, config: SourceConfig, report: Report) -> str:
         protocol = f" --protocol {name}" if name else ""
         location = shlex.quote(source.location)
         return f"schn-ray prepare {location} --out store{protocol}{settings}"
-    return f"schn-ray encode {shlex.quote(source.location)} --model RUN --out codes{settings}"
+    location = shlex.quote(source.location)
+    return f"schn-ray prepare {location} --out store --protocol {UNLABELLED}{settings}"
 
 
 def _balance(classes: dict[str, int]) -> str:
     if not classes:
-        return "none: these images can be encoded and searched, but not trained on"
+        return "none: methods that need no labels can be trained, and rows encoded and searched"
     names, counts = [_one_line(name) for name in classes], list(classes.values())
     if len(names) == 1:
         return f"1, '{names[0]}' with {counts[0]:,} images: training needs at least two classes"

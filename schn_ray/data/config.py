@@ -10,7 +10,7 @@ from schn_ray.core.settings import Count, Section, Share
 
 
 class SourceConfig(Section):
-    """How to read a source of images and labels.
+    """How to read a source of images, vectors and labels.
 
     Attributes:
         kind: layout of the source; ``auto`` guesses it from the path.
@@ -21,11 +21,15 @@ class SourceConfig(Section):
         path_column: column of a table with the path of the image.
         id_column: column with the id.
         image_column: column with the encoded image.
+        vector_column: column with vectors, lists of numbers; by default the one that is called
+            ``embedding``, ``vector``, ``features`` or so, or the only one. An empty name reads
+            images alone.
+        vector_width: numbers of a vector; by default what most of the first rows have.
         label_column: column with the labels.
         split_column: column with the role that the data set gives a row.
         max_bad_share: ``prepare`` and ``encode`` stop if more than this share of rows is bad.
         max_pixels: larger images are quarantined.
-        shard_rows: rows of a shard, the unit of work.
+        shard_rows: rows of a shard, the unit of work; of vectors alone, 16 times as many.
     """
 
     kind: Literal[
@@ -48,6 +52,8 @@ class SourceConfig(Section):
         "voc",
         "market1501",
         "veri776",
+        "npy",
+        "datasets",
         "store",
     ] = "auto"
     class_names: str | None = None
@@ -57,6 +63,8 @@ class SourceConfig(Section):
     path_column: str = "path"
     id_column: str = "id"
     image_column: str = "image"
+    vector_column: str | None = None
+    vector_width: Count | None = None
     label_column: str = "label"
     split_column: str = "split"
     max_bad_share: Share = 0.01
@@ -77,6 +85,9 @@ class SourceReader(Section):
         """Return the settings that a manifest records: those that change what is written."""
         values = self.model_dump(mode="json")
         del values["source"]["max_bad_share"]  # only decides when to stop
+        for name in ("vector_column", "vector_width"):
+            if values["source"][name] is None:  # not there before there were vectors
+                del values["source"][name]
         return values
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ _Positive = Annotated[float, Field(gt=0)]
 # Pillow knows more formats, but some of them start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF")
 _OPEN_LOCK = threading.Lock()
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class Preprocessing(Section):
@@ -42,6 +43,7 @@ class Preprocessing(Section):
         max_pixels: larger images are refused before they are decoded.
         reduced: let the JPEG decoder halve large images repeatedly, to no less than twice
             ``resize``. This is several times faster; pixels differ slightly.
+        interpolation: the filter that resizes; both are antialiased.
     """
 
     resize: Count
@@ -50,6 +52,7 @@ class Preprocessing(Section):
     std: tuple[_Positive, _Positive, _Positive] = (0.229, 0.224, 0.225)
     max_pixels: Count = 100_000_000
     reduced: bool = False
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Preprocessing:
@@ -130,7 +133,7 @@ def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> 
 
 
 def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
-    """Decode an image, resize its shorter side (bilinear, antialiased) and crop the centre.
+    """Decode an image, resize its shorter side (antialiased) and crop the centre.
 
     Equal to torchvision's ``Resize`` and ``CenterCrop`` of the same image, within rounding.
 
@@ -147,7 +150,7 @@ def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
     image = _decode_for(data, p)
     width, height = _resized(image.size, p.resize)
     left, top = round((width - p.crop) / 2), round((height - p.crop) / 2)
-    return _channels_first(_cut(image, (width, height), left, top, p.crop))
+    return _channels_first(_cut(image, (width, height), left, top, p))
 
 
 def training_view(
@@ -173,7 +176,7 @@ def training_view(
     width, height = _resized(image.size, p.resize)
     top = int(draws[0] * (height + 2 * pad - p.crop + 1)) - pad
     left = int(draws[1] * (width + 2 * pad - p.crop + 1)) - pad
-    square = _cut(image, (width, height), left, top, p.crop)
+    square = _cut(image, (width, height), left, top, p)
     mirrored = flip and draws[2] < 0.5
     return _channels_first(square[:, ::-1] if mirrored else square)
 
@@ -233,12 +236,13 @@ def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
 
 
 def _cut(
-    image: Image.Image, resized: tuple[int, int], left: int, top: int, side: int
+    image: Image.Image, resized: tuple[int, int], left: int, top: int, p: Preprocessing
 ) -> NDArray[np.uint8]:
-    """Return a square of the resized image [side, side, 3], black outside the image.
+    """Return a square of the resized image [crop, crop, 3], black outside the image.
 
     Only the square is computed: a 1 x 20,000 image resized to 256 would fill 4 GB.
     """
+    side = p.crop
     right, bottom = min(left + side, resized[0]), min(top + side, resized[1])
     inner_left, inner_top = max(left, 0), max(top, 0)
     square = np.zeros((side, side, 3), np.uint8)
@@ -247,7 +251,7 @@ def _cut(
     across, down = image.width / resized[0], image.height / resized[1]
     part = image.resize(
         (right - inner_left, bottom - inner_top),
-        Image.Resampling.BILINEAR,
+        _FILTERS[p.interpolation],
         box=(
             inner_left * across,
             inner_top * down,

@@ -4,6 +4,9 @@ Runs that differ in nothing but their seed are one method. Two methods are compa
 each method's average precision of a query is averaged over its seeds, and the difference is judged
 by the paired bootstrap over queries. So the p-value covers other queries; the deviation over seeds
 covers another training.
+
+Where a run has no mAP, as in a store without labels, recall of the exact nearest rows takes its
+place.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.evaluation.figures import Controls, Figures
-from schn_ray.evaluation.metrics.bootstrap import Difference, paired_difference
+from schn_ray.evaluation.figures import Figures, NeighbourRecall
+from schn_ray.evaluation.metrics.bootstrap import Difference, Interval, paired_difference
 from schn_ray.evaluation.results import find_evaluation, read_figures, read_queries
 
-_CONTROLS = ("classifier", "cosine", "random")
+_CONTROLS = ("classifier", "cosine", "itq", "pca_rotation", "lsh", "random")
+_SHOWN = ("classifier", "cosine", "itq")
+MAP = "map"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class MethodFigures:
         runs: names.
         seeds: of training; None where a run does not record one.
         figures: name -> its spread over the runs, where all of them have it.
-        controls: name -> the mean of a control's mAP over the runs.
+        controls: name -> the mean of a control's figure over the runs: mAP, or what takes its
+            place in the comparison.
     """
 
     name: str
@@ -60,7 +66,7 @@ class MethodFigures:
     @property
     def map(self) -> Spread | None:
         """Mean average precision; None where a run has none."""
-        return self.figures.get("map")
+        return self.figures.get(MAP)
 
     @property
     def mrr(self) -> Spread | None:
@@ -70,7 +76,7 @@ class MethodFigures:
 
 @dataclass(frozen=True)
 class Gap:
-    """The mAP of ``method`` minus that of ``less``, over the same queries."""
+    """The figure of ``method`` minus that of ``less``, over the same queries."""
 
     method: str
     less: str
@@ -88,6 +94,8 @@ class Comparison:
         protocol: of the split.
         methods: in the order of their first run.
         gaps: every other method minus the first.
+        figure: what gaps and controls are of, a key of ``MethodFigures.figures``: ``map``, or a
+            recall such as ``recall 10@10`` where a run has no mAP.
     """
 
     queries: int
@@ -96,13 +104,19 @@ class Comparison:
     protocol: str
     methods: tuple[MethodFigures, ...]
     gaps: tuple[Gap, ...]
+    figure: str = MAP
+
+    @property
+    def figure_name(self) -> str:
+        """The figure in words."""
+        return "mAP" if self.figure == MAP else self.figure
 
 
 @dataclass(frozen=True, eq=False)
 class _Evaluated:
     path: Path
     figures: Figures
-    ap: NDArray[np.float64]
+    per_query: dict[str, NDArray[np.float64]]
 
 
 def compare_runs(paths: Sequence[Path | str]) -> Comparison:
@@ -120,8 +134,11 @@ def compare_runs(paths: Sequence[Path | str]) -> Comparison:
     for other in evaluated[1:]:
         _refuse_other_ground(evaluated[0], other)
     groups = _groups(evaluated)
-    methods = tuple(_method(name, runs) for name, runs in groups.items())
+    recall = _common_recall(evaluated)
+    figure = recall.name if recall else MAP
+    methods = tuple(_method(name, runs, figure) for name, runs in groups.items())
     first, *others = groups
+    values = {name: _over_seeds(runs, _column(recall)) for name, runs in groups.items()}
     figures = evaluated[0].figures
     return Comparison(
         queries=figures.queries,
@@ -132,8 +149,9 @@ def compare_runs(paths: Sequence[Path | str]) -> Comparison:
         gaps=tuple(
             Gap(name, first, gap)
             for name in others
-            if (gap := paired_difference(_over_seeds(groups[first]), _over_seeds(groups[name])))
+            if (gap := paired_difference(values[first], values[name]))
         ),
+        figure=figure,
     )
 
 
@@ -148,13 +166,14 @@ def as_table(comparison: Comparison) -> str:
         f"{comparison.gallery_codes}, protocol {comparison.protocol}"
     ]
     width = max(len(method.name) for method in comparison.methods)
-    lines.append(f"  {'':{width}}  runs  mAP              classifier  cosine")
+    names = "  ".join(f"{name:10}" for name in _SHOWN)
+    lines.append(f"  {'':{width}}  runs  {comparison.figure_name:15}  {names}".rstrip())
     for method in comparison.methods:
         controls = "  ".join(
             f"{method.controls[name]:.4f}    " if name in method.controls else "-         "
-            for name in ("classifier", "cosine")
+            for name in _SHOWN
         )
-        score = _mean_and_deviation(method.map)
+        score = _mean_and_deviation(method.figures.get(comparison.figure))
         lines.append(
             f"  {method.name:{width}}  {len(method.runs):4}  {score:15}  {controls}".rstrip()
         )
@@ -178,8 +197,21 @@ def _mean_and_deviation(spread: Spread | None) -> str:
 
 
 def _read(path: Path) -> _Evaluated:
-    _, values = read_queries(path)
-    return _Evaluated(path, read_figures(path), values["average_precision"])
+    _, per_query = read_queries(path)
+    return _Evaluated(path, read_figures(path), per_query)
+
+
+def _common_recall(evaluated: Sequence[_Evaluated]) -> NeighbourRecall | None:
+    """Return the recall that stands for mAP where a run has none; None where all have mAP."""
+    recall = evaluated[0].figures.main_recall
+    if recall is None or all(one.figures.map is not None for one in evaluated):
+        return None
+    return recall if all(_column(recall) in one.per_query for one in evaluated) else None
+
+
+def _column(recall: NeighbourRecall | None) -> str:
+    """Return the name of a figure of each query."""
+    return "average_precision" if recall is None else recall.column
 
 
 def _refuse_repeated(evaluated: Sequence[_Evaluated]) -> None:
@@ -230,7 +262,7 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _method(name: str, runs: Sequence[_Evaluated]) -> MethodFigures:
+def _method(name: str, runs: Sequence[_Evaluated], figure: str) -> MethodFigures:
     evaluations = [run.figures for run in runs]
     return MethodFigures(
         name=name,
@@ -238,7 +270,7 @@ def _method(name: str, runs: Sequence[_Evaluated]) -> MethodFigures:
         runs=tuple(figures.run for figures in evaluations),
         seeds=tuple(figures.trained.get("seed") for figures in evaluations),
         figures=_spreads(evaluations),
-        controls=_control_means([figures.controls for figures in evaluations]),
+        controls=_control_means([_scores(figures, figure) for figures in evaluations]),
     )
 
 
@@ -252,27 +284,38 @@ def _spreads(evaluations: Sequence[Figures]) -> dict[str, Spread]:
     return {name: _spread(values) for name, values in known.items() if len(values) == len(tables)}
 
 
-def _control_means(controls: Sequence[Controls | None]) -> dict[str, float]:
-    """Return name -> mean of the mAP of each control that all evaluations have."""
+def _scores(figures: Figures, figure: str) -> dict[str, Interval | None]:
+    """Return name -> a figure of each control; empty where it was not measured."""
+    if figures.controls is None:
+        return {}
+    if figure == MAP:
+        return figures.controls.scores
+    return next((each.scores for each in figures.controls.recall if each.name == figure), {})
+
+
+def _control_means(evaluations: Sequence[dict[str, Interval | None]]) -> dict[str, float]:
+    """Return name -> mean of the figure of each control that all evaluations have."""
     means: dict[str, float] = {}
     for name in _CONTROLS:
-        scores = [score for each in controls if each and (score := each.scores[name])]
-        if len(scores) == len(controls):
-            means[name] = float(np.mean([score.mean for score in scores]))
+        known = [score for scores in evaluations if (score := scores.get(name))]
+        if len(known) == len(evaluations):
+            means[name] = float(np.mean([score.mean for score in known]))
     return means
 
 
 def _by_name(figures: Figures) -> dict[str, float | None]:
     """Return name -> value of each figure of a table."""
+    recall = figures.controls.recall if figures.controls else ()
     return (
         {
-            "map": figures.map,
+            MAP: figures.map,
             "mrr": figures.mrr,
             "precision_within_radius": figures.precision_within_radius,
         }
         | {f"map@{k}, hits": at.hits for k, at in figures.map_at.items()}
         | {f"precision@{k}": value for k, value in figures.precision_at.items()}
         | {f"ndcg@{k}": value for k, value in figures.ndcg_at.items()}
+        | {each.name: each.model.mean for each in recall}
     )
 
 
@@ -281,5 +324,5 @@ def _spread(values: list[float]) -> Spread:
     return Spread(float(np.mean(values)), deviation)
 
 
-def _over_seeds(runs: Sequence[_Evaluated]) -> NDArray[np.float64]:
-    return np.asarray(np.mean([run.ap for run in runs], axis=0))
+def _over_seeds(runs: Sequence[_Evaluated], column: str) -> NDArray[np.float64]:
+    return np.asarray(np.mean([run.per_query[column] for run in runs], axis=0))

@@ -13,7 +13,8 @@ class ControlsConfig(Section):
     """The controls of an evaluation, and the random sample of rows that they use.
 
     Attributes:
-        train_rows: training rows that the classifier is fitted on, at most; 0: no controls.
+        train_rows: training rows that the controls are fitted on, at most; 0: no controls, and no
+            recall of exact neighbours.
         gallery_rows: gallery rows that are ranked, at most. Unquantised features cost a thousand
             times what codes do.
         queries: at most.
@@ -33,6 +34,8 @@ class EvaluateConfig(Section):
         gallery: how the gallery's codes are made: ``encoded`` by the network, or ``learned`` in
             training.
         ks: ranks at which the list is cut; those beyond the gallery are left out.
+        recall_at: numbers k of exact nearest rows, by the unquantised features, that are looked for
+            among the first k ranks and among the first of every larger number here.
         radius: of precision within a Hamming radius, in bits.
         examples: queries that the report shows with their nearest images.
         batch_size: images that go through the network at a time.
@@ -44,6 +47,7 @@ class EvaluateConfig(Section):
 
     gallery: Literal["encoded", "learned", "both"] = "encoded"
     ks: tuple[Count, ...] = (10, 100, 1000, 5000)
+    recall_at: tuple[Count, ...] = (1, 10, 100)
     radius: Annotated[int, Field(ge=0)] = 2
     examples: Annotated[int, Field(ge=0)] = 12
     batch_size: Count = 64

@@ -3,38 +3,43 @@
 ``classifier``: a linear classifier on the network's features; an image's code is the codeword of
 its predicted class. It knows classes and nothing else, so a method that does not beat it has
 learned classes, not similarity (Sablayrolles et al., ICASSP 2017). ``cosine``: the unquantised
-features; the difference is what a short code costs. ``random``: random codes, the lower bound.
+features; the difference is what a short code costs. ``itq``, ``pca_rotation`` and ``lsh``: hashes
+of the very features that need no labels (``evaluation.hash_controls``). ``random``: random codes,
+the lower bound.
+
+All are ranked by mean average precision, which needs labels, and by recall of the exact nearest
+rows by cosine of the features, which needs none (``metrics.recall``).
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from schn_ray.core.bits import pack
-from schn_ray.core.storage.files import as_location
-from schn_ray.data.images import evaluation_view
 from schn_ray.data.labels import label_sets, share_a_label
-from schn_ray.data.shards.map_shards import MapShards, map_locally
+from schn_ray.data.shards.map_shards import MapShards
 from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import ControlsConfig
-from schn_ray.evaluation.figures import Controls
+from schn_ray.evaluation.features import features_of
+from schn_ray.evaluation.figures import Controls, NeighbourRecall
+from schn_ray.evaluation.hash_controls import hash_controls
 from schn_ray.evaluation.metrics.average_precision import average_precision
-from schn_ray.evaluation.metrics.bootstrap import interval, paired_difference
+from schn_ray.evaluation.metrics.bootstrap import Difference, interval, paired_difference
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.metrics.histograms import Histograms, distance_histograms
+from schn_ray.evaluation.metrics.recall import RecallRanks, neighbour_recalls
 from schn_ray.methods.code_table import initial_codes
-from schn_ray.models.hasher import Hasher, load
 
 Floats = NDArray[np.float32]
-_PART_ROWS = 2_048
-_LOCAL_PARTS = 2  # up to so many, a pool of workers takes longer to start than the work
+Values = NDArray[np.float64]  # one a query
+Codes = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # of the queries and of the gallery
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +64,25 @@ class Sides:
     gallery: LabelledCodes
     bits: int
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there are classes at all."""
+        return self.train_labels.shape[1] > 0
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredControls:
+    """The controls of an evaluation.
+
+    Attributes:
+        figures: of the model and of every control.
+        recall: name of a column -> the model's recall of each query [Q]; NaN where a query was not
+            drawn.
+    """
+
+    figures: Controls
+    recall: dict[str, Values]
+
 
 def measure_controls(
     run: Path | str,
@@ -67,45 +91,94 @@ def measure_controls(
     gallery: LabelledCodes,
     bits: int,
     config: ControlsConfig,
+    recall_at: Sequence[int],
     map_shards: MapShards,
-) -> Controls:
+) -> MeasuredControls:
     """Measure every control, and the model on the very same rows.
 
     Args:
         run: a finished run; its network computes the features.
-        store: has the images.
+        store: has the images, or the vectors.
         queries: Q of them, with the model's codes.
         gallery: G rows, with the model's codes.
         bits: bits of a code, K.
         config: how many rows are drawn at random, and the seed.
+        recall_at: ranks of the recall of exact neighbours; see ``recall_ranks``.
         map_shards: computes features, on whatever machines.
     """
-    generator = np.random.default_rng([config.seed, bits])
-    queries = queries[_sample(len(queries), config.queries, generator)]
-    gallery = gallery[_sample(len(gallery), config.gallery_rows, generator)]
+    generator = np.random.default_rng([config.seed, 0])
+    chosen = _sample(len(queries), config.queries, generator)
+    ranked = gallery[_sample(len(gallery), config.gallery_rows, generator)]
     trained = store.rows("train")
     trained = trained[_sample(len(trained), config.train_rows, generator)]
-    rows = [trained, queries.rows, gallery.rows]
+    rows = [trained, queries.rows[chosen], ranked.rows]
     features = features_of(run, store, np.concatenate(rows), map_shards)
-    bounds = np.cumsum([len(part) for part in rows])[:-1]
-    train, query, ranked = np.split(features, bounds)
-    sides = Sides(train, store.labels[trained], query, ranked, queries, gallery, bits)
-    model = _ap(queries.codes, gallery.codes, sides)
-    classifier = classifier_ap(sides, config.seed)
-    return Controls(
-        queries=len(queries),
-        gallery=len(gallery),
+    train, query, other = np.split(features, np.cumsum([len(part) for part in rows])[:-1])
+    sides = Sides(train, store.labels[trained], query, other, queries[chosen], ranked, bits)
+    codes = control_codes(sides, config.seed)
+    ranks = recall_ranks(recall_at, len(ranked))
+    recalls = neighbour_recalls(query, other, codes, bits, ranks)
+    figures = Controls(
+        queries=len(chosen),
+        gallery=len(ranked),
         train_rows=len(trained),
-        model=interval(model),
-        classifier=interval(classifier),
-        cosine=interval(cosine_ap(sides)),
-        random=interval(random_ap(sides, generator)),
-        model_less_classifier=paired_difference(classifier, model),
+        recall=tuple(_recall(at, {name: recalls[name][at] for name in codes}) for at in ranks),
+        **_precision(sides, codes),
+    )
+    values = zip(figures.recall, recalls["model"].values(), strict=True)
+    return MeasuredControls(
+        figures, {each.column: _spread(own, chosen, len(queries)) for each, own in values}
     )
 
 
-def classifier_ap(sides: Sides, seed: int) -> NDArray[np.float64]:
-    """Return average precision [Q] of codes that are the codeword of the predicted class.
+def control_codes(sides: Sides, seed: int) -> dict[str, Codes]:
+    """Return name -> codes of the queries and of the gallery: the model's and each control's.
+
+    Args:
+        sides: the rows. Without labels there is no classifier; without training rows there is
+            nothing that is fitted.
+        seed: of the codewords, of the projections and of the random codes.
+    """
+    codes: dict[str, Codes] = {"model": (sides.queries.codes, sides.gallery.codes)}
+    if len(sides.train_features):
+        if sides.labelled:
+            codes["classifier"] = classifier_codes(sides, seed)
+        fitted = hash_controls(sides.train_features, sides.bits, seed)
+        for name, hash in fitted.items():
+            codes[name] = (
+                pack(hash.codes(sides.query_features)),
+                pack(hash.codes(sides.gallery_features)),
+            )
+    return codes | {"random": random_codes(sides, seed)}
+
+
+def recall_ranks(recall_at: Sequence[int], gallery_rows: int) -> list[RecallRanks]:
+    """Return the pairs of k neighbours and first ranks: each k with every rank from k upwards.
+
+    Args:
+        recall_at: ranks; those that the gallery does not exceed are left out, as a list of the
+            whole gallery has every neighbour.
+        gallery_rows: G.
+    """
+    ks = sorted({k for k in recall_at if k < gallery_rows})
+    return [RecallRanks(k, first) for k in ks for first in ks if first >= k]
+
+
+def ranked_ap(codes: Codes, sides: Sides) -> Values:
+    """Return average precision [Q] of the rows with other codes, exact under ties.
+
+    Args:
+        codes: of the queries and of the gallery.
+        sides: has their labels; its codes are not used.
+    """
+    labels = sides.queries.labels, sides.gallery.labels
+    return average_precision(
+        distance_histograms(codes[0], labels[0], codes[1], labels[1], sides.bits)
+    )
+
+
+def classifier_codes(sides: Sides, seed: int) -> Codes:
+    """Return the codeword of each row's predicted class.
 
     Args:
         sides: what is ranked.
@@ -114,8 +187,7 @@ def classifier_ap(sides: Sides, seed: int) -> NDArray[np.float64]:
     predict = linear_classifier(sides.train_features, sides.train_labels)
     predicted = vstack([predict(sides.query_features), predict(sides.gallery_features)]).tocsr()
     codes = codewords(csr_array(predicted), sides.bits, seed)
-    queries = len(sides.queries)
-    return _ap(codes[:queries], codes[queries:], sides)
+    return codes[: len(sides.queries)], codes[len(sides.queries) :]
 
 
 def codewords(labels: csr_array, bits: int, seed: int) -> NDArray[np.uint8]:
@@ -198,83 +270,49 @@ def ranked_by(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> Hist
     return Histograms(rows[None], np.bincount(level[relevant], minlength=len(rows))[None])
 
 
-def random_ap(sides: Sides, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return average precision [Q] of random codes.
+def random_codes(sides: Sides, seed: int) -> Codes:
+    """Return random bits for each row.
 
     Args:
-        sides: what is ranked; its codes are not used.
-        generator: draws the codes.
+        sides: the rows; its codes are not used.
+        seed: of the draw.
     """
     rows = len(sides.queries) + len(sides.gallery)
+    generator = np.random.default_rng([seed, sides.bits])
     codes = pack(generator.integers(0, 2, (rows, sides.bits), dtype=np.int8) * 2 - 1)
-    return _ap(codes[: len(sides.queries)], codes[len(sides.queries) :], sides)
+    return codes[: len(sides.queries)], codes[len(sides.queries) :]
 
 
-@dataclass(frozen=True, eq=False)
-class RowsPart:
-    """Rows of a store whose features are to be computed.
-
-    Attributes:
-        number: of the part, from 0.
-        store_rows: numbers of the rows in the store.
-    """
-
-    number: int
-    store_rows: NDArray[np.int64]
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(self.store_rows)
+def _precision(sides: Sides, codes: Mapping[str, Codes]) -> dict[str, Any]:
+    """Return the fields of ``Controls`` that need labels."""
+    if not sides.labelled:
+        return {}
+    ap = {name: ranked_ap(each, sides) for name, each in codes.items()}
+    intervals = {name: interval(values) for name, values in ap.items()}
+    return intervals | {
+        "cosine": interval(cosine_ap(sides)),
+        "model_less_classifier": _model_less("classifier", ap),
+        "model_less_itq": _model_less("itq", ap),
+    }
 
 
-def features_of(
-    run: Path | str, store: Store, rows: NDArray[np.int64], map_shards: MapShards
-) -> Floats:
-    """Return the network's features F_v of rows of a store [m, d_v].
-
-    Args:
-        run: a finished run.
-        store: has the images.
-        rows: numbers of the rows [m].
-        map_shards: computes parts of the rows, on whatever machines.
-    """
-    starts = range(0, len(rows), _PART_ROWS)
-    parts = [RowsPart(n, rows[start : start + _PART_ROWS]) for n, start in enumerate(starts)]
-    function = functools.partial(part_features, store=store, run=as_location(run))
-    features = dict((map_locally if len(parts) <= _LOCAL_PARTS else map_shards)(function, parts))
-    return np.concatenate([features[number] for number in range(len(parts))]).astype(np.float32)
+def _recall(at: RecallRanks, values: Mapping[str, Values]) -> NeighbourRecall:
+    fields: dict[str, Any] = {name: interval(each) for name, each in values.items()}
+    gap = _model_less("itq", values)
+    return NeighbourRecall(k=at.k, first=at.first, model_less_itq=gap, **fields)
 
 
-def part_features(
-    part: RowsPart, store: Store, run: str, batch_size: int = 64
-) -> tuple[int, NDArray[np.float16]]:
-    """Compute the features of a part, on the worker that ``map_shards`` chooses.
-
-    Args:
-        part: the rows.
-        store: has the images.
-        run: a finished run.
-        batch_size: images that go through the network at a time.
-
-    Returns:
-        The number of the part, and its features [rows, d_v].
-    """
-    hasher = _loaded(run)
-    starts = range(0, part.rows, batch_size)
-    batches = [part.store_rows[start : start + batch_size] for start in starts]
-    features = [hasher.features(_views(store, batch, hasher)).numpy() for batch in batches]
-    return part.number, np.concatenate(features).astype(np.float16)
+def _model_less(control: str, values: Mapping[str, Values]) -> Difference | None:
+    if control not in values:
+        return None
+    return paired_difference(values[control], values["model"])
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(run: str) -> Hasher:
-    return load(run)
-
-
-def _views(store: Store, rows: NDArray[np.int64], hasher: Hasher) -> NDArray[np.uint8]:
-    preprocessing = hasher.spec.preprocessing
-    return np.stack([evaluation_view(store.image(int(row)), preprocessing) for row in rows])
+def _spread(values: Values, chosen: NDArray[np.integer], queries: int) -> Values:
+    """Return the values of the drawn queries among all [Q], NaN elsewhere."""
+    spread = np.full(queries, np.nan)
+    spread[chosen] = values
+    return spread
 
 
 def _sample(rows: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -282,15 +320,6 @@ def _sample(rows: int, most: int, generator: np.random.Generator) -> NDArray[np.
     if rows <= most:
         return np.arange(rows)
     return np.sort(generator.choice(rows, most, replace=False))
-
-
-def _ap(
-    queries: NDArray[np.uint8], gallery: NDArray[np.uint8], sides: Sides
-) -> NDArray[np.float64]:
-    labels = sides.queries.labels, sides.gallery.labels
-    return average_precision(
-        distance_histograms(queries, labels[0], gallery, labels[1], sides.bits)
-    )
 
 
 def _normalised(features: Floats) -> Floats:

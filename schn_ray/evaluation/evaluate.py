@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,12 @@ from schn_ray.data.splits.audit import Audit, audit
 from schn_ray.data.splits.protocols import PROTOCOLS
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.evaluation.config import EvaluateConfig
-from schn_ray.evaluation.controls import measure_controls
+from schn_ray.evaluation.controls import MeasuredControls, measure_controls
 from schn_ray.evaluation.examples import examples
-from schn_ray.evaluation.figures import (
-    AuditSummary,
-    Controls,
-    Figures,
-    GalleryCodes,
-    GallerySide,
-)
+from schn_ray.evaluation.figures import AuditSummary, Figures, GalleryCodes, GallerySide
 from schn_ray.evaluation.measure import Evaluator, class_figures, reidentification
-from schn_ray.evaluation.metrics.average_precision import average_precision
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
-from schn_ray.evaluation.plot_data import plot_data
+from schn_ray.evaluation.plot_data import PlotData, bit_statistics, plot_data
 from schn_ray.evaluation.results import (
     AUDIT,
     CODES,
@@ -50,11 +43,15 @@ from schn_ray.evaluation.results import (
     METRICS,
     write_queries,
 )
-from schn_ray.models.hasher import LEARNED, load
+from schn_ray.models.hasher import LEARNED, Hasher, load
 from schn_ray.retrieval.code_files import packed_codes, read_codes
-from schn_ray.retrieval.encode import EncodeOptions, encode_shards
+from schn_ray.retrieval.encode import EncodeOptions, encode_shards, require_input
 
 Floats = NDArray[np.float64]
+WITHOUT_LABELS = (
+    "The store has no labels, so mean average precision and all else that needs them is missing. "
+    "Recall says how many of the rows with the nearest features the codes find."
+)
 
 
 def evaluate_run(
@@ -88,45 +85,100 @@ def evaluate_run(
     request = config.model_dump(mode="json"), made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
-        encoded, files = _encode_store(model, store, codes, config, map_shards)
+        encoded, files = _encode_store(model, hasher, store, codes, config, map_shards)
         draft.known |= {f"{CODES}/{name}": known for name, known in files.items()}
         queries = _ranked(store, store.rows("query"), encoded)
-        evaluator = Evaluator(queries, hasher.bits, config, map_shards)
         gallery, without_code = _gallery(run, store, encoded, config.gallery == "learned")
-        h = evaluator.histograms(gallery)
+        evaluator = Evaluator(queries, hasher.bits, config, map_shards)
+        if store.classes:
+            measured = _by_labels(run, store, encoded, gallery, evaluator, config)
+        else:
+            measured = _without_labels(gallery, evaluator)
         # the controls rank the network's own codes, whichever codes the other figures are for
         own = _ranked(store, gallery.rows, encoded)
+        controls = _controls(model, store, queries, own, hasher.bits, config, map_shards)
         figures = Figures(
-            **dict(evaluator.figures(h, len(gallery))),
+            **measured.fields,
             **_context(run, store, audited, gallery),
             model=hasher.fingerprint,
             store=store.manifest.fingerprint,
             run=Path(model).name,
             gallery_codes="learned" if config.gallery == "learned" else "encoded",
             gallery_without_code=without_code,
-            by_class=class_figures(store.classes, queries, h),
-            legacy=evaluator.legacy(gallery),
-            reidentification=reidentification(store, queries, gallery, hasher.bits),
-            side_by_side=_side_by_side(run, store, encoded, evaluator, config),
-            controls=_controls(model, store, queries, own, hasher.bits, config, map_shards),
+            controls=controls.figures if controls else None,
         )
         write_json(draft.path / METRICS, figures.to_json())
         write_json(draft.path / AUDIT, audited.to_json())
-        plots = plot_data(queries, gallery, h, store.classes)
-        write_json(draft.path / DIAGRAMS, plots.to_json())
-        shown = examples(store, queries, gallery, average_precision(h.plain), config.examples)
+        write_json(draft.path / DIAGRAMS, measured.plots.to_json())
+        shown = examples(store, queries, gallery, measured.average_precision, config.examples)
         write_json(draft.path / EXAMPLES, [example.to_json() for example in shown])
-        write_queries(draft.path, store.ids.take(pa.array(queries.rows)), evaluator.per_query(h))
+        columns = measured.per_query | (controls.recall if controls else {})
+        write_queries(draft.path, store.ids.take(pa.array(queries.rows)), columns)
         draft.counts |= {"queries": len(queries), "gallery": len(gallery)}
     return read_manifest(mirror.local, KIND)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What was measured by labels, or is missing without them.
+
+    Attributes:
+        fields: of ``Figures``.
+        per_query: name -> a figure of each query [Q].
+        plots: the numbers of the diagrams.
+    """
+
+    fields: dict[str, Any]
+    per_query: dict[str, Floats]
+    plots: PlotData
+
+    @property
+    def average_precision(self) -> Floats:
+        return self.per_query["average_precision"]
+
+
+def _by_labels(
+    run: Path,
+    store: Store,
+    encoded: NDArray[np.uint8],
+    gallery: LabelledCodes,
+    evaluator: Evaluator,
+    config: EvaluateConfig,
+) -> _Measured:
+    queries, h = evaluator.queries, evaluator.histograms(gallery)
+    fields = dict(evaluator.figures(h, len(gallery))) | {
+        "by_class": class_figures(store.classes, queries, h),
+        "legacy": evaluator.legacy(gallery),
+        "reidentification": reidentification(store, queries, gallery, evaluator.bits),
+        "side_by_side": _side_by_side(run, store, encoded, evaluator, config),
+    }
+    plots = plot_data(queries, gallery, h, store.classes)
+    return _Measured(fields, evaluator.per_query(h), plots)
+
+
+def _without_labels(gallery: LabelledCodes, evaluator: Evaluator) -> _Measured:
+    fields = dict(evaluator.no_figures(len(gallery))) | {
+        "by_class": (),
+        "legacy": {},
+        "side_by_side": (),
+        "without_labels": WITHOUT_LABELS,
+    }
+    undefined = np.full(len(evaluator.queries), np.nan)
+    plots = PlotData(bits=bit_statistics(gallery.codes, evaluator.bits))
+    return _Measured(fields, {"average_precision": undefined}, plots)
 
 
 def _audited(store: Store, config: EvaluateConfig) -> Audit:
     for role in ("query", "gallery"):
         if not len(store.rows(role)):
             raise SchnRayError(f"the store's split has no {role} rows: nothing to measure")
+    if not store.classes and config.gallery != "encoded":
+        raise SchnRayError(
+            f"--gallery {config.gallery}: learned codes are solved from labels, and this store has "
+            "none; use --gallery encoded"
+        )
     prepared = store.manifest.config
-    protocol = PROTOCOLS.get(prepared["protocol"])
+    protocol = PROTOCOLS.get(store.protocol)
     if protocol is not None and prepared["keep_unlabelled"]:
         protocol = replace(protocol, unlabelled=True)
     ids, unlabelled = pa.chunked_array([store.ids]), np.diff(store.labels.indptr) == 0
@@ -152,6 +204,7 @@ def _codes_of(mirror: Mirror, draft: DirectoryWriter) -> str:
 
 def _encode_store(
     model: str,
+    hasher: Hasher,
     store: Store,
     codes: str,
     config: EvaluateConfig,
@@ -159,7 +212,8 @@ def _encode_store(
 ) -> tuple[NDArray[np.uint8], dict[str, tuple[str, int]]]:
     """Return the codes of all rows, and name -> (SHA-256, bytes) of each file of codes."""
     source = open_source(store.location, SourceConfig(kind="store"))
-    options = EncodeOptions(model, config.batch_size)
+    vectors = require_input(source, hasher)
+    options = EncodeOptions(model, config.batch_size, vectors=vectors)
     files = encode_shards(source, source.shards(), options, codes, map_shards)
     table, packed = read_codes(codes)
     if not table["id"].combine_chunks().equals(store.ids.cast(pa.string())):
@@ -223,10 +277,13 @@ def _controls(
     bits: int,
     config: EvaluateConfig,
     map_shards: MapShards,
-) -> Controls | None:
-    if not config.controls.train_rows or not len(store.rows("train")):
+) -> MeasuredControls | None:
+    # without labels, recall is measured even where no row was left to fit anything on
+    if not config.controls.train_rows or not (len(store.rows("train")) or not store.classes):
         return None
-    return measure_controls(model, store, queries, gallery, bits, config.controls, map_shards)
+    return measure_controls(
+        model, store, queries, gallery, bits, config.controls, config.recall_at, map_shards
+    )
 
 
 def _context(run: Path, store: Store, audited: Audit, gallery: LabelledCodes) -> dict[str, Any]:
@@ -234,7 +291,7 @@ def _context(run: Path, store: Store, audited: Audit, gallery: LabelledCodes) ->
     prepared = store.manifest.config
     return {
         "trained": read_manifest(run, "run").config if (run / LEARNED).is_file() else {},
-        "protocol": prepared["protocol"],
+        "protocol": store.protocol,
         "split_seed": prepared["seed"],
         "audit": AuditSummary(
             findings=tuple(audited.summary()),

@@ -35,11 +35,11 @@ class RankedImage(LabelledImage):
 
     Attributes:
         distance: Hamming distance to the query, in bits.
-        relevant: whether it shares a label with the query.
+        relevant: whether it shares a label with the query; None in a store without labels.
     """
 
     distance: int
-    relevant: bool
+    relevant: bool | None
 
 
 class ExampleQuery(Record):
@@ -129,7 +129,7 @@ def _neighbours(
         RankedImage(
             **dict(_image(store, int(gallery.rows[position]))),
             distance=int(distances[position]),
-            relevant=bool(right),
+            relevant=bool(right) if store.classes else None,
         )
         for position, right in zip(nearest, relevant, strict=True)
     )

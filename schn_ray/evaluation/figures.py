@@ -4,7 +4,8 @@
 Text, tables, comparisons and charts use the fields. Only this module knows the keys of the file.
 
 Every mean is over the queries that have something relevant in the gallery. It is None where no
-query has. Ties are resolved by expectation over their orders, unless a field says otherwise.
+query has, as in a store without labels. Ties are resolved by expectation over their orders, unless
+a field says otherwise.
 """
 
 from __future__ import annotations
@@ -152,38 +153,94 @@ class AuditSummary(Record):
     rows: dict[Text, int]
 
 
-class Controls(Record):
+class Scores(Record):
+    """One figure of the model and of its controls, each with its bootstrap interval.
+
+    Attributes:
+        model: the model's own codes.
+        classifier: codes that are the codeword of the predicted class.
+        itq: iterative quantisation of the features, at as many bits.
+        pca_rotation: their principal directions, rotated at random, at as many bits.
+        lsh: random hyperplanes, at as many bits.
+        random: random codes.
+        model_less_itq: the paired difference of the two; None where one is missing.
+    """
+
+    model: Interval | None = None
+    classifier: Interval | None = None
+    itq: Interval | None = None
+    pca_rotation: Interval | None = None
+    lsh: Interval | None = None
+    random: Interval | None = None
+    model_less_itq: Difference | None = None
+
+    @property
+    def scores(self) -> dict[str, Interval | None]:
+        """Name -> the figure and its interval, the model first."""
+        return {
+            "model": self.model,
+            "classifier": self.classifier,
+            "itq": self.itq,
+            "pca_rotation": self.pca_rotation,
+            "lsh": self.lsh,
+            "random": self.random,
+        }
+
+
+class NeighbourRecall(Scores):
+    """Share of the k exact nearest rows that lie among the first ranks by Hamming distance.
+
+    Nearest is by cosine of the unquantised features. Ties of both rankings are expected over their
+    orders; see ``metrics.recall``.
+
+    Attributes:
+        model: the model's own codes, which are always measured.
+        k: exact neighbours of a query.
+        first: ranks by Hamming distance.
+    """
+
+    model: Interval
+    k: int
+    first: int
+
+    @property
+    def name(self) -> str:
+        """Such as ``recall 10@100``: of the 10 nearest, the share among the first 100."""
+        return f"recall {self.k}@{self.first}"
+
+    @property
+    def column(self) -> str:
+        """Its name in ``queries.parquet``, where the model's value of each query is."""
+        return f"recall_{self.k}_in_{self.first}"
+
+
+class Controls(Scores):
     """Mean average precision of the model and of its controls, on the very same rows.
+
+    Without labels it is None throughout, and ``recall`` is what there is.
 
     Attributes:
         queries: queries that were drawn for the controls.
         gallery: gallery rows that were drawn.
-        train_rows: training rows that the classifier was fitted on.
-        model: the model's own codes.
-        classifier: codes that are the codeword of the predicted class.
+        train_rows: training rows that the controls were fitted on.
         cosine: unquantised features, ranked by cosine.
-        random: random codes.
         model_less_classifier: the paired difference of the two; None without a defined query.
+        recall: of the exact nearest rows, at each pair of ranks.
     """
 
     queries: int
     gallery: int
     train_rows: int
-    model: Interval | None
-    classifier: Interval | None
-    cosine: Interval | None
-    random: Interval | None
-    model_less_classifier: Difference | None
+    cosine: Interval | None = None
+    model_less_classifier: Difference | None = None
+    recall: tuple[NeighbourRecall, ...] = ()
 
     @property
     def scores(self) -> dict[str, Interval | None]:
         """Name -> mAP and its interval, the model first."""
-        return {
-            "model": self.model,
-            "classifier": self.classifier,
-            "cosine": self.cosine,
-            "random": self.random,
-        }
+        scores = super().scores
+        before = {name: scores.pop(name) for name in ("model", "classifier")}
+        return before | {"cosine": self.cosine} | scores
 
 
 class Figures(GalleryFigures):
@@ -208,6 +265,7 @@ class Figures(GalleryFigures):
         side_by_side: figures of learned codes, and of encoded ones of the same rows; empty
             unless both were requested.
         controls: None where they were left out.
+        without_labels: why every figure that needs labels is missing; None where none is.
     """
 
     run: Text
@@ -227,3 +285,11 @@ class Figures(GalleryFigures):
     reidentification: ReidFigures | None = None
     side_by_side: tuple[GallerySide, ...]
     controls: Controls | None
+    without_labels: Text | None = None
+
+    @property
+    def main_recall(self) -> NeighbourRecall | None:
+        """The recall that is named first: 10 in 10, or else the first one; None without any."""
+        recall = self.controls.recall if self.controls else ()
+        main = (each for each in recall if each.k == each.first == 10)
+        return next(main, recall[0] if recall else None)

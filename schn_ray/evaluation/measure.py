@@ -35,18 +35,22 @@ class Evaluator:
         bits: bits of a code, K.
         config: the ranks k, the radius, the tie rules, and the rows that are counted at once.
         map_shards: counts parts of a gallery, on whatever machines.
+
+    Attributes:
+        queries: as given.
+        bits: as given.
     """
 
     def __init__(
         self, queries: LabelledCodes, bits: int, config: EvaluateConfig, map_shards: MapShards
     ) -> None:
-        self._queries, self._bits, self._config = queries, bits, config
-        self._map_shards = map_shards
+        self.queries, self.bits = queries, bits
+        self._config, self._map_shards = config, map_shards
 
     def histograms(self, gallery: LabelledCodes) -> GradedHistograms:
         """Count a gallery's rows by distance and grade, for each query."""
         part_rows = self._config.part_rows
-        return count_relevant(self._queries, gallery, self._bits, part_rows, self._map_shards)
+        return count_relevant(self.queries, gallery, self.bits, part_rows, self._map_shards)
 
     def figures(self, h: GradedHistograms, gallery_rows: int) -> GalleryFigures:
         """Return every figure of the ranking of a gallery.
@@ -82,6 +86,34 @@ class Evaluator:
             ndcg_at={k: mean_or_none(ndcg_at(h, k)) for k in ks},
         )
 
+    def no_figures(self, gallery_rows: int) -> GalleryFigures:
+        """Return the figures of a store without labels: none of them is defined.
+
+        Args:
+            gallery_rows: how many rows the gallery has.
+        """
+        return GalleryFigures(
+            bits=self.bits,
+            queries=len(self.queries),
+            undefined_queries=len(self.queries),
+            gallery=gallery_rows,
+            ties="expected",
+            map=None,
+            map_best=None,
+            map_worst=None,
+            map_at={},
+            precision_at={},
+            recall_at={},
+            radius=self._config.radius,
+            precision_within_radius=None,
+            empty_balls=None,
+            pr_curve=(),
+            map_interval=None,
+            mrr=None,
+            ndcg_gain="linear",
+            ndcg_at={},
+        )
+
     def per_query(self, h: GradedHistograms) -> dict[str, Floats]:
         """Return name -> a figure of each query [Q], as a comparison of runs needs them."""
         rows = int(h.plain.gallery.max(initial=0))
@@ -94,7 +126,7 @@ class Evaluator:
 
     def legacy(self, gallery: LabelledCodes) -> dict[str, float | None]:
         """Return mAP by each of the configured tie rules of others."""
-        codes = self._queries.codes, self._queries.labels, gallery.codes, gallery.labels
+        codes = self.queries.codes, self.queries.labels, gallery.codes, gallery.labels
         return {
             rule: mean_or_none(legacy_average_precision(*codes, rule))
             for rule in self._config.legacy

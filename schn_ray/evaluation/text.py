@@ -13,6 +13,9 @@ _CONTROLS = {
     "model": "this model",
     "classifier": "classifier's codeword",
     "cosine": "features by cosine",
+    "itq": "ITQ of the features",
+    "pca_rotation": "PCA and random rotation",
+    "lsh": "LSH",
     "random": "random codes",
 }
 
@@ -41,19 +44,9 @@ def figures_text(figures: Figures) -> str:
     Args:
         figures: of one evaluation.
     """
-    lines = [
-        f"mAP {_rounded(figures.map)}, gallery codes: {figures.gallery_codes}",
-        f"  {figures.queries:,} queries, {figures.gallery:,} gallery images, "
-        f"{figures.bits} bits, protocol {figures.protocol}",
-        f"  95 % interval over queries:{_bounds(figures.map_interval) or ' undefined'}",
-        f"  ties: expected over their orders; worst order {_rounded(figures.map_worst)}, "
-        f"best {_rounded(figures.map_best)}",
-        f"  precision within radius {figures.radius}: "
-        f"{_rounded(figures.precision_within_radius)}, empty balls "
-        f"{_rounded(figures.empty_balls)}",
-        f"  distinct codes in the gallery: {figures.unique_share:.1%}",
-    ]
-    lines += [f"  {line}" for line in _galleries(figures) + _controls(figures)]
+    lines = _of_labels(figures) if figures.without_labels is None else _of_codes(figures)
+    lines.append(f"  distinct codes in the gallery: {figures.unique_share:.1%}")
+    lines += [f"  {line}" for line in _galleries(figures) + _controls(figures) + _recall(figures)]
     lines += [
         f"  tie rule '{rule}' of others: mAP {_rounded(value)}, by the order of the rows"
         for rule, value in figures.legacy.items()
@@ -62,11 +55,43 @@ def figures_text(figures: Figures) -> str:
         ranks = ", ".join(f"rank {k} {_rounded(value)}" for k, value in reid.cmc.items())
         lines.append(f"  re-identification: mAP {_rounded(reid.map)}, CMC {ranks}")
     lines += [f"  audit: {finding}" for finding in figures.audit.findings]
-    if figures.undefined_queries:
+    if figures.undefined_queries and figures.without_labels is None:
         lines.append(f"  left out: {figures.undefined_queries} queries with nothing relevant")
     if figures.gallery_without_code:
         lines.append(f"  left out: {figures.gallery_without_code} rows never sampled")
     return "\n".join(lines)
+
+
+def _of_labels(figures: Figures) -> list[str]:
+    return [
+        f"mAP {_rounded(figures.map)}, gallery codes: {figures.gallery_codes}",
+        *_measured_on(figures),
+        f"  95 % interval over queries:{_bounds(figures.map_interval) or ' undefined'}",
+        f"  ties: expected over their orders; worst order {_rounded(figures.map_worst)}, "
+        f"best {_rounded(figures.map_best)}",
+        f"  precision within radius {figures.radius}: "
+        f"{_rounded(figures.precision_within_radius)}, empty balls "
+        f"{_rounded(figures.empty_balls)}",
+    ]
+
+
+def _of_codes(figures: Figures) -> list[str]:
+    recall = figures.main_recall
+    title = (
+        f"{recall.name} {recall.model.mean:.4f}{_bounds(recall.model)}" if recall else "no figures"
+    )
+    return [
+        f"{title}, gallery codes: {figures.gallery_codes}",
+        *_measured_on(figures),
+        f"  {figures.without_labels}",
+    ]
+
+
+def _measured_on(figures: Figures) -> list[str]:
+    return [
+        f"  {figures.queries:,} queries, {figures.gallery:,} gallery images, "
+        f"{figures.bits} bits, protocol {figures.protocol}"
+    ]
 
 
 def _galleries(figures: Figures) -> list[str]:
@@ -80,15 +105,41 @@ def _controls(figures: Figures) -> list[str]:
     controls = figures.controls
     if controls is None:
         return []
-    scores = ", ".join(
-        f"{_CONTROLS[name]} {_rounded(None if score is None else score.mean)}"
-        for name, score in controls.scores.items()
-    )
+    ground = f"{controls.queries:,} queries and {controls.gallery:,} gallery images"
+    lines = []
+    if controls.model:
+        scores = ", ".join(
+            f"{_CONTROLS[name]} {_rounded(score.mean)}"
+            for name, score in controls.scores.items()
+            if score is not None
+        )
+        lines.append(f"controls, {ground}: {scores}")
+    for name, gap in (
+        ("classifier", controls.model_less_classifier),
+        ("ITQ", controls.model_less_itq),
+    ):
+        if gap is not None:
+            lines.append(f"model less {name}: {gap.interval.mean:+.4f}{_bounds(gap.interval)}")
+    return lines
+
+
+def _recall(figures: Figures) -> list[str]:
+    """Return a table: recall of the model and of each control at each pair of ranks."""
+    main, controls = figures.main_recall, figures.controls
+    if main is None or controls is None:
+        return []
     lines = [
-        f"controls, {controls.queries:,} queries and {controls.gallery:,} gallery images: {scores}"
+        "recall k@R, of the k rows with the nearest features the share among the first R:",
+        f"  {'':23}" + "".join(f"{f'{each.k}@{each.first}':>9}" for each in controls.recall),
     ]
-    if (gap := controls.model_less_classifier) is not None:
-        lines.append(f"model less classifier: {gap.interval.mean:+.4f}{_bounds(gap.interval)}")
+    for name in main.scores:
+        scores = [each.scores[name] for each in controls.recall]
+        if any(scores):
+            cells = "".join(f"{score.mean:9.4f}" if score else f"{'':9}" for score in scores)
+            lines.append(f"  {_CONTROLS[name]:23}{cells}".rstrip())
+    if main.model_less_itq is not None:
+        gap = main.model_less_itq.interval
+        lines.append(f"  model less ITQ, {main.name}: {gap.mean:+.4f}{_bounds(gap)}")
     return lines
 
 

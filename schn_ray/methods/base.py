@@ -1,35 +1,147 @@
-"""The protocol between the training loop and a hashing method."""
+"""What every hashing method is made of: its settings, what it is told, and what it returns.
+
+A method is one file with a config and a class, and one line in ``methods/registry.py``. The loop,
+checkpoints, Ray, evaluation and search know no method by name. docs/methods.md says how to add one.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from typing_extensions import TypeVar
 
-from schn_ray.models.encoder import ImageNetwork
+from schn_ray.core.settings import Section
+from schn_ray.core.workers import Gather, Workers
+from schn_ray.data.labels import LabelSets
+from schn_ray.methods.code_table import CodeTable
+from schn_ray.models.config import HeadSpec
+from schn_ray.models.encoder import Encoder
+from schn_ray.models.precision import Precision
+
+if TYPE_CHECKING:
+    from schn_ray.methods.shallow.feature_rows import FeatureRows
+    from schn_ray.methods.trainer import Trainer
+
+Labels = Literal["none", "single", "multi"]
+Activation = Literal["tanh", "none"]
 
 
-class Batch(NamedTuple):
-    """A global batch as one worker gets it: its own images, labels and codes of all rows.
+@dataclass(frozen=True)
+class Paper:
+    """Where a method was published.
 
     Attributes:
-        images: [b, 3, S, S] float, of this worker's rows only.
-        Y: [N, C] multi-hot labels of all rows.
-        B: [N, K] codes of all rows; 0 for a row that has none yet.
+        title: of the paper.
+        venue: where and when.
     """
 
-    images: Tensor
+    title: str
+    venue: str
+
+
+class MethodConfig(Section):
+    """Settings of one method: defaults as published.
+
+    A field with the name of a loss term is its weight. A field that a search may vary says so in
+    its annotation, see ``core.settings.Searched``.
+
+    Attributes:
+        name: of the method, as ``train --method`` takes it.
+        recipe: the published optimiser, schedule and backbone, as nested settings of ``train``. A
+            preset, a file and ``--set`` override it.
+    """
+
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    name: str = ""
+
+
+C = TypeVar("C", bound=MethodConfig, default=MethodConfig)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a method may know when it is built.
+
+    Attributes:
+        bits: K.
+        width: d, of the backbone's features.
+        label_sets: of all training rows.
+        workers: who shares each global batch.
+        precision: number format of the networks.
+        seed: of everything that the method draws.
+    """
+
+    bits: int
+    width: int
+    label_sets: LabelSets
+    workers: Workers
+    precision: Precision
+    seed: int
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return int(self.label_sets.sets.shape[1])
+
+    @property
+    def rows(self) -> int:
+        """n, the training rows of all workers."""
+        return len(self.label_sets.set_of_row)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A global batch as one worker gets it: its own inputs, labels and codes of all rows.
+
+    Attributes:
+        inputs: [b, 3, S, S] normalised images, or [b, d] vectors, of this worker's rows only.
+        rows: [N] numbers of the rows among all training rows.
+        Y: [N, C] multi-hot labels of all rows; without any label where a row has none.
+        B: [N, K] codes of all rows; 0 for a row that has none.
+        workers: who shares the batch.
+    """
+
+    inputs: Tensor
+    rows: Tensor
     Y: Tensor
     B: Tensor
+    workers: Workers = Workers()
+
+    @property
+    def own(self) -> slice:
+        """This worker's rows of the batch."""
+        return self.workers.own(len(self.Y))
+
+    @property
+    def share(self) -> float:
+        """The factor of a mean over own rows, see ``Workers.share``."""
+        return self.workers.share(len(self.Y))
+
+    @property
+    def gather(self) -> Gather:
+        """Own rows [b, ...] -> the rows of all workers [N, ...]; gradients flow back."""
+        return self.workers.gather(len(self.Y))
+
+    @property
+    def similar(self) -> Tensor:
+        """A [b, N]: 1 where an own row shares a label with a row of the batch, else 0."""
+        return (self.Y[self.own] @ self.Y.T > 0).to(self.Y.dtype)
 
 
-class Relaxed(NamedTuple):
-    """Relaxed image, semantic and latent codes [b, K] of this worker's rows."""
+class Outputs(NamedTuple):
+    """What the encoder gives for this worker's rows.
 
-    U_v: Tensor
-    U_s: Tensor
-    U_z: Tensor
+    Attributes:
+        F: [b, d] features of the backbone.
+        h: [b, K] output of the head, before any activation; a row's code is sign(h).
+    """
+
+    F: Tensor
+    h: Tensor
 
 
 class Step(NamedTuple):
@@ -37,31 +149,129 @@ class Step(NamedTuple):
 
     Attributes:
         terms: loss terms by name, unweighted; each a mean over this worker's rows.
-        relaxed: this worker's relaxed codes, as before the step changed the weights.
+        outputs: named values [b, ...] of this worker's rows, as before the step changed the
+            weights: ``U``, the relaxed codes, and what ``update`` wants back.
     """
 
     terms: dict[str, Tensor]
-    relaxed: Relaxed
+    outputs: dict[str, Tensor]
 
 
-class Method(Protocol):
-    """Networks to train, a training step, a code update, and the encoder to release."""
+class Method(nn.Module, Generic[C]):
+    """A hashing method. All its state is in parameters and buffers, so checkpoints have it.
 
-    optimisers: dict[str, Optimizer]
+    Args:
+        config: the method's settings.
+        problem: what it may know.
+        encoder: backbone and head: all that is released.
 
-    @property
-    def networks(self) -> nn.Module:
-        """All networks that training changes."""
+    Attributes:
+        Config: class of its settings.
+        paper: where it was published; None for a method of this project's own.
+        labels: ``none``: it uses no labels; ``single``: it needs one label a row at most;
+            ``multi``: a row may have any number.
+        activation: from the head's output to the relaxed code that the model returns.
+        head_spec: what the encoder's head is built from.
+    """
 
-    @property
-    def encoder(self) -> ImageNetwork:
-        """The network that is released."""
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    paper: ClassVar[Paper | None] = None
+    labels: ClassVar[Labels] = "multi"
+    activation: ClassVar[Activation] = "tanh"
 
-    def begin_iteration(self, iteration: int) -> None:
-        """Set the learning rates for outer iteration 1, 2, ..."""
+    def __init__(self, config: C, problem: Problem, encoder: Encoder) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.encoder = encoder
+        self.head_spec = HeadSpec()
 
-    def step(self, batch: Batch) -> Step:
-        """Take one step of every optimiser on a global batch."""
+    def start(self, codes: CodeTable) -> None:
+        """Set the codes that training rows start from; by default they have none.
 
-    def update(self, rows: Tensor, B: Tensor, relaxed: Relaxed) -> Tensor:
-        """Return new codes [n_w, K] of this worker's training rows [n_w], whose codes are B."""
+        Args:
+            codes: of all training rows; changed in place.
+        """
+
+
+class DeepMethod(Method[C]):
+    """A method that descends loss terms on batches. Most write ``__init__`` and ``losses`` only."""
+
+    def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss terms by name, unweighted; each is weighted by the config's field.
+
+        Each term is a mean over own rows, or a value that all workers compute from gathered rows:
+        the mean over workers of ``batch.share`` times a term is its value on the global batch.
+
+        Args:
+            out: of this worker's rows.
+            batch: the global batch.
+        """
+        raise NotImplementedError
+
+    def step(self, batch: Batch, trainer: Trainer) -> Step:
+        """Take one step on a global batch; a method with several optimisers overrides this.
+
+        Args:
+            batch: the global batch.
+            trainer: runs the encoder and descends.
+        """
+        F, h = trainer.encode(batch.inputs)
+        out = Outputs(F, h.to(batch.Y.dtype))
+        terms = self.losses(out, batch)
+        trainer.descend(batch.share * weighted(terms, self.config))
+        detached = {name: term.detach() for name, term in terms.items()}
+        return Step(detached, {"U": torch.tanh(out.h.detach())})
+
+    def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return new codes of this worker's rows after an outer iteration; None: no change.
+
+        Args:
+            rows: [n_w] numbers of the rows among all training rows.
+            B: [n_w, K] their codes.
+            outputs: [n_w, ...] what the last epoch's steps returned for them.
+        """
+        return None
+
+    def optimised(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of each optimiser; ``main`` has those of the encoder."""
+        return {"main": list(self.parameters())}
+
+    def undecayed(self) -> frozenset[str]:
+        """Return the names of optimisers whose learning rate stays as it is."""
+        return frozenset()
+
+
+class Round(NamedTuple):
+    """Results of one round of a fit.
+
+    Attributes:
+        terms: values of the objective's terms by name; they fall from round to round.
+        converged: whether a further round would change nothing.
+    """
+
+    terms: dict[str, float]
+    converged: bool
+
+
+class ShallowMethod(Method[C]):
+    """A method that is fitted to features, in one round or several; nothing is descended."""
+
+    def fit(self, rows: FeatureRows, round: int) -> Round:
+        """Do one round, and leave the result in the encoder's head.
+
+        Args:
+            rows: features of all training rows.
+            round: 1, 2, ...
+        """
+        raise NotImplementedError
+
+
+def weighted(terms: Mapping[str, Tensor], weights: MethodConfig) -> Tensor:
+    """Return the sum of loss terms, each times the weight of the same name.
+
+    Args:
+        terms: scalars by name.
+        weights: a field for each name.
+    """
+    parts = [getattr(weights, name) * term for name, term in terms.items()]
+    return torch.stack(parts).sum()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.data.labels import LabelSets
 
 Integers = NDArray[np.int64]
 
@@ -42,7 +43,7 @@ def class_centres(classes: int, bits: int, seed: int) -> Tensor:
     if needed > bits:
         raise SchnRayError(
             f"{classes} classes can't each have a centre of {bits} bits, of which there are "
-            f"{2**bits}: expected {needed} bits or more; set bits={needed}, or change codes.init"
+            f"{2**bits}: expected {needed} bits or more; set bits={needed}, or choose codes that do not start from centres"
         )
     rng = np.random.default_rng(seed)
     order = max(2 ** (bits - 1).bit_length(), 2 ** (needed - 1))
@@ -52,6 +53,40 @@ def class_centres(classes: int, bits: int, seed: int) -> Tensor:
     # all rows come before the first negative: a row and its negative share no information
     rows, flips = np.concatenate([rows, rows])[:classes], np.concatenate([flips, -flips])[:classes]
     return torch.from_numpy(_sylvester(rows, columns) * flips[:, None].astype(np.float32))
+
+
+def label_set_centres(label_sets: LabelSets, bits: int, seed: int) -> NDArray[np.int8]:
+    """Give each label set a code: the majority sign of its classes' centres.
+
+    Args:
+        label_sets: L of them.
+        bits: K.
+        seed: decides centres and ties; an empty set gets a random code.
+
+    Returns:
+        Signs [L, K].
+
+    Raises:
+        SchnRayError: more classes than codes of K bits.
+    """
+    centres = class_centres(label_sets.sets.shape[1], bits, seed).numpy()
+    votes = label_sets.sets.astype(np.float32) @ centres + random_codes(label_sets, bits, seed) / 2
+    return np.where(votes >= 0, 1, -1).astype(np.int8)
+
+
+def random_codes(label_sets: LabelSets, bits: int, seed: int) -> NDArray[np.int8]:
+    """Draw a code for each label set.
+
+    Args:
+        label_sets: L of them.
+        bits: K.
+        seed: of the draw.
+
+    Returns:
+        Signs [L, K].
+    """
+    rng = np.random.default_rng([seed, bits])
+    return rng.integers(0, 2, (label_sets.sets.shape[0], bits), dtype=np.int8) * 2 - 1
 
 
 def _separating_columns(order: int, bits: int, rng: np.random.Generator) -> Integers:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from schn_ray.core.bits import pack, unpack
 from schn_ray.data.labels import LabelSets
-from schn_ray.methods.centres import class_centres
+from schn_ray.methods.centres import label_set_centres, random_codes
 
 
 class CodeTable:
@@ -82,13 +82,8 @@ def initial_codes(
     table = CodeTable(len(label_sets.set_of_row), bits)
     if init == "zeros":
         return table
-    rng = np.random.default_rng([seed, bits])
-    drawn = rng.integers(0, 2, (label_sets.sets.shape[0], bits), dtype=np.int8) * 2 - 1
-    if init == "random":
-        of_set = pack(drawn)
-    else:
-        centres = class_centres(label_sets.sets.shape[1], bits, seed).numpy()
-        of_set = pack(label_sets.sets.astype(np.float32) @ centres + drawn / 2)
+    codes_of = random_codes if init == "random" else label_set_centres
+    of_set = pack(codes_of(label_sets, bits, seed))
     table.packed = of_set[label_sets.set_of_row]
     table.coded[:] = True
     return table

@@ -4,38 +4,79 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schn_ray.core.settings import Count, Section, Share
+from pydantic import field_validator
+
+from schn_ray.core.settings import Count, Section
 
 PrecisionName = Literal["auto", "float32", "tf32", "bf16"]
 
 
-class NetworkConfig(Section):
-    """Sizes and variants of the networks; defaults as published.
+class BackboneConfig(Section):
+    """The network that turns an image into features.
 
     Attributes:
-        backbone: ``small`` or a classifier of torchvision.
-        weights: a file, a name of torchvision's weights, or ``none`` to train from scratch.
+        name: ``small``, a bare name of torchvision, or a name with a prefix: ``timm:``, ``hf:``,
+            ``open_clip:``, or ``features:D`` for vectors of D numbers.
+        weights: a file; ``DEFAULT``, or another name of torchvision's, for pretrained weights that
+            are downloaded; ``none`` to train from scratch.
         image_size: side of the network's input in pixels; None for the backbone's own.
         reduced_decoding: decode large JPEGs at a fraction of their size, which is faster.
         base_channels: width of the ``small`` backbone.
         freeze_batch_norm: keep the means and variances of the backbone's batch normalisation.
-        semantic_dim: d_s, width of the semantic feature.
-        latent_dim: d_z, width of the latent feature.
-        latent_dropout: share of the latent feature that is dropped before its hash layer.
-        latent_activation: of the latent code.
-        label_graph: ``sum`` takes the label graph A as it is, ``mean`` row-normalises it.
-        cycle: which features are queries in the reconstruction networks, see ``cycle.CYCLES``.
+        frozen: leave the backbone as it is: features are computed once, and only the head is
+            trained on them.
     """
 
-    backbone: str = "alexnet"
+    name: str = "alexnet"
     weights: str | None = None
     image_size: Count | None = None
     reduced_decoding: bool = True
     base_channels: Count = 16
     freeze_batch_norm: bool = False
-    semantic_dim: Count = 512
-    latent_dim: Count = 1024
-    latent_dropout: Share = 0.5
-    latent_activation: Literal["sigmoid", "tanh"] = "sigmoid"
-    label_graph: Literal["sum", "mean"] = "sum"
-    cycle: Literal["schn", "schn-mmasia"] = "schn"
+    frozen: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _bare(cls, name: str) -> str:
+        return name.removeprefix("torchvision:")  # one network, one name
+
+
+class HeadConfig(Section):
+    """The layers that turn features into a code, where a method leaves the choice.
+
+    Attributes:
+        kind: ``linear``, or ``mlp`` with a hidden layer.
+        hidden: width of that hidden layer.
+    """
+
+    kind: Literal["linear", "mlp"] = "linear"
+    hidden: Count = 512
+
+    def spec(self) -> HeadSpec:
+        """Return the head's description for the model's file."""
+        return HeadSpec(kind=self.kind, hidden=self.hidden if self.kind == "mlp" else None)
+
+
+class HeadSpec(Section):
+    """What a head is built from; its numbers are among the model's weights.
+
+    Attributes:
+        kind: ``linear``; ``mlp``; ``blocks``: one-hot blocks; ``fitted``: what a method that
+            descends nothing leaves, see ``FittedHead``.
+        hidden: width of the hidden layer of ``mlp``.
+        block: k, outputs of a block of ``blocks``.
+        unit: of ``fitted``: divide centred features by their length.
+        map: of ``fitted``: of prepared features, before the projection.
+        anchors: m, number of anchors of ``kernel`` and ``anchor_graph``.
+        nearest: s, number of anchors that count for a row of ``anchor_graph``.
+        output: of ``fitted``: from the projection u to h.
+    """
+
+    kind: Literal["linear", "mlp", "blocks", "fitted"] = "linear"
+    hidden: Count | None = None
+    block: Count | None = None
+    unit: bool = True
+    map: Literal["identity", "kernel", "anchor_graph"] = "identity"
+    anchors: Count | None = None
+    nearest: Count | None = None
+    output: Literal["sign", "cos", "two_layer"] = "sign"

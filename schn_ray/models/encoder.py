@@ -1,34 +1,28 @@
-"""The image network: a backbone and a hash layer. It is the only network that is released."""
+"""The encoder: a backbone and a head. It is all that is released."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
-class ImageNetwork(nn.Module):
-    """A backbone and a hash layer: U_v = tanh(F_v W + b). An image's code is sign(U_v).
+class Encoder(nn.Module):
+    """A backbone and a head: F = backbone(inputs), h = head(F). A row's code is sign(h).
 
     Args:
-        backbone: images [N, 3, S, S] -> features [N, d_v].
-        feature_dim: d_v.
-        bits: K.
+        backbone: images [N, 3, S, S], or vectors [N, d] -> features [N, d].
+        head: features [N, d] -> h [N, K], before any activation.
         freeze_batch_norm: normalise with the backbone's own means and variances while training.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        feature_dim: int,
-        bits: int,
-        freeze_batch_norm: bool = False,
+        self, backbone: nn.Module, head: nn.Module, freeze_batch_norm: bool = False
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.hash = nn.Linear(feature_dim, bits)
+        self.head = head
         self._freeze_batch_norm = freeze_batch_norm
 
-    def train(self, mode: bool = True) -> ImageNetwork:
+    def train(self, mode: bool = True) -> Encoder:
         """Set the training mode; frozen batch normalisation stays in evaluation mode."""
         super().train(mode)
         if self._freeze_batch_norm:
@@ -37,7 +31,7 @@ class ImageNetwork(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images [N, 3, S, S] -> F_v [N, d_v], U_v [N, K] = tanh(F_v W + b)."""
-        F_v = self.backbone(images)
-        return F_v, torch.tanh(self.hash(F_v))
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images [N, 3, S, S] or vectors [N, d] -> F [N, d], h [N, K]."""
+        F = self.backbone(inputs)
+        return F, self.head(F)

@@ -1,6 +1,7 @@
 """The network as ONNX, for programs without torch; checked bit by bit against the original.
 
-FILE.onnx   uint8 images in, relaxed codes out; scaling and normalisation are included
+FILE.onnx   uint8 images (scaling and normalisation are included) or float32 vectors in, relaxed
+            codes out
 FILE.json   the steps outside the network: from an image to its input, from its output to a code
 FILE.md     the model card, with the figures of an evaluation if one is given
 
@@ -29,23 +30,30 @@ from torch import Tensor, nn
 from schn_ray.core.atomic_files import write_atomically, write_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.config import SourceConfig
-from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
+from schn_ray.data.images import BadImage, Preprocessing, evaluation_view
 from schn_ray.data.shards.rows import Row, Source
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import CARD, Hasher, load, model_directory
+from schn_ray.models.hasher import (
+    CARD,
+    Hasher,
+    features_and_relaxed,
+    load,
+    model_directory,
+)
 
-INPUT, OUTPUT, METADATA = "images", "relaxed", "schn-ray"
+OUTPUT, METADATA = "relaxed", "schn-ray"
 _LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 _BATCH = 64
+_RANDOM_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How the exported network differs from the original on some images.
+    """How the exported network differs from the original on some images or vectors.
 
     Attributes:
-        images: number of images compared.
+        images: number of images or vectors compared.
         source: where they come from.
         bits: number of bits compared.
         bits_that_differ: number of these that differ.
@@ -59,16 +67,17 @@ class ExportCheck:
     largest_difference: float
 
 
-class _WithNormalisation(nn.Module):
+class _FromInput(nn.Module):
+    """The whole hasher as a module, with normalisation and activation."""
+
     def __init__(self, hasher: Hasher) -> None:
         super().__init__()
-        self.network = hasher.network
-        self.preprocessing: Preprocessing = hasher.spec.preprocessing
+        self.network, self.spec = hasher.network, hasher.spec
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the relaxed codes [n, K] of uint8 images [n, 3, S, S]."""
-        _, U_v = self.network(normalise(images, self.preprocessing))
-        return U_v
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the relaxed codes [n, K] of uint8 images [n, 3, S, S] or vectors [n, d]."""
+        _, U = features_and_relaxed(self.network, self.spec, rows)
+        return U
 
 
 def export_onnx(
@@ -79,14 +88,15 @@ def export_onnx(
     Args:
         model: a finished run or a model directory.
         out: the ONNX file.
-        images: a source of images to compare on; a store gives its split's queries.
+        images: a source to compare on; a store gives its split's queries. For a model that takes
+            vectors, a source without any is replaced by random vectors.
         figures: an evaluation's figures as text, for the model card.
 
     Returns:
         How the export compares.
 
     Raises:
-        SchnRayError: a library is missing, or no image can be read.
+        SchnRayError: a library is missing, no image can be read, or vectors have another width.
     """
     _require_libraries()
     hasher = load(model, torch.device("cpu"))
@@ -115,21 +125,33 @@ def describe(hasher: Hasher) -> dict[str, Any]:
         "model": hasher.fingerprint,
         "bits": hasher.bits,
         "classes": list(hasher.spec.classes),
-        "input": {"name": INPUT, "type": "uint8", "shape": ["n", 3, p.crop, p.crop]},
+        "input": _described_input(hasher),
         "output": {"name": OUTPUT, "type": "float32", "shape": ["n", hasher.bits]},
+        **({} if p is None else _described_images(p)),
+        "after": "bit b of the code is 1 where relaxed[b] >= 0; it is bit b % 8 of byte b // 8",
+    }
+
+
+def _described_input(hasher: Hasher) -> dict[str, Any]:
+    kind = "uint8" if hasher.input == "images" else "float32"
+    return {"name": hasher.input, "type": kind, "shape": ["n", *hasher.input_shape]}
+
+
+def _described_images(p: Preprocessing) -> dict[str, Any]:
+    return {
         "before": [
             "decode to RGB; apply EXIF rotation; lay transparency over white",
-            f"resize the shorter side to {p.resize} pixels, bilinear and antialiased, as Pillow's",
+            f"resize the shorter side to {p.resize} pixels, {p.interpolation} and antialiased, as "
+            "Pillow's",
             f"cut out the {p.crop} x {p.crop} pixels in the centre; channels first, 0 to 255",
         ],
         "inside": {"divide_by": 255, "subtract": list(p.mean), "then_divide_by": list(p.std)},
-        "after": "bit b of the code is 1 where relaxed[b] >= 0; it is bit b % 8 of byte b // 8",
         "preprocessing": p.model_dump(mode="json"),
     }
 
 
 def check_export(hasher: Hasher, data: bytes, images: str) -> ExportCheck:
-    """Compare an exported network with the original on a source's images.
+    """Compare an exported network with the original on a source's images or vectors.
 
     Args:
         hasher: the original.
@@ -137,21 +159,23 @@ def check_export(hasher: Hasher, data: bytes, images: str) -> ExportCheck:
         images: a source, as for ``export_onnx``.
 
     Raises:
-        SchnRayError: none of the images can be read.
+        SchnRayError: none of the images can be read, or vectors have another width.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     count, differ, largest = 0, 0, 0.0
-    for views in _batches(hasher, images):
-        ours = hasher.relaxed(views).numpy()
-        theirs = session.run([OUTPUT], {INPUT: views})[0]
-        count += len(views)
+    rows, source = _rows(hasher, images)
+    for views in iter(lambda: list(islice(rows, _BATCH)), []):
+        batch = np.stack(views)
+        ours = hasher.relaxed(batch).numpy()
+        theirs = session.run([OUTPUT], {hasher.input: batch})[0]
+        count += len(batch)
         differ += int(((ours >= 0) != (theirs >= 0)).sum())
         largest = max(largest, float(np.abs(ours - theirs).max()))
     if not count:
-        raise SchnRayError(f"{images}: no images to compare the exported network on")
-    return ExportCheck(count, images, count * hasher.bits, differ, largest)
+        raise SchnRayError(f"{images}: no {hasher.input} to compare the exported network on")
+    return ExportCheck(count, source, count * hasher.bits, differ, largest)
 
 
 def export_text(out: Path, checked: ExportCheck) -> str:
@@ -170,7 +194,7 @@ def export_text(out: Path, checked: ExportCheck) -> str:
 def _agreement(checked: ExportCheck) -> str:
     return (
         f"{checked.bits_that_differ:,} of {checked.bits:,} bits differ from the network's, on "
-        f"{checked.images:,} images of {checked.source} (largest difference before the sign: "
+        f"{checked.images:,} rows of {checked.source} (largest difference before the sign: "
         f"{checked.largest_difference:.1e})"
     )
 
@@ -185,15 +209,15 @@ def _require_libraries() -> None:
 
 
 def _onnx(hasher: Hasher) -> bytes:
-    size = hasher.spec.preprocessing.crop
-    example = torch.zeros((2, 3, size, size), dtype=torch.uint8)
+    kind = torch.uint8 if hasher.input == "images" else torch.float32
+    example = torch.zeros((2, *hasher.input_shape), dtype=kind)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # the exporter warns about its own code
         program = torch.onnx.export(
-            _WithNormalisation(hasher).eval(),
+            _FromInput(hasher).eval(),
             (example,),
-            input_names=[INPUT],
+            input_names=[hasher.input],
             output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             dynamo=True,
@@ -212,10 +236,19 @@ def _with_metadata(data: bytes, described: dict[str, Any]) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _batches(hasher: Hasher, images: str) -> Iterator[NDArray[np.uint8]]:
-    views = _views(open_source(images, SourceConfig()), hasher.spec.preprocessing)
-    while batch := list(islice(views, _BATCH)):
-        yield np.stack(batch)
+def _rows(hasher: Hasher, images: str) -> tuple[Iterator[NDArray[Any]], str]:
+    """Return views or vectors, one a row, and where they come from."""
+    source = open_source(images, SourceConfig())
+    if hasher.input == "images":
+        return _views(source, hasher.of_images()), images
+    if source.kind == "store":
+        store = open_store(source.location)
+        if store.vector_width is not None:
+            return iter(store.vectors(store.rows("query"))), images
+    elif getattr(source, "vectors", None) is not None:
+        return _vectors(source), images
+    drawn = np.random.default_rng(0).standard_normal((_RANDOM_ROWS, hasher.spec.width))
+    return iter(drawn.astype(np.float32)), "random vectors"
 
 
 def _views(source: Source, p: Preprocessing) -> Iterator[NDArray[np.uint8]]:
@@ -229,8 +262,20 @@ def _images(source: Source) -> Iterator[bytes]:
         store = open_store(source.location)
         yield from (store.image(int(row)) for row in store.rows("query"))
     else:
-        for shard in source.shards():
-            yield from (row.image for row in source.read(shard) if isinstance(row, Row))
+        for row in _good_rows(source):
+            if row.image is not None:
+                yield row.image
+
+
+def _vectors(source: Source) -> Iterator[NDArray[np.float32]]:
+    for row in _good_rows(source):
+        if row.vector is not None:
+            yield np.asarray(row.vector, np.float32)
+
+
+def _good_rows(source: Source) -> Iterator[Row]:
+    for shard in source.shards():
+        yield from (row for row in source.read(shard) if isinstance(row, Row))
 
 
 def _card(card: str, name: str, checked: ExportCheck, figures: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The released artifact: the image network and all it takes to run it; nothing is unpickled.
+"""The released artifact: backbone and head, and all it takes to run them; nothing is unpickled.
 
 A model directory holds ``weights.safetensors``, ``hasher.yaml``, ``SHA256SUMS`` of these two (as
 ``sha256sum --check`` reads them) and ``README.md``, the model card.
@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,19 +19,20 @@ import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from schn_ray.core.atomic_files import sha256_file, write_atomically
 from schn_ray.core.bits import pack, sign
 from schn_ray.core.documents import parse_yaml
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
-from schn_ray.core.settings import Section, validated
+from schn_ray.core.settings import Count, Section, validated
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
-from schn_ray.models.backbones import build_backbone, default_image_sizes, normalisation
-from schn_ray.models.config import NetworkConfig, PrecisionName
-from schn_ray.models.encoder import ImageNetwork
+from schn_ray.models.backbones.build import rebuild_backbone
+from schn_ray.models.config import HeadSpec, PrecisionName
+from schn_ray.models.encoder import Encoder
+from schn_ray.models.heads.build import build_head
 from schn_ray.models.precision import Precision
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
@@ -39,36 +41,46 @@ MODEL, LEARNED = "model", "learned.parquet"  # within a run's directory
 
 
 class HasherSpec(Section):
-    """What an image network is built from, and how images are prepared for it.
+    """What an encoder is built from, and how images are prepared for it.
 
     Attributes:
         bits: K.
         backbone: see ``build_backbone``.
         base_channels: width of the ``small`` backbone.
-        preprocessing: from an image to the network's input.
+        width: d, of the backbone's features.
+        architecture: what builds the backbone again, see ``Backbone``.
+        backbone_sha256: see ``backbone_fingerprint``; None if the backbone was trained, too.
+        preprocessing: from an image to the network's input; None: the model takes vectors.
+        head: what the head is built from.
+        activation: from the head's output to the relaxed code.
         classes: names of the classes that it was trained on.
     """
 
-    bits: int
+    bits: Count
     backbone: str
-    base_channels: int
-    preprocessing: Preprocessing
+    base_channels: Count
+    width: Count
+    architecture: dict[str, Any] | None = None
+    backbone_sha256: str | None = None
+    preprocessing: Preprocessing | None
+    head: HeadSpec
+    activation: Literal["tanh", "none"] = "tanh"
     classes: tuple[str, ...] = ()
 
 
 class Hasher:
-    """Images in, packed binary codes out.
+    """Images or vectors in, packed binary codes out.
 
     Args:
-        network: the image network.
-        spec: what it is built from.
-        device: where it runs; by default a GPU if torch has one.
+        network: backbone and head.
+        spec: what they are built from.
+        device: where they run; by default a GPU if torch has one.
         precision: of the network; ``bf16`` is faster on GPUs, and changes a few bits.
     """
 
     def __init__(
         self,
-        network: ImageNetwork,
+        network: Encoder,
         spec: HasherSpec,
         device: torch.device | None = None,
         precision: PrecisionName = "float32",
@@ -79,44 +91,86 @@ class Hasher:
         self.spec = spec
         self.fingerprint = ""  # set when loaded from disk
 
+    def __repr__(self) -> str:
+        """Return one line: bits, backbone, head, input and device."""
+        return (
+            f"Hasher({self.bits} bits, backbone {self.spec.backbone}, head {self.spec.head.kind}, "
+            f"{self._expected()}, {self.device})"
+        )
+
     @property
     def bits(self) -> int:
         """Bits of a code."""
         return self.spec.bits
 
+    @property
+    def input(self) -> Literal["images", "vectors"]:
+        """What the model takes."""
+        return "vectors" if self.spec.preprocessing is None else "images"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a row as the network takes it: (3, S, S), or (d,)."""
+        p = self.spec.preprocessing
+        return (self.spec.width,) if p is None else (3, p.crop, p.crop)
+
     def encode(
-        self, images: Sequence[bytes | str | Path], batch_size: int = 64
+        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int = 64
     ) -> NDArray[np.uint8]:
-        """Encode images, given as paths or as the bytes of image files.
+        """Encode images, given as paths or as the bytes of image files, or encode vectors.
 
         Args:
-            images: n paths or bytes.
-            batch_size: images that pass the network at once.
+            rows: n paths or bytes; or vectors [n, d], where ``input`` is ``vectors``.
+            batch_size: rows that pass the network at once.
 
         Returns:
             Packed codes [n, ceil(K / 8)]: bit b is bit b % 8 of byte b // 8.
 
         Raises:
-            SchnRayError: an image is missing or does not decode; its number or path is named.
+            SchnRayError: an image is missing or does not decode, a vector is not finite, or the
+                model takes something else; the row's number or path is named.
         """
-        views = (self._view(number, image) for number, image in enumerate(images))
+        if isinstance(rows, np.ndarray):
+            self._require_input(rows)
+            require_finite(rows)
+            parts = (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+            return self.encode_views(parts)
+        views = (self._view(number, image) for number, image in enumerate(rows))
         batches = iter(lambda: list(islice(views, batch_size)), [])
         return self.encode_views(np.stack(batch) for batch in batches)
 
-    def encode_views(self, batches: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Encode batches of evaluation views [b, 3, S, S] -> packed [n, ceil(K / 8)]."""
+    def encode_views(self, batches: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
+        """Encode batches of evaluation views [b, 3, S, S] or vectors [b, d] -> [n, ceil(K / 8)]."""
         codes = [pack(sign(self.relaxed(batch))) for batch in batches]
         return np.concatenate(codes) if codes else np.zeros((0, -(-self.bits // 8)), np.uint8)
 
-    def relaxed(self, views: NDArray[np.uint8]) -> Tensor:
-        """Return the relaxed codes U_v [b, K] of evaluation views [b, 3, S, S]."""
-        _, U_v = self._forward(views)
-        return U_v.float().cpu()
+    def relaxed(self, views: NDArray[Any]) -> Tensor:
+        """Return the relaxed codes U [b, K] of evaluation views [b, 3, S, S] or vectors [b, d]."""
+        _, U = self._forward(views)
+        return U.float().cpu()
 
-    def features(self, views: NDArray[np.uint8]) -> Tensor:
-        """Return the visual features F_v [b, d_v] of evaluation views [b, 3, S, S]."""
-        F_v, _ = self._forward(views)
-        return F_v.float().cpu()
+    def features(self, views: NDArray[Any]) -> Tensor:
+        """Return the features F [b, d] of evaluation views [b, 3, S, S] or vectors [b, d]."""
+        F, _ = self._forward(views)
+        return F.float().cpu()
+
+    def of_features(self) -> Hasher:
+        """Return the head alone as a hasher of the backbone's features."""
+        if self.spec.preprocessing is None:
+            return self
+        spec = self.spec.model_copy(update={"preprocessing": None})
+        network = Encoder(nn.Identity(), self.network.head)
+        return Hasher(network, spec, self.device, self.precision.name)
+
+    def of_images(self) -> Preprocessing:
+        """Return how images are prepared.
+
+        Raises:
+            SchnRayError: the model takes vectors.
+        """
+        if self.spec.preprocessing is None:
+            raise SchnRayError(f"this model takes {self._expected()}, not images")
+        return self.spec.preprocessing
 
     def save(self, path: Path, card: str) -> None:
         """Write the artifact: weights, spec, model card, and SHA-256 of the first two.
@@ -135,21 +189,64 @@ class Hasher:
         lines = [f"{sha256_file(path / name)}  {name}\n" for name in (WEIGHTS, SPEC)]
         write_atomically(path / CHECKSUMS, "".join(lines).encode())
 
-    def _forward(self, views: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    def _forward(self, views: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        self._require_input(views)
+        if self.input == "vectors":
+            views = views.astype(np.float32)  # a copy: torch warns of memory that it may not write
         batch = torch.from_numpy(views).to(self.device, non_blocking=True)
         with torch.inference_mode(), self.precision.for_networks():
-            F_v, U_v = self.network(normalise(batch, self.spec.preprocessing))
-        return F_v, U_v
+            return features_and_relaxed(self.network, self.spec, batch)
+
+    def _require_input(self, views: NDArray[Any]) -> None:
+        if views.shape[1:] != self.input_shape:
+            raise SchnRayError(
+                f"this model takes {self._expected()}: batches of the shape "
+                f"{('n', *self.input_shape)}, not {views.shape}"
+            )
+
+    def _expected(self) -> str:
+        if self.spec.preprocessing is None:
+            return f"vectors of {self.spec.width} numbers"
+        side = self.spec.preprocessing.crop
+        return f"images of {side} x {side} pixels"
 
     def _view(self, number: int, image: bytes | str | Path) -> NDArray[np.uint8]:
         name = f"image {number}" if isinstance(image, bytes) else str(image)
+        preprocessing = self.of_images()
         try:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
-            return evaluation_view(data, self.spec.preprocessing)
+            return evaluation_view(data, preprocessing)
         except BadImage as error:
             raise SchnRayError(f"{name} is not an image that can be read: {error}") from error
         except OSError as error:
             raise SchnRayError(f"cannot read {name}: {error.strerror}") from error
+
+
+def features_and_relaxed(network: Encoder, spec: HasherSpec, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features F [b, d] and relaxed codes U [b, K].
+
+    Args:
+        network: backbone and head.
+        spec: what they are built from.
+        rows: uint8 views [b, 3, S, S], or float32 vectors [b, d].
+    """
+    p = spec.preprocessing
+    F, h = network(rows if p is None else normalise(rows, p))
+    return F, torch.tanh(h) if spec.activation == "tanh" else h
+
+
+def require_finite(vectors: NDArray[Any]) -> None:
+    """Check that vectors have neither NaN nor infinity: their codes would mean nothing.
+
+    Args:
+        vectors: [n, d].
+
+    Raises:
+        SchnRayError: one has; its number is named.
+    """
+    bad = ~np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim)))
+    if bad.any():
+        raise SchnRayError(f"vector {int(bad.argmax())} has numbers that are NaN or infinite")
 
 
 def best_device() -> torch.device:
@@ -189,12 +286,12 @@ def load(
     path = model_directory(path)
     try:
         model = fingerprint(path)
-        spec = validated(HasherSpec, parse_yaml((path / SPEC).read_bytes(), str(path / SPEC)))
+        spec = _read_spec(path / SPEC)
         state = load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise SchnRayError(f"{path} is not a complete model: {error}") from error
-    backbone, feature_dim = build_backbone(spec.backbone, None, spec.base_channels)
-    network = ImageNetwork(backbone, feature_dim, spec.bits)
+    backbone = rebuild_backbone(spec.backbone, spec.base_channels, spec.architecture)
+    network = Encoder(backbone, build_head(spec.head, spec.width, spec.bits))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -202,6 +299,15 @@ def load(
     hasher = Hasher(network, spec, device, precision)
     hasher.fingerprint = model
     return hasher
+
+
+def _read_spec(path: Path) -> HasherSpec:
+    values = parse_yaml(path.read_bytes(), str(path))
+    if isinstance(values, dict) and "head" not in values:
+        raise SchnRayError(
+            f"{path} has no 'head': the model was trained by an older version. Train again"
+        )
+    return validated(HasherSpec, values)
 
 
 def fingerprint(path: Path | str) -> str:
@@ -214,10 +320,15 @@ def fingerprint(path: Path | str) -> str:
         64 hexadecimal digits.
 
     Raises:
-        SchnRayError: a file differs from its checksum.
-        OSError: a file is missing.
+        SchnRayError: a file differs from its checksum, or there are no checksums.
+        OSError: another file is missing.
     """
     path = model_directory(path)
+    if not (path / CHECKSUMS).is_file():
+        raise SchnRayError(
+            f"{path} is not a complete model: it has no {CHECKSUMS}, so nobody can tell whether "
+            "its weights are sound. Copy the whole directory again"
+        )
     lines = (path / CHECKSUMS).read_text(errors="replace").splitlines()
     expected = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
     parts = [sha256_file(path / name) for name in (WEIGHTS, SPEC)]
@@ -228,19 +339,3 @@ def fingerprint(path: Path | str) -> str:
                 "edited. Copy it again from where it is sound, or train again"
             )
     return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def preprocessing_for(network: NetworkConfig) -> Preprocessing:
-    """Return how images are prepared for a backbone.
-
-    Args:
-        network: settings; ``image_size`` overrides the backbone's own size.
-    """
-    resize, crop = default_image_sizes(network.backbone)
-    if network.image_size is not None:
-        resize = round(resize * network.image_size / crop)
-        crop = network.image_size
-    mean, std = normalisation(network.backbone)
-    return Preprocessing(
-        resize=resize, crop=crop, mean=mean, std=std, reduced=network.reduced_decoding
-    )

@@ -57,6 +57,22 @@ def complete_gradients(
         layer.add_gradient(x, gradient / workers.size)
 
 
+def average_gradients(parameters: Iterable[nn.Parameter], workers: Workers) -> None:
+    """Average the gradients of small parameters over the workers, in one message.
+
+    Args:
+        parameters: after a backward pass, the same on every worker; those without a gradient stay.
+        workers: who shares each global batch; all of them call this.
+    """
+    moved = [p for p in parameters if p.grad is not None]
+    if workers.size == 1 or not moved:
+        return
+    gradients = [p.grad for p in moved if p.grad is not None]
+    mean = workers.sum(torch.cat([g.flatten() for g in gradients])) / workers.size
+    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
 def data_parallel(network: nn.Module, workers: Workers) -> nn.Module:
     """Wrap a network so that its gradients are averaged over the workers.
 

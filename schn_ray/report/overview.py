@@ -13,9 +13,14 @@ from schn_ray.report.charts import precision_recall
 from schn_ray.report.diagrams import Diagram, curves_at_ranks, map_by_bits
 
 if TYPE_CHECKING:
-    from schn_ray.evaluation.compare import Comparison, MethodFigures, Spread
+    from schn_ray.evaluation.compare import Comparison, Gap, MethodFigures, Spread
 
 _MOST_CURVES = 12  # as many as colours and line styles can tell apart
+_CONTROLS = {
+    "classifier": "Classifier's codeword",
+    "cosine": "Features by cosine",
+    "itq": "ITQ of the features",
+}
 _BITS = re.compile(r"^\d+ bits(?:, )?")
 
 
@@ -63,24 +68,27 @@ def overview(
             f"{comparison.gallery:,} gallery images; gallery codes {comparison.gallery_codes}, "
             f"protocol {comparison.protocol}."
         ),
-        header=("Method", "Seeds", "mAP", "MRR", "Classifier's codeword", "Features by cosine"),
-        rows=tuple(_row(method) for method in comparison.methods),
-        gaps=tuple(
-            f"{gap.method} less {gap.less}: {gap.difference.interval.mean:+.4f} mAP, 95 % of "
-            f"resampled query sets within {gap.difference.interval.low:+.4f} and "
-            f"{gap.difference.interval.high:+.4f}; p = {gap.difference.p_value:.2g}."
-            for gap in comparison.gaps
-        ),
+        header=("Method", "Seeds", comparison.figure_name, "MRR", *_CONTROLS.values()),
+        rows=tuple(_row(method, comparison.figure) for method in comparison.methods),
+        gaps=tuple(_gap(gap, comparison.figure_name) for gap in comparison.gaps),
         diagrams=tuple(diagram for diagram in diagrams if diagram is not None),
     )
 
 
-def _row(method: MethodFigures) -> tuple[str, ...]:
-    controls = (method.controls.get(name) for name in ("classifier", "cosine"))
+def _gap(gap: Gap, figure: str) -> str:
+    known = gap.difference.interval
+    return (
+        f"{gap.method} less {gap.less}: {known.mean:+.4f} {figure}, 95 % of resampled query sets "
+        f"within {known.low:+.4f} and {known.high:+.4f}; p = {gap.difference.p_value:.2g}."
+    )
+
+
+def _row(method: MethodFigures, figure: str) -> tuple[str, ...]:
+    controls = (method.controls.get(name) for name in _CONTROLS)
     return (
         method.name,
         str(len(method.runs)),
-        _spread(method.map),
+        _spread(method.figures.get(figure)),
         _spread(method.mrr),
         *("" if value is None else f"{value:.3f}" for value in controls),
     )

@@ -204,10 +204,16 @@ def _picture(uri: str, id: str, caption: str = "") -> Picture:
 
 
 def _summary(figures: Figures) -> list[tuple[str, str, str]]:
-    if figures.map is None:
+    recall = figures.main_recall
+    if figures.map is not None:
+        first = ("mAP", f"{figures.map:.3f}", f"gallery codes: {figures.gallery_codes}")
+    elif recall is not None:
+        note = f"of the {recall.k} nearest by features, among the first {recall.first}"
+        first = (recall.name.capitalize(), f"{recall.model.mean:.3f}", note)
+    else:
         return []
     return [
-        ("mAP", f"{figures.map:.3f}", f"gallery codes: {figures.gallery_codes}"),
+        first,
         ("Queries", f"{figures.queries:,}", "never trained on"),
         ("Gallery", f"{figures.gallery:,}", f"protocol {figures.protocol}"),
         ("Bits", str(figures.bits), f"{-(-figures.bits // 8)} bytes an image"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from schn_ray.evaluation.figures import Controls, Figures
+from schn_ray.evaluation.metrics.bootstrap import Interval
 
 Row = tuple[str, str, str]  # label, value, note
 
@@ -19,6 +20,9 @@ _CONTROLS = {
         "a linear classifier on the network's features; a code is that of the predicted class",
     ),
     "cosine": ("Features by cosine", "the network's features themselves, before they become codes"),
+    "itq": ("ITQ", "the features quantised without labels (Gong and Lazebnik 2011), as many bits"),
+    "pca_rotation": ("PCA, random rotation", "the same, with the rotation left to chance"),
+    "lsh": ("LSH", "random hyperplanes through the features, as many bits"),
     "random": ("Random codes", "random bits of the same length: the lower bound"),
 }
 
@@ -32,11 +36,12 @@ def headline(figures: Figures | None) -> str:
     >>> headline(None)
     'This report holds no evaluation.'
     """
-    if figures is None or figures.map is None:
+    result = _result(figures) if figures else None
+    if figures is None or result is None:
         return "This report holds no evaluation."
     return (
-        f"mAP {figures.map:.3f}: {figures.queries:,} queries against {figures.gallery:,} gallery "
-        f"images, {figures.bits}-bit codes."
+        f"{result}: {figures.queries:,} queries against {figures.gallery:,} gallery images, "
+        f"{figures.bits}-bit codes."
     )
 
 
@@ -64,8 +69,9 @@ def metric_rows(figures: Figures) -> list[Row]:
     rows.append(("Distinct codes", f"{figures.unique_share:.1%}", "of all gallery codes"))
     rows += _reidentification(figures)
     rows += _legacy(figures)
-    note = "no gallery image shares a label with them; not counted"
-    rows.append(("Queries left out", f"{figures.undefined_queries:,}", note))
+    if figures.without_labels is None:
+        note = "no gallery image shares a label with them; not counted"
+        rows.append(("Queries left out", f"{figures.undefined_queries:,}", note))
     return [row for row in rows if row is not None]
 
 
@@ -102,8 +108,48 @@ def control_rows(controls: Controls | None) -> list[Row]:
     for name, score in controls.scores.items() if controls else ():
         if score is not None:
             label, note = _CONTROLS[name]
-            rows.append((label, f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]", note))
+            rows.append((label, _with_interval(score), note))
     return rows
+
+
+def recall_rows(controls: Controls | None) -> list[tuple[str, ...]]:
+    """Return the recall of the exact nearest images: the header of a table, and its rows.
+
+    Args:
+        controls: of an evaluation; None where they were left out.
+
+    Returns:
+        Codes and their recall at each pair of ranks; no rows where none was measured.
+    """
+    if controls is None or not controls.recall:
+        return []
+    rows: list[tuple[str, ...]] = [("Codes", *(each.name.capitalize() for each in controls.recall))]
+    for name, (label, _) in _CONTROLS.items():
+        scores = [each.scores.get(name) for each in controls.recall]
+        if any(scores):
+            rows.append((label, *("" if each is None else _with_interval(each) for each in scores)))
+    return rows
+
+
+def itq_verdict(figures: Figures) -> str:
+    """Return in one sentence whether the model's recall beats that of ITQ.
+
+    Args:
+        figures: of an evaluation.
+
+    Returns:
+        Empty where the difference is not known.
+    """
+    recall = figures.main_recall
+    if recall is None or recall.model_less_itq is None:
+        return ""
+    gap = recall.model_less_itq.interval
+    size = f"{gap.mean:+.3f} {recall.name}, between {gap.low:+.3f} and {gap.high:+.3f}"
+    if gap.low > 0:
+        return f"The model finds more of the nearest images than ITQ ({size})."
+    if gap.high < 0:
+        return f"ITQ finds more of the nearest images than the model ({size})."
+    return f"The model does not differ from ITQ ({size})."
 
 
 def classifier_verdict(controls: Controls | None) -> str:
@@ -144,6 +190,14 @@ def class_rows(figures: Figures) -> list[Row]:
         (each.name, f"{score:.3f} [{each.low:.3f}, {each.high:.3f}]", f"{each.queries:,} queries")
         for score, each in sorted(known, key=lambda pair: pair[0])
     ]
+
+
+def _result(figures: Figures) -> str | None:
+    """Return the figure that is named first."""
+    if figures.map is not None:
+        return f"mAP {figures.map:.3f}"
+    recall = figures.main_recall
+    return f"{recall.name.capitalize()} {recall.model.mean:.3f}" if recall else None
 
 
 def _map(figures: Figures) -> Row | None:
@@ -200,6 +254,10 @@ def _precision_within_radius(figures: Figures) -> Row | None:
     if figures.empty_balls is not None:
         note += f"; {figures.empty_balls:.1%} of queries have none there and count as 0"
     return _row(f"Precision within {bits}", figures.precision_within_radius, note)
+
+
+def _with_interval(score: Interval) -> str:
+    return f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]"
 
 
 def _row(label: str, value: float | None, note: str) -> Row | None:

@@ -1,4 +1,4 @@
-"""Encode any number of images: a shard of the source in, a Parquet part of codes out.
+"""Encode any number of images or vectors: a shard of the source in, a Parquet part of codes out.
 
 The parts are written by the shard job (``data.shards.job``). So a job that was stopped encodes
 only the rest, and finished codes can be brought up to date.
@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schn_ray.core.bits import pack, sign
+from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest
 from schn_ray.core.memory import keep_freed_memory
 from schn_ray.core.storage.files import as_location
@@ -33,6 +34,8 @@ from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.part_files import PartFiles
 from schn_ray.data.shards.rows import BadRow, Row, Shard, Source
 from schn_ray.data.shards.units import PartUnits
+from schn_ray.data.shards.vectors import VectorFormat, numpy_vectors, vector_sha256, vectors_of
+from schn_ray.data.sources.stored import features_backbone
 from schn_ray.models.config import PrecisionName
 from schn_ray.models.hasher import Hasher, load
 from schn_ray.retrieval.code_files import (
@@ -47,12 +50,16 @@ from schn_ray.retrieval.config import EncodeConfig
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How images become codes; see ``EncodeConfig``."""
+    """How rows become codes; see ``EncodeConfig``.
+
+    With ``vectors``, rows are vectors of this format and not images.
+    """
 
     model: str
     batch_size: int = 64
     relaxed: bool = False
     precision: PrecisionName = "float32"
+    vectors: VectorFormat | None = None
 
 
 def encode_source(
@@ -64,10 +71,11 @@ def encode_source(
     update: bool = False,
     retry_failed: bool = False,
 ) -> Manifest:
-    """Encode every image of a source; interrupted at any moment, the same call goes on.
+    """Encode every row of a source; interrupted at any moment, the same call goes on.
 
     Args:
-        source: where the images are.
+        source: where the images are, or the vectors, if the model takes those. A model with a
+            frozen backbone also takes the features that ``embed`` computed with it.
         model: a finished run or a model directory; at a URI, a run.
         out: directory, or URI, for ``part-*.parquet``, ``quarantine.parquet`` and the manifest.
         config: how the source is read, and how images become codes.
@@ -87,7 +95,13 @@ def encode_source(
         SchnRayError: the source has no rows, or changed meanwhile; ``out`` has another content.
     """
     shards, hasher = source.shards(), load(model)
-    options = EncodeOptions(as_location(model), config.batch_size, config.relaxed, config.precision)
+    options = EncodeOptions(
+        as_location(model),
+        config.batch_size,
+        config.relaxed,
+        config.precision,
+        require_input(source, hasher),
+    )
     request = OutputRequest(
         "codes",
         config.recorded() | {"bits": hasher.bits},
@@ -138,18 +152,70 @@ def _job(source: Source, options: EncodeOptions, out: Path | str) -> ShardJob:
     return ShardJob("encode", source, parts, functools.partial(encode_rows, options=options))
 
 
-def encode_rows(units: PartUnits, options: EncodeOptions) -> Iterator[pa.RecordBatch]:
-    """Encode the rows of a part; yield one batch with all of them.
+def require_input(source: Source, hasher: Hasher) -> VectorFormat | None:
+    """Check that a source has what a model takes.
 
     Args:
-        units: reads the rows; images that cannot be decoded go into its receipts.
-        options: how images become codes.
+        source: of images, of vectors, or both.
+        hasher: the model.
+
+    Returns:
+        The format of the vectors to encode; None: its images are.
+
+    Raises:
+        SchnRayError: vectors of another width, features of another backbone, or no vectors.
+    """
+    vectors = vectors_of(source)
+    if hasher.spec.preprocessing is None:
+        if vectors is None:
+            raise SchnRayError(
+                f"the model takes vectors of {hasher.spec.width} numbers, and {source.location} has "
+                "images; embed them first, with the backbone that the vectors came from"
+            )
+    elif vectors is None or vectors.images:
+        return None
+    elif features_backbone(source) != hasher.spec.backbone_sha256:
+        raise SchnRayError(
+            f"{source.location} has vectors that the model's backbone ({hasher.spec.backbone}) did "
+            "not compute; encode the images, or features that embed made with this backbone"
+        )
+    if vectors.width != hasher.spec.width:
+        raise SchnRayError(
+            f"the model takes vectors of {hasher.spec.width} numbers, and those of "
+            f"{source.location} have {vectors.width}"
+        )
+    return vectors
+
+
+def encode_rows(units: PartUnits, options: EncodeOptions) -> Iterator[pa.RecordBatch]:
+    """Encode the rows of a part.
+
+    Args:
+        units: reads the rows; those that cannot be used go into its receipts.
+        options: how rows become codes.
+
+    Yields:
+        The codes; those of images as one batch.
     """
     hasher = _load_once(options.model, options.precision)
+    if options.vectors is not None:
+        yield from _encoded_vectors(units, hasher.of_features(), options, options.vectors)
+        return
     rows = _EncodedRows(hasher, options, units.shard.rows, units.existing)
     for view in units.read(rows.view_of):
         rows.append(view)
     yield rows.batch()
+
+
+def _encoded_vectors(
+    units: PartUnits, hasher: Hasher, options: EncodeOptions, vectors: VectorFormat
+) -> Iterator[pa.RecordBatch]:
+    for batch in units.read_vectors(vectors):
+        X = numpy_vectors(batch["vector"])
+        U = hasher.relaxed(X.astype(np.float32))
+        relaxed = U.numpy().astype(np.float16) if options.relaxed else np.zeros((len(X), 0), "f2")
+        digests = packed_codes(pa.table({SHA256: vector_sha256(X)}), SHA256)
+        yield code_batch(batch["id"], batch["uri"], pack(sign(U)), digests, relaxed)
 
 
 @dataclass(frozen=True)
@@ -183,6 +249,7 @@ class _EncodedRows:
         self, hasher: Hasher, options: EncodeOptions, size: int, existing: pa.Table | None
     ) -> None:
         self._hasher, self._batch_size = hasher, options.batch_size
+        self._preprocessing = hasher.of_images()
         self._packed = np.zeros((size, -(-hasher.bits // 8)), np.uint8)
         self._relaxed = np.zeros((size, hasher.bits if options.relaxed else 0), np.float16)
         self._ids: list[str] = []
@@ -197,11 +264,13 @@ class _EncodedRows:
 
     def view_of(self, row: Row) -> _View | BadRow:
         """Decode an image, unless its code is known."""
+        if row.image is None:
+            return BadRow(row.id, row.uri, "read", "no image")
         digest = hashlib.sha256(row.image).digest()
         if (same := self._row_of.get(digest)) is not None:
             return _View(row, digest, same=same)
         try:
-            return _View(row, digest, evaluation_view(row.image, self._hasher.spec.preprocessing))
+            return _View(row, digest, evaluation_view(row.image, self._preprocessing))
         except BadImage as error:
             return BadRow(row.id, row.uri, "decode", error.reason)
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from schn_ray.core.workers import Workers
-from schn_ray.data.images import Preprocessing, training_view
+from schn_ray.data.images import Preprocessing, normalise, training_view
 from schn_ray.training.config import AugmentConfig
 
 Rows = NDArray[np.int64]
@@ -28,9 +29,65 @@ _AHEAD = 2  # batches that are decoded in advance
 _ROWS_AT_ONCE = 8  # rows that a thread decodes in one task
 
 
+class TrainingRows(Protocol):
+    """The training rows 0..n-1: labels, and views that a worker fills a batch with.
+
+    Attributes:
+        store_rows: [n] number of each training row in the store.
+        labels: [n, C].
+    """
+
+    @property
+    def store_rows(self) -> Rows: ...
+    @property
+    def labels(self) -> csr_array: ...
+    def __len__(self) -> int: ...
+
+    def empty(self, rows: int, pinned: bool) -> Tensor:
+        """Return an uninitialised batch for this many rows."""
+
+    def fill(self, out: Tensor, rows: Rows, draws: NDArray[np.float64]) -> None:
+        """Write views of rows [b], drawn by draws [b, 3], into out [b, ...]."""
+
+    def inputs(self, views: Tensor) -> Tensor:
+        """Turn views on the network's device into its inputs."""
+
+
+@dataclass(frozen=True)
+class TrainingVectors:
+    """Training rows that are feature vectors; they have a single view.
+
+    Attributes:
+        vectors: store rows [m] -> float32 [m, d].
+        store_rows: [n] number of each training row in the store.
+        labels: [n, C].
+        width: d.
+    """
+
+    vectors: Callable[[Rows], NDArray[np.float32]]
+    store_rows: Rows
+    labels: csr_array
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.store_rows)
+
+    def empty(self, rows: int, pinned: bool) -> Tensor:
+        """Return an uninitialised batch, float32 [rows, d]."""
+        return torch.empty((rows, self.width), pin_memory=pinned)
+
+    def fill(self, out: Tensor, rows: Rows, draws: NDArray[np.float64]) -> None:
+        """Write the vectors of rows [b] into out [b, d]."""
+        out.numpy()[:] = self.vectors(self.store_rows[rows])
+
+    def inputs(self, views: Tensor) -> Tensor:
+        """Return the vectors as they are."""
+        return views
+
+
 @dataclass(frozen=True)
 class TrainingImages:
-    """The training rows 0..n-1: their images in the store, their labels, and random views.
+    """Training rows that are images, with random views.
 
     Attributes:
         image: store row -> bytes of the image file.
@@ -48,6 +105,16 @@ class TrainingImages:
 
     def __len__(self) -> int:
         return len(self.store_rows)
+
+    def empty(self, rows: int, pinned: bool) -> Tensor:
+        """Return an uninitialised batch, uint8 [rows, 3, S, S]."""
+        side = self.preprocessing.crop
+        return torch.empty((rows, 3, side, side), dtype=torch.uint8, pin_memory=pinned)
+
+    def inputs(self, views: Tensor) -> Tensor:
+        """Return normalised images, channels last."""
+        images = normalise(views, self.preprocessing)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def fill(self, out: Tensor, rows: Rows, draws: NDArray[np.float64]) -> None:
         """Write views of rows [b], drawn by draws [b, 3], into uint8 out [b, 3, S, S]."""
@@ -145,12 +212,12 @@ class Decoder:
 
     def batches(
         self,
-        data: TrainingImages,
+        data: TrainingRows,
         batches: list[Rows],
         draws: NDArray[np.float64],
         workers: Workers,
     ) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield each global batch's rows [N] and this worker's views, uint8 [b, 3, S, S].
+        """Yield each global batch's rows [N] and this worker's views [b, ...].
 
         Args:
             data: all training rows.
@@ -165,10 +232,7 @@ class Decoder:
 
             def begin(rows: Rows) -> tuple[Tensor, list[Future[None]]]:
                 own = rows[workers.own(len(rows))]
-                side = data.preprocessing.crop
-                out = torch.empty(
-                    (len(own), 3, side, side), dtype=torch.uint8, pin_memory=self._pinned
-                )
+                out = data.empty(len(own), self._pinned)
                 parts = [slice(at, at + _ROWS_AT_ONCE) for at in range(0, len(own), _ROWS_AT_ONCE)]
                 return out, [
                     pool.submit(data.fill, out[part], own[part], draws[own[part]]) for part in parts

@@ -1,20 +1,44 @@
-"""Settings of ``train``, and the presets that come with the package."""
+"""Settings of ``train``: of all methods, and of the one that is chosen; presets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic
 
 from pydantic import Field
+from typing_extensions import TypeVar
 
 from schn_ray.core.errors import SchnRayError, nearest
-from schn_ray.core.settings import Section, load_settings, merged, read_yaml
-from schn_ray.methods.config import ScheduleConfig
-from schn_ray.methods.deep.schn.config import CodesConfig, LossConfig
-from schn_ray.models.config import NetworkConfig, PrecisionName
+from schn_ray.core.settings import (
+    Section,
+    merged,
+    parse_setting,
+    read_yaml,
+    validated,
+)
+from schn_ray.methods.base import MethodConfig
+from schn_ray.methods.config import OptimiserConfig, ScheduleConfig
+from schn_ray.methods.registry import DEFAULT_METHOD, METHODS, find_method
+from schn_ray.models.config import BackboneConfig, HeadConfig, PrecisionName
 
 PRESETS = Path(__file__).parent / "presets"
-DEFAULT_PRESET = "schn-plus"
+_OLD_METHOD_KEYS = {
+    "codes.init": "method.initial_codes",
+    "codes.update": "method.update_codes",
+    "schedule.decay": "method.decay",
+}
+_OLD_KEYS = _OLD_METHOD_KEYS | {
+    "network.backbone": "backbone.name",
+    "network.weights": "backbone.weights",
+    "network.image_size": "backbone.image_size",
+    "network.reduced_decoding": "backbone.reduced_decoding",
+    "network.base_channels": "backbone.base_channels",
+    "network.freeze_batch_norm": "backbone.freeze_batch_norm",
+    "schedule.learning_rate": "optimiser.learning_rate",
+    "schedule.weight_decay": "optimiser.weight_decay",
+}
+_OLD_SECTIONS = ("network", "loss", "codes")  # the rest of these became the method's
 
 
 class AugmentConfig(Section):
@@ -24,14 +48,21 @@ class AugmentConfig(Section):
     flip: bool = True
 
 
-class TrainConfig(Section):
-    """All settings that decide what ``train`` computes; the number of workers is not among them."""
+M = TypeVar("M", bound=MethodConfig, default=MethodConfig)
+
+
+class TrainConfig(Section, Generic[M]):
+    """All settings that decide what ``train`` computes; the number of workers is not among them.
+
+    Built by ``train_config``, whose ``method`` section is that of the chosen method.
+    """
 
     bits: Annotated[int, Field(ge=1, le=65_536)] = 32
     seed: Annotated[int, Field(ge=0)] = 0
-    network: NetworkConfig = NetworkConfig()
-    loss: LossConfig = LossConfig()
-    codes: CodesConfig = CodesConfig()
+    method: M
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
     precision: PrecisionName = "auto"
@@ -39,26 +70,67 @@ class TrainConfig(Section):
 
 
 def train_config(
-    preset: str | None = None, file: Path | None = None, settings: tuple[str, ...] = ()
+    preset: str | None = None,
+    file: Path | None = None,
+    settings: tuple[str, ...] = (),
+    method: str | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
-    """Build the settings of a training run: preset, YAML file, then ``key=value`` settings.
+    """Build the settings of a training run.
+
+    Later ones win: defaults, the method's recipe, the preset, ``base``, the file, ``settings``.
 
     Args:
-        preset: a name that ``preset_names`` lists; None starts from the defaults.
+        preset: a name that ``preset_names`` lists; None: no preset.
         file: a YAML file of settings.
         settings: such as ``"schedule.iterations=10"``.
+        method: see ``methods.registry.find_method``; by default that of the file, or ``schn-plus``.
+        base: nested values that follow from the store.
 
     Returns:
         The frozen config.
 
     Raises:
-        SchnRayError: an unknown preset or key, or a bad value; the message names the nearest one.
+        SchnRayError: an unknown method, preset or key, or a bad value; the message names the
+            nearest one.
 
-    >>> train_config("digits", settings=("bits=16",)).bits
-    16
+    Example:
+        >>> train_config("digits", settings=("bits=16",), method="csq").method.name
+        'csq'
     """
-    base = None if preset is None else _preset(preset)
-    return load_settings(TrainConfig, file, settings, base)
+    given = merged({}, base or {})
+    if file is not None:
+        merged(given, read_yaml(file))
+    for setting in settings:
+        merged(given, parse_setting(setting))
+    _refuse_old_keys(given)
+    name = method or _name_in(given) or DEFAULT_METHOD
+    values = merged({}, find_method(name).Config.recipe)
+    merged(merged(values, _preset(preset, name)), given)
+    return config_from(merged(values, {"method": {"name": name}}))
+
+
+def config_from(values: Mapping[str, Any]) -> TrainConfig:
+    """Build a config from nested values, such as a manifest's.
+
+    Args:
+        values: all that differs from the defaults; ``method.name`` decides the class.
+
+    Raises:
+        SchnRayError: an unknown method or key, or a bad value.
+    """
+    return validated(config_class(_name_in(values) or DEFAULT_METHOD), dict(values))
+
+
+def config_class(method: str) -> type[TrainConfig]:
+    """Return the class of the settings of a method.
+
+    Args:
+        method: see ``methods.registry.find_method``.
+    """
+    section: Any = find_method(method).Config
+    config: type[TrainConfig] = TrainConfig[section]
+    return config
 
 
 def preset_names() -> list[str]:
@@ -66,10 +138,30 @@ def preset_names() -> list[str]:
     return sorted(p.stem for p in PRESETS.glob("*.yaml"))
 
 
-def _preset(name: str) -> dict[str, Any]:
+def _preset(name: str | None, method: str) -> dict[str, Any]:
+    """Return a preset's settings, with those that it has for this method."""
+    if name is None:
+        return {}
     if name not in preset_names():
+        if name in METHODS:
+            raise SchnRayError(f"'{name}' is a method, not a preset any more: --method {name}")
         hint = nearest(name, preset_names())
         raise SchnRayError(f"no preset '{name}'{hint} Available: {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")
-    base = values.pop("extends", None)
-    return merged(_preset(base), values) if base else values
+    own = values.pop("methods", {}).get(method, {})
+    return merged(values, {"method": own})
+
+
+def _name_in(values: Mapping[str, Any]) -> str | None:
+    section = values.get("method")
+    return section.get("name") if isinstance(section, Mapping) else None
+
+
+def _refuse_old_keys(values: Mapping[str, Any]) -> None:
+    for section in (*_OLD_SECTIONS, "schedule"):
+        inner = values.get(section)
+        for key in inner if isinstance(inner, Mapping) else ():
+            old = f"{section}.{key}"
+            if section in _OLD_SECTIONS or old in _OLD_KEYS:
+                new = _OLD_KEYS.get(old, f"method.{key}")
+                raise SchnRayError(f"'{old}' is called '{new}' now")

@@ -11,92 +11,137 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
-from schn_ray.core.directories import LOCK, DirectoryWriter, resumable_directory
+from schn_ray.core.directories import LOCK, AlreadyDone, DirectoryWriter, resumable_directory
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.locks import locked
 from schn_ray.core.manifest import Manifest, read_manifest
-from schn_ray.core.storage.files import as_location, is_uri
+from schn_ray.core.storage.files import as_location, is_uri, join, remove_folder
 from schn_ray.core.storage.mirror import Mirror, open_output, open_shared_output
 from schn_ray.core.workers import Workers
+from schn_ray.data.config import SourceConfig
 from schn_ray.data.labels import label_sets
+from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.store.reader import Store, open_store
-from schn_ray.methods.code_table import initial_codes
-from schn_ray.methods.deep.schn.method import Schn, SchnNetworks
-from schn_ray.models.hasher import HasherSpec, best_device, preprocessing_for
+from schn_ray.data.store.role_rows import RoleRows
+from schn_ray.methods.base import DeepMethod, Method, Problem, ShallowMethod
+from schn_ray.methods.code_table import CodeTable
+from schn_ray.methods.registry import find_method
+from schn_ray.methods.trainer import Trainer
+from schn_ray.models.backbones.build import build_backbone
+from schn_ray.models.embed import FEATURES, EmbedConfig, embed_source
+from schn_ray.models.encoder import Encoder
+from schn_ray.models.hasher import HasherSpec, best_device
+from schn_ray.models.heads.build import build_head
 from schn_ray.models.precision import Precision
-from schn_ray.training.batches import Decoder, TrainingImages
+from schn_ray.models.stored_features import StoredFeatures
+from schn_ray.training.batches import Decoder
 from schn_ray.training.config import TrainConfig
+from schn_ray.training.descent import Descent
+from schn_ray.training.fitting import Fitting
+from schn_ray.training.learner import Learner
 from schn_ray.training.loop import Iteration, train_run
 from schn_ray.training.recorder import CHECKPOINTS, Recorder, count_run
-from schn_ray.training.state import Run, ValidationImages
+from schn_ray.training.rows import read_rows, require_labels
+from schn_ray.training.state import Run
 from schn_ray.training.tensorboard import require_tensorboard
 
 _DYING_S = 300.0  # most seconds until a worker ends whose driver was killed
 
 
 def build_run(
-    config: TrainConfig, store: Store, workers: Workers, device: torch.device, threads: int = 2
+    config: TrainConfig,
+    store: Store,
+    workers: Workers,
+    device: torch.device,
+    threads: int = 2,
+    features: StoredFeatures | None = None,
 ) -> Run:
-    """Build networks, codes and data of a run at its beginning.
+    """Build method, codes and data of a run at its beginning.
 
     Args:
         config: all settings.
         store: has the training and validation rows.
         workers: who shares each batch.
         device: of this worker's networks.
-        threads: number of threads that decode images.
+        threads: number of threads that read and decode rows.
+        features: of the store's rows; their backbone is released as it is.
 
     Raises:
         SchnRayError: the store's rows can't be trained on, or the backbone can't be built.
     """
-    store_rows = store.rows("train")
-    preprocessing = preprocessing_for(config.network)
-    data = TrainingImages(
-        store.image, store_rows, store.labels[store_rows], preprocessing, config.augment
-    )
-    spec = HasherSpec(
-        bits=config.bits,
-        backbone=config.network.backbone,
-        base_channels=config.network.base_channels,
-        preprocessing=preprocessing,
-        classes=store.classes,
-    )
-    validation_rows = store.rows("validation")
-    sets = label_sets(data.labels)
+    if features is not None and features.backbone[1].name != config.backbone.name:
+        raise SchnRayError(
+            f"{features.location} has features of backbone {features.backbone[1].name}, and the "
+            f"settings say {config.backbone.name}"
+        )
+    rows = store.rows("train")
+    labels = store.labels[rows]
+    method_class = find_method(config.method.name)
+    require_labels(method_class, config.method.name, labels)
     precision = Precision(config.precision, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # torch's layers take no generator
+        released = build_backbone(config.backbone) if features is None else features.backbone[0]
+        problem = Problem(
+            config.bits, released.width, label_sets(labels), workers, precision, config.seed
+        )
+        head = build_head(config.head.spec(), released.width, config.bits)
+        trained = released.module if features is None else nn.Identity()
+        encoder = Encoder(trained, head, config.backbone.freeze_batch_norm)
+        method = method_class(config.method, problem, encoder).to(device)
+        method.head_spec = config.head.spec()
+    vectors = None
+    if features is not None:
+        vectors = features.of_store(store, np.union1d(rows, store.rows("validation")))
+    data, validation = read_rows(store, config.augment, released.preprocessing, workers, vectors)
+    table = CodeTable(len(rows), config.bits)
+    method.start(table)
     return Run(
-        method=Schn(
-            _networks(config, len(store.classes)).to(device),
-            config.loss,
-            config.codes,
-            config.schedule,
-            sets,
-            workers,
-            precision,
-            config.compile,
+        method=method,
+        learner=learner_of(method, config),
+        table=table,
+        spec=HasherSpec(
+            bits=config.bits,
+            backbone=config.backbone.name,
+            base_channels=config.backbone.base_channels,
+            width=released.width,
+            architecture=released.architecture,
+            preprocessing=released.preprocessing,
+            head=config.head.spec(),
+            activation=method_class.activation,
+            backbone_sha256=None if features is None else features.fingerprint,
+            classes=store.classes,
         ),
-        table=initial_codes(config.codes.init, sets, config.bits, config.seed),
-        spec=spec,
+        backbone=None if features is None else released.module.to(device),
         data=data,
-        validation=ValidationImages(
-            store.image,
-            validation_rows[workers.own(len(validation_rows))],
-            store.labels[validation_rows],
-            preprocessing,
-        ),
+        validation=validation,
         schedule=config.schedule,
-        codes=config.codes,
         seed=config.seed,
         precision=precision,
         workers=workers,
         decoder=Decoder(threads, pinned=device.type == "cuda"),
     )
+
+
+def learner_of(method: Method[Any], config: TrainConfig) -> Learner:
+    """Return what trains a method.
+
+    Args:
+        method: deep or shallow.
+        config: has optimiser and schedule.
+    """
+    if isinstance(method, DeepMethod):
+        return Descent(Trainer(method, config.optimiser, config.schedule, config.compile))
+    assert isinstance(method, ShallowMethod)
+    return Fitting(method)
 
 
 def require_shareable(config: TrainConfig, store: Store, workers: int) -> None:
@@ -115,14 +160,6 @@ def require_shareable(config: TrainConfig, store: Store, workers: int) -> None:
         raise SchnRayError(
             f"{rows:,} training rows in batches of {config.schedule.batch_size} cannot be shared "
             f"by {workers} workers: use fewer workers"
-        )
-
-
-def _networks(config: TrainConfig, classes: int) -> SchnNetworks:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # torch's layers take no generator
-        return SchnNetworks(
-            config.network, config.bits, classes, adversarial=config.loss.adversarial > 0
         )
 
 
@@ -169,7 +206,7 @@ def finish_run(
 
 @contextmanager
 def open_run(
-    out: Path | str, config: TrainConfig, store: Store
+    out: Path | str, config: TrainConfig, store: Store, features: str | None = None
 ) -> Iterator[tuple[Mirror, DirectoryWriter]]:
     """Open a run's directory, or its URI, for writing; at the end its manifest is written.
 
@@ -177,6 +214,7 @@ def open_run(
         out: the directory or its URI.
         config: all settings.
         store: to train on.
+        features: location of features that the user gave.
 
     Yields:
         The local directory, mirrored to the URI, and the writer of the manifest.
@@ -187,7 +225,7 @@ def open_run(
     """
     with (
         open_output(out) as mirror,
-        resumable_directory(mirror.local, "run", *run_request(config, store)) as draft,
+        resumable_directory(mirror.local, "run", *run_request(config, store, features)) as draft,
     ):
         yield mirror, draft
 
@@ -204,18 +242,59 @@ def conclude_run(mirror: Mirror, draft: DirectoryWriter, store: Store) -> None:
     draft.counts |= count_run(mirror.local, store)
 
 
-def run_request(config: TrainConfig, store: Store) -> tuple[dict[str, Any], dict[str, Any]]:
+def run_request(
+    config: TrainConfig, store: Store, features: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return config and inputs as a run's manifest records them.
 
     Args:
         config: all settings.
         store: to train on.
+        features: location of features that the user gave.
     """
-    return config.model_dump(mode="json"), {"store": store.manifest.fingerprint}
+    made_from = {"store": store.manifest.fingerprint}
+    if features is not None:
+        made_from["features"] = StoredFeatures(features).manifest.fingerprint
+    return config.model_dump(mode="json"), made_from
+
+
+@contextmanager
+def frozen_features(
+    config: TrainConfig,
+    store: Store,
+    out: Path | str,
+    features: str | None,
+    map_shards: MapShards,
+) -> Iterator[str | None]:
+    """Yield where the features are that a run trains on; None if it trains the backbone, too.
+
+    Features that nobody gave are computed into ``RUN/features``, and removed at the end.
+
+    Args:
+        config: says whether the backbone is frozen.
+        store: has the images.
+        out: the run's directory, or its URI.
+        features: those that the user gave.
+        map_shards: applies a function to all shards, on whatever machines.
+    """
+    if features is not None or not (config.backbone.frozen and store.has_images):
+        yield features
+        return
+    location = join(as_location(out), FEATURES)
+    source = RoleRows(store.location, ("train", "validation"), SourceConfig().shard_rows)
+    embedding = EmbedConfig(backbone=config.backbone, precision=config.precision)
+    with suppress(AlreadyDone):
+        embed_source(source, location, embedding, map_shards)
+    yield location
+    remove_folder(location)
 
 
 def train_locally(
-    config: TrainConfig, store_path: Path | str, out: Path | str, tensorboard: bool = False
+    config: TrainConfig,
+    store_path: Path | str,
+    out: Path | str,
+    tensorboard: bool = False,
+    features: str | None = None,
 ) -> Manifest:
     """Train in this process, without Ray; after an interruption, the same call continues.
 
@@ -224,6 +303,7 @@ def train_locally(
         store_path: directory or URI of the store to train on.
         out: the run's directory, or its URI.
         tensorboard: write ``RUN/tensorboard`` too.
+        features: of the store's images, as ``embed`` wrote them; the head alone is trained.
 
     Returns:
         The run's manifest.
@@ -233,11 +313,14 @@ def train_locally(
         SchnRayError: ``out`` holds something else, or the store can't be trained on.
     """
     store = open_store(store_path, verify=True)
-    with open_run(out, config, store) as (mirror, draft):
+    with open_run(out, config, store, features) as (mirror, draft):
         if tensorboard:
             require_tensorboard()
-        run = build_run(config, store, Workers(), best_device(), threads=os.cpu_count() or 1)
         mirror.send()
-        finish_run(run, store, mirror.location, tensorboard=tensorboard)
+        threads = os.cpu_count() or 1
+        with frozen_features(config, store, mirror.location, features, map_locally) as vectors:
+            stored = None if vectors is None else StoredFeatures(vectors)
+            run = build_run(config, store, Workers(), best_device(), threads, stored)
+            finish_run(run, store, mirror.location, tensorboard=tensorboard)
         conclude_run(mirror, draft, store)
     return read_manifest(mirror.local, "run")

@@ -7,50 +7,45 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from torch import nn
 
+from schn_ray.core.bits import pack, sign
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.workers import Workers
-from schn_ray.data.images import Preprocessing, evaluation_view
 from schn_ray.methods.base import Method
 from schn_ray.methods.code_table import CodeTable
 from schn_ray.methods.config import ScheduleConfig
-from schn_ray.methods.deep.schn.config import CodesConfig
+from schn_ray.models.encoder import Encoder
 from schn_ray.models.hasher import Hasher, HasherSpec
 from schn_ray.models.precision import Precision
-from schn_ray.training.batches import Decoder, Rows, TrainingImages
+from schn_ray.training.batches import Decoder, TrainingRows
+from schn_ray.training.learner import Learner
 
 LAST, BEST = "last.pt", "best.pt"
 
 
 @dataclass(frozen=True)
-class ValidationImages:
+class ValidationRows:
     """The validation rows; each worker encodes its part of them.
 
     Attributes:
-        image: store row -> bytes of the image file.
-        own_rows: [m_w] numbers of this worker's rows in the store.
+        read: returns this worker's views [m_w, ...]: uint8 images, or float32 vectors.
         labels: [m, C] of all validation rows.
-        preprocessing: from an image to the network's input.
     """
 
-    image: Callable[[int], bytes]
-    own_rows: Rows
+    read: Callable[[], NDArray[Any]]
     labels: csr_array
-    preprocessing: Preprocessing
 
     @cached_property
-    def own_views(self) -> NDArray[np.uint8]:
-        """This worker's views, uint8 [m_w, 3, S, S], decoded once for all iterations."""
-        size = self.preprocessing.crop
-        views = np.zeros((len(self.own_rows), 3, size, size), np.uint8)
-        for view, row in zip(views, self.own_rows, strict=True):
-            view[:] = evaluation_view(self.image(int(row)), self.preprocessing)
-        return views
+    def own_views(self) -> NDArray[Any]:
+        """This worker's views [m_w, ...], read once for all iterations."""
+        return self.read()
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -65,13 +60,15 @@ class Run:
     """Everything that changes during training, and what training needs.
 
     Attributes:
-        method: networks, optimisers, step and code update.
+        method: what is trained; its encoder is released.
+        learner: how it is trained.
         table: codes of all training rows.
-        spec: of the image network.
+        spec: of the released encoder, but for the head, which the method knows.
+        backbone: computes the vectors that a head is trained on, and is released with it; None if
+            the method's own backbone is released.
         data: training rows.
         validation: validation rows.
         schedule: outer iterations, epochs, batches.
-        codes: whether and how codes are updated.
         seed: decides rows, batches, views and dropout.
         precision: number format of the networks, and their device.
         workers: who shares each global batch.
@@ -79,22 +76,25 @@ class Run:
         iteration: number of outer iterations done; while one runs, its number.
         best_map: best validation mAP so far.
         not_better: number of validations since the best one.
+        converged: whether a further iteration would change nothing.
     """
 
-    method: Method
+    method: Method[Any]
+    learner: Learner
     table: CodeTable
     spec: HasherSpec
-    data: TrainingImages
-    validation: ValidationImages
+    data: TrainingRows
+    validation: ValidationRows
     schedule: ScheduleConfig
-    codes: CodesConfig
     seed: int
     precision: Precision
+    backbone: nn.Module | None = None
     workers: Workers = field(default_factory=Workers)
     decoder: Decoder = field(default_factory=Decoder)
     iteration: int = 0
     best_map: float | None = None
     not_better: int = 0
+    converged: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -103,10 +103,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all iterations are done, or the last ``patience`` validations were no better."""
+        """Whether all iterations are done, or further ones would not be better."""
         patience = self.schedule.patience
         exhausted = patience is not None and self.not_better >= patience
-        return exhausted or self.iteration >= self.schedule.iterations
+        most = self.learner.most_iterations(self.schedule)
+        done = most is not None and self.iteration >= most
+        return self.converged or exhausted or done
 
     def save(self, path: Path, best: bool) -> None:
         """Write the state as ``last.pt``, and also as ``best.pt`` if it is the best.
@@ -115,14 +117,13 @@ class Run:
             path: the directory; created where it is missing.
             best: whether this state's model is the best so far.
         """
-        optimisers = {name: o.state_dict() for name, o in self.method.optimisers.items()}
         state = {
-            "networks": self.method.networks.state_dict(),
-            "optimisers": optimisers,
+            "learner": self.learner.state_dict(),
             "codes": self.table.state_dict(),
             "iteration": self.iteration,
             "best_map": self.best_map,
             "not_better": self.not_better,
+            "converged": self.converged,
         }
         path.mkdir(parents=True, exist_ok=True)
         partial_path = path / f"{LAST}.partial"
@@ -144,13 +145,33 @@ class Run:
         if not (path / LAST).is_file():
             return
         state = torch.load(path / LAST, map_location=self.device, weights_only=True)
-        self.method.networks.load_state_dict(state["networks"])
-        for name, optimiser in self.method.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
+        self.learner.load_state_dict(state["learner"])
         self.table.load_state_dict({k: v.cpu() for k, v in state["codes"].items()})
         self.iteration = state["iteration"]
         self.best_map, self.not_better = state["best_map"], state["not_better"]
+        self.converged = state["converged"]
 
     def hasher(self) -> Hasher:
-        """Return a hasher of the image network in its present state; it shares the weights."""
-        return Hasher(self.method.encoder, self.spec, self.device)
+        """Return the hasher to release, in its present state; it shares the weights."""
+        encoder = self.method.encoder
+        if self.backbone is not None:
+            encoder = Encoder(self.backbone, encoder.head)
+        spec = self.spec.model_copy(update={"head": self.method.head_spec})
+        return Hasher(encoder, spec, self.device)
+
+    def encode(self, views: NDArray[Any]) -> NDArray[np.uint8]:
+        """Encode rows as the training rows come: images, or vectors of the frozen backbone.
+
+        Args:
+            views: [m, ...] as ``ValidationRows.own_views``.
+
+        Returns:
+            Packed codes [m, ceil(K/8)].
+        """
+        codes = np.zeros((len(views), -(-self.spec.bits // 8)), np.uint8)
+        encoder, size = self.method.encoder.eval(), self.schedule.batch_size
+        with torch.inference_mode():
+            for start in range(0, len(views), size):
+                part = torch.from_numpy(views[start : start + size]).to(self.device)
+                codes[start : start + size] = pack(sign(encoder(self.data.inputs(part))[1]))
+        return codes

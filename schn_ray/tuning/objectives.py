@@ -33,7 +33,7 @@ class Objective:
 OBJECTIVES: Mapping[str, Objective] = {
     VALIDATION_MAP: Objective("maximize", "validation mAP"),
     BITS: Objective("minimize", "bits of a code", ("bits",)),
-    ENCODING_COST: Objective("minimize", "MFLOP an image", ("network.",)),
+    ENCODING_COST: Objective("minimize", "MFLOP an image", ("backbone.", "head.")),
 }
 
 

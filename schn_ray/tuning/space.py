@@ -1,6 +1,6 @@
 """A search space: which settings may vary, within which bounds, and for which objectives.
 
-A space is compared with ``TrainConfig`` when it is read, before any process starts. A key, a bound
+A space is compared with the method's ``TrainConfig`` when it is read, before any process starts. A key, a bound
 or a choice that training would refuse is refused at once, with the line to change.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from types import NoneType
@@ -17,8 +18,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Field, model_validator
 
 from schn_ray.core.errors import SchnRayError, nearest
-from schn_ray.core.settings import Count, Section, keys, read_yaml, validated
-from schn_ray.training.config import DEFAULT_PRESET, TrainConfig, train_config
+from schn_ray.core.settings import Count, Searched, Section, keys, read_yaml, validated
+from schn_ray.methods.base import DeepMethod
+from schn_ray.methods.registry import find_method
+from schn_ray.training.config import TrainConfig, config_from, train_config
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 
 SPACES = Path(__file__).parent / "spaces"
@@ -142,11 +145,15 @@ class Space(Section):
         return len(self.objectives) > 1
 
 
-def read_space(name: str) -> Space:
-    """Read a space: one that comes with the package, or a YAML file.
+METHOD_SPACE = "method"
+
+
+def read_space(name: str, config: Callable[[], TrainConfig] | None = None) -> Space:
+    """Read a space: the method's own, one that comes with the package, or a YAML file.
 
     Args:
-        name: of the space, or path of the file.
+        name: ``method``, another space's, or path of the file.
+        config: returns the settings whose method ``method`` is about.
 
     Raises:
         SchnRayError: no such space, or a file that is not a space.
@@ -155,15 +162,51 @@ def read_space(name: str) -> Space:
     ('validation_map',)
     """
     path = Path(name)
+    if name == METHOD_SPACE and config is not None:
+        return method_space(config())
     if name in space_names():
         path = SPACES / f"{name}.yaml"
     elif not path.is_file():
         hint = nearest(name, space_names())
         raise SchnRayError(
             f"no search space '{name}'{hint} Name a YAML file, or one of: "
-            + ", ".join(space_names())
+            + ", ".join([METHOD_SPACE, *space_names()])
         )
     return validated(Space, read_yaml(path))
+
+
+def method_space(config: TrainConfig) -> Space:
+    """Build a space from what the method's settings say of themselves.
+
+    Trial 0 is the method as it is published; the learning rate is searched too, where it has one.
+
+    Args:
+        config: has the method.
+
+    Raises:
+        SchnRayError: the method has nothing to search.
+    """
+    section = type(config.method)
+    found = {
+        f"method.{key}": _domain(mark, field.annotation)
+        for key, field in section.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Searched)
+    }
+    if issubclass(find_method(config.method.name), DeepMethod):
+        rate = config.optimiser.learning_rate
+        found["optimiser.learning_rate"] = Domain(log=(rate / 10, rate * 10))
+    if not found:
+        raise SchnRayError(
+            f"method {config.method.name} has no settings to search; name a YAML file, such as one "
+            "that varies bits"
+        )
+    return Space(parameters=found)
+
+
+def _domain(mark: Searched, annotation: Any) -> Domain:
+    given = {key: value for key, value in asdict(mark).items() if value is not None}
+    return Domain(**given) if given else Domain(choices=get_args(annotation))
 
 
 def space_names() -> list[str]:
@@ -172,7 +215,12 @@ def space_names() -> list[str]:
 
 
 def base_config(
-    space: Space, preset: str | None, file: Path | None, settings: tuple[str, ...]
+    space: Space,
+    preset: str | None,
+    file: Path | None,
+    settings: tuple[str, ...],
+    method: str | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """Return the settings that all trials have in common.
 
@@ -183,18 +231,19 @@ def base_config(
         preset: name of a preset, instead of the space's own.
         file: a config file, or None.
         settings: as ``--set`` takes them, such as ``bits=32``.
+        method: name of a method; by default that of the file, or the default one.
+        given: nested settings that follow from the store.
 
     Raises:
         SchnRayError: a setting that the space searches, or that ``train_config`` refuses.
     """
     fixed = [f"{key}={json.dumps(value)}" for key, value in space.fixed.items()]
-    name = preset or space.preset or DEFAULT_PRESET
     searched = {setting.partition("=")[0] for setting in settings} & set(space.parameters)
     if searched:
         raise SchnRayError(
             f"--set {min(searched)}: the space searches that setting; remove it from one of them"
         )
-    return train_config(name, file, (*fixed, *settings))
+    return train_config(preset or space.preset, file, (*fixed, *settings), method, given)
 
 
 def check_space(space: Space, base: TrainConfig) -> None:
@@ -211,9 +260,9 @@ def check_space(space: Space, base: TrainConfig) -> None:
         raise SchnRayError("the space has no parameters: there is nothing to search")
     seen: dict[str, Domain] = {}
     for key, domain in space.parameters.items():
-        _check_key(key, space)
+        _check_key(key, space, base)
         _check_bounds(key, domain)
-        _check_type(key, domain)
+        _check_type(key, domain, base)
         _check_values(key, domain, base)
         _check_conditions(key, domain, seen)
         seen[key] = domain
@@ -271,7 +320,7 @@ def with_values(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
         for part in sections:
             section = section[part]
         section[name] = value
-    return validated(TrainConfig, changed)
+    return config_from(changed)
 
 
 def value_of(config: TrainConfig, key: str) -> Any:
@@ -308,9 +357,12 @@ def _as_list(allowed: Any) -> list[Any]:
     return list(allowed) if isinstance(allowed, list | tuple) else [allowed]
 
 
-def _check_key(key: str, space: Space) -> None:
-    if key not in keys(TrainConfig):
-        raise SchnRayError(f"unknown setting '{key}'{nearest(key, keys(TrainConfig))}")
+def _check_key(key: str, space: Space, base: TrainConfig) -> None:
+    known = keys(type(base))
+    if key not in known:
+        raise SchnRayError(
+            f"unknown setting '{key}' of method {base.method.name}{nearest(key, known)}"
+        )
     if key == "seed":
         raise SchnRayError(
             "seed cannot be searched: its best value is luck. Use --repeats to confirm the winner "
@@ -337,8 +389,8 @@ def _check_bounds(key: str, domain: Domain) -> None:
         raise SchnRayError(f"{key}: steps of {domain.step} from {low} do not end at {high}")
 
 
-def _check_type(key: str, domain: Domain) -> None:
-    types = _types(key)
+def _check_type(key: str, domain: Domain, base: TrainConfig) -> None:
+    types = _types(key, type(base))
     if domain.kind in ("log", "linear") and float not in types:
         kind = "integer" if int in types else "choices"
         raise SchnRayError(f"{key} is not a real number: give it '{kind}', not '{domain.kind}'")
@@ -412,8 +464,7 @@ def _check_pruning(space: Space, base: TrainConfig) -> None:
         )
 
 
-def _types(key: str) -> set[type]:
-    model: type[BaseModel] = TrainConfig
+def _types(key: str, model: type[BaseModel]) -> set[type]:
     *sections, name = key.split(".")
     for section in sections:
         inner = model.model_fields[section].annotation

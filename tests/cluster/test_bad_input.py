@@ -86,15 +86,15 @@ def test_settings_that_make_no_sense(schn_ray: Run, made: Path, tmp_path: Path) 
     refused(schn_ray(*train, "--set", "bits=0"), "bits", "greater than or equal to 1", "got 0")
     refused(schn_ray(*train, "--set", "bist=8"), "unknown setting 'bist'", "did you mean 'bits'")
     refused(schn_ray(*train, "--preset", "shcn"), "no preset 'shcn'", "did you mean 'schn'")
-    refused(schn_ray(*train, "--set", "network.backbone=resnet5"), "did you mean 'resnet5")
+    refused(schn_ray(*train, "--set", "backbone.name=resnet5"), "did you mean 'resnet5")
     refused(
-        schn_ray(*train, "--weights", "nowhere.pth", "--set", "network.backbone=resnet18"),
+        schn_ray(*train, "--weights", "nowhere.pth", "--set", "backbone.name=resnet18"),
         "nowhere.pth",
     )
     refused(schn_ray("train", made / "store"), "--out")
     config = tmp_path / "config.yaml"
     config.write_text("loss: {hash_imagee: 1}\n")
-    refused(schn_ray(*train, "--config", config), "did you mean 'loss.hash_image'")
+    refused(schn_ray(*train, "--config", config), "did you mean 'method.hash_image'")
     refused(
         schn_ray("prepare", made / "photos", "--out", tmp_path / "s", "--protocol", "cifar10-54"),
         "cifar10-54k",

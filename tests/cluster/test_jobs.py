@@ -126,7 +126,7 @@ SPACE: dict[str, Any] = {
     "preset": "digits",
     "fixed": {key: int(value) for key, value in (setting.split("=") for setting in TINY)}
     | {"schedule.iterations": 1, "schedule.samples": 64},
-    "parameters": {"schedule.learning_rate": {"log": [1e-4, 1e-2]}},
+    "parameters": {"optimiser.learning_rate": {"log": [1e-4, 1e-2]}},
 }
 
 

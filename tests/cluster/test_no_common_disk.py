@@ -186,11 +186,11 @@ def test_the_whole_chain_loses_nodes_on_the_way(
 
 SPACE = """
 preset: digits
-fixed: {bits: 12, network.base_channels: 4, network.image_size: 8, network.semantic_dim: 16,
-        network.latent_dim: 16, schedule.iterations: 2, schedule.epochs: 1,
+fixed: {bits: 12, backbone.base_channels: 4, backbone.image_size: 8, method.semantic_dim: 16,
+        method.latent_dim: 16, schedule.iterations: 2, schedule.epochs: 1,
         schedule.decay_after: [1]}
 parameters:
-  schedule.learning_rate: {log: [1.0e-4, 1.0e-2]}
+  optimiser.learning_rate: {log: [1.0e-4, 1.0e-2]}
 start: [{}]
 pruning: {grace: 1, factor: 2}
 """

@@ -40,10 +40,10 @@ SPACE: dict[str, Any] = {
     "fixed": {key: int(value) for key, value in FIXED.items()}
     | {"schedule.iterations": 3, "schedule.epochs": 1, "schedule.batch_size": 8},
     "parameters": {
-        "schedule.learning_rate": {"log": [1e-4, 1e-2]},
-        "codes.init": {"choices": ["zeros", "random"]},
+        "optimiser.learning_rate": {"log": [1e-4, 1e-2]},
+        "method.initial_codes": {"choices": ["zeros", "random"]},
     },
-    "start": [{"codes.init": "zeros"}],
+    "start": [{"method.initial_codes": "zeros"}],
     "pruning": {"grace": 1, "factor": 2},
 }
 
@@ -82,10 +82,10 @@ def test_a_search_of_two_trials(
     assert answer.code == 0, answer.err
     rows = rows_of(out, SPACE)
     assert [row.number for row in rows] == [0, 1]
-    assert rows[0].values == {"schedule.learning_rate": 1e-3, "codes.init": "zeros"}
+    assert rows[0].values == {"optimiser.learning_rate": 1e-3, "method.initial_codes": "zeros"}
     best = read_manifest(out, "search").counts["best_validation_map"]
     assert best == max(row.figures["validation_map"] for row in rows if row.state == "complete")
-    assert train_config("schn-plus", out / "best.yaml").bits == 12
+    assert train_config(None, out / "best.yaml").bits == 12
     assert "is finished already" in schn_ray(*command).err
 
 
@@ -100,7 +100,7 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
     assert answer.code == 0, answer.err
     before = rows_of(out, SPACE)
     assert [row.number for row in before] == [0, 1, 2]
-    assert before[0].values == {"schedule.learning_rate": 1e-3, "codes.init": "zeros"}
+    assert before[0].values == {"optimiser.learning_rate": 1e-3, "method.initial_codes": "zeros"}
     assert "is finished already" in schn_ray(*command, "--trials", 2).err
 
     answer = schn_ray(*command, "--trials", 5, "--repeats", 2, "--json")
@@ -118,22 +118,22 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
     assert len((out / "trials.csv").read_text().splitlines()) == 6
     assert json.loads((out / "confirmed.json").read_text())["winner"] == counts["best_trial"]
 
-    best = train_config("schn-plus", out / "best.yaml")
+    best = train_config(None, out / "best.yaml")
     train_locally(best, store, tmp_path / "again")
     measured = read_manifest(tmp_path / "again", "run").counts["best_validation_map"]
     winner = rows[counts["best_trial"]]
     assert measured == pytest.approx(winner.figures["validation_map"], abs=1e-6)
-    other = schn_ray(*command, "--trials", 5, "--set", "codes.beta=1")
+    other = schn_ray(*command, "--trials", 5, "--set", "method.beta=1")
     assert other.code == 2
-    assert "config.base.codes.beta: 0.1 there, 1.0 now" in other.err
+    assert "config.base.method.beta: 0.1 there, 1.0 now" in other.err
 
 
 @takes_minutes
 def test_a_failed_trial_has_its_reason_and_the_search_goes_on(store: Path, tmp_path: Path) -> None:
     values = SPACE | {
-        "parameters": {"loss.hash_latent": {"choices": [1.0, 1e38]}},
-        "start": [{"loss.hash_latent": 1e38}, {}],
-        "fixed": SPACE["fixed"] | {"schedule.learning_rate": 1e30, "schedule.iterations": 1},
+        "parameters": {"method.hash_latent": {"choices": [1.0, 1e38]}},
+        "start": [{"method.hash_latent": 1e38}, {}],
+        "fixed": SPACE["fixed"] | {"optimiser.learning_rate": 1e30, "schedule.iterations": 1},
         "pruning": None,
     }
     # with this learning rate the first trial is not finite from its first step on
@@ -153,7 +153,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
     values = SPACE | {
         "parameters": {
             "bits": {"choices": [8, 12]},
-            "network.base_channels": {"integer": [4, 6], "step": 2},
+            "backbone.base_channels": {"integer": [4, 6], "step": 2},
         },
         "start": [{}],
         "fixed": SPACE["fixed"] | {"schedule.iterations": 1},
@@ -162,13 +162,13 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
     }
     for key in values["parameters"]:
         values["fixed"].pop(key)
-    values["start"] = [{"bits": 8, "network.base_channels": 4}]
+    values["start"] = [{"bits": 8, "backbone.base_channels": 4}]
     space = validated(Space, values)
     out = tmp_path / "s"
     tune_on_ray(space, base_config(space, None, None, ()), store, out, SearchBudget(9, at_once=1))
     rows = rows_of(out, values)
     assert len(rows) == 4  # of nine asked for: there are no others
-    cost = {row.values["network.base_channels"]: row.figures["encoding_cost"] for row in rows}
+    cost = {row.values["backbone.base_channels"]: row.figures["encoding_cost"] for row in rows}
     assert 0 < cost[4] < cost[6]
     on_front = read_manifest(out, "search").counts["pareto_front"]
     files = sorted((out / "pareto").iterdir())
@@ -179,7 +179,7 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
 
 @takes_minutes
 def test_trials_of_two_workers_go_on_after_a_kill(store: Path, tmp_path: Path) -> None:
-    values = SPACE | {"start": [{"codes.init": "zeros"}, {"schedule.learning_rate": 1e-4}]}
+    values = SPACE | {"start": [{"method.initial_codes": "zeros"}, {"optimiser.learning_rate": 1e-4}]}
     space_file, out = tmp_path / "space.yaml", tmp_path / "search"
     space_file.write_text(yaml.safe_dump(values))
     shape = ["--trials", 4, "--at-once", 1, "--workers-per-trial", 2]

@@ -79,8 +79,10 @@ def test_unlabelled_and_one_class(tmp_path: Path) -> None:
     (tmp_path / "plain" / "1.png").write_bytes(encode_image())
     report = look(tmp_path / "plain")
     assert report.unlabelled == 1
-    assert "can be encoded and searched, but not trained on" in render(report)
-    assert report.next_command.startswith("schn-ray encode ")
+    assert "none: methods that need no labels can be trained" in render(report)
+    assert report.next_command == (
+        f"schn-ray prepare {tmp_path / 'plain'} --out store --protocol unlabelled"
+    )
     text = render(look(write_tree(tmp_path / "one", {"cat": 2})))
     assert "1, 'cat' with 2 images: training needs at least two classes" in text
 

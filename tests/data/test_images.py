@@ -177,6 +177,16 @@ def test_evaluation_view_is_resize_then_centre_crop(
     assert np.abs(view.astype(int) - expected).max() <= 2  # Pillow rounds after each axis
 
 
+def test_the_filter_that_resizes_is_a_setting() -> None:
+    data = encode_image(7, (90, 60))
+    plain = Preprocessing(resize=32, crop=32)
+    bicubic = Preprocessing(resize=32, crop=32, interpolation="bicubic")
+    whole = decode(data, CAP).resize((48, 32), Image.Resampling.BICUBIC)
+    expected = np.asarray(tv.center_crop(whole, [32])).transpose(2, 0, 1)
+    np.testing.assert_array_equal(evaluation_view(data, bicubic), expected)
+    assert (evaluation_view(data, plain) != expected).mean() > 0.1
+
+
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (1, 1)])
 def test_extreme_shapes_need_little_memory(size: tuple[int, int]) -> None:
     data = encode_image(8, size)

@@ -20,7 +20,7 @@ QUERIES = 60
 
 def evaluated(path: Path, ap: np.ndarray, seed: int = 0, bits: int = 32, **other: Any) -> Path:
     """Write an evaluation as ``evaluate`` would, of the figures that a comparison reads."""
-    trained = {"bits": bits, "seed": seed, "codes": {"init": other.pop("init", "random")}}
+    trained = {"bits": bits, "seed": seed, "method": {"initial_codes": other.pop("init", "random")}}
     measured = {
         "run": path.name,
         "trained": trained,
@@ -74,8 +74,8 @@ def test_seeds_of_one_method_are_a_mean_and_a_deviation(paths: list[Path]) -> No
     found = compare_runs(paths)
     first, second = found.methods
     assert (first.name, second.name) == (
-        "32 bits, codes.init=random",
-        "32 bits, codes.init=zeros",
+        "32 bits, method.initial_codes=random",
+        "32 bits, method.initial_codes=zeros",
     )
     assert (first.runs, first.seeds) == (("a0", "a1", "a2"), (0, 1, 2))
     maps = [scores(0.2, seed).mean() for seed in range(3)]
@@ -97,7 +97,7 @@ def test_a_difference_is_paired_with_seeds_averaged_query_by_query(paths: list[P
     assert gap.difference.interval.mean == pytest.approx(0.05, abs=0.01)
     assert gap.difference.p_value < 0.001
     text = as_table(compare_runs(paths))
-    assert "codes.init=zeros less 32 bits, codes.init=random: +0.0" in text
+    assert "method.initial_codes=zeros less 32 bits, method.initial_codes=random: +0.0" in text
     assert "+-" in text
 
 

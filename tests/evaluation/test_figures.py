@@ -20,9 +20,14 @@ from schn_ray.evaluation.results import (
     read_figures,
     read_plot_data,
 )
+from schn_ray.evaluation.text import figures_text
 
 PACKAGE = Path(__file__).parents[2] / "schn_ray"
 INTERVAL = {"mean": 0.75, "low": 0.7, "high": 0.8, "queries": 60}
+OPTIONAL = ("reidentification", "without_labels")
+GAP = {"interval": INTERVAL, "p_value": 0.01}
+RECALL: dict[str, Any] = dict.fromkeys(("model", "itq", "pca_rotation", "lsh", "random"), INTERVAL)
+RECALL |= {"classifier": None, "model_less_itq": GAP}
 SIDE = ("bits", "queries", "undefined_queries", "gallery", "ties", "map", "map_best", "map_worst")
 SIDE += ("map_at", "precision_at", "recall_at", "radius", "precision_within_radius")
 SIDE += ("empty_balls", "pr_curve", "map_interval", "mrr", "ndcg_gain", "ndcg_at")
@@ -41,8 +46,9 @@ WHOLE: dict[str, Any] = FIGURES | {
         {"gallery_codes": "learned", "said": "learned codes"} | {key: FIGURES[key] for key in SIDE}
     ],
     "controls": {"queries": 3, "gallery": 5, "train_rows": 7}
-    | dict.fromkeys(("model", "classifier", "cosine"), INTERVAL)
-    | {"random": None, "model_less_classifier": {"interval": INTERVAL, "p_value": 0.01}},
+    | dict.fromkeys(("model", "classifier", "cosine", "itq", "pca_rotation", "lsh"), INTERVAL)
+    | {"random": None, "model_less_classifier": GAP, "model_less_itq": None}
+    | {"recall": [RECALL | {"k": 1, "first": 1}, RECALL | {"k": 10, "first": 10}]},
 }
 
 
@@ -60,7 +66,10 @@ def test_what_is_read_is_written_again_unchanged(tmp_path: Path) -> None:
     assert read.precision_at[10] == 1 / 3
     assert read.by_class[0].name == "cat"
     assert read.controls is not None
-    assert list(read.controls.scores) == ["model", "classifier", "cosine", "random"]
+    names = ["model", "classifier", "cosine", "itq", "pca_rotation", "lsh", "random"]
+    assert list(read.controls.scores) == names
+    assert list(read.controls.recall[0].scores) == [name for name in names if name != "cosine"]
+    assert read.main_recall.name == "recall 10@10"
 
 
 def test_figures_are_frozen() -> None:
@@ -73,6 +82,16 @@ def test_an_evaluation_from_before_re_identification_is_read(tmp_path: Path) -> 
     assert read_figures(evaluation(tmp_path / "e", old)).reidentification is None
 
 
+def test_an_evaluation_from_before_hashes_of_features_is_read(tmp_path: Path) -> None:
+    names = ("queries", "gallery", "train_rows", "model", "classifier", "cosine", "random")
+    names += ("model_less_classifier",)
+    old = WHOLE | {"controls": {name: WHOLE["controls"][name] for name in names}}
+    del old["without_labels"]
+    read = read_figures(evaluation(tmp_path / "e", old))
+    assert (read.without_labels, read.main_recall, read.controls.itq) == (None, None, None)
+    assert "classifier's codeword 0.7500" in figures_text(read)
+
+
 def refused(path: Path, *words: str) -> None:
     with pytest.raises(SchnRayError) as caught:
         read_figures(path)
@@ -80,7 +99,7 @@ def refused(path: Path, *words: str) -> None:
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("key", [key for key in FIGURES if key != "reidentification"])
+@pytest.mark.parametrize("key", [key for key in FIGURES if key not in OPTIONAL])
 def test_a_file_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
     values = {name: value for name, value in WHOLE.items() if name != key}
     refused(evaluation(tmp_path / "e", values), key, "required")

@@ -4,14 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support.schn_problem import BITS, ROWS, make_batch, make_schn
+from support.schn_problem import BITS, ROWS, make_batch, make_schn, schn_of
 from torch import Tensor, nn
 
-from schn_ray.methods.base import Batch
-from schn_ray.methods.config import ScheduleConfig
-from schn_ray.methods.deep.schn.config import LossConfig
+from schn_ray.methods.base import Batch, weighted
 from schn_ray.methods.deep.schn.latent import BatchFeatures, LatentNetwork
-from schn_ray.methods.deep.schn.method import Schn, weighted
+from schn_ray.methods.trainer import Trainer
 
 ALL_TERMS = {
     "hash_image",
@@ -26,26 +24,27 @@ OFF = {name: 0.0 for name in ALL_TERMS - {"discriminator"}}
 
 
 def test_each_part_of_the_step_moves_only_what_it_may() -> None:
-    schn = make_schn()
+    trainer = make_schn()
+    schn = schn_of(trainer)
     moved: dict[str, set[str]] = {}
     before: dict[str, Tensor] = {}
 
     def remember(*_: object) -> None:
-        before.update({k: v.detach().clone() for k, v in schn.networks.named_parameters()})
+        before.update({k: v.detach().clone() for k, v in schn.named_parameters()})
 
     def compare(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
-            now = schn.networks.named_parameters()
+            now = schn.named_parameters()
             moved[name] = {k.split(".")[0] for k, v in now if not torch.equal(v, before[k])}
 
         return hook
 
-    for name, optimiser in schn.optimisers.items():
+    for name, optimiser in trainer.optimisers.items():
         optimiser.register_step_pre_hook(remember)
         optimiser.register_step_post_hook(compare(name))
-    schn.step(make_batch())
+    trainer.step(make_batch())
     assert moved == {
-        "main": {"image", "semantic", "latent", "cycle"},
+        "main": {"encoder", "semantic", "latent", "cycle"},
         "discriminators": {"discriminators"},
         "generators": {"latent", "cycle"},
     }
@@ -53,10 +52,10 @@ def test_each_part_of_the_step_moves_only_what_it_may() -> None:
 
 def test_only_the_image_network_has_gradients_that_factors_do_not_give() -> None:
     """Others are averaged by their linear layers' factors: any other layer would go its own way."""
-    for name, network in make_schn().networks.named_children():
+    for name, network in schn_of(make_schn()).named_children():
         linear = {id(p) for m in network.modules() if type(m) is nn.Linear for p in m.parameters()}
         others = [k for k, p in network.named_parameters() if id(p) not in linear]
-        assert bool(others) == (name == "image"), others
+        assert bool(others) == (name == "encoder"), others
 
 
 @pytest.mark.parametrize("term", ["hash_latent", "cycle_semantic", "hash_semantic"])
@@ -70,16 +69,17 @@ def test_control_terms_of_the_image_code_do_reach_the_backbone(term: str) -> Non
 
 
 def gradient_of_image_network(term: str) -> float:
-    schn = make_schn(LossConfig(**OFF | {term: 1.0}))
-    batch = make_batch()
-    terms = schn._code_terms(schn._forward(batch), batch)
-    weighted(terms, schn.loss).backward()
+    trainer = make_schn(**OFF | {term: 1.0})
+    schn, batch = schn_of(trainer), make_batch()
+    terms = schn._code_terms(schn._forward(batch, trainer), batch)
+    weighted(terms, schn.config).backward()
     return sum(float(p.grad.abs().sum()) for p in schn.encoder.parameters() if p.grad is not None)
 
 
 def test_terms_equal_a_slow_literal_version() -> None:
-    schn, batch = make_schn(LossConfig(quantization=3.0)), make_batch()
-    out = schn._forward(batch)
+    trainer, batch = make_schn(quantization=3.0), make_batch()
+    schn = schn_of(trainer)
+    out = schn._forward(batch, trainer)
     terms = schn._code_terms(out, batch)
     for name, U in [("hash_image", out.U_v), ("hash_semantic", out.U_s), ("hash_latent", out.U_z)]:
         assert terms[name].item() == pytest.approx(literal_hash(U, batch, 0.0, 3.0), rel=1e-12)
@@ -91,12 +91,13 @@ def test_terms_equal_a_slow_literal_version() -> None:
 
 
 def test_soft_negatives_replace_only_the_zeros() -> None:
-    schn, batch = make_schn(LossConfig(negative_target="soft")), make_batch()
+    trainer, batch = make_schn(negative_target="soft"), make_batch()
+    schn = schn_of(trainer)
     Y = batch.Y
     similar = sum(bool(Y[i] @ Y[j] > 0) for i in range(ROWS) for j in range(ROWS))
     negative = -similar / (ROWS**2 - similar)
-    assert schn.negative == pytest.approx(negative, rel=1e-12)
-    out = schn._forward(batch)
+    assert schn._negative == pytest.approx(negative, rel=1e-12)
+    out = schn._forward(batch, trainer)
     expected = literal_hash(out.U_v, batch, negative, 10.0)
     assert schn._code_terms(out, batch)["hash_image"].item() == pytest.approx(expected, rel=1e-12)
 
@@ -121,26 +122,26 @@ def literal_mean_square(X: Tensor, Y: Tensor) -> float:
 
 
 def test_a_step_equals_a_literal_one() -> None:
-    schn, batch = make_schn(LossConfig(adversarial=0.5)), make_batch()
-    literal = copy.deepcopy(schn)
-    step = schn.step(batch)
+    trainer, batch = make_schn(adversarial=0.5), make_batch()
+    literal = copy.deepcopy(trainer)
+    step = trainer.step(batch)
     terms = literal_step(literal, batch)
     assert set(step.terms) == ALL_TERMS == set(terms)
     for name in ALL_TERMS:
         assert step.terms[name].item() == pytest.approx(terms[name].item(), rel=1e-10)
     for (name, ours), theirs in zip(
-        schn.networks.named_parameters(), literal.networks.parameters(), strict=True
+        trainer.method.named_parameters(), literal.method.parameters(), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9, msg=name)
 
 
-def literal_step(schn: Schn, batch: Batch) -> dict[str, Tensor]:
+def literal_step(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
     """Three descents as the method states them, each with a forward pass of its own.
 
     The features of the second and third are those of the first: the latent network reads them
     as constants of the step.
     """
-    nets, optimisers = schn.networks, schn.optimisers
+    nets, optimisers = schn_of(trainer), trainer.optimisers
     A = (batch.Y @ batch.Y.T > 0).double()
 
     def latent_side(F_v: Tensor, F_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,7 +149,8 @@ def literal_step(schn: Schn, batch: Batch) -> dict[str, Tensor]:
         Z, U_z = nets.latent(features, lambda x: x)
         return U_z, *nets.cycle(features, Z, lambda x: x)
 
-    F_v, U_v = nets.image(batch.images)
+    F_v, h = nets.encoder(batch.inputs)
+    U_v = torch.tanh(h)
     F_s, U_s = nets.semantic(batch.Y)
     U_z, R_v, R_s = latent_side(F_v.detach(), F_s.detach())
 
@@ -195,7 +197,7 @@ def test_the_variants_ask_with_what_they_say() -> None:
     *features, Z = inputs.values()
     depends = {}
     for variant in ("schn", "schn-mmasia"):
-        cycle = make_schn(cycle=variant).networks.cycle.float()
+        cycle = schn_of(make_schn(cycle=variant)).cycle.float()
         outputs = cycle(BatchFeatures(*features), Z, lambda x: x)
         for name, R in zip(("R_v", "R_s"), outputs, strict=True):
             gradients = torch.autograd.grad(R.sum(), list(inputs.values()), allow_unused=True)
@@ -210,13 +212,13 @@ def test_the_variants_ask_with_what_they_say() -> None:
 
 
 def test_without_an_adversarial_weight_there_are_no_discriminators() -> None:
-    schn = make_schn(LossConfig(adversarial=0), cycle="schn-mmasia")
-    assert set(schn.optimisers) == {"main"}
-    assert set(schn.step(make_batch()).terms) == ALL_TERMS - {"discriminator", "adversarial"}
+    trainer = make_schn(adversarial=0, cycle="schn-mmasia")
+    assert set(trainer.optimisers) == {"main"}
+    assert set(trainer.step(make_batch()).terms) == ALL_TERMS - {"discriminator", "adversarial"}
 
 
 def test_a_discriminator_answers_the_published_probability() -> None:
-    judges = make_schn().networks.discriminators
+    judges = schn_of(make_schn()).discriminators
     assert isinstance(judges, nn.Module)
     codes = torch.randn(9, BITS, dtype=torch.float64)
     published = (torch.tanh(judges.image(codes)) + 1) / 2
@@ -258,10 +260,11 @@ def test_a_row_without_labels_has_no_neighbour_and_stays_finite() -> None:
 def test_the_learning_rate_falls_after_the_named_iterations(
     iteration: int, decays: int, which: str
 ) -> None:
-    schn = make_schn()
-    schn.schedule = ScheduleConfig.model_validate({"decay": which})
-    schn.begin_iteration(iteration)
-    rates = {name: o.param_groups[0]["lr"] for name, o in schn.optimisers.items()}
+    trainer = make_schn(decay=which, learning_rate=4e-5)
+    trainer.begin_iteration(iteration)
+    optimisers = trainer.optimisers
+    assert all(len({g["lr"] for g in o.param_groups}) == 1 for o in optimisers.values())
+    rates = {name: o.param_groups[0]["lr"] for name, o in optimisers.items()}
     decayed = pytest.approx(4e-5 / 5**decays)
     assert rates["discriminators"] == rates["generators"] == decayed
     assert rates["main"] == (decayed if which == "all" else 4e-5)

@@ -1,5 +1,6 @@
 """SCHN and collectives on two real processes compute what one process computes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,22 +20,24 @@ STEPS = 3
 
 
 def own_part(batch: Batch, workers: Workers) -> Batch:
-    return batch._replace(images=batch.images[workers.own(len(batch.Y))])
+    own = workers.own(len(batch.Y))
+    return replace(batch, inputs=batch.inputs[own], workers=workers)
 
 
 def train_steps(workers: Workers) -> dict[str, Any]:
     parallel._LARGE = 100  # so that the image network has layers of both kinds
-    schn = make_schn(workers=workers, label_graph="mean", latent_dropout=0.5)
+    trainer = make_schn(workers=workers, label_graph="mean", latent_dropout=0.5)
     terms = []
     for seed in range(STEPS):
-        step = schn.step(own_part(make_batch(seed), workers))
+        step = trainer.step(own_part(make_batch(seed), workers))
         share = workers.share(ROWS) / workers.size
         terms.append(workers.sum(torch.stack([t * share for t in step.terms.values()])))
     rows = torch.arange(ROWS)[workers.own(ROWS)]
     B = make_batch(9).B[workers.own(ROWS)]
-    solved = workers.gather_any(schn.update(rows, B.float(), step.relaxed))
-    state = {k: v.detach().clone() for k, v in schn.networks.state_dict().items()}
-    return {"terms": torch.stack(terms), "state": state, "codes": solved}
+    solved = trainer.method.update(rows, B.float(), step.outputs)
+    assert solved is not None
+    state = {k: v.detach().clone() for k, v in trainer.method.state_dict().items()}
+    return {"terms": torch.stack(terms), "state": state, "codes": workers.gather_any(solved)}
 
 
 def two_separate_batches(workers: Workers) -> Tensor:
@@ -42,7 +45,7 @@ def two_separate_batches(workers: Workers) -> Tensor:
     alone = make_schn(label_graph="mean", latent_dropout=0.5)
     batch = make_batch(0)
     own = workers.own(ROWS)
-    step = alone.step(Batch(batch.images[own], batch.Y[own], batch.B[own]))
+    step = alone.step(Batch(batch.inputs[own], batch.rows[own], batch.Y[own], batch.B[own]))
     terms = torch.stack(list(step.terms.values())) * workers.share(ROWS) / workers.size
     return workers.sum(terms)
 

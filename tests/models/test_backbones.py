@@ -9,8 +9,9 @@ from torch import nn
 from torchvision import models
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.models.backbones import build_backbone, default_image_sizes, normalisation
-from schn_ray.models.encoder import ImageNetwork
+from schn_ray.models.backbones.backbone import Backbone
+from schn_ray.models.backbones.build import build_backbone as build
+from schn_ray.models.config import BackboneConfig
 
 # the smallest of each family; RegNet's builder reads values, which meta tensors have not
 FAMILIES = [
@@ -35,12 +36,22 @@ FAMILIES = [
 ]
 
 
+def build_backbone(name: str, weights: str | None = None, base_channels: int = 16) -> Backbone:
+    return build(BackboneConfig(name=name, weights=weights, base_channels=base_channels))
+
+
+def view_sizes(name: str) -> tuple[int, int]:
+    preprocessing = build_backbone(name).preprocessing
+    assert preprocessing is not None
+    return preprocessing.resize, preprocessing.crop
+
+
 def features_fit(name: str, device: str) -> None:
     with torch.device(device):
-        backbone, feature_dim = build_backbone(name, None)
-        size = default_image_sizes(name)[1]
-        features = backbone.train()(torch.zeros(2, 3, size, size))
-    assert features.shape == (2, feature_dim)
+        backbone = build_backbone(name)
+        size = backbone.preprocessing.crop if backbone.preprocessing else 0
+        features = backbone.module.train()(torch.zeros(2, 3, size, size))
+    assert features.shape == (2, backbone.width)
 
 
 @pytest.mark.parametrize("name", ["small", *FAMILIES])
@@ -53,16 +64,16 @@ def test_regnet_gives_plain_features() -> None:
 
 
 def test_alexnet_ends_after_its_last_relu() -> None:
-    backbone, feature_dim = build_backbone("alexnet", None)
-    features = backbone.eval()(torch.randn(2, 3, 224, 224))
-    assert feature_dim == 4096
+    backbone = build_backbone("torchvision:alexnet")
+    features = backbone.module.eval()(torch.randn(2, 3, 224, 224))
+    assert backbone.width == 4096
     assert features.min() == 0 < features.max()
 
 
 def test_a_state_dict_of_the_whole_classifier_gives_its_features(tmp_path: Path) -> None:
     whole = models.resnet18().eval()
     torch.save(whole.state_dict(), tmp_path / "w.pth")
-    backbone, _ = build_backbone("resnet18", str(tmp_path / "w.pth"))
+    backbone = build_backbone("resnet18", str(tmp_path / "w.pth")).module
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(whole.fc(backbone.eval()(images)), whole(images))
 
@@ -72,7 +83,7 @@ def test_auxiliary_heads_in_a_file_are_left_out(name: str, tmp_path: Path) -> No
     # as torchvision's own pretrained model: it turns ImageNet's normalisation into its own
     whole = models.get_model(name, init_weights=False, transform_input=True).eval()
     torch.save(whole.state_dict(), tmp_path / "w.pth")
-    backbone, _ = build_backbone(name, str(tmp_path / "w.pth"))
+    backbone = build_backbone(name, str(tmp_path / "w.pth")).module
     images = torch.randn(1, 3, 299, 299)
     torch.testing.assert_close(whole.fc(backbone.eval()(images)), whole(images))
 
@@ -88,7 +99,7 @@ def test_densenets_old_names_and_mnasnet_without_a_version(tmp_path: Path) -> No
         if "num_batches_tracked" not in k
     }
     torch.save(old, tmp_path / "dense.pth")
-    backbone, _ = build_backbone("densenet121", str(tmp_path / "dense.pth"))
+    backbone = build_backbone("densenet121", str(tmp_path / "dense.pth")).module
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(whole.classifier(backbone.eval()(images)), whole(images))
     save_file(models.mnasnet0_5().state_dict(), tmp_path / "mnasnet.safetensors")
@@ -96,9 +107,9 @@ def test_densenets_old_names_and_mnasnet_without_a_version(tmp_path: Path) -> No
 
 
 def test_weights_of_a_small_network_come_back(tmp_path: Path) -> None:
-    saved, _ = build_backbone("small", None, base_channels=3)
+    saved = build_backbone("small", None, base_channels=3).module
     save_file(saved.state_dict(), tmp_path / "w.safetensors")
-    backbone, _ = build_backbone("small", str(tmp_path / "w.safetensors"), base_channels=3)
+    backbone = build_backbone("small", str(tmp_path / "w.safetensors"), base_channels=3).module
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(saved(images), backbone(images))
 
@@ -108,7 +119,7 @@ def garbage(path: Path) -> None:
 
 
 def cut_short(path: Path) -> None:
-    torch.save(build_backbone("small", None, 2)[0].state_dict(), path)
+    torch.save(build_backbone("small", None, 2).module.state_dict(), path)
     path.write_bytes(path.read_bytes()[:1000])
 
 
@@ -125,7 +136,7 @@ def another_model(path: Path) -> None:
 
 
 def another_width(path: Path) -> None:
-    torch.save(build_backbone("small", None, 8)[0].state_dict(), path)
+    torch.save(build_backbone("small", None, 8).module.state_dict(), path)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -158,7 +169,7 @@ def test_unknown_names_say_which_are_known() -> None:
     with pytest.raises(SchnRayError, match="--weights none"):
         build_backbone("small", "DEFAULT")
     with pytest.raises(SchnRayError, match=r"no backbone 'smal'.*'small'"):
-        default_image_sizes("smal")
+        build_backbone("smal")
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), TimeoutError("slow")])
@@ -178,27 +189,45 @@ def test_weights_by_name_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "torchvision.models._api.load_state_dict_from_url", lambda *_, **__: whole.state_dict()
     )
-    backbone, _ = build_backbone("resnet18", "IMAGENET1K_V1")
+    backbone = build_backbone("resnet18", "IMAGENET1K_V1").module
     assert torch.equal(backbone.state_dict()["conv1.weight"], whole.conv1.weight)
-    scratch, _ = build_backbone("resnet18", "none")
+    scratch = build_backbone("resnet18", "none").module
     assert not torch.equal(scratch.state_dict()["conv1.weight"], whole.conv1.weight)
 
 
 @pytest.mark.parametrize("size", [8, 32, 45])
-def test_small_takes_any_size_and_codes_each_image_alone(size: int) -> None:
+def test_small_takes_any_size_and_reads_each_image_alone(size: int) -> None:
     torch.manual_seed(0)
-    network = ImageNetwork(*build_backbone("small", None, base_channels=5), bits=12).eval()
+    module = build_backbone("small", base_channels=5).module.eval()
     images = torch.randn(4, 3, size, size)
-    F_v, U_v = network(images)
-    assert F_v.shape == (4, 80)
-    assert U_v.shape == (4, 12)
-    assert U_v.abs().max() < 1
-    torch.testing.assert_close(network(images[2:3])[1], U_v[2:3])
+    features = module(images)
+    assert features.shape == (4, 80)
+    torch.testing.assert_close(module(images[2:3]), features[2:3])
 
 
 def test_preprocessing_by_backbone() -> None:
-    assert default_image_sizes("small") == (32, 32)
-    assert default_image_sizes("alexnet") == default_image_sizes("resnet50") == (256, 224)
-    assert default_image_sizes("inception_v3") == (342, 299)
-    assert normalisation("small")[0] == (0.5, 0.5, 0.5)
-    assert normalisation("alexnet")[0] == (0.485, 0.456, 0.406)
+    assert view_sizes("small") == (32, 32)
+    assert view_sizes("alexnet") == view_sizes("resnet18") == (256, 224)
+    assert view_sizes("inception_v3") == (342, 299)
+    small, alexnet = (build_backbone(n).preprocessing for n in ("small", "alexnet"))
+    assert small is not None
+    assert small.mean == (0.5, 0.5, 0.5)
+    assert alexnet is not None
+    assert alexnet.mean == (0.485, 0.456, 0.406)
+
+
+def test_one_network_has_one_name() -> None:
+    assert BackboneConfig(name="torchvision:resnet18").name == "resnet18"
+
+
+def test_vectors_need_no_network() -> None:
+    backbone = build_backbone("features:7")
+    vectors = torch.randn(3, 7)
+    assert torch.equal(backbone.module(vectors), vectors)
+    assert (backbone.width, backbone.preprocessing) == (7, None)
+    with pytest.raises(SchnRayError, match="features:512"):
+        build_backbone("features:many")
+    with pytest.raises(SchnRayError, match="has no weights"):
+        build_backbone("features:7", "DEFAULT")
+    with pytest.raises(SchnRayError, match="one of the prefixes torchvision:, timm:, hf:"):
+        build_backbone("keras:resnet50")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.models import write_model
 
+from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.errors import SchnRayError
 from schn_ray.models.hasher import CHECKSUMS, SPEC, WEIGHTS, fingerprint, load
 
@@ -47,7 +48,19 @@ def test_checksums_that_are_missing_or_damaged_are_refused(model: Path) -> None:
     with pytest.raises(SchnRayError, match=CHECKSUMS):
         load(model)
     (model / CHECKSUMS).unlink()
-    with pytest.raises(SchnRayError, match="not a complete model"):
+    for read in (load, fingerprint):
+        with pytest.raises(SchnRayError, match=f"not a complete model: it has no {CHECKSUMS}"):
+            read(model)
+
+
+def test_a_model_of_an_older_version_says_so(model: Path) -> None:
+    text = (model / SPEC).read_text()
+    old = "".join(line for line in text.splitlines(keepends=True) if line[0] != " ")
+    assert "head:" in old
+    (model / SPEC).write_text(old.replace("head:\n", ""))
+    lines = [f"{sha256_file(model / name)}  {name}\n" for name in (WEIGHTS, SPEC)]
+    (model / CHECKSUMS).write_text("".join(lines))
+    with pytest.raises(SchnRayError, match=r"trained by an older version\. Train again"):
         load(model)
 
 

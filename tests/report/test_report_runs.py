@@ -114,7 +114,7 @@ def data(name: str = "run", **values: Any) -> ReportData:
 def comparison() -> Comparison:
     methods = tuple(
         MethodFigures(
-            name=f"{bits} bits, codes.init={init}",
+            name=f"{bits} bits, method.initial_codes={init}",
             bits=bits,
             runs=tuple(f"{init}-{bits}-{seed}" for seed in range(2)),
             seeds=(0, 1),

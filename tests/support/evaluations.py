@@ -41,6 +41,7 @@ FIGURES: dict[str, Any] = {  # as metrics.json has them
     "reidentification": None,
     "side_by_side": [],
     "controls": None,
+    "without_labels": None,
 }
 
 

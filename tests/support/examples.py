@@ -9,7 +9,7 @@ import pytest
 from support.users import TINY
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SMALL = ("network.backbone=small", "network.weights=null", *TINY)
+SMALL = ("backbone.name=small", "backbone.weights=null", *TINY)
 ONE = ("schedule.iterations=1", "schedule.epochs=1", "schedule.samples=64", *SMALL)
 
 

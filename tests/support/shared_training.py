@@ -15,8 +15,8 @@ SETTINGS = (
     f"schedule.iterations={ITERATIONS}",
     "schedule.epochs=2",
     "schedule.batch_size=7",
-    "schedule.learning_rate=4e-5",
-    "network.latent_dropout=0",
+    "optimiser.learning_rate=4e-5",
+    "method.latent_dropout=0",
 )
 OPTIONS = ["--preset", "digits", *as_options(SETTINGS)]
 

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 TINY = (
     "bits=12",
-    "network.base_channels=4",
-    "network.image_size=8",
-    "network.semantic_dim=16",
-    "network.latent_dim=16",
+    "backbone.base_channels=4",
+    "backbone.image_size=8",
+    "method.semantic_dim=16",
+    "method.latent_dim=16",
 )
 
 

@@ -187,15 +187,15 @@ def test_finished_and_changed_requests(store: Path, finished: Path) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "codes.init=zeros",
-        "codes.init=hadamard",
-        "codes.update=false",
-        "loss.adversarial=0",
-        "network.cycle=schn-mmasia",
-        "network.label_graph=mean",
-        "network.latent_activation=tanh",
-        "loss.negative_target=soft",
-        "network.freeze_batch_norm=true",
+        "method.initial_codes=zeros",
+        "method.initial_codes=hadamard",
+        "method.update_codes=false",
+        "method.adversarial=0",
+        "method.cycle=schn-mmasia",
+        "method.label_graph=mean",
+        "method.latent_activation=tanh",
+        "method.negative_target=soft",
+        "backbone.freeze_batch_norm=true",
         "precision=bf16",
     ],
 )
@@ -203,18 +203,18 @@ def test_every_variant_trains(setting: str, store: Path, tmp_path: Path) -> None
     settings = (setting, "schedule.iterations=1", "schedule.epochs=1")
     train_locally(small_config(*settings), store, tmp_path / "run")
     (line,) = read_metrics(tmp_path / "run")
-    assert ("adversarial" in line["loss"]) == (setting != "loss.adversarial=0")
+    assert ("adversarial" in line["loss"]) == (setting != "method.adversarial=0")
 
 
 def test_fixed_centres_stay_where_they_are(store: Path, tmp_path: Path) -> None:
-    config = small_config("codes.init=hadamard", "codes.update=false", "schedule.iterations=1")
+    config = small_config("method.initial_codes=hadamard", "method.update_codes=false", "schedule.iterations=1")
     before = build_run(config, open_store(store), Workers(), torch.device("cpu")).table
     train_locally(config, store, tmp_path / "run")
     assert torch.equal(last_state(tmp_path / "run")["packed"], torch.from_numpy(before.packed))
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_term(store: Path, tmp_path: Path) -> None:
-    config = small_config("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
+    config = small_config("method.hash_latent=1e38", "optimiser.learning_rate=1e30")
     message = r"iteration 1: the loss term \w+ is not finite; there is no checkpoint yet"
     with pytest.raises(SchnRayError, match=message):
         train_locally(config, store, tmp_path / "run")

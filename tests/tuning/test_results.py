@@ -32,9 +32,9 @@ HOSTILE = "<script>alert(1)</script>"
 SPACE: dict[str, Any] = {
     "preset": "digits",
     "parameters": {
-        "loss.quantization": {"log": [0.1, 100]},
-        "codes.update": {"choices": [True, False]},
-        "codes.alpha": {"linear": [0, 4], "when": {"codes.update": True}},
+        "method.quantization": {"log": [0.1, 100]},
+        "method.update_codes": {"choices": [True, False]},
+        "method.alpha": {"linear": [0, 4], "when": {"method.update_codes": True}},
         "bits": {"integer": [16, 64], "step": 16},
     },
     "sampler": "random",
@@ -51,7 +51,7 @@ def searched(path: Path, trials: int = 8, **changed: Any) -> Search:
     for _ in range(trials):
         proposal = search.propose()
         assert proposal
-        score = 0.9 - 0.1 * abs(math.log10(proposal.values["loss.quantization"]))
+        score = 0.9 - 0.1 * abs(math.log10(proposal.values["method.quantization"]))
         outcome = Outcome("complete", {"validation_map": score}, "", 8, 10.0)
         outcome.figures["bits"] = float(proposal.values["bits"])
         if proposal.number == 3:
@@ -120,9 +120,9 @@ def test_the_file_of_settings_trains_as_the_winner_did(tmp_path: Path) -> None:
     (best,) = best_rows(search, None)
     scores = [r.figures["validation_map"] for r in search.rows() if r.state == "complete"]
     assert best.figures["validation_map"] == max(scores)
-    config = train_config("schn-plus", tmp_path / "s" / "best.yaml")
+    config = train_config(None, tmp_path / "s" / "best.yaml")
     values = config.model_dump()
-    assert values["loss"]["quantization"] == best.values["loss.quantization"]
+    assert values["loss"]["quantization"] == best.values["method.quantization"]
     untouched = values | {"bits": 32}
     untouched["loss"] = values["loss"] | {"quantization": 10.0}
     untouched["codes"] = values["codes"] | {"alpha": 2.0, "update": True}
@@ -143,7 +143,7 @@ def test_the_table_and_the_counts(tmp_path: Path) -> None:
     lines = list(csv.DictReader((tmp_path / "trials.csv").open()))
     assert [line["trial"] for line in lines] == [str(n) for n in range(8)]
     assert lines[3]["reason"] == HOSTILE
-    assert all((line["codes.alpha"] == "") == (line["codes.update"] == "false") for line in lines)
+    assert all((line["method.alpha"] == "") == (line["method.update_codes"] == "false") for line in lines)
     states = [line["state"] for line in lines]
     counts = study_counts(search, None, 0)
     assert counts["pruned"] == states.count("pruned") > 0
@@ -156,7 +156,7 @@ def test_the_table_and_the_counts(tmp_path: Path) -> None:
 def test_importance_finds_what_decides(tmp_path: Path) -> None:
     search = searched(tmp_path, 25, pruning=None)
     shares = importances(search, "validation_map")
-    assert max(shares, key=lambda key: shares[key]) == "loss.quantization"
+    assert max(shares, key=lambda key: shares[key]) == "method.quantization"
     assert sum(shares.values()) == pytest.approx(1)
 
 

@@ -17,17 +17,17 @@ SPACE: dict[str, Any] = {
     "preset": "digits",
     "fixed": {"schedule.iterations": 9, "schedule.decay_after": [5]},
     "parameters": {
-        "loss.quantization": {"log": [0.1, 100]},
-        "codes.init": {"choices": ["zeros", "random", "hadamard"]},
-        "codes.update": {"choices": [True, False]},
-        "codes.alpha": {"linear": [0, 4], "when": {"codes.update": True}},
+        "method.quantization": {"log": [0.1, 100]},
+        "method.initial_codes": {"choices": ["zeros", "random", "hadamard"]},
+        "method.update_codes": {"choices": [True, False]},
+        "method.alpha": {"linear": [0, 4], "when": {"method.update_codes": True}},
         "schedule.epochs": {"integer": [1, 5], "step": 2},
     },
-    "start": [{"codes.init": "zeros"}, {}],
+    "start": [{"method.initial_codes": "zeros"}, {}],
     "pruning": {"grace": 1, "factor": 3},
 }
 BITS = {
-    "parameters": {"bits": {"choices": [16, 32]}, "codes.init": {"choices": ["zeros", "random"]}},
+    "parameters": {"bits": {"choices": [16, 32]}, "method.initial_codes": {"choices": ["zeros", "random"]}},
     "objectives": ["validation_map", "bits"],
     "pruning": None,
 }
@@ -40,7 +40,7 @@ def opened(path: Path, seed: int = 0, **changed: Any) -> Search:
 
 def figure(values: dict[str, Any]) -> float:
     """A stand-in for a training: any function of the settings."""
-    return 0.5 + 0.1 * (values["codes.init"] == "random") - 0.001 * values["loss.quantization"]
+    return 0.5 + 0.1 * (values["method.initial_codes"] == "random") - 0.001 * values["method.quantization"]
 
 
 def complete(values: dict[str, Any], **figures: float) -> Outcome:
@@ -65,14 +65,14 @@ def test_the_first_trials_are_the_starting_points(tmp_path: Path) -> None:
     assert second
     assert third
     published = {
-        "loss.quantization": 10.0,
-        "codes.init": "zeros",
-        "codes.update": True,
-        "codes.alpha": 2.0,
+        "method.quantization": 10.0,
+        "method.initial_codes": "zeros",
+        "method.update_codes": True,
+        "method.alpha": 2.0,
         "schedule.epochs": 3,
     }
     assert (first.number, first.values) == (0, published)
-    assert second.values == published | {"codes.init": "random"}
+    assert second.values == published | {"method.initial_codes": "random"}
     assert third.values not in (first.values, second.values)
 
 
@@ -80,11 +80,11 @@ def test_what_is_proposed_lies_in_the_space_and_conditions_hold(tmp_path: Path) 
     search = opened(tmp_path)
     run(search, 14)
     for row in search.rows():
-        assert ("codes.alpha" in row.values) == row.values["codes.update"]
+        assert ("method.alpha" in row.values) == row.values["method.update_codes"]
         assert row.values["schedule.epochs"] in (1, 3, 5)
         for key, value in row.values.items():
             assert search.space.parameters[key].holds(value)
-    assert {row.values["codes.update"] for row in search.rows()} == {True, False}
+    assert {row.values["method.update_codes"] for row in search.rows()} == {True, False}
 
 
 def test_stopped_anywhere_and_gone_on_is_the_same_search(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_trials_that_began_come_first_with_their_settings(tmp_path: Path) -> Non
     for job, proposal in zip(jobs, began, strict=False):
         assert job
         assert proposal
-        assert job.config.loss.quantization == proposal.values["loss.quantization"]
+        assert job.config.method.quantization == proposal.values["method.quantization"]
 
 
 def test_a_kill_while_a_proposal_is_drawn_leaves_it_to_be_completed(
@@ -137,7 +137,7 @@ def test_a_kill_while_a_proposal_is_drawn_leaves_it_to_be_completed(
             search.propose()
     assert optuna.trial.Trial.suggest_int is suggested
     before = search.study.trials[3].params
-    assert set(before) >= {"loss.quantization", "codes.init"}
+    assert set(before) >= {"method.quantization", "method.initial_codes"}
     (proposal,) = opened(tmp_path).unfinished()
     assert before.items() <= proposal.values.items()
     assert "schedule.epochs" in proposal.values
@@ -154,7 +154,7 @@ def test_a_half_made_study_is_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / STUDY).exists()
     search = opened(tmp_path)
     run(search, 1)
-    assert search.rows()[0].values["codes.init"] == "zeros"
+    assert search.rows()[0].values["method.initial_codes"] == "zeros"
 
 
 def judged(search: Search, scores: list[float]) -> list[bool]:
@@ -254,10 +254,10 @@ def test_settings_are_tried_once_and_a_small_space_ends(tmp_path: Path) -> None:
 
 def test_a_sampler_that_likes_one_setting_does_not_end_the_search(tmp_path: Path) -> None:
     few: dict[str, Any] = {
-        "loss.quantization": {"choices": [0.1, 10.0]},
-        "codes.init": {"choices": ["zeros", "random", "hadamard"]},
-        "codes.update": {"choices": [True, False]},
-        "codes.alpha": {"integer": [1, 2], "when": {"codes.update": True}},
+        "method.quantization": {"choices": [0.1, 10.0]},
+        "method.initial_codes": {"choices": ["zeros", "random", "hadamard"]},
+        "method.update_codes": {"choices": [True, False]},
+        "method.alpha": {"integer": [1, 2], "when": {"method.update_codes": True}},
     }
     search = opened(tmp_path, parameters=few, start=[], pruning=None)
     while (proposal := search.propose()) is not None:

@@ -115,11 +115,11 @@ def test_a_note_stops_it_after_the_iteration(store: str, tmp_path: Path) -> None
 
 
 def test_settings_that_cannot_be_trained_are_an_outcome(store: str, tmp_path: Path) -> None:
-    broken = ("loss.hash_latent=1e38", "schedule.learning_rate=1e30")
+    broken = ("method.hash_latent=1e38", "optimiser.learning_rate=1e30")
     outcome = trial(store, trial_dir(str(tmp_path), 0), Scores(), *broken)
     assert outcome.state == "failed"
     assert "is not finite" in outcome.reason
-    outcome = trial(store, trial_dir(str(tmp_path), 1), Scores(), "network.backbone=no_such_net")
+    outcome = trial(store, trial_dir(str(tmp_path), 1), Scores(), "backbone.name=no_such_net")
     assert (outcome.state, "no_such_net" in outcome.reason) == ("failed", True)
 
 

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 def check(
     source: Path | str | Source, *, html: Path | str | None = None, settings: Settings = None
 ) -> CheckResult:
-    """Count the images and classes of a source, and list bad files and duplicates.
+    """Count the rows and classes of a source, and list bad ones and duplicates.
 
-    Every image is decoded. Nothing is written but the page.
+    Every image is decoded, every vector checked. Nothing is written but the page.
 
     Args:
-        source: a folder for each class, a list, Parquet, Arrow, tars, a published data set, a
-            store, or ``"digits"``; a path or a URI.
+        source: a folder of images or one for each class, a list, Parquet, Arrow, ``.npy``, what
+            ``datasets`` saved, tars, a published data set, a store, or ``"digits"``; a path or a
+            URI.
         html: a page to write, with a few images of each class.
         settings: such as ``{"source.kind": "folder"}``.
 
@@ -76,14 +77,15 @@ def prepare(
     settings: Settings = None,
     workers: Workers | None = None,
 ) -> Output:
-    """Read and check every image of a source; write the training store and its split.
+    """Read and check every image or vector of a source; write the training store and its split.
 
     Interrupted at any moment, the same call does only the rest.
 
     Args:
         source: see ``check``.
         out: the store's directory or URI.
-        protocol: how rows are split, such as ``"cifar10-54k"``; default: random.
+        protocol: how rows are split, such as ``"cifar10-54k"``; default: random, or unlabelled if
+            no row has a label.
         download: fetch CIFAR-10 or -100 into ``source`` first.
         seed: of the split; default: 0.
         split_from: a Parquet, CSV or JSON file with the role of each id.
@@ -130,7 +132,13 @@ def prepare(
     target = location_of(out)
     shards = shards_mapper("preparing", workers, writes=target)
     opened = source_of(source, loaded.source)
-    return finish(out, lambda: prepare_store(opened, loaded, target, shards, update))
+    store = finish(out, lambda: prepare_store(opened, loaded, target, shards, update))
+    if "protocol" in store.counts:
+        chosen = (
+            f"no row has a label, so the split is that of --protocol {store.counts['protocol']}"
+        )
+        store.note = f"{store.note}; {chosen}" if store.note else chosen
+    return store
 
 
 def _download(source: Path | str | Source, kind: str) -> None:

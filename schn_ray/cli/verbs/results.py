@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from schn_ray.data.check import Report
     from schn_ray.evaluation.compare import Comparison
     from schn_ray.evaluation.figures import Figures
+    from schn_ray.methods.catalogue import Description
     from schn_ray.models.export import ExportCheck
     from schn_ray.retrieval.duplicates import DuplicateCounts
     from schn_ray.retrieval.search import Result
@@ -34,6 +35,32 @@ class Printable:
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.text())}</pre>"
+
+
+@dataclass(frozen=True, repr=False)
+class Catalogue(Printable):
+    """Methods, described.
+
+    Attributes:
+        descriptions: of each.
+        single: whether one method was asked for.
+    """
+
+    descriptions: list[Description]
+    single: bool
+
+    def text(self) -> str:
+        """Return a line a method, or all about the one."""
+        from schn_ray.methods.catalogue import method_lines, method_text
+
+        if self.single:
+            return method_text(self.descriptions[0])
+        return method_lines(self.descriptions)
+
+    def to_json(self) -> Any:
+        """Return all that is known of each method."""
+        described = [description.as_dict() for description in self.descriptions]
+        return described[0] if self.single else described
 
 
 class Output(Printable, str):

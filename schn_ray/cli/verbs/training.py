@@ -1,4 +1,4 @@
-"""Verbs on models: train, tune, export."""
+"""Verbs on models: methods, embed, train, tune, export."""
 
 from __future__ import annotations
 
@@ -13,23 +13,104 @@ from schn_ray.cli.verbs.arguments import (
     location_of,
     require_ray,
     setting_lines,
+    shards_mapper,
+    source_of,
     worker_range,
 )
-from schn_ray.cli.verbs.results import ExportResult, Output, Study
+from schn_ray.cli.verbs.results import Catalogue, ExportResult, Output, Study
 
 if TYPE_CHECKING:
     from schn_ray.cluster.session import WorkerRequest
+    from schn_ray.data.shards.rows import Source
     from schn_ray.data.store.reader import Store
+
+
+def methods(name: str | None = None) -> Catalogue:
+    """List the methods that can be trained, or describe one.
+
+    Args:
+        name: of a method, or your own class as ``"./mine.py:Mine"``; None: all.
+
+    Returns:
+        A line for each method; for a single one its paper, needs and settings.
+
+    Raises:
+        SchnRayError: no such method.
+
+    Example:
+        >>> methods("csq").descriptions[0].labels
+        'any number of labels a row'
+    """
+    from schn_ray.methods.catalogue import describe_method
+    from schn_ray.methods.registry import METHODS
+
+    names = METHODS if name is None else [name]
+    return Catalogue([describe_method(name) for name in names], single=name is not None)
+
+
+def embed(
+    source: Path | str | Source,
+    out: Path | str,
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    update: bool = False,
+    retry_failed: bool = False,
+    config: Path | str | None = None,
+    settings: Settings = None,
+    workers: Workers | None = None,
+) -> Output:
+    """Compute a feature vector for every image of a source, with a backbone as it is.
+
+    ``train`` takes them as ``features``, and ``encode`` as a source. Interrupted at any moment, the
+    same call does only the rest.
+
+    Args:
+        source: see ``check``; a store keeps its split where ``train`` takes both.
+        out: the directory or URI of the features.
+        backbone: such as ``"timm:vit_small_patch14_dinov2.lvd142m"``; default: alexnet.
+        weights: a file, or a name of torchvision's; default: the pretrained ones.
+        update: take in what is new, changed or gone in the source.
+        retry_failed: try the quarantined images again.
+        config: a YAML file of settings.
+        settings: such as ``{"dtype": "float32"}``; they override the file.
+        workers: None: in this process. ``4``, ``"2:16"`` or ``"all"``: so many on Ray.
+
+    Returns:
+        The features: their path, with ``counts`` of rows embedded and quarantined.
+
+    Raises:
+        SchnRayError: no images, weights that do not arrive, or ``out`` holds something else.
+        TooManyBadRows: more images are bad than ``source.max_bad_share`` allows.
+
+    Example:
+        >>> features = embed("store", "features", backbone="resnet50")  # doctest: +SKIP
+        >>> run = train("store", "run", features=features)  # doctest: +SKIP
+    """
+    from schn_ray.core.settings import load_settings
+    from schn_ray.models.embed import EmbedConfig, embed_source
+
+    options = {"backbone.name": backbone, "backbone.weights": weights or "DEFAULT"}
+    file = None if config is None else Path(config)
+    loaded = load_settings(EmbedConfig, file, setting_lines(settings, options))
+    target = location_of(out)
+    shards = shards_mapper("embedding", workers, gpus=True, writes=target)
+    opened = source_of(source, loaded.source)
+    return finish(
+        out, lambda: embed_source(opened, target, loaded, shards, update, retry_failed)
+    )
 
 
 def train(
     store: Path | str | Store,
     out: Path | str,
     *,
+    method: str | None = None,
     preset: str | None = None,
     config: Path | str | None = None,
     settings: Settings = None,
     weights: str | None = None,
+    features: Path | str | None = None,
     workers: Workers | None = None,
     cpus: int = 1,
     gpu: bool | None = None,
@@ -43,10 +124,15 @@ def train(
     Args:
         store: what ``prepare`` wrote.
         out: the run's directory or URI.
+        method: a name that ``methods`` lists, or your own class as ``"./mine.py:Mine"``; default:
+            that of ``config``, or ``"schn-plus"``.
         preset: named settings, such as ``"digits"`` or ``"cifar10"``.
         config: a YAML file of settings; it overrides the preset.
         settings: such as ``{"bits": 48, "schedule.iterations": 20}``; they override the file.
-        weights: of the backbone: a file, a name of torchvision's, or ``"none"``.
+        weights: of the backbone: a file, ``"DEFAULT"`` or another name of torchvision's to
+            download, or ``"none"``.
+        features: of the store's images, as ``embed`` wrote them: the backbone is released as it is,
+            and the head is trained on them. ``{"backbone.frozen": True}`` does the same in passing.
         workers: None: in this process. ``4`` or ``"2:8"``: so many on Ray share each batch.
         cpus: of each worker on Ray.
         gpu: whether each worker on Ray has a GPU; default: if there are enough.
@@ -63,11 +149,14 @@ def train(
         >>> run = train("store", "run", preset="digits", settings={"bits": 16})  # doctest: +SKIP
         >>> hasher = schn_ray.load(run)  # doctest: +SKIP
     """
-    from schn_ray.training.config import DEFAULT_PRESET, train_config
+    from schn_ray.training.config import train_config
+    from schn_ray.training.rows import settings_of_inputs
 
-    lines = setting_lines(settings, {"network.weights": weights})
+    lines = setting_lines(settings, {"backbone.weights": weights})
     file = None if config is None else Path(config)
-    loaded = train_config(preset or DEFAULT_PRESET, file, lines)
+    embedded = None if features is None else location_of(features)
+    given = settings_of_inputs(location_of(store), embedded)
+    loaded = train_config(preset, file, lines, method, given)
     if workers is not None:
         request = _request(workers, cpus, gpu)
         from schn_ray.cluster.train import train_on_ray
@@ -75,7 +164,12 @@ def train(
         return finish(
             out,
             lambda: train_on_ray(
-                loaded, location_of(store), location_of(out), request, tensorboard
+                loaded,
+                location_of(store),
+                location_of(out),
+                request,
+                tensorboard,
+                features=embedded,
             ),
         )
     _refuse_resources(cpus, gpu)
@@ -83,7 +177,10 @@ def train(
     from schn_ray.training.run import train_locally
 
     return finish(
-        out, lambda: train_locally(loaded, location_of(store), location_of(out), tensorboard)
+        out,
+        lambda: train_locally(
+            loaded, location_of(store), location_of(out), tensorboard, features=embedded
+        ),
     )
 
 
@@ -121,6 +218,7 @@ def tune(
     workers_per_trial: int = 1,
     repeats: int = 0,
     seed: int = 0,
+    method: str | None = None,
     preset: str | None = None,
     config: Path | str | None = None,
     settings: Settings = None,
@@ -133,13 +231,15 @@ def tune(
 
     Args:
         store: what ``prepare`` wrote, with validation rows.
-        space: ``"quick"``, ``"loss_weights"``, ``"code_length"``, ``"full"``, or a YAML file.
+        space: ``"method"`` for what the method's settings say of themselves; ``"quick"``,
+            ``"loss_weights"``, ``"code_length"``, ``"full"`` for SCHN's; or a YAML file.
         trials: how many in all, those of earlier calls included.
         out: the search's directory or URI.
         at_once: trials that run at the same time; default: as many as fit.
         workers_per_trial: workers that share each batch of a trial.
         repeats: seeds on which the winner is compared with the starting point; 0: none.
         seed: of the sampler.
+        method: as for ``train``.
         preset: named settings to start from; default: those of the space.
         config: a YAML file of settings that do not vary.
         settings: settings that do not vary; they override the file.
@@ -157,11 +257,14 @@ def tune(
         >>> study = tune("store", "quick", 30, "search")  # doctest: +SKIP
         >>> run = train("store", "run", config=f"{study}/best.yaml")  # doctest: +SKIP
     """
+    from schn_ray.training.config import train_config
+    from schn_ray.training.rows import settings_of_inputs
     from schn_ray.tuning.space import base_config, check_space, read_space
 
-    searched = read_space(str(space))
     file = None if config is None else Path(config)
-    base = base_config(searched, preset, file, setting_lines(settings))
+    lines, given = setting_lines(settings), settings_of_inputs(location_of(store))
+    searched = read_space(str(space), lambda: train_config(preset, file, lines, method, given))
+    base = base_config(searched, preset, file, lines, method, given)
     check_space(searched, base)
 
     require_ray("tuning")

@@ -6,29 +6,34 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a source, not decoded yet.
+    """One row of a source: an image that is not decoded yet, a vector, or both.
 
     Attributes:
-        id: of the image. It should be unique; the job that writes the rows checks that.
-        image: encoded bytes.
+        id: of the row. It should be unique; the job that writes the rows checks that.
+        image: encoded bytes; None for a vector alone.
         labels: class names, without repetition; empty for an unlabelled image.
         uri: where the bytes come from; ``fetch`` reads them again.
         split: its role in the data set's own split: ``train``, ``test`` (a query), ``database``
             (the gallery) or ``junk`` (never ranked); roles are separated by spaces.
         camera: number of the camera that took it, from 0; -1 if unknown.
+        vector: [D] numbers, in the format that the source says (``shards/vectors``); None for an
+            image alone.
     """
 
     id: str
-    image: bytes
+    image: bytes | None
     labels: tuple[str, ...]
     uri: str
     split: str | None = None
     camera: int = -1
+    vector: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,9 @@ class Unit:
 
 
 class Source(Protocol):
-    """Labelled images in one layout. Small to pickle: what it lists is in its shards.
+    """Images or vectors in one layout. Small to pickle: what it lists is in its shards.
+
+    A source of vectors has one attribute more, see ``shards/vectors``.
 
     Attributes:
         kind: name of the layout, as in ``SourceConfig.kind``.

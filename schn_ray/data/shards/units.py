@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -14,9 +15,18 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.data.shards.part_files import PartFiles, take_rows
 from schn_ray.data.shards.pending import ShardTask
 from schn_ray.data.shards.receipts import UnitReceipt
-from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, Unit, units_of
+from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, Unit, shard_of, units_of
+from schn_ray.data.shards.vectors import (
+    VectorFormat,
+    arrow_vectors,
+    batch_source,
+    vector_problem,
+    vector_schema,
+)
 
 T = TypeVar("T")
+
+_PLAIN_COLUMNS = ("id", "split", "uri", "camera")
 
 
 class PartUnits:
@@ -87,6 +97,57 @@ class PartUnits:
             self.receipts.append(UnitReceipt(unit, unit.rows - len(bad), tuple(bad)))
         if next(rows, None) is not None:
             raise self._changed_meanwhile(units[-1])
+
+    @property
+    def batched(self) -> bool:
+        """Whether the rows are vectors alone, which ``read_batches`` reads."""
+        return batch_source(self._source) is not None
+
+    def read_batches(self) -> Iterator[pa.RecordBatch]:
+        """Read rows of vectors from the source, many at once.
+
+        Yields:
+            The good rows, with the columns of ``VectorRows.good``.
+
+        Raises:
+            SchnRayError: the source has more rows than were listed, or fewer.
+        """
+        source = batch_source(self._source)
+        assert source is not None
+        for unit in units_of(self.shard) if self.shard.rows else ():
+            bad, written = list[BadRow](), 0
+            for batch in source.read_batches(shard_of(self.shard.number, [unit])):
+                bad += batch.bad.values()
+                written += len(batch.good)
+                yield batch.good
+            if written + len(bad) != unit.rows:
+                raise self._changed_meanwhile(unit)
+            self.receipts.append(UnitReceipt(unit, written, tuple(bad)))
+
+    def read_vectors(self, vectors: VectorFormat) -> Iterator[pa.RecordBatch]:
+        """Read the vectors of any source that has them; images beside them are left out.
+
+        Args:
+            vectors: their format.
+
+        Yields:
+            The good rows, with the columns of ``VectorRows.good``.
+        """
+        if self.batched:
+            yield from self.read_batches()
+            return
+
+        def checked(row: Row) -> Row | BadRow:
+            problem = vector_problem(row.vector, vectors)
+            return BadRow(row.id, row.uri, "read", problem) if problem else row
+
+        rows = self.read(checked)
+        while chunk := list(islice(rows, vectors.rows_at_once)):
+            X = np.stack([np.asarray(row.vector) for row in chunk])
+            columns = {name: [getattr(row, name) for row in chunk] for name in _PLAIN_COLUMNS}
+            labels = [sorted(row.labels) for row in chunk]
+            columns |= {"labels": labels, "vector": arrow_vectors(X)}
+            yield pa.record_batch(columns, vector_schema(vectors))
 
     def _changed_meanwhile(self, unit: Unit) -> SchnRayError:
         return SchnRayError(

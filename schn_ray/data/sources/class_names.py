@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.shards.rows import BadRow, Row, Shard, Source
+from schn_ray.data.shards.vectors import VectorFormat, vectors_of
 from schn_ray.data.sources.listing import read_lines
 
 
@@ -33,6 +34,11 @@ class NamedClasses:
     def location(self) -> str:
         """The source's location."""
         return self.source.location
+
+    @property
+    def vectors(self) -> VectorFormat | None:
+        """The format of the source's vectors."""
+        return vectors_of(self.source)
 
     def shards(self) -> list[Shard]:
         """List the source's shards."""

@@ -1,7 +1,9 @@
-"""The columns of a table of images: the image or its path, and its id, labels, split and camera."""
+"""The columns of a table: the image or its path, and its id, labels, split and camera."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ from schn_ray.data.sources.listing import fetch_listed
 from schn_ray.data.sources.roots import Root
 
 CAMERA = "camera"
+NO_CLASS = "-1"  # how Hugging Face writes that a row has no label
 
 
 def row_columns(names: list[str], config: SourceConfig) -> list[str]:
@@ -42,9 +45,15 @@ def row_uri(path: str, row: int, column: str) -> str:
 
 
 def row_of(
-    values: dict[str, Any], default_id: str, uri: str, root: Root, config: SourceConfig
+    values: dict[str, Any],
+    default_id: str,
+    uri: str,
+    root: Root,
+    config: SourceConfig,
+    class_names: tuple[str, ...] = (),
+    split: str | None = None,
 ) -> Row | BadRow:
-    """Build a row from a table's values.
+    """Build a row of an image from a table's values.
 
     Args:
         values: column -> value.
@@ -52,6 +61,8 @@ def row_of(
         uri: the row's URI where the table has the image itself.
         root: where paths of images are looked up.
         config: names the columns.
+        class_names: names of labels that are numbers.
+        split: its role, where no column has it.
 
     Returns:
         The row; a ``BadRow`` if it has no id or no image, an empty label, or an image file that
@@ -59,7 +70,7 @@ def row_of(
     """
     row_id = values.get(config.id_column, default_id)
     if row_id is None:
-        return BadRow(default_id, uri, "read", f"no id: column '{config.id_column}' is null")
+        return BadRow(default_id, uri, "read", no_id(config.id_column))
     row_id = str(row_id)
     image = values[config.image_column]
     if isinstance(image, dict):
@@ -73,18 +84,70 @@ def row_of(
         uri, image = fetched
     value = values.get(config.label_column)
     labels = value if isinstance(value, list) else [] if value is None else [value]
-    if any(label is None or label == "" for label in labels):
+    if empty_label(labels):
         return BadRow(row_id, uri, "read", f"an empty label in '{config.label_column}'")
-    split, camera = values.get(config.split_column), values.get(CAMERA)
     names = tuple(dict.fromkeys(map(str, labels)))
+    if class_names:
+        names = tuple(name for name in names if name != NO_CLASS)
+        if problem := label_problem(names, class_names, config.label_column):
+            return BadRow(row_id, uri, "read", problem)
+        names = tuple(class_names[int(name)] for name in names)
+    given, camera = values.get(config.split_column), values.get(CAMERA)
     return Row(
         row_id,
         image,
         names,
         uri,
-        None if split is None else str(split),
+        split if given is None else str(given),
         camera if isinstance(camera, int) else -1,
     )
+
+
+def with_vector(row: Row | BadRow, vector: Any) -> Row | BadRow:
+    """Add a vector to a row.
+
+    Args:
+        row: of an image.
+        vector: [D] numbers; a text that says what is wrong with them; or None if there is none.
+    """
+    if isinstance(row, BadRow) or vector is None:
+        return row
+    if isinstance(vector, str):
+        return BadRow(row.id, row.uri, "read", vector)
+    return replace(row, vector=vector)
+
+
+def no_id(column: str) -> str:
+    """Return the reason of a row without an id.
+
+    Args:
+        column: of the ids.
+    """
+    return f"no id: column '{column}' is null"
+
+
+def empty_label(labels: Sequence[Any]) -> bool:
+    """Tell whether one of a row's labels is null or has no text.
+
+    Args:
+        labels: of one row.
+    """
+    return any(label is None or label == "" for label in labels)
+
+
+def label_problem(labels: Sequence[str], class_names: tuple[str, ...], column: str) -> str:
+    """Return what is wrong with class numbers; empty if nothing is.
+
+    Args:
+        labels: of one row.
+        class_names: name of class 0, 1, ...
+        column: of the labels.
+    """
+    for label in labels:
+        is_number = label.isascii() and label.isdigit() and len(label) < 10
+        if not is_number or int(label) >= len(class_names):
+            return f"label {label!r} in '{column}' has no name: there are {len(class_names)}"
+    return ""
 
 
 def image_bytes(value: Any, path: str, row: int) -> bytes:
@@ -104,18 +167,22 @@ def image_bytes(value: Any, path: str, row: int) -> bytes:
     return bytes(image)
 
 
-def check_columns(path: str, schema: pa.Schema, config: SourceConfig) -> None:
+def check_columns(
+    path: str, schema: pa.Schema, config: SourceConfig, has_images: bool = True
+) -> None:
     """Refuse a table with a missing image column, or a column of another type.
 
     Args:
         path: the table's file, for messages.
         schema: the table's columns and types.
         config: names the columns.
+        has_images: whether there must be a column of images.
 
     Raises:
         SchnRayError: with the column's type and the types that it may have.
     """
-    check_image(path, schema, config.image_column)
+    if has_images:
+        check_image(path, schema, config.image_column)
     allowed = {
         config.id_column: ("text or whole numbers", _is_name),
         config.label_column: ("whole numbers, text, or lists of either", _is_label),
@@ -143,7 +210,7 @@ def check_image(path: str, schema: pa.Schema, column: str) -> None:
         raise SchnRayError(
             f"{path}: no column '{column}'{nearest(column, schema.names)} There are: "
             f"{', '.join(schema.names)}; name the column of images with "
-            "--set source.image_column=NAME"
+            "--set source.image_column=NAME, or that of vectors with source.vector_column=NAME"
         )
     kind = schema.field(column).type
     if pt.is_struct(kind) and kind.get_field_index("bytes") >= 0:

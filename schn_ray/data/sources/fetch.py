@@ -15,6 +15,7 @@ from schn_ray.core.storage.files import is_uri, kind_at, read_file
 from schn_ray.data.sources.arrow import SUFFIXES, arrow_image
 from schn_ray.data.sources.cifar import BATCHES, cifar_image
 from schn_ray.data.sources.digits import LOCATION, digit
+from schn_ray.data.sources.npy import SUFFIX
 from schn_ray.data.sources.parquet import parquet_image
 from schn_ray.data.sources.stored import is_store, stored_image
 from schn_ray.data.sources.webdataset import tar_image
@@ -55,6 +56,8 @@ def _is_row(uri: str, path: str) -> bool:
 def _fetch_row(path: str, row: int, column: str) -> bytes:
     if path == LOCATION:
         return digit(row)
+    if path.endswith(SUFFIX):
+        raise SchnRayError(f"{path}: row {row} is a vector and has no image")
     if path.endswith(".tar"):
         return tar_image(path, row)
     if path.endswith(SUFFIXES):

@@ -37,7 +37,9 @@ from schn_ray.data.sources.class_names import with_class_names
 from schn_ray.data.sources.digits import LOCATION, DigitsSource
 from schn_ray.data.sources.folder import FolderSource
 from schn_ray.data.sources.listing import ListingSource, ReadListing, folder_of
+from schn_ray.data.sources.npy import NpySource, has_npy
 from schn_ray.data.sources.parquet import ParquetSource, has_parquet
+from schn_ray.data.sources.saved_datasets import SavedDataset, has_dataset
 from schn_ray.data.sources.stored import StoreSource, has_store
 from schn_ray.data.sources.webdataset import WebDataset, has_tars
 
@@ -65,7 +67,7 @@ class SourceKind(NamedTuple):
 
 
 def open_source(location: str, config: SourceConfig) -> Source:
-    """Open a source of images; nothing is listed or read yet.
+    """Open a source of images or vectors; nothing is listed or read yet.
 
     Args:
         location: ``digits``, or the path or URI of a folder or file.
@@ -86,7 +88,7 @@ def open_source(location: str, config: SourceConfig) -> Source:
     if file_or_folder is None:
         raise SchnRayError(
             f"{location}: no such file or folder; expected a folder of images, a list (.txt, "
-            ".csv), a Parquet file, a published data set, a store, or the word 'digits'"
+            ".csv), a Parquet or .npy file, a published data set, a store, or the word 'digits'"
         )
     if config.root is not None:
         config = config.model_copy(update={"root": absolute(config.root)})
@@ -160,6 +162,10 @@ def _cifar(kind: str, layout: Layout) -> SourceKind:
     )
 
 
+def _has_only_arrow(location: str, names: frozenset[str]) -> bool:
+    return has_arrow(location, names) and not has_dataset(location, names)
+
+
 def _listing(
     kind: str,
     read_items: ReadListing,
@@ -191,7 +197,9 @@ KINDS: dict[str, SourceKind] = {
     "paired": _listing("paired", lists.paired_items, lists.has_paired_lists),
     "lists": _listing("lists", lists.split_list_items, lists.has_split_lists),
     "webdataset": SourceKind(WebDataset, has_tars, suffixes=(".tar",)),
-    "arrow": SourceKind(ArrowSource, has_arrow, suffixes=(".arrow", ".feather")),
+    "datasets": SourceKind(SavedDataset, has_dataset),
+    "npy": SourceKind(NpySource, has_npy, suffixes=(".npy",), local=True),
+    "arrow": SourceKind(ArrowSource, _has_only_arrow, suffixes=(".arrow", ".feather")),
     "parquet": SourceKind(ParquetSource, has_parquet, suffixes=(".parquet",)),
     "store": SourceKind(_open_store),
 }

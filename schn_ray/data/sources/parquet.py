@@ -1,87 +1,111 @@
-"""Parquet with a column of images or of their paths: one file, or a folder of them."""
+"""Parquet with a column of images, of their paths, or of vectors: one file, or a folder of them."""
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
-import posixpath
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import (
-    files_below,
-    filesystem_of,
-    is_uri,
-    join,
-    kind_at,
-    size_and_stamp,
-)
-from schn_ray.data.config import SourceConfig
-from schn_ray.data.shards.rows import BadRow, Row, Shard, cut, units_of
-from schn_ray.data.sources.columns import (
-    check_columns,
-    check_image,
-    image_bytes,
-    row_columns,
-    row_of,
-    row_uri,
-)
-from schn_ray.data.sources.listing import folder_of, root_of
-
-_BATCH_ROWS = 256  # bounds memory: this many images are decompressed at a time
+from schn_ray.core.storage.files import filesystem_of, is_uri, size_and_stamp
+from schn_ray.data.sources.columns import check_image, image_bytes
+from schn_ray.data.sources.tables import Columns, Piece, TableSource
 
 
 @dataclass(frozen=True)
-class ParquetSource:
+class ParquetSource(TableSource):
     """Rows of Parquet files; the config names the columns.
 
     The image column holds bytes, a struct with a field ``bytes`` as Hugging Face writes it, or
-    paths (see ``listing``). Labels are whole numbers, text, or lists of either; without a label
-    column, rows are unlabelled. Without an id column, a row's id is ``file.parquet#row``.
+    paths (see ``listing``). Vectors are lists of numbers. Labels are whole numbers, text, or lists
+    of either; without a label column, rows are unlabelled. Without an id column, a row's id is
+    ``file.parquet#row``.
 
     The files may be at a URI. A row's stamp is that of its Parquet file: if that holds paths, an
     update does not notice that an image changed.
     """
 
-    location: str
-    config: SourceConfig
     kind: str = "parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
 
-    def shards(self) -> list[Shard]:
-        """List row ranges, file by file.
-
-        Raises:
-            SchnRayError: no files or rows, a damaged file, or a column that is missing or has
-                another type.
-        """
-        files = table_files(self.location)
-        return table_shards(self.location, files, self.config.shard_rows, self._rows_of)
-
-    def _rows_of(self, location: str) -> int:
+    def describe(self, location: str) -> tuple[pa.Schema, int]:
+        """Return the columns and the number of rows of a file."""
         with _opened(location) as file:
-            check_columns(location, file.schema_arrow, self.config)
-            return int(file.metadata.num_rows)
+            return file.schema_arrow, int(file.metadata.num_rows)
 
-    def read(self, shard: Shard) -> Iterator[Row | BadRow]:
-        """Read the shard's rows one by one; only the columns that a row needs are read."""
-        root = root_of(folder_of(self.location), self.config)
-        for unit in units_of(shard):
-            location = file_location(self.location, unit.file)
-            with _opened(location) as file:
-                for row, values in _rows(
-                    file,
-                    unit.start,
-                    unit.rows,
-                    row_columns(file.schema_arrow.names, self.config),
-                ):
-                    uri = row_uri(location, row, self.config.image_column)
-                    yield row_of(values, f"{unit.file}#{row}", uri, root, self.config)
+    def pieces(
+        self, location: str, start: int, count: int, columns: Columns, at_once: int
+    ) -> Iterator[Piece]:
+        """Stream rows from the row groups that hold them."""
+        with _readable(location):
+            stream = _stream_at(location, start, columns, at_once)
+            yield from stream.take(start, count)
+            _idle[:] = [stream]
+
+
+class _Stream:
+    """A Parquet file that is read from some row on.
+
+    Rows in the middle of a row group can only be reached by decoding those before them. So the
+    stream of the last shard stays open: the next shard often begins where it ended.
+    """
+
+    def __init__(self, location: str, start: int, columns: Columns, at_once: int) -> None:
+        self.key = _stream_key(location, at_once)
+        self._file = _open(location)
+        schema, metadata = self._file.schema_arrow, self._file.metadata
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self._ends = list(itertools.accumulate(sizes))
+        self.names = columns(schema)
+        first = bisect.bisect_right(self._ends, start)
+        self._row = self._ends[first - 1] if first else 0
+        self._batches = self._file.iter_batches(
+            at_once, row_groups=list(range(first, len(sizes))), columns=self.names
+        )
+        self._rest: pa.RecordBatch | None = None
+
+    def reaches(self, start: int, columns: Columns) -> bool:
+        """Tell whether a row is ahead, in the same row group, with the same columns."""
+        group, group_of_start = (bisect.bisect_right(self._ends, r) for r in (self._row, start))
+        same_group = group == group_of_start and self._row <= start
+        return same_group and columns(self._file.schema_arrow) == self.names
+
+    def take(self, start: int, count: int) -> Iterator[Piece]:
+        """Yield rows [start, start + count), as far as they exist."""
+        end = start + count
+        while self._row < end:
+            batch = self._rest if self._rest is not None else next(self._batches, None)
+            if batch is None:
+                return
+            first = self._row
+            skip = min(max(start - first, 0), len(batch))
+            stop = min(end - first, len(batch))
+            self._rest = batch.slice(stop) if stop < len(batch) else None
+            self._row = first + stop
+            if skip < stop:
+                yield first + skip, batch.slice(skip, stop - skip)
+
+
+_idle: list[_Stream] = []  # at most one
+
+
+def _stream_at(location: str, start: int, columns: Columns, at_once: int) -> _Stream:
+    while _idle:  # taken out while it is in use
+        stream = _idle.pop()
+        if stream.key == _stream_key(location, at_once) and stream.reaches(start, columns):
+            return stream
+    return _Stream(location, start, columns, at_once)
+
+
+def _stream_key(location: str, at_once: int) -> tuple[str, str, int]:
+    return location, size_and_stamp(location)[1], at_once
 
 
 def has_parquet(location: str, names: frozenset[str]) -> bool:
@@ -92,74 +116,6 @@ def has_parquet(location: str, names: frozenset[str]) -> bool:
         names: the names in it.
     """
     return any(name.endswith(".parquet") for name in names)
-
-
-def table_files(
-    location: str, suffixes: tuple[str, ...] = (".parquet",)
-) -> list[tuple[str, int, str]]:
-    """List the tables at a location, sorted by name; hidden files are skipped.
-
-    Args:
-        location: a file or a folder, a path or a URI.
-        suffixes: how the files' names end.
-
-    Returns:
-        For each file its path below the location, its size in bytes, and its stamp.
-
-    Raises:
-        SchnRayError: no such file.
-    """
-    if kind_at(location) == "file":
-        return [(posixpath.basename(location), *size_and_stamp(location))]
-    below = files_below(location) if is_uri(location) else _local_files(Path(location))
-    if not (files := sorted(file for file in below if file[0].endswith(suffixes))):
-        raise SchnRayError(f"{location}: no {' or '.join(suffixes)} files in there")
-    return files
-
-
-def table_shards(
-    location: str,
-    files: list[tuple[str, int, str]],
-    shard_rows: int,
-    rows_of: Callable[[str], int],
-) -> list[Shard]:
-    """Cut tables into shards of whole row ranges.
-
-    Args:
-        location: of the source.
-        files: as ``table_files`` returns them.
-        shard_rows: the most rows of a shard.
-        rows_of: counts a file's rows; raises ``SchnRayError`` for a table that cannot be used.
-
-    Raises:
-        SchnRayError: no rows, or raised by ``rows_of``.
-    """
-    shards: list[Shard] = []
-    for name, size, stamp in files:
-        for start, count in cut(rows_of(file_location(location, name)), shard_rows):
-            shards.append(Shard(len(shards), count, start, (name,), size, (stamp,)))
-    if not shards:
-        raise SchnRayError(f"{location}: no rows in there")
-    return shards
-
-
-def file_location(location: str, name: str) -> str:
-    """Return the location of one of the files that ``table_files`` listed.
-
-    Args:
-        location: of the source: the file itself, or a folder above it.
-        name: the file's path below that.
-    """
-    # a folder may have a file of its own name, so that the name alone does not decide
-    is_file = name == posixpath.basename(location) and kind_at(location) == "file"
-    return location if is_file else join(location, name)
-
-
-def _local_files(folder: Path) -> Iterator[tuple[str, int, str]]:
-    for path in folder.rglob("*.*"):
-        below = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in below.parts):
-            yield below.as_posix(), *size_and_stamp(str(path))
 
 
 def parquet_image(path: str, row: int, column: str) -> bytes:
@@ -192,35 +148,22 @@ def _row_group(path: str, group: int, column: str) -> pa.ChunkedArray[Any]:
         return file.read_row_group(group, columns=[column])[column]
 
 
-def _rows(
-    file: pq.ParquetFile, start: int, count: int, columns: list[str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Stream rows [start, start + count) from the row groups that hold them."""
-    groups: list[int] = []
-    first = row = 0
-    for group in range(file.num_row_groups):
-        end = row + file.metadata.row_group(group).num_rows
-        if row < start + count and end > start:
-            first = first if groups else row
-            groups.append(group)
-        row = end
-    for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
-        skip = min(max(start - first, 0), len(batch))
-        keep = min(len(batch), start + count - first) - skip
-        for i, values in enumerate(batch.slice(skip, max(keep, 0)).to_pylist()):
-            yield first + skip + i, values
-        first += len(batch)
+def _open(location: str) -> pq.ParquetFile:
+    if not is_uri(location):
+        return pq.ParquetFile(location, memory_map=True)
+    filesystem, path = filesystem_of(location)
+    return pq.ParquetFile(filesystem.open_input_file(path))
 
 
 @contextlib.contextmanager
 def _opened(location: str) -> Iterator[pq.ParquetFile]:
+    with _readable(location), _open(location) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _readable(location: str) -> Iterator[None]:
     try:
-        if not is_uri(location):
-            with pq.ParquetFile(location, memory_map=True) as file:
-                yield file
-            return
-        filesystem, path = filesystem_of(location)
-        with filesystem.open_input_file(path) as remote, pq.ParquetFile(remote) as file:
-            yield file
+        yield
     except (pa.ArrowException, OSError) as error:
         raise SchnRayError(f"{location} cannot be read as Parquet: {error}") from error

@@ -1,4 +1,4 @@
-"""A training store as a source, to check or encode its rows again; opens the store's Arrow files.
+"""A store, or features, as a source, to check or encode its rows; opens their Arrow files.
 
 A store at a URI is first copied to this machine, once, and compared with its hashes.
 """
@@ -8,28 +8,45 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import MANIFEST, read_manifest
+from schn_ray.core.manifest import MANIFEST, Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import is_uri, names_in
-from schn_ray.data.shards.rows import BadRow, Row, Shard, cut
+from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, cut
+from schn_ray.data.shards.vectors import (
+    VectorFormat,
+    VectorRows,
+    numpy_vectors,
+    rows_of_shard,
+    stored_type,
+    vector_rows,
+)
+from schn_ray.data.sources.vector_columns import numbered
 
 ROW_FILES = "rows-*.arrow"
 CLASSES = "classes.json"
+BACKBONE = "backbone"  # directory within features, see ``models.embed``
 
 
 @dataclass(frozen=True)
 class StoreSource:
-    """A store as a source, with the ids, labels, splits and images that it has."""
+    """A store as a source, with the ids, labels, splits, images and vectors that it has."""
 
     location: str
     shard_rows: int
     kind: str = "store"
+
+    @cached_property
+    def vectors(self) -> VectorFormat | None:
+        """The format of the rows' vectors; None if they have none."""
+        return format_of_rows(open_rows(local_copy(self.location)))
 
     def shards(self) -> list[Shard]:
         """List row ranges of the store.
@@ -38,8 +55,9 @@ class StoreSource:
             SchnRayError: no finished store at the location.
         """
         path = local_copy(self.location)
-        runs = cut(open_rows(path).num_rows, self.shard_rows)
-        stamps = (read_manifest(path, "store").fingerprint,)
+        shard_rows = rows_of_shard(self.shard_rows, self.vectors)
+        runs = cut(open_rows(path).num_rows, shard_rows)
+        stamps = (read_rows_manifest(path).fingerprint,)
         return [
             Shard(number, count, start, stamps=stamps) for number, (start, count) in enumerate(runs)
         ]
@@ -51,6 +69,64 @@ class StoreSource:
         for batch in table.to_batches():
             for row, number in zip(_rows(batch), numbers, strict=False):
                 yield Row(uri=f"{self.location}#{number}", **row)
+
+    def read_batches(self, shard: Shard) -> Iterator[VectorRows]:
+        """Read the shard's rows of vectors, many at once."""
+        assert self.vectors is not None
+        table = open_rows(local_copy(self.location)).slice(shard.start, shard.rows)
+        first = shard.start
+        for batch in table.to_batches(self.vectors.rows_at_once):
+            columns = {name: batch[name] for name in ("id", "labels", "split", "camera", "vector")}
+            uris = numbered(f"{self.location}#", np.arange(first, first + len(batch)))
+            yield vector_rows(columns | {"uri": uris}, {}, self.vectors)
+            first += len(batch)
+
+
+def features_backbone(source: Source) -> str | None:
+    """Return the fingerprint of the backbone that computed a source's vectors; None if unknown.
+
+    Args:
+        source: of any kind; only what ``embed`` wrote says it.
+    """
+    if not isinstance(source, StoreSource):
+        return None
+    return read_rows_manifest(local_copy(source.location)).made_from.get("backbone")
+
+
+def read_rows_manifest(path: Path) -> Manifest:
+    """Read the manifest of a store, or of features, which have rows of the same form.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        SchnRayError: neither of them, or not finished.
+    """
+    kind = "features" if (path / BACKBONE).is_dir() else "store"
+    return read_manifest(path, kind)
+
+
+def format_of_rows(rows: pa.Table) -> VectorFormat | None:
+    """Return the format of a store's vectors; None if its rows have none.
+
+    Args:
+        rows: of the store, as ``open_rows`` returns them.
+    """
+    if "vector" not in rows.schema.names:
+        return None
+    kind = rows.schema.field("vector").type
+    dtype = stored_type(kind.value_type)
+    assert dtype is not None
+    return VectorFormat(kind.list_size, dtype, images=have_images(rows))
+
+
+def have_images(rows: pa.Table) -> bool:
+    """Tell whether every row of a store has an image.
+
+    Args:
+        rows: of the store, as ``open_rows`` returns them.
+    """
+    return rows["image"].null_count == 0
 
 
 def has_store(location: str, names: frozenset[str]) -> bool:
@@ -81,12 +157,12 @@ def open_rows(path: Path) -> pa.Table:
         path: the store's directory.
 
     Returns:
-        A table with the columns of the store, a row an image.
+        A table with the columns of the store.
 
     Raises:
         SchnRayError: no finished store, or a damaged file.
     """
-    read_manifest(path, "store")
+    read_rows_manifest(path)
     return map_rows(path)
 
 
@@ -103,7 +179,20 @@ def stored_image(location: str, row: int) -> bytes:
     """
     path = local_copy(location) if is_uri(location) else Path(location)
     modified_ns = (path / MANIFEST).stat().st_mtime_ns
-    return bytes(_open_cached(path, modified_ns).column("image")[row].as_py())
+    image = _open_cached(path, modified_ns).column("image")[row].as_py()
+    if image is None:
+        raise no_image(location, row)
+    return bytes(image)
+
+
+def no_image(location: str, row: int) -> SchnRayError:
+    """Return the error of a row that is a vector alone.
+
+    Args:
+        location: of the store.
+        row: its number.
+    """
+    return SchnRayError(f"{location}: row {row:,} has no image, only a vector")
 
 
 @functools.lru_cache(maxsize=4)
@@ -147,6 +236,8 @@ _COLUMNS = ("id", "image", "labels", "split", "camera")
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     columns = {name: batch.column(name) for name in _COLUMNS}
+    vectors = numpy_vectors(batch["vector"]) if "vector" in batch.schema.names else None
     for i in range(batch.num_rows):  # one image at a time, as all at once may not fit
         values = {name: column[i].as_py() for name, column in columns.items()}
-        yield values | {"labels": tuple(values["labels"])}
+        vector = {} if vectors is None else {"vector": vectors[i]}
+        yield values | {"labels": tuple(values["labels"])} | vector

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schn_ray.data.shards.equal_rows import FirstRows, first_rows, first_with_id
-from schn_ray.data.splits.protocols import JUNK, Protocol, Rows, Split
+from schn_ray.data.splits.protocols import JUNK, UNLABELLED, Protocol, Rows, Split
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def audit(
 
     The audit also finds rows without a label, ids and images that a role has twice, and numbers of
     rows that differ from the protocol's. An image that is twice in the gallery or in training is
-    reported, but does not make figures wrong.
+    reported, but does not make figures wrong. Missing labels are no finding where no row has one,
+    or where the protocol asks for none.
 
     Args:
         split: role -> rows.
@@ -109,10 +110,12 @@ def audit(
         findings += [rows_with.same_id(query, rows, f"queries are in {where}")]
         findings += [rows_with.copies(query, rows, f"queries have an identical image in {where}")]
     distractors = protocol is not None and protocol.unlabelled
+    without_labels = unlabelled.all() or (protocol is not None and protocol.draw == UNLABELLED)
     ranked = {role: rows for role, rows in split.items() if role != JUNK}
     for role, rows in ranked.items():
         allowed = distractors and role == "gallery"
-        findings.append(rows_with.no_label(rows, f"{role} rows have no label", not allowed))
+        if not without_labels:
+            findings.append(rows_with.no_label(rows, f"{role} rows have no label", not allowed))
         findings.append(rows_with.id_twice(rows, f"{role} rows repeat an id"))
         findings.append(
             rows_with.image_twice(rows, f"{role} rows repeat an image", role == "query")

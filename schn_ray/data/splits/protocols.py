@@ -24,7 +24,7 @@ from schn_ray.data.splits.unseen_classes import of_unseen_classes, unseen_querie
 ROLES = ("train", "validation", "query", "gallery")
 JUNK = "junk"  # rows that re-identification leaves out of every ranking
 ALL_ROWS = "the data set"
-RANDOM, GIVEN = "random", "given"
+RANDOM, GIVEN, UNLABELLED = "random", "given", "unlabelled"
 
 _CHUNK_ROWS = 1 << 16  # at a time, so that memory does not grow with the rows
 Rows = NDArray[np.int64]
@@ -43,7 +43,7 @@ class Protocol:
             than one label; ``counts``: so many of all rows; ``official``: the training and test
             rows of the data set; ``listed``: the training, test and database rows of the data set;
             ``unseen``: a share of the classes is held out of training, and their rows are queries
-            and gallery.
+            and gallery; ``unlabelled``: the config's shares of all rows, whatever their labels.
         gallery: ``rest``: neither query nor training; ``not-query``: all but the queries;
             ``train``: the training rows; ``listed``: the database rows of the data set.
         query: number of queries, of each class or in total.
@@ -56,7 +56,9 @@ class Protocol:
         metric: the metric of published tables.
     """
 
-    draw: Literal["shares", "unseen", "per-class", "per-label", "counts", "official", "listed"]
+    draw: Literal[
+        "shares", "unseen", "per-class", "per-label", "counts", "official", "listed", "unlabelled"
+    ]
     gallery: Literal["rest", "not-query", "train", "listed"]
     query: int = 0
     train: int = 0
@@ -70,6 +72,7 @@ class Protocol:
 _REID = "re-identification mAP, CMC"
 PROTOCOLS = {
     RANDOM: Protocol("shares", "rest"),
+    UNLABELLED: Protocol("unlabelled", "not-query", unlabelled=True, metric="recall"),
     "unseen-classes": Protocol("unseen", "rest"),
     "official": Protocol("official", "train"),
     "listed": Protocol("listed", "listed"),
@@ -127,8 +130,9 @@ def split(
 ) -> Split:
     """Split rows into roles. The result depends only on the rows, their order and the config.
 
-    If no row has more than one label, ``random`` draws within each class, so that every role has
-    every class. Otherwise it draws from all rows.
+    ``unlabelled`` draws from all rows, and has no validation rows: nothing tells which of them are
+    similar. If no row has more than one label, ``random`` draws within each class, so that every
+    role has every class. Otherwise it draws from all rows.
 
     Args:
         labels: [n, C] label matrix.
@@ -147,6 +151,8 @@ def split(
     _check_classes(config.protocol, protocol, classes)
     _check_shares(protocol, config)
     generator = np.random.default_rng([config.seed, 0])
+    if protocol.draw == "unlabelled":
+        return _of_all_rows(_has_role(official, JUNK), config, generator)
     groups = _groups(labels, classes, protocol)
     query, train = _drawn(protocol, config, labels, official, groups, generator)
     rows, group, _ = groups
@@ -161,6 +167,24 @@ def split(
         "validation": training[held_out],
         "query": np.flatnonzero(query),
         "gallery": np.flatnonzero(gallery),
+    } | junk
+
+
+def _of_all_rows(
+    is_junk: NDArray[np.bool_], config: PrepareConfig, generator: np.random.Generator
+) -> Split:
+    """Draw queries and training rows; the gallery is all that are not queries."""
+    rows = generator.permutation(np.flatnonzero(~is_junk))
+    if len(rows) < 2:
+        raise SchnRayError(f"{len(rows)} rows: a query and a gallery need at least two")
+    queries = int(np.clip(round(len(rows) * config.query_share), 1, len(rows) - 1))
+    training = int(np.clip(round(len(rows) * config.train_share), 1, len(rows) - queries))
+    junk = {JUNK: np.flatnonzero(is_junk)} if is_junk.any() else {}
+    return {
+        "train": np.sort(rows[queries : queries + training]),
+        "validation": rows[:0],
+        "query": np.sort(rows[:queries]),
+        "gallery": np.sort(rows[queries:]),
     } | junk
 
 
@@ -190,7 +214,8 @@ def check_given(name: str, split: Split, classes: Sequence[str]) -> None:
         SchnRayError: it has not, or a role is empty; the error has both counts.
     """
     protocol = find_protocol(name)
-    _check_classes(name, protocol, classes)
+    if classes or name != GIVEN:
+        _check_classes(name, protocol, classes)
     if empty := [role for role in ("train", "query", "gallery") if not len(split[role])]:
         raise SchnRayError(f"the given split has no {empty[0]} rows; it needs at least one")
     train = np.concatenate([split["train"], split["validation"]])
@@ -343,10 +368,13 @@ def _check_classes(name: str, protocol: Protocol, classes: Sequence[str]) -> Non
     Raises:
         SchnRayError: with both numbers.
     """
+    if protocol.draw == UNLABELLED:
+        return
     if len(classes) < 2:
         raise SchnRayError(
             f"wanted at least two classes, got {len(classes)} ({', '.join(classes) or 'none'}): "
-            "hashing learns from which images differ"
+            "hashing learns from which images differ. Without labels, split by "
+            f"--protocol {UNLABELLED}"
         )
     if protocol.classes not in (None, len(classes)):
         raise SchnRayError(f"{name} wants {protocol.classes} classes, got {len(classes)}")
@@ -363,6 +391,11 @@ def _check_shares(protocol: Protocol, config: PrepareConfig) -> None:
         raise SchnRayError(
             f"query_share {query:g} and train_share {train:g}: both must be above 0, and together "
             "below 1, as the gallery is what they leave"
+        )
+    if protocol.draw == UNLABELLED and not (query > 0 and train > 0 and query + train <= 1):
+        raise SchnRayError(
+            f"query_share {query:g} and train_share {train:g}: both must be above 0, and together "
+            "at most 1"
         )
     if config.validation_share >= 1:
         raise SchnRayError("validation_share 1 leaves no rows to train on; 0.1 is usual")

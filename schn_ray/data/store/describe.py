@@ -25,6 +25,8 @@ from schn_ray.data.sources.stored import CLASSES
 from schn_ray.data.splits.audit import audit
 from schn_ray.data.splits.given import read_given
 from schn_ray.data.splits.protocols import (
+    RANDOM,
+    UNLABELLED,
     Rows,
     Split,
     check_given,
@@ -50,15 +52,20 @@ def describe_and_split(
         config: which protocol, which seed; or the file of a given split.
 
     Returns:
-        What was counted, for the manifest.
+        What was counted, for the manifest; with ``protocol`` if it was chosen because no row has a
+        label.
 
     Raises:
         SchnRayError: these rows do not make the split.
     """
     columns = ["id", "labels", "split", "sha256"]
     table = pa.concat_tables([parts.read(number, columns) for number in numbers])
-    protocol = find_protocol(config.protocol)
     classes = vocabulary(table["labels"])
+    chosen = {}
+    if len(table) and not classes and (config.protocol, config.split_from) == (RANDOM, None):
+        config = config.model_copy(update={"protocol": UNLABELLED})
+        chosen = {"protocol": UNLABELLED}
+    protocol = find_protocol(config.protocol)
     labels = multi_hot_matrix(table["labels"], classes)
     if protocol.most_frequent is not None:
         frequent = most_frequent(labels, protocol.most_frequent)
@@ -76,8 +83,9 @@ def describe_and_split(
     _write_split(directory / SPLIT, roles, table["id"])
     give_back_freed_memory()
     image_of = first_with_hash(table["sha256"])
-    findings = audit(roles, table["id"], image_of, unlabelled).summary()
-    return {
+    compared = protocol if protocol.draw == UNLABELLED else None
+    findings = audit(roles, table["id"], image_of, unlabelled, compared).summary()
+    return chosen | {
         "rows": len(table),
         "classes": len(classes),
         "label_sets": label_set_count,

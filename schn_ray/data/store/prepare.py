@@ -21,6 +21,7 @@ from schn_ray.data.shards.job import JobResult, OutputRequest, ShardJob, run_sha
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.part_files import PartFiles
 from schn_ray.data.shards.rows import Entry, Shard, Source
+from schn_ray.data.shards.vectors import vectors_of
 from schn_ray.data.splits.protocols import GIVEN, RANDOM, find_protocol
 from schn_ray.data.store.describe import describe_and_split
 from schn_ray.data.store.row_files import RowFiles
@@ -46,7 +47,7 @@ def prepare_store(
     map_shards: MapShards = map_locally,
     update: bool = False,
 ) -> Manifest:
-    """Write a store: every image decoded once, bad rows quarantined, the split drawn.
+    """Write a store: every image decoded once, vectors checked, bad rows aside, the split drawn.
 
     Interrupted at any moment, the same call does only the rest.
 
@@ -69,13 +70,17 @@ def prepare_store(
     """
     config = _with_protocol(config)
     shards = _with_labels(source.shards())
-    parts = PartFiles(as_location(out), RowFiles())
+    vectors = vectors_of(source)  # after shards: it travels to the workers with the source
+    parts = PartFiles(as_location(out), RowFiles(vectors))
     options = ImageOptions(config.source.max_pixels, config.largest_side, config.quality)
-    job = ShardJob("prepare", source, parts, functools.partial(store_rows, options=options))
+    make_batches = functools.partial(store_rows, options=options, vectors=vectors)
+    job = ShardJob("prepare", source, parts, make_batches)
 
     def finish(directory: Path, result: JobResult) -> dict[str, Any]:
-        counts = {"rows_read": result.listed, "quarantined": result.quarantined}
+        counts: dict[str, Any] = {"rows_read": result.listed, "quarantined": result.quarantined}
         counts |= describe_and_split(parts, result.numbers, directory, config)
+        if vectors is not None:
+            counts |= {"vector_width": vectors.width, "vector_dtype": vectors.dtype}
         return counts | (result.update.counts if result.update else {})
 
     request = OutputRequest("store", config.recorded(), _inputs(source, config), _SPLIT_SETTINGS)
@@ -111,6 +116,8 @@ def _with_entry(stamp: str, entry: Entry) -> str:
 
 def _inputs(source: Source, config: PrepareConfig) -> dict[str, Any]:
     inputs = {"source": f"{source.kind}:{source.location}"}
+    if (vectors := vectors_of(source)) is not None:
+        inputs["vectors"] = f"{vectors} with images" if vectors.images else str(vectors)
     if config.split_from is not None:
         inputs["split"] = hashlib.sha256(Path(config.split_from).read_bytes()).hexdigest()
     return inputs

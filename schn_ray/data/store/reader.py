@@ -18,9 +18,17 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.shards.equal_rows import FirstRows, as_digests, first_with_hash
-from schn_ray.data.sources.stored import CLASSES, map_rows
+from schn_ray.data.shards.vectors import VectorType, numpy_vectors
+from schn_ray.data.sources.stored import (
+    CLASSES,
+    format_of_rows,
+    have_images,
+    map_rows,
+    no_image,
+)
 from schn_ray.data.splits.protocols import JUNK, ROLES, Rows, Split
 from schn_ray.data.store.describe import SPLIT, multi_hot_matrix
+from schn_ray.data.store.row_files import VECTOR
 from schn_ray.data.store.verify import check_sizes, verify_hashes
 
 
@@ -38,6 +46,9 @@ class Store:
         labels: [n, C] multi-hot uint8; rows without a label are empty.
         cameras: [n] int32, -1 if unknown.
         split: role -> rows, ascending.
+        vector_width: D of the rows' vectors; None if they have none.
+        vector_dtype: the type in which they are stored; None if they have none.
+        has_images: whether every row has an image.
     """
 
     def __init__(self, location: str, verify: bool = False) -> None:
@@ -51,6 +62,15 @@ class Store:
         self.classes: tuple[str, ...] = tuple(json.loads(artefact.read(CLASSES)))
         self._table = map_rows(self.path)
         self._images, self._starts = _chunks(self._table["image"])
+        vectors = format_of_rows(self._table)
+        self.vector_width: int | None = vectors.width if vectors else None
+        self.vector_dtype: VectorType | None = vectors.dtype if vectors else None
+        self.has_images: bool = have_images(self._table)
+        self._vectors = (
+            None
+            if vectors is None
+            else [numpy_vectors(c) for c in self._table[VECTOR].chunks if len(c)]
+        )
         self.ids: pa.Array = self._table["id"].combine_chunks()
         self.labels = multi_hot_matrix(self._table["labels"], self.classes)
         self.cameras: NDArray[np.int32] = self._table["camera"].to_numpy()
@@ -63,11 +83,42 @@ class Store:
         return open_store, (self.location,)
 
     def image(self, row: int) -> bytes:
-        """Return the encoded image of one row."""
+        """Return the encoded image of one row.
+
+        Raises:
+            SchnRayError: the row has no image, only a vector.
+        """
         if not 0 <= row < len(self):
             raise IndexError(row)
         chunk = int(np.searchsorted(self._starts, row, "right")) - 1
-        return bytes(self._images[chunk][row - int(self._starts[chunk])].as_py())
+        image = self._images[chunk][row - int(self._starts[chunk])].as_py()
+        if image is None:
+            raise no_image(self.location, row)
+        return bytes(image)
+
+    def vectors(self, rows: Rows) -> NDArray[np.float32]:
+        """Return the vectors of these rows: [m, D]. Only they are read from the disk.
+
+        Raises:
+            SchnRayError: the rows have no vectors.
+        """
+        if self._vectors is None or self.vector_width is None:
+            raise SchnRayError(f"{self.location}: its rows have images, but no vectors")
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(rows)
+        vectors = np.empty((len(rows), self.vector_width), np.float32)
+        chunk_of = np.searchsorted(self._starts, rows, "right") - 1
+        order = np.argsort(chunk_of, kind="stable")
+        chunks, begins = np.unique(chunk_of[order], return_index=True)
+        for chunk, which in zip(chunks, np.split(order, begins[1:]), strict=False):
+            vectors[which] = self._vectors[chunk][rows[which] - self._starts[chunk]]
+        return vectors
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of the split: the one that was named, or the one that ``prepare`` chose."""
+        return str(self.manifest.counts.get("protocol", self.manifest.config["protocol"]))
 
     def uri(self, row: int) -> str:
         """Return where the image of one row came from; ``data.sources.fetch`` reads it."""
@@ -78,16 +129,16 @@ class Store:
         return self.split[role]
 
     def sha256(self, rows: Rows) -> NDArray[np.void]:
-        """Return the SHA-256 of these rows' original images: [m], 32 bytes each."""
+        """Return the SHA-256 of these rows' original images or vectors: [m], 32 bytes each."""
         return as_digests(self._table["sha256"].take(pa.array(rows)).combine_chunks())
 
     def first_with_image(self) -> FirstRows:
-        """Return for each row [n] the first row whose original image has the same bytes."""
+        """Return for each row [n] the first row whose original image or vector has its bytes."""
         return first_with_hash(self._table["sha256"])
 
 
 def open_store(path: Path | str, verify: bool = False) -> Store:
-    """Open a finished store; each image is read from the disk when it is used.
+    """Open a finished store; images and vectors are read from the disk when they are used.
 
     Args:
         path: a directory, or a URI: it is copied to this machine, once, and the copy's hashes are

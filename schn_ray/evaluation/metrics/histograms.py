@@ -226,7 +226,7 @@ class _Pairs:
 def _collapse(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> _Pairs:
     _check_codes(codes, labels, bits)
     known = label_sets(labels)
-    words = _words(codes)
+    words = as_words(codes)
     order = np.lexsort((*words, known.set_of_row))
     keys = np.concatenate([words, known.set_of_row[None].astype(np.uint64)])[:, order]
     new = np.any(keys[:, 1:] != keys[:, :-1], axis=0)
@@ -259,7 +259,12 @@ def _check_codes(codes: NDArray[np.uint8], labels: csr_array, bits: int) -> None
         raise SchnRayError(f"codes have bits set beyond bit {bits - 1}; expected zeros as padding")
 
 
-def _words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return codes as columns of 64-bit words [W, n], padded with zeros.
+
+    Args:
+        codes: packed [n, ceil(K / 8)].
+    """
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8)))
     return np.ascontiguousarray(padded.view(np.uint64).T)
 

@@ -1,36 +1,75 @@
-"""Settings of SCHN: weights of its loss terms, and its discrete codes."""
+"""Settings of SCHN: sizes of its networks, weights of its loss terms, and its discrete codes."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from schn_ray.core.settings import Section, Weight
+from schn_ray.core.settings import Count, Searched, Share, Weight
+from schn_ray.methods.base import MethodConfig
+
+_Term = Annotated[Weight, Searched(log=(0.1, 10))]
+_SideTerm = Annotated[Weight, Searched(log=(0.01, 10))]
 
 
-class LossConfig(Section):
-    """Weights of the loss terms; 0 disables a term.
+class SchnConfig(MethodConfig):
+    """SCHN as published (ACM TOMM 2022); a loss weight of 0 disables a term.
 
-    ``negative_target`` is the target similarity of dissimilar pairs: 0, or the soft negative -N1/N0
-    of the code update.
+    Attributes:
+        hash_image: weight of the image network's hash loss.
+        hash_semantic: weight of the semantic network's hash loss.
+        hash_latent: weight of the latent network's hash loss.
+        cycle_image: weight of the image cycle.
+        cycle_semantic: weight of the semantic cycle.
+        adversarial: weight of the discriminators' losses. It scales two losses with Adam optimisers
+            of their own, which divide it out: it only matters whether it is 0.
+        quantization: weight of the quantization term within a hash loss.
+        negative_target: target similarity of dissimilar pairs: 0, or the soft negative -N1/N0 of the
+            code update.
+        initial_codes: what the discrete codes start from, see ``code_table.initial_codes``.
+        update_codes: whether the codes are updated after each iteration.
+        alpha: weight of the semantic codes in the update.
+        beta: weight of the latent codes in the update.
+        semantic_dim: d_s, width of the semantic feature.
+        latent_dim: d_z, width of the latent feature.
+        latent_dropout: share of the latent feature that is dropped before its hash layer.
+        latent_activation: of the latent code.
+        label_graph: ``sum`` takes the label graph A as it is, ``mean`` row-normalises it.
+        cycle: which features are queries in the reconstruction networks, see ``cycle.CYCLES``.
+        decay: whether the main optimiser's learning rate decays too, or that of the adversarial ones
+            only.
     """
 
-    hash_image: Weight = 1.0
-    hash_semantic: Weight = 1.0
-    hash_latent: Weight = 1.0
-    cycle_image: Weight = 1.0
-    cycle_semantic: Weight = 1.0
-    adversarial: Weight = 1.0
-    quantization: Weight = 10.0
-    negative_target: Literal["zero", "soft"] = "zero"
+    recipe: ClassVar[Mapping[str, Any]] = {"backbone": {"name": "alexnet", "weights": "DEFAULT"}}
+    hash_image: _Term = 1.0
+    hash_semantic: _Term = 1.0
+    hash_latent: _SideTerm = 1.0
+    cycle_image: _SideTerm = 1.0
+    cycle_semantic: _SideTerm = 1.0
+    adversarial: Annotated[Weight, Searched(choices=(0, 1))] = 1.0
+    quantization: Annotated[Weight, Searched(log=(0.1, 100))] = 10.0
+    negative_target: Annotated[Literal["zero", "soft"], Searched()] = "zero"
+    initial_codes: Annotated[Literal["zeros", "random", "hadamard"], Searched()] = "zeros"
+    update_codes: bool = True
+    alpha: Annotated[Weight, Searched(linear=(0, 4))] = 2.0
+    beta: Annotated[Weight, Searched(linear=(0, 2))] = 0.1
+    semantic_dim: Count = 512
+    latent_dim: Count = 1024
+    latent_dropout: Share = 0.5
+    latent_activation: Literal["sigmoid", "tanh"] = "sigmoid"
+    label_graph: Literal["sum", "mean"] = "sum"
+    cycle: Literal["schn", "schn-mmasia"] = "schn"
+    decay: Literal["all", "adversarial"] = "all"
 
 
-class CodesConfig(Section):
-    """The discrete codes: what they start from, and how they are updated.
+class SchnMmasiaConfig(SchnConfig):
+    """The ACM MM Asia 2021 variant: no discriminators, and features ask where latent codes answer."""
 
-    ``alpha`` and ``beta`` weigh U_s and U_z in the update; without ``update`` the codes stay fixed.
-    """
+    adversarial: Annotated[Weight, Searched(choices=(0, 1))] = 0.0
+    cycle: Literal["schn", "schn-mmasia"] = "schn-mmasia"
 
-    init: Literal["zeros", "random", "hadamard"] = "zeros"
-    update: bool = True
-    alpha: Weight = 2.0
-    beta: Weight = 0.1
+
+class SchnPlusConfig(SchnConfig):
+    """SCHN with the correction that pays: codes that start at random (docs/method.md)."""
+
+    initial_codes: Annotated[Literal["zeros", "random", "hadamard"], Searched()] = "random"

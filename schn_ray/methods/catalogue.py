@@ -1,0 +1,192 @@
+"""All methods described from their classes: for ``schn-ray methods`` and docs/methods.md."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from schn_ray.core.settings import Searched
+from schn_ray.methods.base import DeepMethod, Method, MethodConfig
+from schn_ray.methods.registry import METHODS, find_method
+
+_LABELS = {
+    "none": "needs no labels",
+    "single": "one label a row",
+    "multi": "any number of labels a row",
+}
+_HEAD = """# Methods
+
+Generated from the classes by `schn-ray methods --markdown`; do not edit.
+
+`schn-ray train STORE --method NAME --out RUN` trains a method, with any preset, on images or on
+feature vectors. `schn-ray methods NAME` shows one. How to add one: [architecture.md](architecture.md).
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a method.
+
+    Attributes:
+        key: as ``--set`` takes it.
+        default: its value without ``--set``.
+        searched: what ``tune --space method`` varies; empty if it does not vary it.
+        meaning: from the docstring.
+    """
+
+    key: str
+    default: Any
+    searched: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """A method as its class describes it.
+
+    Attributes:
+        name: for ``--method``.
+        summary: first line of the docstring.
+        details: the rest of it.
+        paper: title and venue; empty for a method of this project.
+        labels: what labels it needs.
+        inputs: what rows it takes.
+        kind: how it learns.
+        head: what its settings of ``head`` may be.
+        recipe: settings of ``train`` that differ from the defaults.
+        settings: of its section ``method``.
+    """
+
+    name: str
+    summary: str
+    details: str
+    paper: str
+    labels: str
+    inputs: str
+    kind: str
+    head: str
+    recipe: dict[str, Any]
+    settings: list[Setting]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested values for JSON."""
+        return asdict(self)
+
+
+def describe_method(name: str) -> Description:
+    """Describe a method.
+
+    Args:
+        name: see ``methods.registry.find_method``.
+
+    Raises:
+        SchnRayError: no such method.
+    """
+    method = find_method(name)
+    summary, _, details = inspect.getdoc(method).partition("\n")  # type: ignore[union-attr]
+    deep = issubclass(method, DeepMethod)
+    return Description(
+        name=name,
+        summary=summary,
+        details=re.split(r"\n(?:Args|Attributes|Raises):", details)[0].strip(),
+        paper=f"{method.paper.title}, {method.paper.venue}" if method.paper else "",
+        labels=_LABELS[method.labels],
+        inputs="images or vectors" if deep else "vectors, or images with a frozen backbone",
+        kind="descends batches" if deep else "fitted in rounds",
+        head="linear or mlp" if deep else "its own",
+        recipe=_flat(method.Config.recipe),
+        settings=_settings(method),
+    )
+
+
+def catalogue_markdown() -> str:
+    """Return docs/methods.md."""
+    described = [describe_method(name) for name in METHODS]
+    rows = [f"| [{d.name}](#{d.name}) | {d.paper or 'this project'} | {d.labels} |" for d in described]
+    table = "\n".join(["| method | published | labels |", "| --- | --- | --- |", *rows])
+    return "\n".join([_HEAD, table, "", *(_section(d) for d in described)])
+
+
+def method_lines(described: Sequence[Description]) -> str:
+    """Return a line for each method, for a terminal.
+
+    Args:
+        described: the methods.
+    """
+    width = max(len(d.name) for d in described)
+    return "\n".join(f"{d.name:{width}}  {d.labels:28}  {d.summary}" for d in described)
+
+
+def method_text(described: Description) -> str:
+    """Return all about one method, for a terminal.
+
+    Args:
+        described: as ``describe_method`` returned it.
+    """
+    facts = [("paper", described.paper or "this project"), ("labels", described.labels)]
+    facts += [("input", described.inputs), ("head", described.head), ("learns", described.kind)]
+    facts += [("recipe", ", ".join(f"{k}={v}" for k, v in described.recipe.items()) or "defaults")]
+    lines = [described.summary, "", described.details, "", *(f"{k:8}{v}" for k, v in facts), ""]
+    lines += [
+        f"  {s.key} = {s.default}" + (f"  (searched: {s.searched})" if s.searched else "")
+        + f"\n      {s.meaning}"
+        for s in described.settings
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def _section(described: Description) -> str:
+    recipe = ", ".join(f"`{key}={value}`" for key, value in described.recipe.items())
+    lines = [f"## {described.name}", "", described.summary, "", described.details, ""]
+    lines += [
+        f"- Published: {described.paper or 'no; this project'}",
+        f"- Labels: {described.labels}. Input: {described.inputs}. Head: {described.head}. "
+        f"{described.kind.capitalize()}.",
+        f"- Recipe: {recipe or 'the defaults of `train`'}",
+        "",
+    ]
+    if described.settings:
+        lines += ["| setting | default | searched | meaning |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{s.key}` | {s.default} | {s.searched} | {s.meaning} |" for s in described.settings
+        ]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _settings(method: type[Method[Any]]) -> list[Setting]:
+    meanings = _attributes(method.Config)
+    return [
+        Setting(f"method.{name}", field.default, _searched(field.metadata), meanings.get(name, ""))
+        for name, field in method.Config.model_fields.items()
+        if name != "name"
+    ]
+
+
+def _searched(metadata: list[Any]) -> str:
+    for mark in metadata:
+        if isinstance(mark, Searched):
+            given = {k: v for k, v in asdict(mark).items() if v is not None}
+            return ", ".join(f"{k} {list(v)}" for k, v in given.items()) or "all choices"
+    return ""
+
+
+def _attributes(config: type[MethodConfig]) -> dict[str, str]:
+    """Return the meaning of each setting, as the docstrings of a config and its bases say it."""
+    meanings: dict[str, str] = {}
+    for base in reversed(config.__mro__):
+        text = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
+        for name, meaning in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE):
+            meanings[name] = " ".join(meaning.split())
+    return meanings
+
+
+def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat

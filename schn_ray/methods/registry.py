@@ -1,0 +1,105 @@
+"""All methods by name. A method's file is imported when the method is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from schn_ray.core.errors import SchnRayError, nearest
+from schn_ray.methods.base import Method
+from schn_ray.methods.shallow.fit import ShallowFit
+from schn_ray.methods.shallow.method import as_method
+
+METHODS = {
+    "schn-plus": "schn_ray.methods.deep.schn.method:SchnPlus",
+    "schn": "schn_ray.methods.deep.schn.method:Schn",
+    "schn-mmasia": "schn_ray.methods.deep.schn.method:SchnMmasia",
+    "csq": "schn_ray.methods.deep.csq:Csq",
+    "dpsh": "schn_ray.methods.deep.dpsh:Dpsh",
+    "lsh": "schn_ray.methods.shallow.lsh:Lsh",
+    "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
+    "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
+    "itq": "schn_ray.methods.shallow.itq:Itq",
+    "itq-cca": "schn_ray.methods.shallow.itq:ItqCca",
+    "sh": "schn_ray.methods.shallow.sh:Sh",
+    "sgh": "schn_ray.methods.shallow.sgh:Sgh",
+    "agh": "schn_ray.methods.shallow.agh:Agh",
+    "ocb": "schn_ray.methods.shallow.ocb:Ocb",
+    "ksh": "schn_ray.methods.shallow.ksh:Ksh",
+    "lfh": "schn_ray.methods.shallow.lfh:Lfh",
+    "sdh": "schn_ray.methods.shallow.sdh:Sdh",
+    "fsdh": "schn_ray.methods.shallow.sdh:Fsdh",
+    "cosdish": "schn_ray.methods.shallow.cosdish:Cosdish",
+    "ssah": "schn_ray.methods.shallow.ssah:Ssah",
+    "isch": "schn_ray.methods.shallow.isch:Isch",
+}
+DEFAULT_METHOD = "schn-plus"
+
+
+def find_method(name: str) -> type[Method[Any]]:
+    """Return the class of a method.
+
+    Args:
+        name: of ``METHODS``; or a class of your own: ``./mine.py:Mine``, ``package.module:Mine``.
+
+    Raises:
+        SchnRayError: no such method, or no subclass of ``Method``.
+
+    Example:
+        >>> find_method("csq").__name__
+        'Csq'
+    """
+    if name not in METHODS and ":" not in name:
+        hint = nearest(name, list(METHODS))
+        raise SchnRayError(
+            f"no method '{name}'{hint} Available: {', '.join(METHODS)}; or a class of your own, as "
+            "./mine.py:Mine"
+        )
+    where, _, class_name = METHODS.get(name, name).rpartition(":")
+    found = getattr(_module(where, name), class_name, None)
+    if isinstance(found, type) and issubclass(found, ShallowFit):
+        return as_method(found)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise SchnRayError(
+            f"method {name}: {where} has no subclass of Method or ShallowFit named {class_name}"
+        )
+    return found
+
+
+def with_absolute_path(name: str) -> str:
+    """Return a method's name that means the same in another working directory.
+
+    Args:
+        name: as ``find_method`` takes it.
+    """
+    where, colon, class_name = name.rpartition(":")
+    return f"{Path(where).resolve()}{colon}{class_name}" if where.endswith(".py") else name
+
+
+def _module(where: str, name: str) -> ModuleType:
+    try:
+        return _own_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except SchnRayError:
+        raise
+    except Exception as error:  # a user's own file may raise anything
+        raise SchnRayError(f"method {name}: {where} cannot be imported: {error}") from error
+
+
+def _own_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SchnRayError(f"no file {path} for a method of your own")
+    module_name = f"own_method_{path.stem}"
+    loaded = sys.modules.get(module_name)
+    if loaded is not None and loaded.__file__ == str(path.resolve()):
+        return loaded
+    spec = importlib.util.spec_from_file_location(module_name, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    return module

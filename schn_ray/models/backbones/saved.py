@@ -1,0 +1,127 @@
+"""A backbone in a directory: weights, what builds it, and their SHA-256.
+
+Features can only be used with the backbone that computed them. So a directory of features has it,
+and its fingerprint says whether two are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from schn_ray.core.atomic_files import write_atomically
+from schn_ray.core.documents import parse_yaml
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.settings import Section, validated
+from schn_ray.data.images import Preprocessing
+from schn_ray.models.backbones.backbone import Backbone
+from schn_ray.models.backbones.build import build_backbone, rebuild_backbone
+from schn_ray.models.config import BackboneConfig
+
+WEIGHTS, SPEC = "weights.safetensors", "backbone.yaml"
+
+
+class BackboneSpec(Section):
+    """What a saved backbone is built from.
+
+    Attributes:
+        name: of the backbone.
+        base_channels: width of ``small``.
+        width: d, of its features.
+        preprocessing: from an image to its input.
+        architecture: see ``Backbone``.
+    """
+
+    name: str
+    base_channels: int
+    width: int
+    preprocessing: Preprocessing | None
+    architecture: dict[str, Any] | None = None
+
+
+def build_fixed_backbone(config: BackboneConfig) -> Backbone:
+    """Build a backbone that is used as it is, in evaluation mode; the same in every process.
+
+    Args:
+        config: of the backbone. Random weights are drawn from a fixed seed.
+
+    Raises:
+        SchnRayError: see ``build_backbone``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = build_backbone(config)
+    backbone.module.eval()
+    return backbone
+
+
+def backbone_fingerprint(backbone: Backbone, config: BackboneConfig) -> str:
+    """Return a SHA-256 over weights and preprocessing: equal ones give equal features.
+
+    Args:
+        backbone: the network.
+        config: that it was built from.
+    """
+    digest = hashlib.sha256(json.dumps(_spec(backbone, config).model_dump(mode="json")).encode())
+    for name, tensor in sorted(backbone.module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_backbone(backbone: Backbone, config: BackboneConfig, path: Path) -> None:
+    """Write a backbone into a directory.
+
+    Args:
+        backbone: the network.
+        config: that it was built from.
+        path: the directory; created where it is missing.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    partial_path = path / f"{WEIGHTS}.partial"
+    state = {k: v.contiguous() for k, v in backbone.module.state_dict().items()}
+    save_file(state, partial_path)
+    partial_path.rename(path / WEIGHTS)
+    spec = yaml.safe_dump(_spec(backbone, config).model_dump(mode="json"), sort_keys=False)
+    write_atomically(path / SPEC, spec.encode())
+
+
+def load_backbone(path: Path) -> tuple[Backbone, BackboneConfig]:
+    """Read what ``save_backbone`` wrote; its files should have been compared with their SHA-256.
+
+    Args:
+        path: the directory.
+
+    Returns:
+        The network in evaluation mode, and a config that names it.
+
+    Raises:
+        SchnRayError: not a saved backbone.
+    """
+    try:
+        text = (path / SPEC).read_bytes()
+        state = load_file(path / WEIGHTS)
+    except OSError as error:
+        raise SchnRayError(f"{path} has no saved backbone: {error.strerror}") from error
+    spec = validated(BackboneSpec, parse_yaml(text, str(path / SPEC)))
+    module = rebuild_backbone(spec.name, spec.base_channels, spec.architecture)
+    module.load_state_dict(state)
+    backbone = Backbone(module.eval(), spec.width, spec.preprocessing, spec.architecture)
+    config = BackboneConfig(name=spec.name, base_channels=spec.base_channels, frozen=True)
+    return backbone, config
+
+
+def _spec(backbone: Backbone, config: BackboneConfig) -> BackboneSpec:
+    return BackboneSpec(
+        name=config.name,
+        base_channels=config.base_channels,
+        width=backbone.width,
+        preprocessing=backbone.preprocessing,
+        architecture=backbone.architecture,
+    )

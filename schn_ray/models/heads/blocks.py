@@ -1,0 +1,41 @@
+"""One-hot blocks: the largest of each k outputs is the code, not their signs (SuBiC)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from schn_ray.core.errors import SchnRayError
+
+
+class BlocksHead(nn.Module):
+    """z = F W + b in blocks of k; a code has a +1 a block, at the largest z, and -1 elsewhere.
+
+    Args:
+        width: d, width of the features.
+        bits: K, the blocks together.
+        block: k, outputs of a block.
+
+    Raises:
+        SchnRayError: K is not a multiple of k.
+    """
+
+    def __init__(self, width: int, bits: int, block: int) -> None:
+        super().__init__()
+        if bits % block:
+            raise SchnRayError(f"{bits} bits do not divide into blocks of {block}")
+        self.block = block
+        self.linear = nn.Linear(width, bits)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [N, d] -> z [N, K] while training, which a loss descends; else the code [N, K].
+
+        Of equal outputs of a block, the first is the largest. Outputs below 0 count as 0.
+        """
+        z: Tensor = self.linear(features)
+        if self.training:
+            return z
+        blocks = z.relu().unflatten(1, (-1, self.block))
+        largest = blocks.argmax(dim=2, keepdim=True)
+        code = torch.full_like(blocks, -1.0).scatter(2, largest, 1.0)
+        return code.flatten(1)

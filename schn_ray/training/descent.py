@@ -1,0 +1,135 @@
+"""An outer iteration of a deep method: epochs of steps over drawn rows, then the update of codes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from schn_ray.core.bits import pack, sign
+from schn_ray.data.labels import multi_hot
+from schn_ray.methods.base import Batch
+from schn_ray.methods.config import ScheduleConfig
+from schn_ray.methods.trainer import Trainer
+from schn_ray.training.batches import Rows, global_batches, sampled_rows, view_draws
+from schn_ray.training.learner import Learned
+
+if TYPE_CHECKING:
+    from schn_ray.training.state import Run
+
+
+class Descent:
+    """Trains a deep method on batches.
+
+    Args:
+        trainer: of the method.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def most_iterations(self, schedule: ScheduleConfig) -> int | None:
+        """Return the iterations of the schedule."""
+        return schedule.iterations
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the method and of its optimisers, by name."""
+        optimisers = {name: o.state_dict() for name, o in self.trainer.optimisers.items()}
+        return {"method": self.trainer.method.state_dict(), "optimisers": optimisers}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.trainer.method.load_state_dict(state["method"])
+        for name, optimiser in self.trainer.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+
+    def iterate(self, run: Run) -> Learned:
+        """Train on the rows of one outer iteration and update their codes."""
+        self.trainer.begin_iteration(run.iteration)
+        rows = sampled_rows(len(run.data), run.schedule.samples, run.seed, run.iteration)
+        terms: dict[str, list[Tensor]] = defaultdict(list)
+        outputs = _EpochOutputs(len(rows), run.device)
+        for epoch in range(run.schedule.epochs):
+            self._train_epoch(run, rows, epoch, terms, outputs)
+        loss = _mean_terms(terms, run)
+        values = outputs.values()
+        self._update_codes(run, outputs.rows, values)
+        return Learned(
+            loss=loss,
+            rows=run.workers.gather_any(outputs.rows).numpy(),
+            codes=run.workers.gather_any(torch.from_numpy(pack(sign(values["U"])))).numpy(),
+            passes=run.schedule.epochs,
+            learning_rate=self.trainer.learning_rate,
+        )
+
+    def _train_epoch(
+        self,
+        run: Run,
+        rows: Rows,
+        epoch: int,
+        terms: dict[str, list[Tensor]],
+        outputs: _EpochOutputs,
+    ) -> None:
+        batches = global_batches(rows, run.schedule.batch_size, run.seed, run.iteration, epoch)
+        draws = view_draws(len(run.data), run.seed, run.iteration, epoch)
+        run.method.train()
+        outputs.begin_epoch()
+        for batch_rows, views in run.decoder.batches(run.data, batches, draws, run.workers):
+            batch = Batch(
+                run.data.inputs(views.to(run.device, non_blocking=True)),
+                torch.from_numpy(batch_rows),
+                multi_hot(run.data.labels, batch_rows).to(run.device),
+                run.table.read(batch_rows).to(run.device),
+                run.workers,
+            )
+            step = self.trainer.step(batch)
+            for name, term in step.terms.items():
+                terms[name].append(term * batch.share)
+            outputs.add(batch.rows[batch.own], step.outputs)
+
+    def _update_codes(self, run: Run, rows: Tensor, values: dict[str, Tensor]) -> None:
+        solved = self.trainer.method.update(rows, run.table.read(rows), values)
+        if solved is not None:
+            run.table.write(run.workers.gather_any(rows), run.workers.gather_any(solved))
+
+
+class _EpochOutputs:
+    """This worker's rows of the latest epoch and the steps' outputs, in the order of the steps.
+
+    All epochs share one buffer a name, since an update uses only the latest output of each row.
+    """
+
+    def __init__(self, capacity: int, device: torch.device) -> None:
+        self._rows = torch.empty(capacity, dtype=torch.int64)
+        self._capacity, self._device = capacity, device
+        self._buffers: dict[str, Tensor] = {}
+        self._count = 0
+
+    def begin_epoch(self) -> None:
+        self._count = 0
+
+    def add(self, rows: Tensor, outputs: Mapping[str, Tensor]) -> None:
+        step = slice(self._count, self._count + len(rows))
+        self._rows[step] = rows
+        for name, output in outputs.items():
+            if name not in self._buffers:
+                shape = self._capacity, *output.shape[1:]
+                self._buffers[name] = torch.empty(shape, device=self._device)
+            self._buffers[name][step] = output
+        self._count += len(rows)
+
+    @property
+    def rows(self) -> Tensor:
+        return self._rows[: self._count]
+
+    def values(self) -> dict[str, Tensor]:
+        return {name: buffer[: self._count].cpu() for name, buffer in self._buffers.items()}
+
+
+def _mean_terms(terms: Mapping[str, list[Tensor]], run: Run) -> dict[str, float]:
+    own = torch.stack([torch.stack(values).mean() for values in terms.values()])
+    means = (run.workers.sum(own) / run.workers.size).tolist()
+    return dict(zip(terms, means, strict=True))

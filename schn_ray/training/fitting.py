@@ -1,0 +1,73 @@
+"""An outer iteration of a shallow method: one round of its fit to the features of all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.methods.base import ShallowMethod
+from schn_ray.methods.config import ScheduleConfig
+from schn_ray.methods.shallow.feature_rows import FeatureRows
+from schn_ray.training.batches import TrainingVectors, sampled_rows
+from schn_ray.training.learner import Learned
+
+if TYPE_CHECKING:
+    from schn_ray.training.state import Run
+
+
+class Fitting:
+    """Fits a shallow method, a round at a time.
+
+    What a fit has learned of each row may be large and lies on all workers. So a checkpoint has
+    none of it: a run that goes on repeats the rounds that it had done, with the same result.
+
+    Args:
+        method: at its beginning.
+    """
+
+    def __init__(self, method: ShallowMethod[Any]) -> None:
+        self.method = method
+        self._rounds = 0
+
+    def most_iterations(self, schedule: ScheduleConfig) -> int | None:
+        """Return None: the method's own settings say how many rounds there are."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: rounds are repeated."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore nothing."""
+
+    def iterate(self, run: Run) -> Learned:
+        """Do one round over the features of all training rows."""
+        data = run.data
+        if not isinstance(data, TrainingVectors):
+            raise SchnRayError(
+                "this method is fitted to features, and the store has images: add "
+                "--set backbone.frozen=true, so that the backbone computes features first"
+            )
+        rows = FeatureRows(
+            lambda numbers: data.vectors(data.store_rows[numbers]),
+            len(data),
+            data.width,
+            workers=run.workers,
+        )
+        while self._rounds < run.iteration:
+            self._rounds += 1
+            fit = self.method.fit(rows, self._rounds)
+        shown = sampled_rows(len(data), run.schedule.samples, run.seed, run.iteration)
+        own = shown[run.workers.own(len(shown))]
+        codes = run.encode(data.vectors(data.store_rows[own]))
+        return Learned(
+            loss=fit.terms,
+            rows=shown,
+            codes=run.workers.gather_any(torch.from_numpy(codes)).numpy(),
+            passes=1,
+            learning_rate=0.0,
+            converged=fit.converged,
+        )

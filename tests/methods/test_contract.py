@@ -1,0 +1,263 @@
+"""What every method of the registry must do; a new line in the registry is tested by itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+from sklearn.datasets import load_digits
+from support.gloo import run_on_workers
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.workers import Workers
+from schn_ray.data.config import PrepareConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare_store
+from schn_ray.data.store.reader import open_store
+from schn_ray.evaluation.metrics.average_precision import average_precision, mean_or_none
+from schn_ray.evaluation.metrics.histograms import distance_histograms, without_themselves
+from schn_ray.methods.base import DeepMethod
+from schn_ray.methods.catalogue import describe_method
+from schn_ray.methods.registry import METHODS, find_method
+from schn_ray.models.hasher import load
+from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.training.recorder import Recorder, read_metrics
+from schn_ray.training.run import build_run, finish_run, train_locally
+
+BITS, WIDTH = 16, 64
+# of any method: an iteration is an epoch over all rows; the published ones would take too long
+SETTINGS = (
+    f"bits={BITS}",
+    "schedule.iterations=3",
+    "schedule.epochs=4",
+    "schedule.batch_size=32",
+    "optimiser.learning_rate=1e-2",
+    "optimiser.backbone_rate=1",
+)
+# where a method's own default takes long; what it does stays the same
+SHORTER = {"itq": ("method.rounds=5",), "itq-cca": ("method.rounds=5",), "lfh": ("method.rounds=9",)}
+SHORTER |= {name: (*SHORTER.get(name, ()), "method.latent_dropout=0.2") for name in METHODS if "schn" in name}
+CPU = torch.device("cpu")
+
+method_of_registry = pytest.mark.parametrize("name", METHODS)
+
+
+def settings_of(name: str, *more: str) -> TrainConfig:
+    """Return settings under which a method takes a second."""
+    base = {"backbone": {"name": f"features:{WIDTH}", "weights": None}}
+    return train_config(None, None, (*SETTINGS, *SHORTER.get(name, ()), *more), name, base)
+
+
+def write_store(folder: Path, labels: list[str]) -> Path:
+    """Make a store of digits as vectors of 64 pixels."""
+    folder.mkdir()
+    rows = load_digits().data[: len(labels)].astype(np.float32)
+    np.save(folder / "digits.npy", rows)
+    if any(labels):
+        (folder / "digits.labels.txt").write_text("".join(f"{label}\n" for label in labels))
+    config = PrepareConfig(train_share=0.7, validation_share=0.1, query_share=0.2)
+    source = open_source(str(folder / "digits.npy"), config.source)
+    prepare_store(source, config, folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits, one label each."""
+    labels = [str(digit) for digit in load_digits().target[:500]]
+    return write_store(tmp_path_factory.mktemp("one") / "digits", labels)
+
+
+@pytest.fixture(scope="module")
+def multi_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits with a second label for odd ones, and some rows without any."""
+    digits = load_digits().target[:300]
+    labels = ["" if not d else f"{d};odd" if d % 2 else str(d) for d in digits]
+    return write_store(tmp_path_factory.mktemp("many") / "digits", labels)
+
+
+@pytest.fixture(scope="module")
+def unlabelled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits without labels."""
+    return write_store(tmp_path_factory.mktemp("none") / "digits", [""] * 300)
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def trained(
+    request: pytest.FixtureRequest, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """A run of each method in turn."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    train_locally(settings_of(request.param), store, out)
+    return request.param, out
+
+
+def codes_of(run: Path, store: Path, role: str) -> np.ndarray[Any, Any]:
+    """Encode the rows of a role with a run's model."""
+    opened = open_store(store)
+    return load(run).encode(opened.vectors(opened.rows(role)))
+
+
+@method_of_registry
+def test_a_method_is_described(name: str) -> None:
+    described = describe_method(name)
+    assert described.name == name
+    assert 20 < len(described.summary) <= 110
+    assert described.details
+    for setting in described.settings:
+        assert setting.meaning, f"{setting.key} has no line under 'Attributes' of its config"
+
+
+def test_terms_are_finite_and_the_codes_beat_random_ones(
+    trained: tuple[str, Path], store: Path
+) -> None:
+    name, run = trained
+    for line in read_metrics(run):
+        assert all(np.isfinite(value) for value in line["loss"].values())
+        assert line["unique_share"] > 0
+    opened = open_store(store)
+    gallery, queries = codes_of(run, store, "gallery"), codes_of(run, store, "query")
+    Y = opened.labels
+    found = mean_ap(queries, Y[opened.rows("query")], gallery, Y[opened.rows("gallery")])
+    generator = np.random.default_rng(0)
+    noise = [generator.integers(0, 256, codes.shape, np.uint8) for codes in (queries, gallery)]
+    chance = mean_ap(noise[0], Y[opened.rows("query")], noise[1], Y[opened.rows("gallery")])
+    least = chance + (0.3 if find_method(name).labels != "none" else 0.05)
+    assert found > least, f"{name}: mAP {found:.3f}, random codes {chance:.3f}"
+
+
+def mean_ap(
+    queries: np.ndarray[Any, Any], Y_q: csr_array, gallery: np.ndarray[Any, Any], Y_g: csr_array
+) -> float:
+    """Return the mAP of codes."""
+    mean = mean_or_none(average_precision(distance_histograms(queries, Y_q, gallery, Y_g, BITS)))
+    assert mean is not None
+    return mean
+
+
+def test_the_model_is_saved_whole(trained: tuple[str, Path], store: Path) -> None:
+    """What is loaded gives the very bits with which training validated."""
+    _, run = trained
+    opened = open_store(store)
+    hasher = load(run)
+    X = opened.vectors(opened.rows("validation"))
+    again = load(run / "model")
+    assert (hasher.bits, hasher.spec.classes) == (BITS, opened.classes)
+    assert np.array_equal(hasher.encode(X), again.encode(X))
+    best = max(line["validation_map"] for line in read_metrics(run))
+    codes, Y = hasher.encode(X), opened.labels[opened.rows("validation")]
+    histograms = distance_histograms(codes, Y, codes, Y, BITS)
+    assert mean_or_none(average_precision(without_themselves(histograms, Y))) == best
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    trained: tuple[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, run = trained
+    record = Recorder.record
+
+    class Killed(BaseException):
+        pass
+
+    def killed(self: Recorder, measured: Any, best: bool) -> None:
+        record(self, measured, best)
+        raise Killed
+
+    monkeypatch.setattr(Recorder, "record", killed)
+    with pytest.raises(Killed):
+        train_locally(settings_of(name), store, tmp_path / "run")
+    monkeypatch.setattr(Recorder, "record", record)
+    train_locally(settings_of(name), store, tmp_path / "run")
+    assert metrics_of(tmp_path / "run") == metrics_of(run)
+    for role in ("query", "gallery"):
+        assert np.array_equal(codes_of(tmp_path / "run", store, role), codes_of(run, store, role))
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """Return a run's measurements without what the clock decides."""
+    timed = {"images_per_second", "data_wait", "workers"}
+    return [{k: v for k, v in line.items() if k not in timed} for line in read_metrics(run)]
+
+
+def train_on_workers(workers: Workers) -> dict[str, Any]:
+    """Train every method on the workers of this group; return the codes of the queries."""
+    folder = Path((Path.cwd() / "folder.txt").read_text())
+    store = open_store(folder / "store")
+    X = store.vectors(store.rows("query"))
+    codes = {}
+    for name in METHODS:
+        run = build_run(settings_of(name), store, workers, CPU)
+        finish_run(run, store, folder / f"{name}-{workers.size}")
+        codes[name] = torch.from_numpy(run.hasher().relaxed(X).numpy())
+    return codes
+
+
+@pytest.fixture(scope="module")
+def of_two_workers(
+    store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[dict[str, Any]]]:
+    """All methods, trained by two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "store").symlink_to(store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "folder.txt").write_text(str(folder))
+        yield run_on_workers(train_on_workers, folder / "workers")
+
+
+@method_of_registry
+def test_two_workers_train_what_one_does(
+    name: str, of_two_workers: list[dict[str, Any]], store: Path, tmp_path: Path
+) -> None:
+    opened = open_store(store)
+    run = build_run(settings_of(name), opened, Workers(), CPU)
+    finish_run(run, opened, tmp_path / "run")
+    alone = run.hasher().relaxed(opened.vectors(opened.rows("query")))
+    for worker in of_two_workers:
+        shared = worker[name]
+        differ = ((shared >= 0) != (alone >= 0)).sum().item()
+        assert differ <= 1e-3 * alone.numel(), f"{name}: {differ} of {alone.numel()} bits"
+        # sums in another order round differently, and training amplifies it
+        torch.testing.assert_close(shared, alone, rtol=1e-2, atol=1e-2)
+
+
+@method_of_registry
+def test_a_deep_method_moves_its_encoder(name: str, store: Path) -> None:
+    if not issubclass(find_method(name), DeepMethod):
+        return
+    run = build_run(settings_of(name, "schedule.iterations=1"), open_store(store), Workers(), CPU)
+    before = {key: value.clone() for key, value in run.method.encoder.state_dict().items()}
+    run.iteration = 1
+    run.learner.iterate(run)
+    after = run.method.encoder.state_dict()
+    assert all(not torch.equal(before[key], after[key]) for key in before)
+
+
+@method_of_registry
+def test_rows_with_many_labels_are_learned_or_refused(
+    name: str, multi_store: Path, tmp_path: Path
+) -> None:
+    config = settings_of(name, "schedule.iterations=1")
+    if find_method(name).labels == "single":
+        with pytest.raises(SchnRayError, match="uses one label a row"):
+            train_locally(config, multi_store, tmp_path / "run")
+        return
+    train_locally(config, multi_store, tmp_path / "run")
+    assert read_metrics(tmp_path / "run")[-1]["validation_map"] > 0.2
+
+
+@method_of_registry
+def test_rows_without_labels_are_learned_or_refused(
+    name: str, unlabelled_store: Path, tmp_path: Path
+) -> None:
+    config = settings_of(name, "schedule.iterations=1")
+    if find_method(name).labels != "none":
+        with pytest.raises(SchnRayError, match=r"learns from labels.*--method itq"):
+            train_locally(config, unlabelled_store, tmp_path / "run")
+        return
+    train_locally(config, unlabelled_store, tmp_path / "run")
+    codes = codes_of(tmp_path / "run", unlabelled_store, "gallery")
+    assert len(np.unique(codes, axis=0)) > len(codes) / 10
