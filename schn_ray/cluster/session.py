@@ -38,7 +38,7 @@ def ray_session() -> Iterator[None]:
         yield
         return
     verbose = VERBOSE in os.environ
-    with _sigterm_handler_kept(), nullcontext() if verbose else _standard_error_muted():
+    with _own_sigterm_handler(), nullcontext() if verbose else _standard_error_muted():
         _start(verbose)
     try:
         _set_verbosity(verbose)
@@ -154,7 +154,7 @@ def cluster_gpus() -> float:
 
 
 @contextmanager
-def _sigterm_handler_kept() -> Iterator[None]:
+def _own_sigterm_handler() -> Iterator[None]:
     """Keep this process's own handler of SIGTERM, if it has one, while the block starts Ray.
 
     Ray sets one that exits with the signal's number, and its core one that prints a trace and

@@ -19,7 +19,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.files import read_file
 
-_AT_ONCE = min(8, os.cpu_count() or 1)  # files; hashing lets other threads run
+THREADS = min(8, os.cpu_count() or 1)  # that hash; hashing lets other threads run
 _State = tuple[int, ...]
 _verified: dict[tuple[str, str], _State] = {}
 
@@ -74,7 +74,7 @@ class Artefact:
         """
         names = list(self.manifest.files if names is None else names)
         self.check_sizes(names)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(lambda name: self._compare(name, anew), names):
                 pass
 

@@ -3,15 +3,19 @@
 A directory of kind ``matches`` has a ``matches-*.parquet`` for every part of the queries' codes.
 Its columns are ``query`` (id), ``ids`` and ``distances`` (lists, nearest first, equal distances in
 the order of ids), and ``tied`` or ``within_radius`` (see ``search.Result``). A part is complete or
-missing. After an interruption, the same call writes only the missing parts.
+missing; its receipt in ``receipts/`` has its SHA-256. After an interruption, the same call writes
+only parts without a receipt.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,18 +23,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import open_artefact, read_verified
-from schn_ray.core.atomic_files import writing
+from schn_ray.core.atomic_files import sha256_file, writing
 from schn_ray.core.directories import resumable_directory
+from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import (
     as_location,
     join,
-    kind_at,
+    names_in,
     new_file,
-    open_file,
-    sha256_and_size,
+    read_file,
+    write_file,
 )
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.data.shards.map_shards import MapShards, map_locally
@@ -85,7 +90,12 @@ def search_gallery(
         mirror.send()
         codes_files.check()
         shards = [_shard(codes, name, source.files[name]) for name in part_names(source.files)]
-        missing = [shard for shard in shards if not kind_at(_part(mirror.location, shard))]
+        existing = names_in(mirror.location)
+        missing = [
+            shard
+            for shard in shards
+            if _part_name(shard) not in existing or _receipt(mirror.location, shard) is None
+        ]
         work = functools.partial(
             search_part,
             indexes=locations,
@@ -96,11 +106,17 @@ def search_gallery(
         )
         for _ in map_shards(work, missing):
             pass  # rows are counted below, with those of parts that existed before
-        for path in mirror.local.glob("*.partial"):
+        for path in mirror.local.rglob("*.partial"):
             path.unlink()  # of killed workers
-        parts = [_part(mirror.location, shard) for shard in shards]
-        draft.known |= {Path(part).name: sha256_and_size(part) for part in parts}
-        rows, expected = sum(map(_rows_of, parts)), sum(shard.rows for shard in shards)
+        rows, expected = 0, sum(shard.rows for shard in shards)
+        for shard in shards:
+            if (receipt := _receipt(mirror.location, shard)) is None:
+                raise SchnRayError(
+                    f"{_receipt_path(mirror.location, shard)} is lost; run the same command again"
+                )
+            draft.known[_part_name(shard)] = receipt.sha256, receipt.size
+            draft.known[_receipt_path("", shard)] = receipt.own
+            rows += receipt.queries
         if rows != expected:
             raise SchnRayError(
                 f"{out}: its parts hold {rows:,} queries, expected {expected:,}; remove {out} and "
@@ -147,6 +163,12 @@ def search_part(
         for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
             table = pa.Table.from_batches([batch])
             writer.write_table(_matches(index, table, limits).cast(schema))
+        writer.close()
+        size, sha256 = partial_path.stat().st_size, sha256_file(partial_path)
+    values = {"sha256": sha256, "bytes": size, "queries": shard.rows}
+    receipt = _receipt_path(out, shard)
+    with writing(receipt):
+        write_file(receipt, json.dumps(values).encode())
     return shard.number
 
 
@@ -187,13 +209,37 @@ def _shard(codes: Path, name: str, sha256: str) -> Shard:
     return Shard(number, rows, files=(name,), bytes=size, stamps=(sha256,))
 
 
+def _part_name(shard: Shard) -> str:
+    return f"matches-{shard.number:05}.parquet"
+
+
 def _part(out: str, shard: Shard) -> str:
-    return join(out, f"matches-{shard.number:05}.parquet")
+    return join(out, _part_name(shard))
 
 
-def _rows_of(part: str) -> int:
-    with open_file(part) as file:
-        return int(pq.read_metadata(file).num_rows)
+def _receipt_path(out: str, shard: Shard) -> str:
+    return join(out, f"receipts/matches-{shard.number:05}.json")
+
+
+class _Receipt(NamedTuple):
+    """What a finished part of matches is: its SHA-256, bytes and queries; ``own``: of itself."""
+
+    sha256: str
+    size: int
+    queries: int
+    own: tuple[str, int]
+
+
+def _receipt(out: str, shard: Shard) -> _Receipt | None:
+    """Read a part's receipt; None where there is none that can be read."""
+    path = _receipt_path(out, shard)
+    try:
+        data = read_file(path)
+        values = parse_json(data, path)
+        own = hashlib.sha256(data).hexdigest(), len(data)
+        return _Receipt(str(values["sha256"]), int(values["bytes"]), int(values["queries"]), own)
+    except (OSError, BadDocument, KeyError, TypeError, ValueError):
+        return None
 
 
 def _require_same_model(index: Searchable, source: Manifest, queries: str) -> None:

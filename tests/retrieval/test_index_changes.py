@@ -1,10 +1,7 @@
 """Adding to an index and removing from it: as if it had been built so."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -119,53 +116,6 @@ def test_codes_of_another_model_are_not_added(
     wide = write_codes(tmp_path / "wide", ["x"], np.zeros((1, 4), np.uint8), 32, parts=1)
     with pytest.raises(SchnRayError, match="encoded by another model"):
         rewrite_index(tmp_path / "index", add=wide)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from schn_ray.core import directories
-from schn_ray.retrieval.index import build
-from schn_ray.retrieval.index.build import rewrite_index
-before = getattr({module}, {name!r})
-def killed(*arguments):
-    if {after}:
-        before(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-setattr({module}, {name!r}, killed)
-rewrite_index(Path(sys.argv[1]), remove=sys.argv[2:])
-"""
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "after", "rows"),
-    [
-        ("build", "write_lists", False, 300),
-        ("directories", "write_json", False, 300),
-        ("directories", "write_json", True, 200),
-    ],
-)
-def test_killed_and_run_again(
-    tmp_path: Path,
-    drawn: tuple[list[str], Codes],
-    module: str,
-    name: str,
-    after: bool,
-    rows: int,
-) -> None:
-    ids, codes = drawn
-    make_index(tmp_path, ids, codes, 20)
-    code = KILLED.format(module=module, name=name, after=after)
-    arguments = [sys.executable, "-c", code, str(tmp_path / "index"), *ids[:100]]
-    assert subprocess.run(arguments, env=os.environ, check=False).returncode == -9
-    assert len(open_index(tmp_path / "index")) == rows
-    try:
-        rewrite_index(tmp_path / "index", remove=ids[:100])
-    except AlreadyDone:
-        assert rows == 200
-    index = open_index(tmp_path / "index")
-    same(index, make_index(tmp_path / "fresh", ids[100:], codes[100:], 20), codes[:20])
-    verify_index(tmp_path / "index")
 
 
 def test_one_changes_it_at_a_time(
