@@ -111,9 +111,7 @@ def settings_of_inputs(location: str, features: str | None = None) -> dict[str, 
     """
     if features is not None:
         config = StoredFeatures(features).backbone[1]
-        return {
-            "backbone": config.model_dump(include={"name", "base_channels", "frozen", "weights"})
-        }
+        return {"backbone": config.model_dump(include={"name", "base_channels", "frozen", "weights"})}
     store = open_store(location)
     if store.has_images:
         return {}

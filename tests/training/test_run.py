@@ -207,9 +207,7 @@ def test_every_variant_trains(setting: str, store: Path, tmp_path: Path) -> None
 
 
 def test_fixed_centres_stay_where_they_are(store: Path, tmp_path: Path) -> None:
-    config = small_config(
-        "method.initial_codes=hadamard", "method.update_codes=false", "schedule.iterations=1"
-    )
+    config = small_config("method.initial_codes=hadamard", "method.update_codes=false", "schedule.iterations=1")
     before = build_run(config, open_store(store), Workers(), torch.device("cpu")).table
     train_locally(config, store, tmp_path / "run")
     assert torch.equal(last_state(tmp_path / "run")["packed"], torch.from_numpy(before.packed))

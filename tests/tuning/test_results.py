@@ -143,9 +143,7 @@ def test_the_table_and_the_counts(tmp_path: Path) -> None:
     lines = list(csv.DictReader((tmp_path / "trials.csv").open()))
     assert [line["trial"] for line in lines] == [str(n) for n in range(8)]
     assert lines[3]["reason"] == HOSTILE
-    assert all(
-        (line["method.alpha"] == "") == (line["method.update_codes"] == "false") for line in lines
-    )
+    assert all((line["method.alpha"] == "") == (line["method.update_codes"] == "false") for line in lines)
     states = [line["state"] for line in lines]
     counts = study_counts(search, None, 0)
     assert counts["pruned"] == states.count("pruned") > 0

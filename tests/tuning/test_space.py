@@ -69,18 +69,10 @@ def test_trial_0_is_as_published(name: str) -> None:
         ("method.update_codes", {"integer": [0, 1]}, "give it 'choices', not 'integer'"),
         ("method.initial_codes", {"choices": ["zeros"]}, "two or more different choices"),
         ("method.initial_codes", {"choices": ["zeros", "zeros"]}, "two or more different choices"),
-        (
-            "method.initial_codes",
-            {"choices": ["zeros", "ones"]},
-            "Input should be 'zeros', 'random'",
-        ),
+        ("method.initial_codes", {"choices": ["zeros", "ones"]}, "Input should be 'zeros', 'random'"),
         ("bits", {"choices": ["16", "32"]}, "which a config reads as 16"),
         ("schedule.patience", {"linear": [1, 5]}, "give it 'integer'"),
-        (
-            "method.alpha",
-            {"linear": [0, 4], "when": {"method.beta": 1}},
-            "not a parameter above it",
-        ),
+        ("method.alpha", {"linear": [0, 4], "when": {"method.beta": 1}}, "not a parameter above it"),
     ],
 )
 def test_a_parameter_that_training_would_refuse(
@@ -149,10 +141,7 @@ def test_an_inactive_parameter_has_no_value_and_keeps_the_base_s() -> None:
         start=[{}, {"method.update_codes": False}],
     )
     base = base_config(search_space, None, None, ())
-    assert starting_point(search_space, base, 0) == {
-        "method.update_codes": True,
-        "method.alpha": 2.0,
-    }
+    assert starting_point(search_space, base, 0) == {"method.update_codes": True, "method.alpha": 2.0}
     values = starting_point(search_space, base, 1)
     assert values == {"method.update_codes": False}
     assert with_values(base, values).method.alpha == base.method.alpha

@@ -96,7 +96,9 @@ def embed(
     target = location_of(out)
     shards = shards_mapper("embedding", workers, gpus=True, writes=target)
     opened = source_of(source, loaded.source)
-    return finish(out, lambda: embed_source(opened, target, loaded, shards, update, retry_failed))
+    return finish(
+        out, lambda: embed_source(opened, target, loaded, shards, update, retry_failed)
+    )
 
 
 def train(
