@@ -102,8 +102,6 @@ def parse_manifest(data: bytes, path: Path | str, kind: str | None = None) -> Ma
         layout, actual_kind = values["format"], str(values["kind"])
     except (BadDocument, KeyError, TypeError) as error:
         raise SchnRayError(f"{file} is damaged; make the {made} again") from error
-    if kind not in (None, actual_kind):
-        raise SchnRayError(f"{path} is a {actual_kind} directory; wanted a {kind} directory")
     if layout != FORMAT:
         versions = values.get("versions")
         by = versions.get("schn-ray", "unknown") if isinstance(versions, dict) else "unknown"
@@ -114,8 +112,10 @@ def parse_manifest(data: bytes, path: Path | str, kind: str | None = None) -> Ma
     if values.get("digest") != _digest_of(values):
         raise SchnRayError(
             f"{file} is damaged or was edited: it differs from its own digest; make the "
-            f"{actual_kind} again"
+            f"{made} again"
         )
+    if kind not in (None, actual_kind):
+        raise SchnRayError(f"{path} is a {actual_kind} directory; wanted a {kind} directory")
     try:
         return Manifest(**values)
     except TypeError as error:

@@ -49,7 +49,6 @@ VERBS = {
         lambda root, out: find_duplicates(root / "index", 2, out / "groups.parquet"), ("index",)
     ),
 }
-READERS = [name for name, verb in VERBS.items() if verb.reads]
 
 
 def each(names: Iterable[str], quick: Sequence[str]) -> pytest.MarkDecorator:
@@ -92,7 +91,7 @@ def test_a_full_disk_at_every_file(name: str, root: Path, tmp_path: Path) -> Non
     assert check_full_disk(VERBS[name], root, tmp_path) > 3
 
 
-@each(READERS, quick=["search"])
+@each(VERBS, quick=["search"])
 def test_damage_of_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_damage(VERBS[name], root, tmp_path) > 3
 

@@ -272,16 +272,16 @@ def check_damage(verb: Verb, root: Path, folder: Path, flips: int = 3, seed: int
 
     An answer is right or an error: a damaged file that the verb had no need of is no error.
     """
-    inputs = folder / "inputs"
-    for name in {*verb.reads, *verb.changes}:
+    inputs, names = folder / "inputs", {*verb.reads, *verb.changes}
+    for name in names:
         shutil.copytree(root / name, inputs / name)
     expected = verb.undisturbed(inputs, folder / "undisturbed")
     rng, noticed = np.random.default_rng(seed), 0
-    for file in sorted(p for name in verb.reads for p in (inputs / name).rglob("*") if p.is_file()):
+    for file in sorted(p for name in names for p in (inputs / name).rglob("*") if p.is_file()):
         content = file.read_bytes()
         for what, damaged in damages(content, rng, flips):
             file.write_bytes(damaged)
-            out = verb.begin(root, folder / "out")
+            out = verb.begin(inputs, folder / "out")
             end = ends(verb.work, inputs, out)
             name = file.relative_to(inputs)
             assert end.code in (0, 2), (name, what, end)
