@@ -99,8 +99,7 @@ class Artefact:
         _verified.pop(key, None)
         if sha256_file(self.path / name) != expected:
             raise self._damaged(name, "differs from its manifest")
-        if self._state(name) == state:  # else it was changed meanwhile, and the next use looks
-            _verified[key] = state
+        _verified[key] = state  # of before: what is changed meanwhile is hashed again
 
     def _state(self, name: str) -> _State:
         """Return what changes when a file does; its size is right."""

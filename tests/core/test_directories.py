@@ -227,6 +227,8 @@ def test_what_a_kill_at_the_end_left_is_cleared_by_the_same_call(  # type: ignor
         if directory is resumable_directory
         else [tmp_path / ".out.lock"]
     )
+    if directory is new_directory:
+        (tmp_path / ".out.partial").mkdir()
     for path in left:
         path.write_text("{}")
     with pytest.raises(AlreadyDone):
