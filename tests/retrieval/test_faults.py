@@ -63,6 +63,7 @@ def lists() -> Iterator[pytest.MonkeyPatch]:
     """Indexes of few codes have lists, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inverted_lists, "FEWEST", 100)
+        patch.setattr(inverted_lists, "_MOST_LOOKED_AT", 9)
         yield patch
 
 

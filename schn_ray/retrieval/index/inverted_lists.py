@@ -7,7 +7,6 @@ written only if the test shows that they pay. Results are exact with lists and w
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from schn_ray.core.atomic_files import FileWriter, writing
+from schn_ray.core.atomic_files import FileWriter
 from schn_ray.retrieval.index.scan import FAR, Bytes, Flat, Lists, hamming
 
 FEWEST = 1 << 17  # codes; a flat scan of fewer is quick
@@ -59,19 +58,12 @@ def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial 
     trial = try_lists(lists, codes, counts)
     if trial.looked_at > _MOST_LOOKED_AT:
         return None
-    _write_ivf(lists.ivf, folder / "lists")
+    # by way of our file: faiss's own would keep quiet about a disk that is full when it is closed
+    with FileWriter(folder / "lists") as file:
+        faiss.write_index_binary(lists.ivf, faiss.PyCallbackIOWriter(file.write))
     with FileWriter(folder / "radii") as file:
         file.write(lists.radii.tobytes())
     return trial
-
-
-def _write_ivf(ivf: Any, path: Path) -> None:
-    with writing(path):
-        try:
-            faiss.write_index_binary(ivf, str(path))
-        except RuntimeError as error:  # its text ends with the reason: "(No space left on device)"
-            reason = re.search(r"\(([^()]+)\)\s*$", str(error))
-            raise OSError(reason[1] if reason else str(error)) from error
 
 
 def _cluster(codes: Bytes) -> Lists:
