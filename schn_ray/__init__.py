@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         search,
         serve,
     )
-    from schn_ray.cli.verbs.training import embed, export, methods, train, tune
+    from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
     from schn_ray.data.store.reader import open_store
     from schn_ray.models.hasher import load
@@ -66,8 +66,8 @@ __all__ = [
     "encode",
     "evaluate",
     "export",
+    "list_methods",
     "load",
-    "methods",
     "open_index",
     "open_store",
     "prepare",
@@ -91,7 +91,7 @@ _MODULES = {
         "search",
         "serve",
     ),
-    "cli.verbs.training": ("embed", "export", "methods", "train", "tune"),
+    "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),
     "data.store.reader": ("open_store",),
     "models.hasher": ("load",),

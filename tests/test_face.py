@@ -30,10 +30,11 @@ SETTINGS = {name: int(value) for name, value in SETTINGS.items()} | ONE
 # the command's name -> the functions that do it, where these are not one of the same name
 FUNCTIONS = {
     "index": ("build_index", "change_index", "verify_index"),
+    "methods": ("list_methods",),
     "report": ("write_report",),
 }
 ONLY_COMMANDS = {"demo", "submit"}  # made of other commands
-OF_THE_PRINTING = {"json", "verbose", "paths", "help"}
+OF_THE_PRINTING = {"json", "markdown", "verbose", "paths", "help"}
 
 
 def functions_of(command: str) -> list[Callable[..., Any]]:

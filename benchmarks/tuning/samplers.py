@@ -41,7 +41,13 @@ SPACE: dict[str, Any] = {
         "method.quantization": {"choices": [0.1, 1.0, 10.0, 100.0]},
         "method.initial_codes": {"choices": ["zeros", "random", "hadamard"]},
     },
-    "start": [{"optimiser.learning_rate": 1e-4, "method.quantization": 0.1, "method.initial_codes": "zeros"}],
+    "start": [
+        {
+            "optimiser.learning_rate": 1e-4,
+            "method.quantization": 0.1,
+            "method.initial_codes": "zeros",
+        }
+    ],
 }
 
 

@@ -18,7 +18,7 @@ from schn_ray.cli.options import (
     print_result,
 )
 from schn_ray.cli.verbs.arguments import ALL
-from schn_ray.cli.verbs.training import embed, export, methods, train, tune
+from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
 
 Store = Annotated[str, typer.Argument(help="A store that prepare wrote.")]
 Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.")]
@@ -47,7 +47,7 @@ def methods_command(
 
         typer.echo(catalogue_markdown(), nl=False)
         return
-    print_result(methods(name), as_json)
+    print_result(list_methods(name), as_json)
 
 
 def embed_command(

@@ -149,7 +149,7 @@ def control_codes(sides: Sides, seed: int) -> dict[str, Codes]:
                 pack(hash.codes(sides.query_features)),
                 pack(hash.codes(sides.gallery_features)),
             )
-    return codes | {"random": random_codes(sides, seed)}
+    return codes | {"random": random_bits(sides, seed)}
 
 
 def recall_ranks(recall_at: Sequence[int], gallery_rows: int) -> list[RecallRanks]:
@@ -270,7 +270,7 @@ def ranked_by(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> Hist
     return Histograms(rows[None], np.bincount(level[relevant], minlength=len(rows))[None])
 
 
-def random_codes(sides: Sides, seed: int) -> Codes:
+def random_bits(sides: Sides, seed: int) -> Codes:
     """Return random bits for each row.
 
     Args:

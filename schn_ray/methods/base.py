@@ -7,8 +7,8 @@ checkpoints, Ray, evaluation and search know no method by name. docs/methods.md 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ from schn_ray.models.precision import Precision
 
 if TYPE_CHECKING:
     from schn_ray.methods.shallow.feature_rows import FeatureRows
-    from schn_ray.methods.trainer import Trainer
 
 Labels = Literal["none", "single", "multi"]
 Activation = Literal["tanh", "none"]
@@ -109,7 +108,7 @@ class Batch:
     rows: Tensor
     Y: Tensor
     B: Tensor
-    workers: Workers = Workers()
+    workers: Workers = field(default_factory=Workers)
 
     @property
     def own(self) -> slice:
@@ -155,6 +154,25 @@ class Step(NamedTuple):
 
     terms: dict[str, Tensor]
     outputs: dict[str, Tensor]
+
+
+class Training(Protocol):
+    """What a step may ask of the framework; see ``methods.trainer.Trainer``."""
+
+    def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the encoder forward: inputs [b, ...] -> F [b, d], h [b, K].
+
+        Args:
+            inputs: of this worker's rows.
+        """
+
+    def descend(self, loss: Tensor, name: str = "main") -> None:
+        """Take one step of an optimiser down a loss.
+
+        Args:
+            loss: scalar; its mean over the workers is the loss of the global batch.
+            name: of the optimiser.
+        """
 
 
 class Method(nn.Module, Generic[C]):
@@ -208,17 +226,17 @@ class DeepMethod(Method[C]):
         """
         raise NotImplementedError
 
-    def step(self, batch: Batch, trainer: Trainer) -> Step:
+    def step(self, batch: Batch, training: Training) -> Step:
         """Take one step on a global batch; a method with several optimisers overrides this.
 
         Args:
             batch: the global batch.
-            trainer: runs the encoder and descends.
+            training: runs the encoder and descends.
         """
-        F, h = trainer.encode(batch.inputs)
+        F, h = training.encode(batch.inputs)
         out = Outputs(F, h.to(batch.Y.dtype))
         terms = self.losses(out, batch)
-        trainer.descend(batch.share * weighted(terms, self.config))
+        training.descend(batch.share * weighted(terms, self.config))
         detached = {name: term.detach() for name, term in terms.items()}
         return Step(detached, {"U": torch.tanh(out.h.detach())})
 

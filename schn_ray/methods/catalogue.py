@@ -22,7 +22,7 @@ _HEAD = """# Methods
 Generated from the classes by `schn-ray methods --markdown`; do not edit.
 
 `schn-ray train STORE --method NAME --out RUN` trains a method, with any preset, on images or on
-feature vectors. `schn-ray methods NAME` shows one. How to add one: [architecture.md](architecture.md).
+feature vectors. `schn-ray methods NAME` shows one. [How to add one](adding_a_method.md).
 """
 
 
@@ -105,7 +105,9 @@ def describe_method(name: str) -> Description:
 def catalogue_markdown() -> str:
     """Return docs/methods.md."""
     described = [describe_method(name) for name in METHODS]
-    rows = [f"| [{d.name}](#{d.name}) | {d.paper or 'this project'} | {d.labels} |" for d in described]
+    rows = [
+        f"| [{d.name}](#{d.name}) | {d.paper or 'this project'} | {d.labels} |" for d in described
+    ]
     table = "\n".join(["| method | published | labels |", "| --- | --- | --- |", *rows])
     return "\n".join([_HEAD, table, "", *(_section(d) for d in described)])
 
@@ -131,7 +133,8 @@ def method_text(described: Description) -> str:
     facts += [("recipe", ", ".join(f"{k}={v}" for k, v in described.recipe.items()) or "defaults")]
     lines = [described.summary, "", described.details, "", *(f"{k:8}{v}" for k, v in facts), ""]
     lines += [
-        f"  {s.key} = {s.default}" + (f"  (searched: {s.searched})" if s.searched else "")
+        f"  {s.key} = {s.default}"
+        + (f"  (searched: {s.searched})" if s.searched else "")
         + f"\n      {s.meaning}"
         for s in described.settings
     ]

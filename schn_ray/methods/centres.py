@@ -43,7 +43,8 @@ def class_centres(classes: int, bits: int, seed: int) -> Tensor:
     if needed > bits:
         raise SchnRayError(
             f"{classes} classes can't each have a centre of {bits} bits, of which there are "
-            f"{2**bits}: expected {needed} bits or more; set bits={needed}, or choose codes that do not start from centres"
+            f"{2**bits}: expected {needed} bits or more; set bits={needed}, or use a method "
+            "without centres"
         )
     rng = np.random.default_rng(seed)
     order = max(2 ** (bits - 1).bit_length(), 2 ** (needed - 1))

@@ -33,10 +33,10 @@ class OptimiserConfig(Section):
 class ScheduleConfig(Section):
     """The schedule of outer iterations; defaults as SCHN was published.
 
-    An outer iteration is ``epochs`` over ``samples`` drawn rows, then the method's update. A method
-    that is fitted in rounds takes all rows; an iteration is a round. Training ends after
-    ``iterations``, or after ``patience`` validations in a row without a new best one. Each iteration
-    number in ``decay_after`` that has passed multiplies the learning rate by ``decay_factor``.
+    An outer iteration is ``epochs`` over ``samples`` drawn rows, then the method's update. Training
+    ends after ``iterations``, or after ``patience`` validations in a row without a new best one.
+    Each iteration number in ``decay_after`` that has passed multiplies the learning rate by
+    ``decay_factor``. A method that is fitted in rounds takes all rows until its last round.
     """
 
     iterations: Count = 50

@@ -60,14 +60,14 @@ def find_method(name: str) -> type[Method[Any]]:
             "./mine.py:Mine"
         )
     where, _, class_name = METHODS.get(name, name).rpartition(":")
-    found = getattr(_module(where, name), class_name, None)
-    if isinstance(found, type) and issubclass(found, ShallowFit):
-        return as_method(found)
-    if not (isinstance(found, type) and issubclass(found, Method)):
+    method = getattr(_module(where, name), class_name, None)
+    if isinstance(method, type) and issubclass(method, ShallowFit):
+        return as_method(method)
+    if not (isinstance(method, type) and issubclass(method, Method)):
         raise SchnRayError(
             f"method {name}: {where} has no subclass of Method or ShallowFit named {class_name}"
         )
-    return found
+    return method
 
 
 def with_absolute_path(name: str) -> str:

@@ -75,7 +75,7 @@ class EmbedConfig(SourceReader):
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """How images become vectors; see ``EmbedConfig``. ``expected`` is the backbone's fingerprint."""
+    """How images become vectors; ``expected`` is the backbone's fingerprint."""
 
     backbone: BackboneConfig
     expected: str
@@ -234,10 +234,11 @@ class _EmbeddedRows:
         if known and self.existing is not None:
             rows = pa.array([views[at].same for at in known])
             X[known] = numpy_vectors(self.existing[VECTOR].take(rows).combine_chunks())
-        new = [at for at, view in enumerate(views) if view.pixels is not None]
+        pixels = {at: view.pixels for at, view in enumerate(views) if view.pixels is not None}
+        new = list(pixels)
         for start in range(0, len(new), self.options.batch_size):
-            some = new[start : start + self.options.batch_size]
-            X[some] = self.network.vectors(np.stack([views[at].pixels for at in some]))  # type: ignore[misc]
+            chunk = new[start : start + self.options.batch_size]
+            X[chunk] = self.network.vectors(np.stack([pixels[at] for at in chunk]))
         _refuse_bad_vectors(X, views)
         return _batch(views, X, self.options.vectors)
 

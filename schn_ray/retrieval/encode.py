@@ -169,8 +169,8 @@ def require_input(source: Source, hasher: Hasher) -> VectorFormat | None:
     if hasher.spec.preprocessing is None:
         if vectors is None:
             raise SchnRayError(
-                f"the model takes vectors of {hasher.spec.width} numbers, and {source.location} has "
-                "images; embed them first, with the backbone that the vectors came from"
+                f"the model takes vectors of {hasher.spec.width} numbers, and {source.location} "
+                "has images; embed them first, with the backbone that the vectors came from"
             )
     elif vectors is None or vectors.images:
         return None

@@ -38,9 +38,13 @@ class TrainingRows(Protocol):
     """
 
     @property
-    def store_rows(self) -> Rows: ...
+    def store_rows(self) -> Rows:
+        """Numbers in the store."""
+
     @property
-    def labels(self) -> csr_array: ...
+    def labels(self) -> csr_array:
+        """Labels of the rows."""
+
     def __len__(self) -> int: ...
 
     def empty(self, rows: int, pinned: bool) -> Tensor:

@@ -1,10 +1,10 @@
-"""An outer iteration of a deep method: epochs of steps over drawn rows, then the update of codes."""
+"""An outer iteration of a deep method: epochs of steps over drawn rows, then its update."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,7 @@ from schn_ray.methods.base import Batch
 from schn_ray.methods.config import ScheduleConfig
 from schn_ray.methods.trainer import Trainer
 from schn_ray.training.batches import Rows, global_batches, sampled_rows, view_draws
-from schn_ray.training.learner import Learned
-
-if TYPE_CHECKING:
-    from schn_ray.training.state import Run
+from schn_ray.training.state import Learned, Run
 
 
 class Descent:
@@ -34,6 +31,11 @@ class Descent:
     def most_iterations(self, schedule: ScheduleConfig) -> int | None:
         """Return the iterations of the schedule."""
         return schedule.iterations
+
+    def validation_due(self, run: Run) -> bool:
+        """Tell whether the schedule validates this iteration; the last one always is."""
+        due = run.iteration % run.schedule.eval_every == 0
+        return due or run.iteration == run.schedule.iterations
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the method and of its optimisers, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,10 +12,7 @@ from schn_ray.methods.base import ShallowMethod
 from schn_ray.methods.config import ScheduleConfig
 from schn_ray.methods.shallow.feature_rows import FeatureRows
 from schn_ray.training.batches import TrainingVectors, sampled_rows
-from schn_ray.training.learner import Learned
-
-if TYPE_CHECKING:
-    from schn_ray.training.state import Run
+from schn_ray.training.state import Learned, Run
 
 
 class Fitting:
@@ -35,6 +32,10 @@ class Fitting:
     def most_iterations(self, schedule: ScheduleConfig) -> int | None:
         """Return None: the method's own settings say how many rounds there are."""
         return None
+
+    def validation_due(self, run: Run) -> bool:
+        """Tell whether the fit has ended: earlier rounds are not released."""
+        return run.converged
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: rounds are repeated."""

@@ -19,8 +19,7 @@ from schn_ray.evaluation.metrics.histograms import (
     without_themselves,
 )
 from schn_ray.training.batches import dropout_seed
-from schn_ray.training.learner import Learned
-from schn_ray.training.state import Diverged, Run
+from schn_ray.training.state import Diverged, Learned, Run
 
 _COMPARED_CLASSES = 1000  # at most, in ``class_code_distance``
 
@@ -157,9 +156,7 @@ def _require_finite(loss: Mapping[str, float], run: Run) -> None:
 
 
 def _validate(run: Run) -> float | None:
-    due = run.iteration % run.schedule.eval_every == 0
-    last = run.iteration == run.schedule.iterations
-    if not len(run.validation) or not (due or last):
+    if not len(run.validation) or not run.learner.validation_due(run):
         return None
     own = run.workers.own(len(run.validation))
     labels, codes = run.validation.labels, run.encode(run.validation.own_views)

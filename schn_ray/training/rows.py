@@ -20,7 +20,7 @@ from schn_ray.training.config import AugmentConfig
 from schn_ray.training.state import ValidationRows
 
 
-class VectorRows(Protocol):
+class RowVectors(Protocol):
     """A feature vector for each row of a store."""
 
     def vectors(self, rows: Rows) -> NDArray[np.float32]:
@@ -32,7 +32,7 @@ def read_rows(
     augment: AugmentConfig,
     preprocessing: Preprocessing | None,
     workers: Workers,
-    features: VectorRows | None = None,
+    features: RowVectors | None = None,
 ) -> tuple[TrainingRows, ValidationRows]:
     """Return the training rows, and this worker's part of the validation rows.
 
@@ -103,7 +103,7 @@ def _evaluation_views(store: Store, rows: Rows, preprocessing: Preprocessing) ->
 def settings_of_inputs(location: str, features: str | None = None) -> dict[str, Any]:
     """Return settings of ``train`` that follow from its inputs.
 
-    The backbone is that of the features; where a store has vectors only, they are taken as they are.
+    The backbone is that of the features. Vectors of a store without images are taken as they are.
 
     Args:
         location: of the store; a directory or URI.
@@ -111,7 +111,8 @@ def settings_of_inputs(location: str, features: str | None = None) -> dict[str, 
     """
     if features is not None:
         config = StoredFeatures(features).backbone[1]
-        return {"backbone": config.model_dump(include={"name", "base_channels", "frozen", "weights"})}
+        kept = {"name", "base_channels", "frozen", "weights"}
+        return {"backbone": config.model_dump(include=kept)}
     store = open_store(location)
     if store.has_images:
         return {}

@@ -46,11 +46,10 @@ from schn_ray.training.batches import Decoder
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.descent import Descent
 from schn_ray.training.fitting import Fitting
-from schn_ray.training.learner import Learner
 from schn_ray.training.loop import Iteration, train_run
 from schn_ray.training.recorder import CHECKPOINTS, Recorder, count_run
 from schn_ray.training.rows import read_rows, require_labels
-from schn_ray.training.state import Run
+from schn_ray.training.state import Learner, Run
 from schn_ray.training.tensorboard import require_tensorboard
 
 _DYING_S = 300.0  # most seconds until a worker ends whose driver was killed

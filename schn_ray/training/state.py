@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ from schn_ray.methods.config import ScheduleConfig
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.hasher import Hasher, HasherSpec
 from schn_ray.models.precision import Precision
-from schn_ray.training.batches import Decoder, TrainingRows
-from schn_ray.training.learner import Learner
+from schn_ray.training.batches import Decoder, Rows, TrainingRows
 
 LAST, BEST = "last.pt", "best.pt"
 
@@ -49,6 +48,49 @@ class ValidationRows:
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
+
+
+class Learned(NamedTuple):
+    """Results of one outer iteration, the same on all workers.
+
+    Attributes:
+        loss: mean of each term, unweighted.
+        rows: [m] training rows that it went over.
+        codes: [m, ceil(K/8)] packed codes that the encoder gave them.
+        passes: how often it went over them.
+        learning_rate: the highest of all optimisers; 0 where nothing is descended.
+        converged: whether a further iteration would change nothing.
+    """
+
+    loss: dict[str, float]
+    rows: Rows
+    codes: NDArray[np.uint8]
+    passes: int
+    learning_rate: float
+    converged: bool = False
+
+
+class Learner(Protocol):
+    """Changes a run's method and codes, an outer iteration at a time."""
+
+    def iterate(self, run: Run) -> Learned:
+        """Do the outer iteration ``run.iteration``.
+
+        Raises:
+            SchnRayError: the training rows do not suit the method.
+        """
+
+    def most_iterations(self, schedule: ScheduleConfig) -> int | None:
+        """Return after how many iterations a run ends; None: when it has converged."""
+
+    def validation_due(self, run: Run) -> bool:
+        """Tell whether the present model may be released, and so has to be validated."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs of method and learner."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
 
 
 class Diverged(SchnRayError):

@@ -37,18 +37,18 @@ OBJECTIVES: Mapping[str, Objective] = {
 }
 
 
-def encoding_cost(network: Any, size: int) -> float:
-    """Count the floating point operations that encode one image, in millions.
+def encoding_cost(network: Any, shape: tuple[int, ...]) -> float:
+    """Count the floating point operations that encode one image or vector, in millions.
 
     They are counted and not timed: the figure is the same on every machine and in every trial. As
     torch counts, a multiplication and an addition are two; element-wise operations do not count.
 
     Args:
-        network: the image network; it is left in evaluation mode.
-        size: pixels of the image's side.
+        network: backbone and head; it is left in evaluation mode.
+        shape: of one input, such as (3, 224, 224).
 
     >>> from torch import nn
-    >>> encoding_cost(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16)), 8)
+    >>> encoding_cost(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16)), (3, 8, 8))
     0.006144
     """
     import torch
@@ -56,5 +56,5 @@ def encoding_cost(network: Any, size: int) -> float:
 
     device = next(network.parameters()).device
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, 3, size, size, device=device))
+        network.eval()(torch.zeros(1, *shape, device=device))
     return float(counter.get_total_flops() / 1e6)

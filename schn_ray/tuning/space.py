@@ -1,7 +1,7 @@
 """A search space: which settings may vary, within which bounds, and for which objectives.
 
-A space is compared with the method's ``TrainConfig`` when it is read, before any process starts. A key, a bound
-or a choice that training would refuse is refused at once, with the line to change.
+A space is compared with the method's ``TrainConfig`` when it is read, before any process starts. A
+key, a bound or a choice that training would refuse is refused at once, with the line to change.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def method_space(config: TrainConfig) -> Space:
         SchnRayError: the method has nothing to search.
     """
     section = type(config.method)
-    found = {
+    parameters = {
         f"method.{key}": _domain(mark, field.annotation)
         for key, field in section.model_fields.items()
         for mark in field.metadata
@@ -195,13 +195,13 @@ def method_space(config: TrainConfig) -> Space:
     }
     if issubclass(find_method(config.method.name), DeepMethod):
         rate = config.optimiser.learning_rate
-        found["optimiser.learning_rate"] = Domain(log=(rate / 10, rate * 10))
-    if not found:
+        parameters["optimiser.learning_rate"] = Domain(log=(rate / 10, rate * 10))
+    if not parameters:
         raise SchnRayError(
             f"method {config.method.name} has no settings to search; name a YAML file, such as one "
             "that varies bits"
         )
-    return Space(parameters=found)
+    return Space(parameters=parameters)
 
 
 def _domain(mark: Searched, annotation: Any) -> Domain:

@@ -211,7 +211,7 @@ def trial_figures(run: str, config: TrainConfig, objectives: Iterable[str]) -> d
     figures = {VALIDATION_MAP: run_scores[-1][1], BITS: float(config.bits)}
     if ENCODING_COST in objectives:
         hasher = load(run)
-        figures[ENCODING_COST] = encoding_cost(hasher.network, hasher.spec.preprocessing.crop)
+        figures[ENCODING_COST] = encoding_cost(hasher.network, hasher.input_shape)
     return figures
 
 

@@ -179,7 +179,9 @@ def test_two_objectives_leave_a_front_of_settings(store: Path, tmp_path: Path) -
 
 @takes_minutes
 def test_trials_of_two_workers_go_on_after_a_kill(store: Path, tmp_path: Path) -> None:
-    values = SPACE | {"start": [{"method.initial_codes": "zeros"}, {"optimiser.learning_rate": 1e-4}]}
+    values = SPACE | {
+        "start": [{"method.initial_codes": "zeros"}, {"optimiser.learning_rate": 1e-4}]
+    }
     space_file, out = tmp_path / "space.yaml", tmp_path / "search"
     space_file.write_text(yaml.safe_dump(values))
     shape = ["--trials", 4, "--at-once", 1, "--workers-per-trial", 2]

@@ -20,7 +20,11 @@ def test_schn_is_as_published() -> None:
     config = train_config(method="schn")
     assert config.backbone.name == "alexnet"
     assert (config.method.label_graph, config.method.latent_activation) == ("sum", "sigmoid")
-    assert (config.method.initial_codes, config.method.alpha, config.method.beta) == ("zeros", 2.0, 0.1)
+    assert (config.method.initial_codes, config.method.alpha, config.method.beta) == (
+        "zeros",
+        2.0,
+        0.1,
+    )
     assert (config.method.quantization, config.method.negative_target) == (10.0, "zero")
     schedule, optimiser = config.schedule, config.optimiser
     assert (schedule.iterations, schedule.epochs, schedule.samples) == (50, 3, 5000)

@@ -297,7 +297,7 @@ def test_equal_scores_are_ties_and_not_an_order() -> None:
 
 def test_random_codes_score_the_share_of_right_rows() -> None:
     found = planted(3000, 1.0)
-    score = mean(controls.ranked_ap(controls.random_codes(found, 0), found))
+    score = mean(controls.ranked_ap(controls.random_bits(found, 0), found))
     assert score == pytest.approx(0.25, abs=0.02)
 
 

@@ -38,8 +38,16 @@ SETTINGS = (
     "optimiser.backbone_rate=1",
 )
 # where a method's own default takes long; what it does stays the same
-SHORTER = {"itq": ("method.rounds=5",), "itq-cca": ("method.rounds=5",), "lfh": ("method.rounds=9",)}
-SHORTER |= {name: (*SHORTER.get(name, ()), "method.latent_dropout=0.2") for name in METHODS if "schn" in name}
+SHORTER = {
+    "itq": ("method.rounds=5",),
+    "itq-cca": ("method.rounds=5",),
+    "lfh": ("method.rounds=9",),
+}
+SHORTER |= {
+    name: (*SHORTER.get(name, ()), "method.latent_dropout=0.2")
+    for name in METHODS
+    if "schn" in name
+}
 CPU = torch.device("cpu")
 
 method_of_registry = pytest.mark.parametrize("name", METHODS)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,9 @@ CIFAR10 = ROOT.parent / "shared/data/cifar10.parquet"
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lite0") / "weights.safetensors"
-    command = [sys.executable, "-m", "benchmarks.support.efficientnet_lite0", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return path
+    helper = runpy.run_path(str(ROOT / "benchmarks/support/efficientnet_lite0.py"))
+    written: Path = helper["write_weights"](path)
+    return written
 
 
 def backbone(weights: Path, name: str = "tf_efficientnet_lite0") -> Backbone:

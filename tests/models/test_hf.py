@@ -75,6 +75,26 @@ def test_preprocessing_is_the_models(tmp_path: Path) -> None:
     assert (p.mean, p.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
+@pytest.mark.parametrize(
+    ("processor", "sizes", "mean"),
+    [
+        (transformers.ConvNextImageProcessor(size={"shortest_edge": 224}), (256, 224), 0.5),
+        (transformers.ConvNextImageProcessor(size={"shortest_edge": 384}), (384, 384), 0.5),
+        (transformers.ViTImageProcessor(size={"height": 64, "width": 64}), (64, 64), 0.5),
+        (transformers.ViTImageProcessor(do_normalize=False), (224, 224), 0.0),
+    ],
+)
+def test_preprocessing_of_other_processors(
+    processor: Any, sizes: tuple[int, int], mean: float, tmp_path: Path
+) -> None:
+    write_hub_directory(tmp_path, "resnet")
+    processor.save_pretrained(tmp_path)
+    p = build(tmp_path).preprocessing
+    assert p is not None
+    assert ((p.resize, p.crop), p.mean[0]) == (sizes, mean)
+    assert p.interpolation == ("bicubic" if sizes[0] in (256, 384) else "bilinear")
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_images_of_another_size(kind: str, tmp_path: Path) -> None:
     write_hub_directory(tmp_path, kind)

@@ -22,6 +22,6 @@ def photo_store(folder: Path, counts: dict[str, int], config: PrepareConfig | No
 def last_state(run: Path) -> dict[str, torch.Tensor]:
     """Return the weights, the codes and Adam's means of the last checkpoint, by name."""
     saved = torch.load(run / "checkpoints" / LAST, weights_only=True)
-    moments = saved["optimisers"]["main"]["state"]
+    moments = saved["learner"]["optimisers"]["main"]["state"]
     means = {f"mean of {i}": moment["exp_avg"] for i, moment in moments.items()}
-    return dict(saved["networks"] | saved["codes"] | means)
+    return dict(saved["learner"]["method"] | saved["codes"] | means)

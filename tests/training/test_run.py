@@ -22,7 +22,7 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.methods.code_table import CodeTable
-from schn_ray.methods.deep.schn.method import Schn
+from schn_ray.methods.trainer import Trainer
 from schn_ray.models.hasher import fingerprint
 from schn_ray.models.hasher import load as load_hasher
 from schn_ray.retrieval.code_files import packed_codes
@@ -207,7 +207,8 @@ def test_every_variant_trains(setting: str, store: Path, tmp_path: Path) -> None
 
 
 def test_fixed_centres_stay_where_they_are(store: Path, tmp_path: Path) -> None:
-    config = small_config("method.initial_codes=hadamard", "method.update_codes=false", "schedule.iterations=1")
+    centres = ("method.initial_codes=hadamard", "method.update_codes=false")
+    config = small_config(*centres, "schedule.iterations=1")
     before = build_run(config, open_store(store), Workers(), torch.device("cpu")).table
     train_locally(config, store, tmp_path / "run")
     assert torch.equal(last_state(tmp_path / "run")["packed"], torch.from_numpy(before.packed))
@@ -223,14 +224,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_term(store: Path, tmp_path: Pa
 def test_a_loss_that_breaks_later_leaves_a_good_checkpoint(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = Schn.begin_iteration
+    begin = Trainer.begin_iteration
 
-    def breaks(self: Schn, iteration: int) -> None:
+    def breaks(self: Trainer, iteration: int) -> None:
         begin(self, iteration)
         if iteration == 3:
-            self.loss = self.loss.model_copy(update={"hash_image": math.inf})
+            config = self.method.config
+            self.method.config = config.model_copy(update={"hash_image": math.inf})
 
-    monkeypatch.setattr(Schn, "begin_iteration", breaks)
+    monkeypatch.setattr(Trainer, "begin_iteration", breaks)
     with pytest.raises(SchnRayError, match="last checkpoint, of iteration 2, is good"):
         train_locally(small_config(), store, tmp_path / "run")
     assert [line["iteration"] for line in read_metrics(tmp_path / "run")] == [1, 2]
@@ -289,5 +291,6 @@ def test_class_code_distance_is_the_smallest_between_majorities() -> None:
     codes = [ones, ones, flipped, -ones, -ones, -ones]  # the third is outvoted
     table.write(np.arange(6), torch.stack(codes))
     labels = label_matrix([[0], [0], [0], [1], [1], [1]], classes=3)
-    assert loop.class_code_distance(table, np.arange(6), labels) == 4
-    assert loop.class_code_distance(table, np.arange(3), labels) is None
+    codes = table.read(np.arange(6))
+    assert loop.class_code_distance(codes, labels[:6]) == 4
+    assert loop.class_code_distance(codes[:3], labels[:3]) is None

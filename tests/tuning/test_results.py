@@ -13,7 +13,7 @@ from scipy import stats
 
 from schn_ray.core.settings import validated
 from schn_ray.report.tuning import REPORT, report_search, study_panels
-from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.training.config import config_from, train_config
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import Confirmation
 from schn_ray.tuning.results import (
@@ -122,18 +122,18 @@ def test_the_file_of_settings_trains_as_the_winner_did(tmp_path: Path) -> None:
     assert best.figures["validation_map"] == max(scores)
     config = train_config(None, tmp_path / "s" / "best.yaml")
     values = config.model_dump()
-    assert values["loss"]["quantization"] == best.values["method.quantization"]
+    assert values["method"]["quantization"] == best.values["method.quantization"]
     untouched = values | {"bits": 32}
-    untouched["loss"] = values["loss"] | {"quantization": 10.0}
+    untouched["method"] = values["method"] | {"quantization": 10.0}
     untouched["codes"] = values["codes"] | {"alpha": 2.0, "update": True}
-    assert validated(TrainConfig, untouched) == search.base
+    assert config_from(untouched) == search.base
 
 
 def test_a_confirmed_winner_that_was_not_first_is_written(tmp_path: Path) -> None:
     search = searched(tmp_path)
     write_results(tmp_path, search, Confirmation(0, {0: 0.8, 2: 0.7}))
     values = yaml.safe_load((tmp_path / "best.yaml").read_text())
-    assert values["loss"]["quantization"] == 10.0
+    assert values["method"]["quantization"] == 10.0
     assert json.loads((tmp_path / "confirmed.json").read_text())["winner"] == 0
 
 
@@ -143,7 +143,9 @@ def test_the_table_and_the_counts(tmp_path: Path) -> None:
     lines = list(csv.DictReader((tmp_path / "trials.csv").open()))
     assert [line["trial"] for line in lines] == [str(n) for n in range(8)]
     assert lines[3]["reason"] == HOSTILE
-    assert all((line["method.alpha"] == "") == (line["method.update_codes"] == "false") for line in lines)
+    assert all(
+        (line["method.alpha"] == "") == (line["method.update_codes"] == "false") for line in lines
+    )
     states = [line["state"] for line in lines]
     counts = study_counts(search, None, 0)
     assert counts["pruned"] == states.count("pruned") > 0

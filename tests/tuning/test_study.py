@@ -27,7 +27,10 @@ SPACE: dict[str, Any] = {
     "pruning": {"grace": 1, "factor": 3},
 }
 BITS = {
-    "parameters": {"bits": {"choices": [16, 32]}, "method.initial_codes": {"choices": ["zeros", "random"]}},
+    "parameters": {
+        "bits": {"choices": [16, 32]},
+        "method.initial_codes": {"choices": ["zeros", "random"]},
+    },
     "objectives": ["validation_map", "bits"],
     "pruning": None,
 }
@@ -40,7 +43,11 @@ def opened(path: Path, seed: int = 0, **changed: Any) -> Search:
 
 def figure(values: dict[str, Any]) -> float:
     """A stand-in for a training: any function of the settings."""
-    return 0.5 + 0.1 * (values["method.initial_codes"] == "random") - 0.001 * values["method.quantization"]
+    return (
+        0.5
+        + 0.1 * (values["method.initial_codes"] == "random")
+        - 0.001 * values["method.quantization"]
+    )
 
 
 def complete(values: dict[str, Any], **figures: float) -> Outcome:

@@ -143,5 +143,5 @@ def test_the_cost_of_a_network_is_that_of_its_layers() -> None:
 
     # by hand: 8x8 places x 5 outputs x 3x3x3 products and sums; then 5*64 x 7 of them
     network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Flatten(), nn.Linear(320, 7))
-    assert encoding_cost(network, 8) == (2 * 64 * 5 * 27 + 2 * 320 * 7) / 1e6
+    assert encoding_cost(network, (3, 8, 8)) == (2 * 64 * 5 * 27 + 2 * 320 * 7) / 1e6
     assert torch.is_grad_enabled()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from schn_ray.data.store.reader import Store
 
 
-def methods(name: str | None = None) -> Catalogue:
+def list_methods(name: str | None = None) -> Catalogue:
     """List the methods that can be trained, or describe one.
 
     Args:
@@ -38,7 +38,7 @@ def methods(name: str | None = None) -> Catalogue:
         SchnRayError: no such method.
 
     Example:
-        >>> methods("csq").descriptions[0].labels
+        >>> list_methods("csq").descriptions[0].labels
         'any number of labels a row'
     """
     from schn_ray.methods.catalogue import describe_method
@@ -96,9 +96,7 @@ def embed(
     target = location_of(out)
     shards = shards_mapper("embedding", workers, gpus=True, writes=target)
     opened = source_of(source, loaded.source)
-    return finish(
-        out, lambda: embed_source(opened, target, loaded, shards, update, retry_failed)
-    )
+    return finish(out, lambda: embed_source(opened, target, loaded, shards, update, retry_failed))
 
 
 def train(
@@ -124,8 +122,8 @@ def train(
     Args:
         store: what ``prepare`` wrote.
         out: the run's directory or URI.
-        method: a name that ``methods`` lists, or your own class as ``"./mine.py:Mine"``; default:
-            that of ``config``, or ``"schn-plus"``.
+        method: a name that ``list_methods`` lists, or your own class as ``"./mine.py:Mine"``;
+            default: that of ``config``, or ``"schn-plus"``.
         preset: named settings, such as ``"digits"`` or ``"cifar10"``.
         config: a YAML file of settings; it overrides the preset.
         settings: such as ``{"bits": 48, "schedule.iterations": 20}``; they override the file.

@@ -42,9 +42,9 @@ class DpshConfig(MethodConfig):
 class Dpsh(DeepMethod[DpshConfig]):
     """Deep Pairwise-Supervised Hashing: the likelihood of similar pairs under products of codes.
 
-    L = mean_ij [softplus(theta_ij) - A_ij theta_ij] + eta mean (|u| - 1)^2 with theta = u_i . u_j / 2.
-    As published: ``columns: table``, ``balance: false``, ``tanh: false`` and a rate of 1e-4 or less;
-    a table with a fast optimiser collapses to a single code.
+    L = mean_ij [softplus(theta_ij) - A_ij theta_ij] + eta mean (|u| - 1)^2, theta = u_i . u_j / 2.
+    As published: ``columns: table``, ``balance: false``, ``tanh: false`` and a rate of 1e-4 or
+    less; a table with a fast optimiser collapses to a single code.
     """
 
     Config = DpshConfig

@@ -116,7 +116,7 @@ class Isch(FeatureFit[IschConfig]):
         def embed(F: Shard, numbers: Rows) -> Sums:
             pull = F @ D + beta * self.B[numbers] @ self.Q
             pull += alpha * of_set[labels.set_of_row[numbers]]
-            V = self._rounded(numbers, np.linalg.solve(curvature, pull.T).T)
+            V = self._rounded(numbers, np.asarray(np.linalg.solve(curvature, pull.T).T, float))
             # float32: the medians are exact by counting
             self._Psi[numbers] = (beta * V @ self.Q.T + gamma * F @ self.Z).astype(np.float32)
             return V.T @ V, F.T @ V, set_sums(labels, numbers, V)

@@ -33,15 +33,21 @@ class FittedMethod(ShallowMethod[ShallowConfig]):
     def __init__(self, config: ShallowConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
         self._fit = self.Fit(config, problem.bits, problem.seed)
+        self._rounds = 0
 
     def fit(self, rows: FeatureRows, round: int) -> Round:
-        """Do one round, and leave the result in the encoder's head."""
+        """Do one round, and leave the result in the encoder's head.
+
+        Some fits have a head at their end only: then all of their rounds are one.
+        """
         labels = None if self.labels == "none" else self.problem.label_sets
-        converged = self._fit.fit(rows, labels, round)
-        objective = self._fit.objective
-        device = next(self.encoder.head.buffers(), next(self.encoder.head.parameters(), None))
+        converged = False
+        while not converged and (self._rounds < round or not hasattr(self._fit, "head")):
+            self._rounds += 1
+            converged = self._fit.fit(rows, labels, self._rounds)
         self.head_spec, head = head_of(self._fit.head, rows.width)
-        self.encoder.head = head if device is None else head.to(device.device)
+        self.encoder.head = head.to(self.problem.precision.device)
+        objective = self._fit.objective
         return Round({} if objective is None else {"objective": float(objective)}, converged)
 
 

@@ -1,7 +1,7 @@
 """``hf:OWNER/NAME``: vision models of transformers; of CLIP and its kin, the image network.
 
 A network's features are its pooled output. Where the weights come without the layers that pool,
-they are the class token.
+they are the class token. Images keep their aspect, as with timm's models.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from schn_ray.models.config import BackboneConfig
 
 _CONFIG, _IMAGES = "config.json", "preprocessor_config.json"
 _BILINEAR = 2  # Pillow's number
+_WHOLE_FROM = 384  # ConvNeXt's images of this size are not cropped
 
 
 class PooledOutput(nn.Module):
@@ -169,19 +170,30 @@ def _pretrained(transformers: Any, name: str, vision: Any, weights: str) -> nn.M
 
 
 def _preprocessing(images: Any, config: BackboneConfig) -> Preprocessing:
-    size = dict(images.size)
-    resize = int(size.get("shortest_edge") or size["height"])
-    cropped = getattr(images, "do_center_crop", False)
-    crop = int(dict(images.crop_size)["height"]) if cropped else resize
-    resize, crop = scaled_sizes(max(resize, crop), crop, config.image_size)
+    resize, crop = scaled_sizes(*_sizes(images, config.name), config.image_size)
+    normalised = getattr(images, "do_normalize", True)
     return Preprocessing(
         resize=resize,
         crop=crop,
-        mean=tuple(images.image_mean),
-        std=tuple(images.image_std),
+        mean=tuple(images.image_mean) if normalised else (0.0, 0.0, 0.0),
+        std=tuple(images.image_std) if normalised else (1.0, 1.0, 1.0),
         interpolation="bilinear" if int(images.resample) == _BILINEAR else "bicubic",
         reduced=config.reduced_decoding,
     )
+
+
+def _sizes(images: Any, backbone: str) -> tuple[int, int]:
+    """Return the shorter side to resize to, and the side of the square."""
+    size = dict(images.size)
+    side = size.get("shortest_edge") or size.get("height")
+    if side is None:
+        raise SchnRayError(f"backbone {backbone} prepares images in a way of its own: size {size}")
+    share = getattr(images, "crop_pct", None)
+    if share and side < _WHOLE_FROM:
+        return int(side / share), int(side)
+    cropped = getattr(images, "do_center_crop", False)
+    crop = int(dict(images.crop_size)["height"]) if cropped else int(side)
+    return max(int(side), crop), crop
 
 
 def _plain(vision: Any) -> dict[str, Any]:

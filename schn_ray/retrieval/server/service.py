@@ -60,7 +60,7 @@ class Service:
     def __init__(self, index: Index, hasher: Hasher, config: ServeConfig) -> None:
         require_same_model(index, hasher)
         self.index, self.config, self._hasher = index, config, hasher
-        own = hasher.spec.preprocessing
+        own = hasher.of_images()
         pixels = min(own.max_pixels, config.max_pixels)
         self._preprocessing = own.model_copy(update={"max_pixels": pixels})
         self._encoding = threading.Semaphore(os.cpu_count() or 1)  # torch has threads of its own

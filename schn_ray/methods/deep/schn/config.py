@@ -24,8 +24,8 @@ class SchnConfig(MethodConfig):
         adversarial: weight of the discriminators' losses. It scales two losses with Adam optimisers
             of their own, which divide it out: it only matters whether it is 0.
         quantization: weight of the quantization term within a hash loss.
-        negative_target: target similarity of dissimilar pairs: 0, or the soft negative -N1/N0 of the
-            code update.
+        negative_target: target similarity of dissimilar pairs: 0, or the soft negative -N1/N0 of
+            the code update.
         initial_codes: what the discrete codes start from, see ``code_table.initial_codes``.
         update_codes: whether the codes are updated after each iteration.
         alpha: weight of the semantic codes in the update.
@@ -36,8 +36,8 @@ class SchnConfig(MethodConfig):
         latent_activation: of the latent code.
         label_graph: ``sum`` takes the label graph A as it is, ``mean`` row-normalises it.
         cycle: which features are queries in the reconstruction networks, see ``cycle.CYCLES``.
-        decay: whether the main optimiser's learning rate decays too, or that of the adversarial ones
-            only.
+        decay: whether the main optimiser's learning rate decays too, or that of the adversarial
+            ones only.
     """
 
     recipe: ClassVar[Mapping[str, Any]] = {"backbone": {"name": "alexnet", "weights": "DEFAULT"}}
@@ -63,7 +63,7 @@ class SchnConfig(MethodConfig):
 
 
 class SchnMmasiaConfig(SchnConfig):
-    """The ACM MM Asia 2021 variant: no discriminators, and features ask where latent codes answer."""
+    """The ACM MM Asia 2021 variant: no discriminators, and features are queries."""
 
     adversarial: Annotated[Weight, Searched(choices=(0, 1))] = 0.0
     cycle: Literal["schn", "schn-mmasia"] = "schn-mmasia"

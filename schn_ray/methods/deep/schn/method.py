@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from schn_ray.methods.base import Batch, DeepMethod, Paper, Problem, Step, weighted
+from schn_ray.methods.base import Batch, DeepMethod, Paper, Problem, Step, Training, weighted
 from schn_ray.methods.code_table import CodeTable, initial_codes
 from schn_ray.methods.deep.schn.code_update import pair_counts, update_codes
 from schn_ray.methods.deep.schn.config import SchnConfig, SchnMmasiaConfig, SchnPlusConfig
@@ -22,7 +22,6 @@ from schn_ray.methods.losses import (
     judged_real,
     target_similarity,
 )
-from schn_ray.methods.trainer import Trainer
 from schn_ray.models.encoder import Encoder
 
 
@@ -40,9 +39,9 @@ class Forward(NamedTuple):
 class Schn(DeepMethod[SchnConfig]):
     """Semantically Cycle-consistent Hashing Networks: pairs, cycles and adversaries.
 
-    Three networks hash images, label sets and a latent mixture of both; cycles reconstruct the first
-    two codes from the third, and discriminators judge the reconstructions. The codes of the training
-    rows are solved from all three, exactly and without the matrix of pairs.
+    Three networks hash images, label sets and a latent mixture of both; cycles reconstruct the
+    first two codes from the third, and discriminators judge the reconstructions. The codes of the
+    training rows are solved from all three, exactly and without the matrix of pairs.
 
     Raises:
         SchnRayError: no two training rows share a label, or all do.
@@ -92,13 +91,13 @@ class Schn(DeepMethod[SchnConfig]):
         """The main optimiser, where only the adversarial ones decay."""
         return frozenset({"main"} if self.config.decay == "adversarial" else ())
 
-    def step(self, batch: Batch, trainer: Trainer) -> Step:
+    def step(self, batch: Batch, training: Training) -> Step:
         """Descend L, then L_D, then L_G, once on a global batch (docs/method.md, "Losses")."""
-        out = self._forward(batch, trainer)
+        out = self._forward(batch, training)
         terms = self._code_terms(out, batch)
-        trainer.descend(batch.share * weighted(terms, self.config))
+        training.descend(batch.share * weighted(terms, self.config))
         if self.discriminators is not None:
-            terms |= self._adversarial_steps(self.discriminators, out, batch, trainer)
+            terms |= self._adversarial_steps(self.discriminators, out, batch, training)
         relaxed = {"U": out.U_v.detach(), "U_s": out.U_s.detach(), "U_z": out.U_z.detach()}
         return Step({name: term.detach() for name, term in terms.items()}, relaxed)
 
@@ -120,11 +119,11 @@ class Schn(DeepMethod[SchnConfig]):
             sum_over_workers=self.problem.workers.sum,
         )
 
-    def _forward(self, batch: Batch, trainer: Trainer) -> Forward:
+    def _forward(self, batch: Batch, training: Training) -> Forward:
         Y_own = batch.Y[batch.own]
         A = batch.similar
         with self.problem.precision.for_networks():
-            F_v, h = trainer.encode(batch.inputs)
+            F_v, h = training.encode(batch.inputs)
             U_v = torch.tanh(h)
             F_s, U_s = self.semantic(Y_own)
             visual, semantic = F_v.detach(), F_s.detach()
@@ -147,7 +146,7 @@ class Schn(DeepMethod[SchnConfig]):
         }
 
     def _adversarial_steps(
-        self, discriminators: Discriminators, out: Forward, batch: Batch, trainer: Trainer
+        self, discriminators: Discriminators, out: Forward, batch: Batch, training: Training
     ) -> dict[str, Tensor]:
         # the features are detached, so only the latent and cycle networks must run again
         with self.problem.precision.for_networks():
@@ -157,9 +156,9 @@ class Schn(DeepMethod[SchnConfig]):
         real = judged_real(discriminators(out.U_v.detach(), out.U_s.detach()))
         fake = judged_fake(discriminators(R_v.detach(), R_s.detach()))
         weight = batch.share * self.config.adversarial
-        trainer.descend(weight * (real + fake), "discriminators")
+        training.descend(weight * (real + fake), "discriminators")
         fooling = judged_real(discriminators(R_v, R_s))
-        trainer.descend(weight * fooling, "generators")
+        training.descend(weight * fooling, "generators")
         return {"discriminator": real + fake, "adversarial": fooling}
 
 
