@@ -17,6 +17,7 @@ from schn_ray.methods.shallow.cosdish import (
     soft_similarity,
     spread_columns,
 )
+from schn_ray.methods.shallow.draws import row_normals
 from schn_ray.methods.shallow.feature_rows import FeatureRows, ShardState, array_rows
 from schn_ray.methods.shallow.fit import FeatureFit, ShallowFit, fit_all
 from schn_ray.methods.shallow.isch import (
@@ -291,6 +292,14 @@ def test_steps_of_lfh_go_to_the_top_of_a_lower_bound() -> None:
     for _ in range(1000):
         move = 3 * rng.standard_normal(4)
         assert of(u + move) >= of(u) + slope @ move - move @ curvature @ move / 2 - 1e-6
+
+
+def test_a_round_of_lfh_moves_every_row() -> None:
+    X, _, labels = PROBLEMS[0]
+    fit = Lfh(LfhConfig(anchors=20), 6)
+    fit.fit(rows_of(X), labels, 1)
+    start = row_normals(0, "U", np.arange(60), 6)
+    assert np.abs(all_of(fit.U) - start).max(axis=1).min() > 1e-3
 
 
 def test_learned_codes_of_lfh_separate_the_classes() -> None:
