@@ -57,6 +57,7 @@ class Fitting:
             len(data),
             data.width,
             workers=run.workers,
+            threads=run.decoder.threads,
         )
         while self._rounds < run.iteration:
             self._rounds += 1

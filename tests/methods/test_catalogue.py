@@ -57,8 +57,9 @@ def test_a_file_without_a_method_is_refused(
 
 def test_nothing_but_the_registry_knows_a_method_by_name() -> None:
     """All other rooms work with methods that do not exist yet."""
-    words = [f'"{name}"' for name in METHODS] + ["methods.deep.", "methods.shallow.lsh"]
-    rooms = ("training", "cluster", "report", "tuning", "retrieval", "models", "core", "data")
+    controls = {"lsh", "itq"}  # names of figures, too
+    words = [f'"{name}"' for name in METHODS if name not in controls] + ["methods.deep."]
+    rooms = ("training", "cluster", "evaluation", "report", "tuning", "retrieval", "models")
     for room in rooms:
         for file in (ROOT / "schn_ray" / room).rglob("*.py"):
             named = [word for word in words if word in file.read_text()]
