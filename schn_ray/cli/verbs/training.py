@@ -222,6 +222,7 @@ def tune(
     preset: str | None = None,
     config: Path | str | None = None,
     settings: Settings = None,
+    features: Path | str | None = None,
     cpus: int = 1,
     gpu: bool | None = None,
 ) -> Study:
@@ -243,6 +244,7 @@ def tune(
         preset: named settings to start from; default: those of the space.
         config: a YAML file of settings that do not vary.
         settings: settings that do not vary; they override the file.
+        features: as for ``train``; a trial is then a matter of seconds.
         cpus: of each worker.
         gpu: whether each worker has a GPU; default: if there are enough.
 
@@ -262,7 +264,8 @@ def tune(
     from schn_ray.tuning.space import base_config, check_space, read_space
 
     file = None if config is None else Path(config)
-    lines, given = setting_lines(settings), settings_of_inputs(location_of(store))
+    embedded = None if features is None else location_of(features)
+    lines, given = setting_lines(settings), settings_of_inputs(location_of(store), embedded)
     searched = read_space(str(space), lambda: train_config(preset, file, lines, method, given))
     base = base_config(searched, preset, file, lines, method, given)
     check_space(searched, base)
@@ -274,7 +277,8 @@ def tune(
     budget = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats)
     target = location_of(out)
     output = finish(
-        out, lambda: tune_on_ray(searched, base, location_of(store), target, budget, seed)
+        out,
+        lambda: tune_on_ray(searched, base, location_of(store), target, budget, seed, embedded),
     )
     return Study(str(output), output.manifest, output.note)
 
