@@ -71,8 +71,8 @@ def evaluate_run(
         out: directory to write; ``evaluation.results`` lists its files.
         config: what is measured.
         map_shards: encodes images and counts parts of the gallery, on whatever machines.
-        features: of the store's images, as ``embed`` wrote them with the model's own backbone; codes
-            and controls are computed from them, and no image is decoded.
+        features: of the store's images, as ``embed`` wrote them with the model's own backbone.
+            Codes and controls are computed from them, and no image is decoded.
 
     Returns:
         The manifest of ``out``; ``results.read_figures`` reads the figures.

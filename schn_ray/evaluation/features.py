@@ -106,8 +106,8 @@ def given_features(location: Path | str, store: Store, hasher: Hasher) -> GivenF
     stored = StoredFeatures(location)
     if stored.fingerprint != hasher.spec.backbone_sha256:
         raise SchnRayError(
-            f"{stored.location} has features that the model's backbone ({hasher.spec.backbone}) did "
-            "not compute; evaluate without them, or run embed with this backbone"
+            f"{stored.location} has features that the model's backbone ({hasher.spec.backbone}) "
+            "did not compute; evaluate without them, or run embed with this backbone"
         )
     rows = stored.of_store(store, np.arange(len(store)))
     return GivenFeatures(stored.location, stored.manifest.fingerprint, rows)

@@ -40,7 +40,7 @@ def embed(source: Path, out: Path, backbone: BackboneConfig = BACKBONE) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store, features of all photos, of which the store has a part, and a head trained on them."""
+    """A store, features of its photos and of more, and a run whose head was trained on them."""
     folder = tmp_path_factory.mktemp("stored-features")
     write_tree(folder / "all", {"cat": 20, "dog": 20, "eel": 5})
     embed(folder / "all", folder / "features")
@@ -69,8 +69,13 @@ def test_figures_are_those_of_the_images(
     arguments = folder / "run", folder / "store", tmp_path / "e", CONFIG, map_locally
     manifest = evaluate_run(*arguments, features=folder / name)
     expected, measured = read_figures(folder / "of-images"), read_figures(tmp_path / "e")
-    assert expected.controls and measured.controls and expected.map is not None
-    cosine = [each.controls.scores["cosine"].mean for each in (expected, measured)]
+    assert expected.map is not None
+    cosine = []
+    for each in (expected, measured):
+        assert each.controls is not None
+        score = each.controls.scores["cosine"]
+        assert score is not None
+        cosine.append(score.mean)
     assert cosine[1] == pytest.approx(cosine[0], abs=0.02)  # features of images are float16
     none = {"controls": None}
     assert measured.model_copy(update=none) == expected.model_copy(update=none)
