@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 import schn_ray
 from benchmarks.support.efficientnet_lite0 import write_weights
+from schn_ray.data.store.describe import SPLIT
 from schn_ray.evaluation.results import read_figures
 
-TRAIN_AND_QUERIES = 6_000
 BACKBONE = "timm:tf_efficientnet_lite0"
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "lsh": ("lsh", {}),
@@ -38,13 +39,29 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def embedded(parquet: Path, out: Path, gallery: int | None, workers: int | None) -> Path:
-    """Prepare a store and embed it; return its location. ``features`` is beside it."""
-    if gallery is not None:
-        parquet = drawn(parquet, out / "images.parquet", TRAIN_AND_QUERIES + gallery)
-    settings = {"protocol": "cifar10-54k", "validation_share": 0}
-    store = out / "store"
-    schn_ray.prepare(parquet, store, settings=settings)
+def prepared(parquet: Path, out: Path, gallery: int | None) -> Path:
+    """Prepare the store; with ``gallery``, from a random part of the gallery's images."""
+    settings: dict[str, object] = {"protocol": "cifar10-54k", "validation_share": 0}
+    if gallery is None:
+        return Path(schn_ray.prepare(parquet, out / "store", settings=settings))
+    images, split = out / "images.parquet", out / "split.parquet"
+    if not images.is_file():
+        whole = schn_ray.prepare(parquet, out / "whole", settings=settings)
+        roles = pq.read_table(Path(whole) / SPLIT, columns=["role", "id"])
+        in_gallery = pc.equal(roles["role"].cast(pa.string()), "gallery")
+        others, of_gallery = roles.filter(pc.invert(in_gallery)), roles.filter(in_gallery)
+        chosen = np.random.default_rng(0).choice(len(of_gallery), gallery, replace=False)
+        roles = pa.concat_tables([others, of_gallery.take(pa.array(np.sort(chosen)))])
+        pq.write_table(roles, split)
+        table = pq.read_table(parquet)
+        table = table.filter(pc.is_in(table["id"], roles["id"].combine_chunks()))
+        pq.write_table(table, images, row_group_size=1000)
+    given: dict[str, object] = {"split_from": str(split)}
+    return Path(schn_ray.prepare(images, out / "store", settings=given))
+
+
+def embedded(store: Path, out: Path, workers: int | None) -> None:
+    """Embed the store's images."""
     weights = write_weights(out / "weights.safetensors")
     started = time.monotonic()
     features = schn_ray.embed(
@@ -58,17 +75,6 @@ def embedded(parquet: Path, out: Path, gallery: int | None, workers: int | None)
     if not features.note:  # else they were there before
         minutes = (time.monotonic() - started) / 60
         print(json.dumps({"embed": features.counts, "minutes": round(minutes, 1)}), flush=True)
-    return store
-
-
-def drawn(parquet: Path, out: Path, rows: int) -> Path:
-    """Write a random part of the images."""
-    if not out.is_file():
-        table = pq.read_table(parquet)
-        chosen = np.random.default_rng(0).choice(len(table), rows, replace=False)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.take(pa.array(np.sort(chosen))), out, row_group_size=1000)
-    return out
 
 
 def measure(name: str, store: Path, out: Path, seed: int) -> dict[str, Any]:
@@ -104,11 +110,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gallery", type=int)
     parser.add_argument("--workers", type=int, help="on Ray, to embed; default: this process")
+    parser.add_argument("--embed-only", action="store_true")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    store = embedded(asked.parquet, asked.out, asked.gallery, asked.workers)
+    store = prepared(asked.parquet, asked.out, asked.gallery)
+    embedded(store, asked.out, asked.workers)
+    if asked.embed_only:
+        return
     for seed in asked.seeds:
         for name in asked.only:
             print(json.dumps(measure(name, store, asked.out, seed)), flush=True)
