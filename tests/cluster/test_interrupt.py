@@ -81,7 +81,8 @@ def test_ctrl_c_stops_says_how_to_go_on_and_leaves_no_process(store: Path, tmp_p
 
 def test_sigterm_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:
     model, out, mark = write_model(tmp_path / "model"), tmp_path / "codes", uuid.uuid4().hex
-    process = start("encode", "digits", "--model", model, "--out", out, mark=mark)
+    command = ("encode", "digits", "--model", model, "--out", out, "--workers", 1)
+    process = start(*command, mark=mark)
     wait_for(lambda: list(out.glob("part-*.parquet")) or process.poll() is not None)
     sent = time.monotonic()
     process.send_signal(signal.SIGTERM)

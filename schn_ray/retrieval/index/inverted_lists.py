@@ -60,7 +60,8 @@ def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial 
         return None
     # by way of our file: faiss's own would keep quiet about a disk that is full when it is closed
     with FileWriter(folder / "lists") as file:
-        faiss.write_index_binary(lists.ivf, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+        writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+        faiss.write_index_binary(lists.ivf, writer)
     with FileWriter(folder / "radii") as file:
         file.write(lists.radii.tobytes())
     return trial
