@@ -98,6 +98,9 @@ def train_command(
     ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="small, resnet50, timm:NAME, hf:NAME, open_clip:NAME/SET.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="Weights of the backbone: a file, DEFAULT to download, or none."),
@@ -127,6 +130,7 @@ def train_command(
         preset=preset,
         config=config_file,
         settings=settings,
+        backbone=backbone,
         weights=weights,
         features=features,
         workers=workers,

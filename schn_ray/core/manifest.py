@@ -17,7 +17,7 @@ from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 _RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pillow")

@@ -107,6 +107,7 @@ def train(
     preset: str | None = None,
     config: Path | str | None = None,
     settings: Settings = None,
+    backbone: str | None = None,
     weights: str | None = None,
     features: Path | str | None = None,
     workers: Workers | None = None,
@@ -127,6 +128,7 @@ def train(
         preset: named settings, such as ``"digits"`` or ``"cifar10"``.
         config: a YAML file of settings; it overrides the preset.
         settings: such as ``{"bits": 48, "schedule.iterations": 20}``; they override the file.
+        backbone: such as ``"resnet50"`` or ``"timm:vit_small_patch14_dinov2.lvd142m"``.
         weights: of the backbone: a file, ``"DEFAULT"`` or another name of torchvision's to
             download, or ``"none"``.
         features: of the store's images, as ``embed`` wrote them: the backbone is released as it is,
@@ -150,7 +152,7 @@ def train(
     from schn_ray.training.config import train_config
     from schn_ray.training.rows import settings_of_inputs
 
-    lines = setting_lines(settings, {"backbone.weights": weights})
+    lines = setting_lines(settings, {"backbone.name": backbone, "backbone.weights": weights})
     file = None if config is None else Path(config)
     embedded = None if features is None else location_of(features)
     given = settings_of_inputs(location_of(store), embedded)
