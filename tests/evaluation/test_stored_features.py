@@ -42,7 +42,7 @@ def embed(source: Path, out: Path, backbone: BackboneConfig = BACKBONE) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store, features of its photos and of more, and a run whose head was trained on them."""
     folder = tmp_path_factory.mktemp("stored-features")
-    write_tree(folder / "all", {"cat": 20, "dog": 20, "eel": 5})
+    write_tree(folder / "all", {"cat": 20, "dog": 20, "ant": 5})
     embed(folder / "all", folder / "features")
     write_tree(folder / "some", {"cat": 20, "dog": 20})
     source = open_source(str(folder / "some"), SourceConfig(shard_rows=9))
