@@ -104,11 +104,7 @@ def given_features(location: Path | str, store: Store, hasher: Hasher) -> GivenF
             f"the model takes vectors, not images: evaluate it without the features of {location}"
         )
     stored = StoredFeatures(location)
-    if stored.fingerprint != hasher.spec.backbone_sha256:
-        raise SchnRayError(
-            f"{stored.location} has features that the model's backbone ({hasher.spec.backbone}) "
-            "did not compute; evaluate without them, or run embed with this backbone"
-        )
+    require_input(open_source(stored.location, SourceConfig(kind="store")), hasher)
     rows = stored.of_store(store, np.arange(len(store)))
     return GivenFeatures(stored.location, stored.manifest.fingerprint, rows)
 

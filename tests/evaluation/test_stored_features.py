@@ -102,6 +102,7 @@ def test_features_of_another_backbone_are_refused(folder: Path, tmp_path: Path) 
         evaluate_run(
             folder / "run", folder / "store", tmp_path / "e", CONFIG, features=tmp_path / "other"
         )
+    assert not (tmp_path / "e").exists()  # so that the next request is not another one
 
 
 def test_a_model_whose_backbone_was_trained_has_no_features(folder: Path, tmp_path: Path) -> None:
