@@ -109,7 +109,9 @@ def measure(name: str, store: Path, out: Path, seed: int, features: Path | None)
         settings=settings | {"bits": 32, "seed": seed},
     )
     trained_s = time.process_time() - started
-    controls = {"controls.gallery_rows": 60_000, "controls.queries": 200}
+    # controls are the same for every head
+    controls = {"controls.train_rows": 5_000 if name == "itq" else 0}
+    controls |= {"controls.gallery_rows": 60_000, "controls.queries": 200}
     schn_ray.evaluate(run, store, features=features, settings=controls)
     figures = read_figures(f"{run}-evaluation")
     result: dict[str, Any] = {"head": run.name.removeprefix("run-"), "map": figures.map}
