@@ -59,7 +59,7 @@ def prepared(parquet: Path, out: Path, gallery: int | None) -> Path:
         table = pq.read_table(parquet)
         table = table.filter(pc.is_in(table["id"], roles["id"].combine_chunks()))
         pq.write_table(table, images, row_group_size=1000)
-    given: dict[str, object] = {"split_from": str(split), "validation_share": 0}
+    given: dict[str, object] = {"split_from": str(split)}
     return Path(schn_ray.prepare(images, out / "store", settings=given))
 
 
@@ -91,7 +91,7 @@ def standardised(store: Path, out: Path) -> Path:
         labels = opened.labels.indices
         columns = {"id": opened.ids, "vector": arrow_vectors(X), "label": pa.array(labels)}
         pq.write_table(pa.table(columns), file)
-    given: dict[str, object] = {"split_from": str(store / SPLIT), "validation_share": 0}
+    given: dict[str, object] = {"split_from": str(store / SPLIT)}
     return Path(schn_ray.prepare(file, out / "standardised", settings=given))
 
 
@@ -111,7 +111,7 @@ def measure(name: str, store: Path, out: Path, seed: int, features: Path | None)
     trained_s = time.process_time() - started
     # controls are the same for every head
     controls = {"controls.train_rows": 5_000 if name == "itq" else 0}
-    controls |= {"controls.gallery_rows": 60_000, "controls.queries": 200}
+    controls |= {"controls.gallery_rows": 60_000, "controls.queries": 1_000}
     schn_ray.evaluate(run, store, features=features, settings=controls)
     figures = read_figures(f"{run}-evaluation")
     result: dict[str, Any] = {"head": run.name.removeprefix("run-"), "map": figures.map}
