@@ -20,6 +20,7 @@ METHODS = {
     "schn-mmasia": "schn_ray.methods.deep.schn.method:SchnMmasia",
     "csq": "schn_ray.methods.deep.csq:Csq",
     "dpsh": "schn_ray.methods.deep.dpsh:Dpsh",
+    "orthohash": "schn_ray.methods.deep.orthohash:Orthohash",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
