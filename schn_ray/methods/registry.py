@@ -21,6 +21,7 @@ METHODS = {
     "csq": "schn_ray.methods.deep.csq:Csq",
     "dpsh": "schn_ray.methods.deep.dpsh:Dpsh",
     "orthohash": "schn_ray.methods.deep.orthohash:Orthohash",
+    "greedyhash": "schn_ray.methods.deep.greedyhash:Greedyhash",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
