@@ -22,6 +22,7 @@ METHODS = {
     "dpsh": "schn_ray.methods.deep.dpsh:Dpsh",
     "orthohash": "schn_ray.methods.deep.orthohash:Orthohash",
     "greedyhash": "schn_ray.methods.deep.greedyhash:Greedyhash",
+    "dpn": "schn_ray.methods.deep.dpn:Dpn",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
