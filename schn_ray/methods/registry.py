@@ -23,6 +23,7 @@ METHODS = {
     "orthohash": "schn_ray.methods.deep.orthohash:Orthohash",
     "greedyhash": "schn_ray.methods.deep.greedyhash:Greedyhash",
     "dpn": "schn_ray.methods.deep.dpn:Dpn",
+    "dch": "schn_ray.methods.deep.dch:Dch",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
