@@ -24,6 +24,7 @@ METHODS = {
     "greedyhash": "schn_ray.methods.deep.greedyhash:Greedyhash",
     "dpn": "schn_ray.methods.deep.dpn:Dpn",
     "dch": "schn_ray.methods.deep.dch:Dch",
+    "hashnet": "schn_ray.methods.deep.hashnet:Hashnet",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
