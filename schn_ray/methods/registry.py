@@ -25,6 +25,7 @@ METHODS = {
     "dpn": "schn_ray.methods.deep.dpn:Dpn",
     "dch": "schn_ray.methods.deep.dch:Dch",
     "hashnet": "schn_ray.methods.deep.hashnet:Hashnet",
+    "dhn": "schn_ray.methods.deep.dhn:Dhn",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
