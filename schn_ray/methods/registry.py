@@ -26,6 +26,7 @@ METHODS = {
     "dch": "schn_ray.methods.deep.dch:Dch",
     "hashnet": "schn_ray.methods.deep.hashnet:Hashnet",
     "dhn": "schn_ray.methods.deep.dhn:Dhn",
+    "dlbhc": "schn_ray.methods.deep.dlbhc:Dlbhc",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
