@@ -27,6 +27,7 @@ METHODS = {
     "hashnet": "schn_ray.methods.deep.hashnet:Hashnet",
     "dhn": "schn_ray.methods.deep.dhn:Dhn",
     "dlbhc": "schn_ray.methods.deep.dlbhc:Dlbhc",
+    "dsdh": "schn_ray.methods.deep.dsdh:Dsdh",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
