@@ -28,6 +28,7 @@ METHODS = {
     "dhn": "schn_ray.methods.deep.dhn:Dhn",
     "dlbhc": "schn_ray.methods.deep.dlbhc:Dlbhc",
     "dsdh": "schn_ray.methods.deep.dsdh:Dsdh",
+    "adsh": "schn_ray.methods.deep.adsh:Adsh",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
