@@ -29,6 +29,7 @@ METHODS = {
     "dlbhc": "schn_ray.methods.deep.dlbhc:Dlbhc",
     "dsdh": "schn_ray.methods.deep.dsdh:Dsdh",
     "adsh": "schn_ray.methods.deep.adsh:Adsh",
+    "mdsh": "schn_ray.methods.deep.mdsh:Mdsh",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
