@@ -30,6 +30,7 @@ METHODS = {
     "dsdh": "schn_ray.methods.deep.dsdh:Dsdh",
     "adsh": "schn_ray.methods.deep.adsh:Adsh",
     "mdsh": "schn_ray.methods.deep.mdsh:Mdsh",
+    "hyp2": "schn_ray.methods.deep.hyp2:Hyp2",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
