@@ -31,6 +31,7 @@ METHODS = {
     "adsh": "schn_ray.methods.deep.adsh:Adsh",
     "mdsh": "schn_ray.methods.deep.mdsh:Mdsh",
     "hyp2": "schn_ray.methods.deep.hyp2:Hyp2",
+    "dnnh": "schn_ray.methods.deep.dnnh:Dnnh",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
