@@ -33,6 +33,7 @@ METHODS = {
     "hyp2": "schn_ray.methods.deep.hyp2:Hyp2",
     "dnnh": "schn_ray.methods.deep.dnnh:Dnnh",
     "cnnh": "schn_ray.methods.deep.cnnh:Cnnh",
+    "dcrh": "schn_ray.methods.deep.dcrh:Dcrh",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
