@@ -34,6 +34,7 @@ METHODS = {
     "dnnh": "schn_ray.methods.deep.dnnh:Dnnh",
     "cnnh": "schn_ray.methods.deep.cnnh:Cnnh",
     "dcrh": "schn_ray.methods.deep.dcrh:Dcrh",
+    "tsdh": "schn_ray.methods.deep.tsdh:Tsdh",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
