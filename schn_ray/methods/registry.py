@@ -35,6 +35,7 @@ METHODS = {
     "cnnh": "schn_ray.methods.deep.cnnh:Cnnh",
     "dcrh": "schn_ray.methods.deep.dcrh:Dcrh",
     "tsdh": "schn_ray.methods.deep.tsdh:Tsdh",
+    "dcdh": "schn_ray.methods.deep.dcdh:Dcdh",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
