@@ -36,6 +36,7 @@ METHODS = {
     "dcrh": "schn_ray.methods.deep.dcrh:Dcrh",
     "tsdh": "schn_ray.methods.deep.tsdh:Tsdh",
     "dcdh": "schn_ray.methods.deep.dcdh:Dcdh",
+    "subic": "schn_ray.methods.deep.subic:Subic",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
