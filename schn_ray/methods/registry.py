@@ -37,6 +37,7 @@ METHODS = {
     "tsdh": "schn_ray.methods.deep.tsdh:Tsdh",
     "dcdh": "schn_ray.methods.deep.dcdh:Dcdh",
     "subic": "schn_ray.methods.deep.subic:Subic",
+    "classifier": "schn_ray.methods.deep.classifier:Bottleneck",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
