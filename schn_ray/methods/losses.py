@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
+    cosine_similarity,
+    logsigmoid,
     mse_loss,
     normalize,
     softplus,
@@ -185,3 +187,25 @@ def cosines(X: Tensor, Z: Tensor) -> Tensor:
         Z: [m, D].
     """
     return normalize(X, dim=1) @ normalize(Z, dim=1).T
+
+
+def focal_loss(logits: Tensor, Y: Tensor) -> Tensor:
+    """Return the mean of -alpha_t (1 - p_t)^2 log p_t over entries, alpha 1/4 for labels, else 3/4.
+
+    Args:
+        logits: [b, C] of own rows.
+        Y: [b, C] labels.
+    """
+    log_p = logsigmoid((2 * Y - 1) * logits)
+    alpha = 0.25 * Y + 0.75 * (1 - Y)
+    return -(alpha * (1 - log_p.exp()).square() * log_p).mean()
+
+
+def cosines_of_halves(X: Tensor) -> Tensor:
+    """Return cos(x_i, x_(i + m)) of rows of the two halves [m]; an odd last row has no partner.
+
+    Args:
+        X: [N, D] rows of the whole batch.
+    """
+    m = len(X) // 2
+    return cosine_similarity(X[:m], X[m : 2 * m])

@@ -23,7 +23,7 @@ from schn_ray.methods.base import (
 from schn_ray.methods.code_table import CodeTable, initial_codes
 from schn_ray.methods.deep.recipe import fine_tuned
 from schn_ray.methods.deep.schn.code_update import pair_counts, update_codes
-from schn_ray.methods.losses import hash_loss, target_similarity
+from schn_ray.methods.losses import focal_loss, hash_loss, target_similarity
 from schn_ray.models.encoder import Encoder
 
 
@@ -133,18 +133,6 @@ class Dcdh(DeepMethod[DcdhConfig]):
             "focal": focal_loss(self.classifier(fused), batch.Y[batch.own]),
             "agree": (U - L).square().sum(dim=1).mean(),
         }
-
-
-def focal_loss(logits: Tensor, Y: Tensor) -> Tensor:
-    """Return the mean of -alpha_t (1 - p_t)^2 log p_t over entries, alpha 1/4 for labels, else 3/4.
-
-    Args:
-        logits: [b, C] of own rows.
-        Y: [b, C] labels.
-    """
-    log_p = torch.nn.functional.logsigmoid((2 * Y - 1) * logits)
-    alpha = 0.25 * Y + 0.75 * (1 - Y)
-    return -(alpha * (1 - log_p.exp()).square() * log_p).mean()
 
 
 def _three_layers(width: int, config: DcdhConfig, bits: int) -> nn.Sequential:
