@@ -38,6 +38,7 @@ METHODS = {
     "dcdh": "schn_ray.methods.deep.dcdh:Dcdh",
     "subic": "schn_ray.methods.deep.subic:Subic",
     "classifier": "schn_ray.methods.deep.classifier:Bottleneck",
+    "crh": "schn_ray.methods.deep.crh:Crh",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
