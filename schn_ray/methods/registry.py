@@ -39,6 +39,7 @@ METHODS = {
     "subic": "schn_ray.methods.deep.subic:Subic",
     "classifier": "schn_ray.methods.deep.classifier:Bottleneck",
     "crh": "schn_ray.methods.deep.crh:Crh",
+    "sdc": "schn_ray.methods.deep.sdc:Sdc",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
