@@ -40,6 +40,7 @@ METHODS = {
     "classifier": "schn_ray.methods.deep.classifier:Bottleneck",
     "crh": "schn_ray.methods.deep.crh:Crh",
     "sdc": "schn_ray.methods.deep.sdc:Sdc",
+    "greedyhash-unlabelled": "schn_ray.methods.deep.greedyhash_unlabelled:GreedyhashUnlabelled",
     "lsh": "schn_ray.methods.shallow.lsh:Lsh",
     "pca-rotation": "schn_ray.methods.shallow.pca_rotation:PcaRotation",
     "rabitq": "schn_ray.methods.shallow.rabitq:Rabitq",
