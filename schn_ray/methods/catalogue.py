@@ -11,6 +11,7 @@ from typing import Any
 from schn_ray.core.settings import Searched
 from schn_ray.methods.base import DeepMethod, Method, MethodConfig
 from schn_ray.methods.registry import METHODS, find_method
+from schn_ray.models.config import HeadConfig
 
 _LABELS = {
     "none": "needs no labels",
@@ -96,7 +97,7 @@ def describe_method(name: str) -> Description:
         labels=_LABELS[method.labels],
         inputs="images or vectors" if deep else "vectors, or images with a frozen backbone",
         kind="descends batches" if deep else "fitted in rounds",
-        head="linear or mlp" if deep else "its own",
+        head=_head(method),
         recipe=_flat(method.Config.recipe),
         settings=_settings(method),
     )
@@ -139,6 +140,15 @@ def method_text(described: Description) -> str:
         for s in described.settings
     ]
     return "\n".join(lines).rstrip()
+
+
+def _head(method: type[Method[Any]]) -> str:
+    if not issubclass(method, DeepMethod):
+        return "its own"
+    spec = method.choose_head(method.Config(), HeadConfig())
+    if spec.kind == "blocks":
+        return "one-hot blocks"
+    return "linear or mlp" + (", with batch normalisation" if spec.batch_norm else "")
 
 
 def _section(described: Description) -> str:
