@@ -86,27 +86,29 @@ class Adsh(DeepMethod[AdshConfig]):
         problem = self.problem
         drawn = problem.workers.gather_any(rows)
         U = problem.workers.gather_any(outputs["U"]).double()
-        pull = problem.bits * self._similarity_sums(drawn, U)
+        sums = torch.zeros_like(self.pull, device="cpu").index_add_(0, self._set_of_row[drawn], U)
+        pull, V = problem.bits * self._over_similar(sums), U.T @ U
         of_row = torch.full((problem.rows,), -1)
         of_row[drawn] = torch.arange(len(drawn))
         for part in chunks(problem.rows):
+            numbers = np.arange(part.start, part.stop)
             Q = pull[self._set_of_row[part]]
             is_drawn = of_row[part] >= 0
             Q[is_drawn] += self.config.quantization * U[of_row[part][is_drawn]]
-            numbers = np.arange(part.start, part.stop)
-            self._codes.write(numbers, solve_bits(self._codes.read(numbers), Q, U.T @ U))
+            self._codes.write(numbers, solve_bits(self._codes.read(numbers), Q, V))
         self._sum_codes()
 
-    def _similarity_sums(self, rows: Tensor, values: Tensor) -> Tensor:
-        """Return sum_j T_gj x_j of each label set g: [L, K], for values x of some rows."""
-        sets = self.problem.label_sets.sets
-        M = torch.zeros(sets.shape[0], values.shape[1], dtype=torch.float64)
-        M.index_add_(0, self._set_of_row[rows], values.double())
-        similar = torch.from_numpy(neighbour_sums(sets, M.numpy()))
-        return (1 + self._r) * similar - self._r * M.sum(dim=0)
+    def _over_similar(self, sums: Tensor) -> Tensor:
+        """Return sum_j T_gj x_j of each label set g, given the sums of x over label sets [L, K]."""
+        similar = torch.from_numpy(neighbour_sums(self.problem.label_sets.sets, sums.numpy()))
+        return (1 + self._r) * similar - self._r * sums.sum(dim=0)
 
     def _sum_codes(self) -> None:
-        V = self._codes.read(np.arange(self.problem.rows)).double()
         n = self.problem.rows
-        self.gram.copy_(V.T @ V / n)
-        self.pull.copy_(self._similarity_sums(torch.arange(n), V) / n)
+        gram, sums = (torch.zeros_like(x, device="cpu") for x in (self.gram, self.pull))
+        for part in chunks(n):
+            V = self._codes.read(np.arange(part.start, part.stop)).double()
+            gram += V.T @ V
+            sums.index_add_(0, self._set_of_row[part], V)
+        self.gram.copy_(gram / n)
+        self.pull.copy_(self._over_similar(sums) / n)

@@ -11,8 +11,7 @@ def fine_tuned(
 ) -> Mapping[str, Any]:
     """Return a recipe: AlexNet with weights from ImageNet, and Adam.
 
-    Most papers used SGD, with rates that a preset's would not replace sensibly; so the optimiser is
-    this project's.
+    Most papers used SGD. Presets set rates for Adam, so it is the optimiser here.
 
     Args:
         learning_rate: of the head.
