@@ -32,12 +32,14 @@ from schn_ray.data.labels import multi_hot
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import Store, open_store
-from schn_ray.methods.base import Batch
+from schn_ray.methods.base import Batch, weighted
 from schn_ray.methods.deep.schn.latent import BatchFeatures
-from schn_ray.methods.deep.schn.method import Schn, weighted
+from schn_ray.methods.deep.schn.method import Schn
 from schn_ray.methods.losses import cycle_loss, hash_loss, judged_fake, judged_real
+from schn_ray.methods.trainer import Trainer
 from schn_ray.training import loop
 from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.training.descent import Descent
 from schn_ray.training.run import build_run
 
 CLASSES, PAIR_ROWS = 10, 5000
@@ -75,25 +77,34 @@ def a_batch(config: TrainConfig, store: Store) -> Batch:
     images = torch.randn(size, 3, 224, 224, generator=generator)
     Y = multi_hot(store.labels, np.arange(size))
     B = torch.randint(0, 2, (size, config.bits), generator=generator).float() * 2 - 1
-    return Batch(images.contiguous(memory_format=torch.channels_last), Y, B)
+    return Batch(images.contiguous(memory_format=torch.channels_last), torch.arange(size), Y, B)
 
 
-def literal_step(schn: Schn, batch: Batch, S: Tensor, rows: Tensor) -> dict[str, Tensor]:
+def trainer_of(config: TrainConfig, store: Store) -> Trainer:
+    """Build SCHN and its optimisers as a run does."""
+    run = build_run(config, store, Workers(), torch.device("cpu"))
+    assert isinstance(run.learner, Descent)
+    return run.learner.trainer
+
+
+def literal_step(trainer: Trainer, batch: Batch, S: Tensor, rows: Tensor) -> dict[str, Tensor]:
     """Descend as scripts do; the second pass sees the same weights, so that losses are equal."""
-    nets, whole = schn.networks, lambda x: x
+    schn = trainer.method
+    assert isinstance(schn, Schn)
     A = S[rows][:, rows]
 
     def latent_side(F_v: Tensor, F_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = BatchFeatures(F_v, F_s, A)
-        Z, U_z = nets.latent(features, whole)
-        return U_z, *nets.cycle(features, Z, whole)
+        Z, U_z = schn.latent(features, batch.gather)
+        return U_z, *schn.cycle(features, Z, batch.gather)
 
-    F_v, U_v = nets.image(batch.images)
-    F_s, U_s = nets.semantic(batch.Y)
-    again_v, again_U_v = nets.image(batch.images)
-    again_s, again_U_s = nets.semantic(batch.Y)
+    F_v, h = schn.encoder(batch.inputs)
+    U_v = torch.tanh(h)
+    F_s, U_s = schn.semantic(batch.Y)
+    again_v, again_h = schn.encoder(batch.inputs)
+    again_s, again_U_s = schn.semantic(batch.Y)
     U_z, R_v, R_s = latent_side(F_v.detach(), F_s.detach())
-    gamma = schn.method.quantization
+    gamma = schn.config.quantization
     terms = {
         "hash_image": hash_loss(U_v, batch.B, A, batch.B, gamma),
         "hash_semantic": hash_loss(U_s, batch.B, A, batch.B, gamma),
@@ -101,21 +112,22 @@ def literal_step(schn: Schn, batch: Batch, S: Tensor, rows: Tensor) -> dict[str,
         "cycle_image": cycle_loss(R_v, U_v),
         "cycle_semantic": cycle_loss(R_s, U_s),
     }
-    _descend(schn, "main", weighted(terms, schn.loss))
-    judges = nets.discriminators
+    _descend(trainer, "main", weighted(terms, schn.config))
+    judges = schn.discriminators
+    assert judges is not None
     _, R_v, R_s = latent_side(again_v.detach(), again_s.detach())
-    real = judged_real(judges(again_U_v.detach(), again_U_s.detach()))
+    real = judged_real(judges(torch.tanh(again_h).detach(), again_U_s.detach()))
     terms["discriminator"] = real + judged_fake(judges(R_v.detach(), R_s.detach()))
-    _descend(schn, "discriminators", terms["discriminator"])
+    _descend(trainer, "discriminators", terms["discriminator"])
     terms["adversarial"] = judged_real(judges(R_v, R_s))
-    _descend(schn, "generators", terms["adversarial"])
+    _descend(trainer, "generators", terms["adversarial"])
     return terms
 
 
-def _descend(schn: Schn, name: str, loss: Tensor) -> None:
-    schn.optimisers[name].zero_grad()
+def _descend(trainer: Trainer, name: str, loss: Tensor) -> None:
+    trainer.optimisers[name].zero_grad()
     loss.backward()
-    schn.optimisers[name].step()
+    trainer.optimisers[name].step()
 
 
 def measure_step(folder: Path, backbone: str, batch_size: int, repeats: int) -> None:
@@ -123,11 +135,11 @@ def measure_step(folder: Path, backbone: str, batch_size: int, repeats: int) -> 
     torch.set_flush_denormal(True)
     store = open_store(write_store(folder, 2 * batch_size + 100))
     config = config_of(backbone, f"schedule.batch_size={batch_size}", "method.latent_dropout=0")
-    schn = build_run(config, store, Workers(), torch.device("cpu")).method
-    for module in schn.networks.modules():
+    trainer = trainer_of(config, store)
+    for module in trainer.method.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # two passes would drop other features
-    literal, batch = copy.deepcopy(schn), a_batch(config, store)
+    literal, batch = copy.deepcopy(trainer), a_batch(config, store)
     labels = torch.randint(0, CLASSES, (PAIR_ROWS,), generator=torch.Generator().manual_seed(1))
     labels[:batch_size] = batch.Y.argmax(1)
     S = (labels[:, None] == labels).float()
@@ -135,7 +147,7 @@ def measure_step(folder: Path, backbone: str, batch_size: int, repeats: int) -> 
     ours, theirs = [], []
     for repeat in range(repeats + 1):
         started = time.perf_counter()
-        step = schn.step(batch)
+        step = trainer.step(batch)
         between = time.perf_counter()
         terms = literal_step(literal, batch, S, rows)
         ended = time.perf_counter()

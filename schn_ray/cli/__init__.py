@@ -9,7 +9,10 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -20,19 +23,30 @@ from schn_ray.cli import cluster, data, demo, evaluation, retrieval, training
 from schn_ray.cli.options import VERBOSE
 from schn_ray.core.version import __version__
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of SIGINT or SIGTERM, as of a shell
+_GRACE_S = 8.0  # to end Ray in; Kubernetes and Slurm kill after 30 s, spot nodes sooner
 
 
 class _Interrupted(Exception):
-    """Ctrl-C, hidden from Click, which would print 'Aborted!' in place of our message."""
+    """Ctrl-C or SIGTERM, hidden from Click, which would print 'Aborted!' and no more."""
 
 
 class _Verbs(TyperGroup):
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _hidden_from_click():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _hidden_from_click():
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise _Interrupted from error
+
+
+@contextmanager
+def _hidden_from_click() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise _Interrupted from error
 
 
 app = typer.Typer(
@@ -91,37 +105,59 @@ app.command("submit", context_settings={"allow_interspersed_args": False})(clust
 def main(*verb: str) -> NoReturn:
     """Run the command line, and exit.
 
-    A user's error is a message and an exit code, not a traceback.
-
     Args:
         verb: words that come before those of the command line, such as ``"train"``.
     """
+    run_and_exit(lambda: app([*verb, *sys.argv[1:]]))
+
+
+def run_and_exit(work: Callable[[], object]) -> NoReturn:
+    """Run something, and exit as the command line does.
+
+    A user's error is a message and an exit code, not a traceback; so are Ctrl-C and SIGTERM.
+
+    Args:
+        work: what to run.
+    """
     from schn_ray.core.errors import SchnRayError
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    terminated = threading.Event()
+
+    def terminate(*_: object) -> NoReturn:
+        terminated.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
-        app([*verb, *sys.argv[1:]])
-        sys.exit(0)
-    except SchnRayError as error:
-        _fail(str(error), error.exit_code)
-    except OSError as error:
-        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
-    except (KeyboardInterrupt, _Interrupted):
-        _stop_at_once()
+        work()
+    except BaseException as error:
+        if terminated.is_set():  # whatever Ray or Click has made of it
+            _stop_at_once(TERMINATED)
+        if isinstance(error, KeyboardInterrupt | _Interrupted):
+            _stop_at_once(INTERRUPTED)
+        if isinstance(error, SchnRayError):
+            _fail(str(error), error.exit_code)
+        if isinstance(error, OSError):
+            _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
+        raise
+    sys.exit(0)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _stop_at_once() -> NoReturn:
-    again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    typer.echo(f"schn-ray: interrupted; to go on, run the same command again:\n  {again}", err=True)
+def _stop_at_once(code: int) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second one does not wait for Ray
+        signal.signal(number, lambda *_: os._exit(code))
+    limit = threading.Timer(_GRACE_S, os._exit, [code])
+    limit.daemon = True
+    limit.start()
+    name = Path(sys.argv[0]).name.replace("__main__.py", "python -m schn_ray")
+    again = f"{name} {shlex.join(sys.argv[1:])}"
+    ended = "terminated" if code == TERMINATED else "interrupted"
+    typer.echo(f"schn-ray: {ended}; to go on, run the same command again:\n  {again}", err=True)
     if session := sys.modules.get("schn_ray.cluster.session"):
         session.end()
     sys.stdout.flush()
     # Ray Data's threads may still run, and Python's normal exit has crashed on them
-    os._exit(INTERRUPTED)
+    os._exit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -35,6 +35,10 @@ def evaluate_command(
         str | None,
         typer.Option("--out", help="Directory or URI to write. Default: RUN-evaluation."),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="What embed wrote for the store: hash it, not the images; fast."),
+    ] = None,
     gallery: Annotated[
         Gallery | None, typer.Option(help="The gallery's codes. Default: encoded.")
     ] = None,
@@ -53,6 +57,7 @@ def evaluate_command(
         run,
         store,
         out,
+        features=features,
         gallery=None if gallery is None else gallery.value,
         both=both,
         config=config_file,

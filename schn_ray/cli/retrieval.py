@@ -114,7 +114,9 @@ def index_command(
 
 def search_command(
     index: IndexPath,
-    images: Annotated[list[Path] | None, typer.Argument(help="Query images.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Query images; .npy files for a model of vectors.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Run or model that encoded the index; for IMAGES.")
     ] = None,

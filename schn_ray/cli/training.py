@@ -28,6 +28,7 @@ Gpu = Annotated[
 ]
 
 
+Features = Annotated[str | None, typer.Option(help="What embed wrote: train a head on it, fast.")]
 Method = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="See 'schn-ray methods'; or ./mine.py:Mine. [schn-plus]"),
@@ -98,13 +99,14 @@ def train_command(
     ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="small, resnet50, timm:NAME, hf:NAME, open_clip:NAME/SET.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="Weights of the backbone: a file, DEFAULT to download, or none."),
     ] = None,
-    features: Annotated[
-        str | None, typer.Option(help="What embed wrote: train a head on it, fast.")
-    ] = None,
+    features: Features = None,
     workers: Annotated[
         str, typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch.")
     ] = "1",
@@ -127,6 +129,7 @@ def train_command(
         preset=preset,
         config=config_file,
         settings=settings,
+        backbone=backbone,
         weights=weights,
         features=features,
         workers=workers,
@@ -165,6 +168,7 @@ def tune_command(
     ] = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
+    features: Features = None,
     cpus: Cpus = 1,
     gpu: Gpu = None,
     as_json: AsJson = False,
@@ -187,6 +191,7 @@ def tune_command(
         preset=preset,
         config=config_file,
         settings=settings,
+        features=features,
         cpus=cpus,
         gpu=gpu,
     )

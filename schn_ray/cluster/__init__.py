@@ -20,6 +20,8 @@ _SETTINGS = {
 }
 if VERBOSE not in os.environ:
     _SETTINGS["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    # else Ray's core answers SIGTERM with a trace and exit code 134, until ray.init has returned
+    _SETTINGS["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
     _SETTINGS["RAY_AIR_NEW_OUTPUT"] = "0"  # else Tune prints boxes to standard output, always
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)

@@ -19,6 +19,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from schn_ray.cluster.session import ray_session
+from schn_ray.core.leftovers import Leftover, cache_leftovers, leftovers
+from schn_ray.core.storage.cache import cache_folder
+from schn_ray.core.storage.files import absolute, is_uri
 
 Level = Literal["ok", "warning", "error"]
 _PACKAGES = ("schn-ray", "ray", "torch", "torchvision", "numpy", "pyarrow")
@@ -27,6 +30,7 @@ _MIN_DISK = 10 * _GIB
 _MIN_MEMORY_SHARE = 0.3  # of a machine's memory: what Ray takes of /dev/shm
 _MAX_CLOCK_OFFSET_S = 2.0
 _ANSWER_TIMEOUT_S = 60.0
+_NAMED = 10  # leftovers in a message
 _DASHBOARD_PORT = 8265  # Ray's default
 
 
@@ -64,6 +68,7 @@ class NodeReport:
         memory: bytes of main memory.
         clock: seconds since the epoch.
         storage: address -> what went wrong, or "".
+        leftovers: folder -> what killed commands have left there.
     """
 
     versions: dict[str, str]
@@ -73,6 +78,7 @@ class NodeReport:
     memory: int
     clock: float
     storage: dict[str, str]
+    leftovers: dict[str, list[Leftover]]
 
 
 def examine(storage: list[str]) -> list[NodeCheck]:
@@ -133,6 +139,8 @@ def _look(probes: dict[str, str]) -> NodeReport:
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         clock=time.time(),
         storage={address: _probe(address, name) for address, name in probes.items()},
+        leftovers={a: leftovers(Path(absolute(a))) for a in probes if not is_uri(absolute(a))}
+        | {str(cache_folder()): cache_leftovers()},
     )
 
 
@@ -185,7 +193,22 @@ def _of_node(name: str, report: NodeReport) -> list[NodeCheck]:
     for address, wrong in report.storage.items():
         level: Level = "error" if wrong else "ok"
         checks.append(NodeCheck(name, address, level, wrong or "written, read, removed"))
+    for folder, left in report.leftovers.items():
+        if left:
+            checks.append(NodeCheck(name, f"leftovers in {folder}", "warning", _listed(left)))
     return checks
+
+
+def _listed(left: list[Leftover]) -> str:
+    """Describe leftovers.
+
+    >>> print(_listed([Leftover(Path("/a/.codes.partial"), 2**30)]))
+    killed commands left 1.0 GiB: run them again, or remove /a/.codes.partial
+    """
+    names = ", ".join(str(item.path) for item in left[:_NAMED])
+    more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
+    size = sum(item.size for item in left) / _GIB
+    return f"killed commands left {size:.1f} GiB: run them again, or remove {names}{more}"
 
 
 def _enough(name: str, what: str, size: int, minimum: int, why: str) -> NodeCheck:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ def ray_session() -> Iterator[None]:
         yield
         return
     verbose = VERBOSE in os.environ
-    with nullcontext() if verbose else _standard_error_muted():
+    with _own_sigterm_handler(), nullcontext() if verbose else _standard_error_muted():
         _start(verbose)
     try:
         _set_verbosity(verbose)
@@ -149,6 +151,27 @@ def cluster_cpus() -> int:
 def cluster_gpus() -> float:
     """Return how many GPUs the cluster has, or can grow to."""
     return capacity("GPU")
+
+
+@contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Keep this process's own handler of SIGTERM, if it has one, while the block starts Ray.
+
+    Ray sets one that exits with the signal's number, and its core one that prints a trace and
+    aborts.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code == signal.SIGTERM:
+            handler(signal.SIGTERM, None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ everything on to ``tuning.study.Search``.
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Callable
@@ -132,7 +133,8 @@ def fit(
         searcher: hands out the jobs.
         jobs: their largest number.
         at_once: jobs that run at the same time.
-        settings: ``store``, ``workers``, ``cpus``, ``gpus`` and ``objectives`` of every job.
+        settings: ``store``, ``features``, ``workers``, ``cpus``, ``gpus`` and ``objectives`` of
+            every job.
         tune_dir: directory or URI for Ray Tune's own files; removed before and after.
     """
     remove_folder(tune_dir)
@@ -171,7 +173,8 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
         ray.tune.report({"iteration": iteration, "score": score})
 
     trained = config_from(json.loads(config["config"]))
-    train = train_trial if settings["workers"] == 1 else _on_workers(settings)
+    here = functools.partial(train_trial, features=settings["features"])
+    train = here if settings["workers"] == 1 else _on_workers(settings)
     trial_dir, store = TrialDir(config["run"]), settings["store"]
     try:
         outcome = run_trial(trained, store, trial_dir, tell, train, settings["objectives"])
@@ -192,7 +195,8 @@ def _on_workers(settings: dict[str, Any]) -> Train:
 
         def work() -> None:
             try:
-                train_on_ray(config, store, trial_dir.run, request, stop=trial_dir.stop)
+                stop, features = trial_dir.stop, settings["features"]
+                train_on_ray(config, store, trial_dir.run, request, stop=stop, features=features)
             except AlreadyDone:
                 pass
             except BaseException as error:

@@ -31,7 +31,7 @@ from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_figures
 from schn_ray.report.tuning import report_search
 from schn_ray.training.config import TrainConfig
-from schn_ray.training.run import build_run, require_shareable
+from schn_ray.training.run import build_run, frozen_features, require_shareable, run_request
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP
@@ -74,6 +74,7 @@ def tune_on_ray(
     out: Path | str,
     budget: SearchBudget,
     seed: int = 0,
+    features: str | None = None,
 ) -> Manifest:
     """Search for settings; the same call continues after an interruption, or with more trials.
 
@@ -84,6 +85,8 @@ def tune_on_ray(
         out: the search's directory, or its URI.
         budget: may differ from call to call.
         seed: of the sampler.
+        features: of the store's images, as ``embed`` wrote them; trials train heads on them. With a
+            frozen backbone they are computed first, once for all trials.
 
     Returns:
         The manifest of the finished search.
@@ -103,7 +106,7 @@ def tune_on_ray(
         "base": base.model_dump(mode="json"),
         "seed": seed,
     }
-    made_from = {"store": store.manifest.fingerprint}
+    _, made_from = run_request(base, store, features)
     request = settings, made_from
     with (
         open_output(out) as mirror,
@@ -116,9 +119,13 @@ def tune_on_ray(
             require_shared(out)
             draft.begin()
             mirror.send()
-            work = _Work(Search(mirror.local, space, base, seed), store, mirror, budget, at_once)
+            search = Search(mirror.local, space, base, seed)
+            work = _Work(search, store, mirror, budget, at_once)
+            shards = RayShards("embedding")
             try:
-                confirmed = work.do()
+                with frozen_features(base, store, mirror.location, features, shards) as vectors:
+                    work.features = vectors
+                    confirmed = work.do()
                 _tidy(mirror)
                 write_results(mirror.local, work.search, confirmed)
                 report_search(mirror.local, Path(mirror.location).name, work.search, confirmed)
@@ -191,6 +198,7 @@ class _Work:
         self.search, self.store, self._mirror = search, store, mirror
         self.out = mirror.location
         self.budget, self.at_once = budget, at_once
+        self.features: str | None = None
         self.space, self.base = search.space, search.base
 
     def do(self) -> Confirmation | None:
@@ -235,6 +243,7 @@ class _Work:
     def _settings(self) -> dict[str, Any]:
         return {
             "store": self.store.location,
+            "features": self.features,
             "workers": self.budget.workers,
             "cpus": self.budget.cpus,
             "gpus": self.budget.gpus,

@@ -8,16 +8,23 @@ Either way, a directory without ``manifest.json`` is unfinished, and no verb rea
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schn_ray.core.atomic_files import PARTIAL, sha256_file, write_json
+from schn_ray.core.atomic_files import (
+    PARTIAL,
+    cannot_write,
+    is_write_error,
+    sha256_file,
+    write_json,
+    writing,
+)
+from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.locks import locked
 from schn_ray.core.manifest import (
@@ -25,20 +32,13 @@ from schn_ray.core.manifest import (
     REQUEST,
     Manifest,
     library_versions,
+    parse_manifest,
     request_fingerprint,
 )
 
 LOCK = ".lock"
 PROBE_PREFIX = ".seen-"  # of a file by which nodes prove that they share a disk
 _BEGUN = (REQUEST, REQUEST + PARTIAL, LOCK)  # what a process killed at its start may leave
-_DISK_ERRORS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-)
 
 
 @dataclass
@@ -61,7 +61,8 @@ class DirectoryWriter:
     def begin(self) -> None:
         """Mark the directory as unfinished, before files of a finished one are changed."""
         write_json(self.path / REQUEST, self.request)
-        (self.path / MANIFEST).unlink(missing_ok=True)
+        with writing(self.path / MANIFEST):
+            (self.path / MANIFEST).unlink(missing_ok=True)
 
 
 class AlreadyDone(Exception):
@@ -84,7 +85,7 @@ def new_directory(
 ) -> Iterator[DirectoryWriter]:
     """Let the block write a new directory, which becomes ``path`` if the block succeeds.
 
-    If it fails, nothing is left.
+    If it fails, nothing is left; what a killed process left is removed by the next call.
 
     Args:
         path: the output directory; new, empty, or made by the same request.
@@ -100,21 +101,51 @@ def new_directory(
         SchnRayError: ``path`` holds something else, or another process writes it now.
     """
     request = request_of(kind, config, made_from)
-    _refuse_other_content(path, request)
-    partial_path = path.with_name(f".{path.name}.partial")
-    with locked(path.with_name(f".{path.name}.lock"), path):
-        _refuse_other_content(path, request)  # another process may have finished meanwhile
-        shutil.rmtree(partial_path, ignore_errors=True)
-        partial_path.mkdir(parents=True)
-        try:
-            writer = DirectoryWriter(partial_path)
+    with scratch_folder(path, lambda: _refuse_other_content(path, request)) as partial_path:
+        writer = DirectoryWriter(partial_path)
+        with _readable_errors(partial_path):
             yield writer
-            write_manifest(partial_path, request, writer)
+        write_manifest(partial_path, request, writer)
+        with writing(path):
             if path.exists() and _holds_nothing(path):
                 shutil.rmtree(path)
             partial_path.rename(path)
+
+
+@contextmanager
+def scratch_folder(out: Path, before: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """Let the block write in a hidden folder next to its output, which is removed at the end.
+
+    The folder has the output's name, so what a killed process left in it is removed by the next
+    run of the same command.
+
+    Args:
+        out: the file or directory that is made of the folder's content.
+        before: called before and under the lock; what it raises ends the block before it begins.
+
+    Yields:
+        The empty folder.
+
+    Raises:
+        SchnRayError: another process writes ``out`` now, or the folder cannot be written.
+    """
+    folder, lock = (out.with_name(f".{out.name}{end}") for end in (PARTIAL, LOCK))
+    try:
+        before()
+    except AlreadyDone:
+        if folder.exists() or lock.exists():  # killed between the last step and the end
+            with suppress(SchnRayError), locked(lock, out):
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
+    with locked(lock, out):
+        before()  # another process may have finished meanwhile
+        shutil.rmtree(folder, ignore_errors=True)
+        with writing(folder):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
         finally:
-            shutil.rmtree(partial_path, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -151,7 +182,11 @@ def resumable_directory(
             be written.
     """
     request = request_of(kind, config, made_from)
-    _refuse_other_content(path, request, listing, update, free)
+    try:
+        _refuse_other_content(path, request, listing, update, free)
+    except AlreadyDone:
+        _clear_bookkeeping(path)
+        raise
     with _readable_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / LOCK, path):
@@ -170,6 +205,14 @@ def resumable_directory(
             (path / REQUEST).unlink()
 
 
+def _clear_bookkeeping(path: Path) -> None:
+    """Remove what a process leaves that is killed between the manifest and the end."""
+    if any((path / name).exists() for name in _BEGUN):
+        with suppress(SchnRayError), locked(path / LOCK, path):
+            if (path / MANIFEST).is_file():
+                (path / REQUEST).unlink(missing_ok=True)
+
+
 def request_of(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> dict[str, Any]:
     """Return the request for a directory as JSON would give it back: tuples become lists.
 
@@ -184,16 +227,14 @@ def request_of(kind: str, config: dict[str, Any], made_from: dict[str, Any]) -> 
 
 @contextmanager
 def _readable_errors(path: Path) -> Iterator[None]:
+    """Explain errors of writing below a directory that no ``writing`` has explained."""
     try:
         yield
     except OSError as error:
         ours = error.filename is None or Path(error.filename).is_relative_to(path)
-        if error.errno not in _DISK_ERRORS or not ours:
+        if not (is_write_error(error) and ours):
             raise
-        raise SchnRayError(
-            f"cannot write {error.filename or path}: {error.strerror}. Files written so far are "
-            "kept: solve that and run the same command again"
-        ) from error
+        raise cannot_write(error, error.filename or path) from error
 
 
 def _refuse_other_content(
@@ -237,12 +278,15 @@ def _refuse_other_request(
     update: bool,
     free: tuple[str, ...],
 ) -> None:
+    data = (path / name).read_bytes()
+    if name == MANIFEST:
+        parse_manifest(data, path)
     try:
-        existing = json.loads((path / name).read_text())
+        existing = parse_json(data, str(path / name))
         existing = {key: existing[key] for key in request}
         for part in ("made_from", "config"):
             existing[part] = dict(existing[part])
-    except (ValueError, KeyError, TypeError) as error:
+    except (BadDocument, ValueError, KeyError, TypeError) as error:
         raise SchnRayError(f"{path / name} is damaged; remove {path} to start over") from error
     if update and listing is not None:
         existing["made_from"][listing] = request["made_from"][listing]
@@ -313,4 +357,4 @@ def write_manifest(
         versions=library_versions(),
         sizes={name: hashed[name][1] for name in files},
     )
-    write_json(path / MANIFEST, asdict(manifest))
+    write_json(path / MANIFEST, manifest.to_json())

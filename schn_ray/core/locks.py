@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import SchnRayError
 
 _POLL_S = 0.2
@@ -25,15 +26,16 @@ def locked(lock: Path, path: Path | str, wait_s: float = 0.0) -> Iterator[None]:
         wait_s: seconds to wait for another process; by default, try once.
 
     Raises:
-        SchnRayError: after ``wait_s`` another process still holds the lock.
-        OSError: the lock file cannot be written, or its file system has no locks.
+        SchnRayError: another process still holds the lock after ``wait_s``.
+        CannotWrite: the lock file cannot be written, or its file system has no locks.
     """
     # a lock without flock (fallback_to_soft) would outlive a killed process
     held = FileLock(lock, poll_interval=_POLL_S, thread_local=False, fallback_to_soft=False)
-    try:
-        held.acquire(timeout=wait_s)
-    except Timeout as error:
-        raise SchnRayError(f"another process is writing {path}; wait for it") from error
+    with writing(lock):
+        try:
+            held.acquire(timeout=wait_s)
+        except Timeout as error:
+            raise SchnRayError(f"another process is writing {path}; wait for it") from error
     try:
         yield
     finally:

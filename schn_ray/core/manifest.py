@@ -9,16 +9,15 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 _RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pillow")
@@ -38,6 +37,7 @@ class Manifest:
         format: version of the directory's layout.
         versions: of this package, Python and the libraries that the result depends on.
         sizes: path of every file -> size in bytes.
+        digest: SHA-256 of all of the above, so that damage to the manifest itself is noticed.
     """
 
     kind: str
@@ -49,6 +49,12 @@ class Manifest:
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as a JSON object with its digest."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values | {"digest": _digest_of(values)}
 
 
 def is_finished(path: Path) -> bool:
@@ -76,56 +82,49 @@ def read_manifest(path: Path, kind: str) -> Manifest:
         if (path / REQUEST).is_file():
             raise SchnRayError(f"{path} is unfinished: run the command that made it again")
         raise SchnRayError(f"{path}: wanted a {kind} directory, but it has no {MANIFEST}")
+    return parse_manifest((path / MANIFEST).read_bytes(), path, kind)
+
+
+def parse_manifest(data: bytes, path: Path | str, kind: str | None = None) -> Manifest:
+    """Parse a manifest, and compare it with its own digest.
+
+    Args:
+        data: the content of ``manifest.json``.
+        path: of the directory, for errors.
+        kind: the kind that it must have; by default, any.
+
+    Raises:
+        SchnRayError: damaged or edited, of another kind, or of another format.
+    """
+    file, made = f"{path}/{MANIFEST}", kind or "directory"
     try:
-        values = parse_json((path / MANIFEST).read_bytes(), str(path / MANIFEST))
-        layout, actual_kind = values["format"], values["kind"]
+        values = parse_json(data, file)
+        layout, actual_kind = values["format"], str(values["kind"])
     except (BadDocument, KeyError, TypeError) as error:
-        raise SchnRayError(f"{path / MANIFEST} is damaged; make the {kind} again") from error
-    if actual_kind != kind:
-        raise SchnRayError(f"{path} is a {actual_kind} directory; wanted a {kind} directory")
+        raise SchnRayError(f"{file} is damaged; make the {made} again") from error
     if layout != FORMAT:
-        made_by = values.get("versions", {}).get("schn-ray", "unknown")
+        versions = values.get("versions")
+        by = versions.get("schn-ray", "unknown") if isinstance(versions, dict) else "unknown"
         raise SchnRayError(
-            f"{path} has format {layout} (made by schn-ray {made_by}), this is schn-ray "
-            f"{__version__} with format {FORMAT}: make the {kind} again, or use that version"
+            f"{path} has format {layout} (made by schn-ray {by}), this is schn-ray "
+            f"{__version__} with format {FORMAT}: make the {made} again, or use that version"
         )
+    if values.get("digest") != _digest_of(values):
+        raise SchnRayError(
+            f"{file} is damaged or was edited: it differs from its own digest; make the "
+            f"{made} again"
+        )
+    if kind not in (None, actual_kind):
+        raise SchnRayError(f"{path} is a {actual_kind} directory; wanted a {kind} directory")
     try:
         return Manifest(**values)
     except TypeError as error:
-        raise SchnRayError(f"{path / MANIFEST} is damaged; make the {kind} again") from error
+        raise SchnRayError(f"{file} is damaged; make the {actual_kind} again") from error
 
 
-def verify_files(path: Path, manifest: Manifest) -> None:
-    """Check every file against its SHA-256.
-
-    Args:
-        path: the directory.
-        manifest: of the directory.
-
-    Raises:
-        SchnRayError: a file is missing or differs.
-    """
-    for name, expected in manifest.files.items():
-        file = path / name
-        if not file.is_file():
-            raise SchnRayError(f"{file} is missing; make the {manifest.kind} again")
-        if sha256_file(file) != expected:
-            raise SchnRayError(f"{file} differs from its manifest; make the {manifest.kind} again")
-
-
-def check_fingerprint(path: Path, manifest: Manifest) -> None:
-    """Check that request and list of files are those that the manifest was written with.
-
-    Args:
-        path: the directory.
-        manifest: of the directory.
-
-    Raises:
-        SchnRayError: the manifest was changed afterwards.
-    """
-    request = {key: getattr(manifest, key) for key in ("kind", "config", "made_from")}
-    if request_fingerprint(request, manifest.files) != manifest.fingerprint:
-        raise SchnRayError(f"{path / MANIFEST} is damaged; make the {manifest.kind} again")
+def _digest_of(values: dict[str, Any]) -> str:
+    content = {name: value for name, value in values.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def request_fingerprint(request: dict[str, Any], files: dict[str, str]) -> str:

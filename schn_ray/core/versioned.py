@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from schn_ray.core.atomic_files import writing
 from schn_ray.core.directories import LOCK, DirectoryWriter, request_of, write_manifest
+from schn_ray.core.errors import SchnRayError
 from schn_ray.core.locks import locked
 from schn_ray.core.manifest import read_manifest
 
@@ -24,7 +26,8 @@ def new_version(
 
     Readers see the old version until the manifest is replaced atomically by one that lists the new
     folder's files. Then the older folders are removed. If the block fails, the new folder is
-    removed and the old version remains.
+    removed and the old version remains; what a killed process left is removed first. The folder's
+    number counts the versions, so that equal content has an equal fingerprint, killed or not.
 
     Args:
         path: the finished directory.
@@ -39,11 +42,11 @@ def new_version(
         SchnRayError: ``path`` is not finished, or another process writes it now.
     """
     with locked(path / LOCK, path):
-        read_manifest(path, kind)
-        folders = [entry for entry in path.iterdir() if entry.is_dir()]
-        number = 1 + max((int(f.name) for f in folders if f.name.isdecimal()), default=0)
-        writer = DirectoryWriter(path / str(number))
-        writer.path.mkdir()
+        number = int(_current(path, kind))
+        _remove_other_folders(path, str(number))
+        writer = DirectoryWriter(path / str(number + 1))
+        with writing(writer.path):
+            writer.path.mkdir()
         try:
             yield writer
             request = request_of(kind, config, made_from)
@@ -51,5 +54,33 @@ def new_version(
         except BaseException:
             shutil.rmtree(writer.path)
             raise
-        for folder in folders:
+        _remove_other_folders(path, writer.path.name)
+
+
+def remove_old_versions(path: Path, kind: str) -> None:
+    """Remove what a process left that was killed while it made a new version, or after it.
+
+    Args:
+        path: the finished directory.
+        kind: the kind that it must have.
+
+    Raises:
+        SchnRayError: ``path`` is not finished, or another process writes it now.
+    """
+    if len(list(path.iterdir())) > 2:  # the manifest, and the folder of its version
+        with locked(path / LOCK, path):
+            _remove_other_folders(path, _current(path, kind))
+
+
+def _current(path: Path, kind: str) -> str:
+    """Return the name of the folder that the manifest lists."""
+    folders = {name.split("/")[0] for name in read_manifest(path, kind).files}
+    if len(folders) != 1 or not (name := folders.pop()).isdecimal():
+        raise SchnRayError(f"{path} is damaged: it has no versions; make the {kind} again")
+    return name
+
+
+def _remove_other_folders(path: Path, name: str) -> None:
+    for folder in path.iterdir():
+        if folder.is_dir() and folder.name != name:
             shutil.rmtree(folder)

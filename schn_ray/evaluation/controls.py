@@ -27,7 +27,7 @@ from schn_ray.data.labels import label_sets, share_a_label
 from schn_ray.data.shards.map_shards import MapShards
 from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import ControlsConfig
-from schn_ray.evaluation.features import features_of
+from schn_ray.evaluation.features import GivenFeatures, features_of
 from schn_ray.evaluation.figures import Controls, NeighbourRecall
 from schn_ray.evaluation.hash_controls import hash_controls
 from schn_ray.evaluation.metrics.average_precision import average_precision
@@ -93,6 +93,7 @@ def measure_controls(
     config: ControlsConfig,
     recall_at: Sequence[int],
     map_shards: MapShards,
+    given: GivenFeatures | None = None,
 ) -> MeasuredControls:
     """Measure every control, and the model on the very same rows.
 
@@ -105,6 +106,7 @@ def measure_controls(
         config: how many rows are drawn at random, and the seed.
         recall_at: ranks of the recall of exact neighbours; see ``recall_ranks``.
         map_shards: computes features, on whatever machines.
+        given: features of the store's images; None: the run's network computes them.
     """
     generator = np.random.default_rng([config.seed, 0])
     chosen = _sample(len(queries), config.queries, generator)
@@ -112,7 +114,7 @@ def measure_controls(
     trained = store.rows("train")
     trained = trained[_sample(len(trained), config.train_rows, generator)]
     rows = [trained, queries.rows[chosen], ranked.rows]
-    features = features_of(run, store, np.concatenate(rows), map_shards)
+    features = features_of(run, store, np.concatenate(rows), map_shards, given)
     train, query, other = np.split(features, np.cumsum([len(part) for part in rows])[:-1])
     sides = Sides(train, store.labels[trained], query, other, queries[chosen], ranked, bits)
     codes = control_codes(sides, config.seed)

@@ -30,6 +30,7 @@ from schn_ray.data.store.reader import Store, open_store
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.controls import MeasuredControls, measure_controls
 from schn_ray.evaluation.examples import examples
+from schn_ray.evaluation.features import GivenFeatures, given_features
 from schn_ray.evaluation.figures import AuditSummary, Figures, GalleryCodes, GallerySide
 from schn_ray.evaluation.measure import Evaluator, class_figures, reidentification
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
@@ -60,6 +61,7 @@ def evaluate_run(
     out: Path | str,
     config: EvaluateConfig,
     map_shards: MapShards = map_locally,
+    features: Path | str | None = None,
 ) -> Manifest:
     """Encode the store with a run's network and measure its queries against its gallery.
 
@@ -69,23 +71,28 @@ def evaluate_run(
         out: directory to write; ``evaluation.results`` lists its files.
         config: what is measured.
         map_shards: encodes images and counts parts of the gallery, on whatever machines.
+        features: of the store's images, as ``embed`` wrote them with the model's own backbone.
+            Codes and controls are computed from them, and no image is decoded.
 
     Returns:
         The manifest of ``out``; ``results.read_figures`` reads the figures.
 
     Raises:
         AlreadyDone: ``out`` was finished by the same request.
-        SchnRayError: the split is empty or would spoil the figures, or a learned gallery has no
-            codes.
+        SchnRayError: the split is empty or would spoil the figures, a learned gallery has no
+            codes, or ``features`` are those of another backbone or of other images.
     """
     model, run = as_location(run), local_copy(run)
     store, hasher = open_store(store_path), load(run)
     audited = _audited(store, config)
     made_from = {"model": hasher.fingerprint, "store": store.manifest.fingerprint}
+    given = None if features is None else given_features(features, store, hasher)
+    if given is not None:
+        made_from["features"] = given.fingerprint
     request = config.model_dump(mode="json"), made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
-        encoded, files = _encode_store(model, hasher, store, codes, config, map_shards)
+        encoded, files = _encode_store(model, hasher, store, codes, config, map_shards, given)
         draft.known |= {f"{CODES}/{name}": known for name, known in files.items()}
         queries = _ranked(store, store.rows("query"), encoded)
         gallery, without_code = _gallery(run, store, encoded, config.gallery == "learned")
@@ -96,7 +103,7 @@ def evaluate_run(
             measured = _without_labels(gallery, evaluator)
         # the controls rank the network's own codes, whichever codes the other figures are for
         own = _ranked(store, gallery.rows, encoded)
-        controls = _controls(model, store, queries, own, hasher.bits, config, map_shards)
+        controls = _controls(model, store, queries, own, hasher.bits, config, map_shards, given)
         figures = Figures(
             **measured.fields,
             **_context(run, store, audited, gallery),
@@ -209,16 +216,20 @@ def _encode_store(
     codes: str,
     config: EvaluateConfig,
     map_shards: MapShards,
+    given: GivenFeatures | None,
 ) -> tuple[NDArray[np.uint8], dict[str, tuple[str, int]]]:
     """Return the codes of all rows, and name -> (SHA-256, bytes) of each file of codes."""
-    source = open_source(store.location, SourceConfig(kind="store"))
+    location = store.location if given is None else given.location
+    source = open_source(location, SourceConfig(kind="store"))
     vectors = require_input(source, hasher)
     options = EncodeOptions(model, config.batch_size, vectors=vectors)
     files = encode_shards(source, source.shards(), options, codes, map_shards)
     table, packed = read_codes(codes)
-    if not table["id"].combine_chunks().equals(store.ids.cast(pa.string())):
+    # features may be of more rows than the store has, and in another order
+    positions = pc.index_in(store.ids.cast(pa.string()), table["id"].combine_chunks())
+    if positions.null_count:
         raise SchnRayError("rows of the store could not be encoded; verify it with schn-ray check")
-    return packed, files
+    return packed[positions.to_numpy()], files
 
 
 def _ranked(store: Store, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> LabelledCodes:
@@ -277,12 +288,13 @@ def _controls(
     bits: int,
     config: EvaluateConfig,
     map_shards: MapShards,
+    given: GivenFeatures | None,
 ) -> MeasuredControls | None:
     # without labels, recall is measured even where no row was left to fit anything on
     if not config.controls.train_rows or not (len(store.rows("train")) or not store.classes):
         return None
     return measure_controls(
-        model, store, queries, gallery, bits, config.controls, config.recall_at, map_shards
+        model, store, queries, gallery, bits, config.controls, config.recall_at, map_shards, given
     )
 
 

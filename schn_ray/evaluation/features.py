@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import evaluation_view
@@ -16,6 +17,7 @@ from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import Store
 from schn_ray.models.hasher import Hasher, load
+from schn_ray.models.stored_features import FeaturesOfStore, StoredFeatures
 from schn_ray.retrieval.encode import require_input
 
 Features = NDArray[np.float32]
@@ -41,8 +43,27 @@ class RowsPart:
         return len(self.store_rows)
 
 
+@dataclass(frozen=True, eq=False)
+class GivenFeatures:
+    """Features that ``embed`` wrote, in place of the images of a store.
+
+    Attributes:
+        location: of the features.
+        fingerprint: of their manifest.
+        of_store: gives them by the rows of the store.
+    """
+
+    location: str
+    fingerprint: str
+    of_store: FeaturesOfStore
+
+
 def features_of(
-    run: Path | str, store: Store, rows: NDArray[np.int64], map_shards: MapShards
+    run: Path | str,
+    store: Store,
+    rows: NDArray[np.int64],
+    map_shards: MapShards,
+    given: GivenFeatures | None = None,
 ) -> Features:
     """Return the features of rows of a store [m, d]: what a hash of this run is computed from.
 
@@ -53,7 +74,10 @@ def features_of(
         store: has the images, or the vectors.
         rows: numbers of the rows [m].
         map_shards: computes parts of the rows, on whatever machines.
+        given: features that are there already; None: the run's network computes them.
     """
+    if given is not None:
+        return given.of_store.vectors(rows)
     if reads_vectors(run, store):
         return store.vectors(rows)
     starts = range(0, len(rows), _PART_ROWS)
@@ -61,6 +85,32 @@ def features_of(
     function = functools.partial(part_features, store=store, run=as_location(run))
     features = dict((map_locally if len(parts) <= _LOCAL_PARTS else map_shards)(function, parts))
     return np.concatenate([features[number] for number in range(len(parts))]).astype(np.float32)
+
+
+def given_features(location: Path | str, store: Store, hasher: Hasher) -> GivenFeatures:
+    """Return stored features of all rows of a store, checked to be what a model would compute.
+
+    Args:
+        location: a directory that ``embed`` finished, or its URI.
+        store: has the images.
+        hasher: the model.
+
+    Raises:
+        SchnRayError: the model takes vectors, the features are those of another backbone, or the
+            store has a row without a feature or with another image.
+    """
+    if hasher.spec.preprocessing is None:
+        raise SchnRayError(
+            f"the model takes vectors, not images: evaluate it without the features of {location}"
+        )
+    stored = StoredFeatures(location)
+    if stored.fingerprint != hasher.spec.backbone_sha256:
+        raise SchnRayError(
+            f"{stored.location} has features that the model's backbone ({hasher.spec.backbone}) "
+            "did not compute; evaluate without them, or run embed with this backbone"
+        )
+    rows = stored.of_store(store, np.arange(len(store)))
+    return GivenFeatures(stored.location, stored.manifest.fingerprint, rows)
 
 
 def reads_vectors(run: Path | str, store: Store) -> bool:

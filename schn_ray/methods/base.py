@@ -281,7 +281,7 @@ class Round(NamedTuple):
     """Results of one round of a fit.
 
     Attributes:
-        terms: values of the objective's terms by name; they fall from round to round.
+        terms: values of the objective's terms by name.
         converged: whether a further round would change nothing.
     """
 

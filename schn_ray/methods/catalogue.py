@@ -110,7 +110,7 @@ def catalogue_markdown() -> str:
         f"| [{d.name}](#{d.name}) | {d.paper or 'this project'} | {d.labels} |" for d in described
     ]
     table = "\n".join(["| method | published | labels |", "| --- | --- | --- |", *rows])
-    return "\n".join([_HEAD, table, "", *(_section(d) for d in described)])
+    return "\n".join([_HEAD, table, "", *(_section(d) for d in described)]).replace("``", "`")
 
 
 def method_lines(described: Sequence[Description]) -> str:

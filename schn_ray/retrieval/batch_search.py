@@ -3,38 +3,47 @@
 A directory of kind ``matches`` has a ``matches-*.parquet`` for every part of the queries' codes.
 Its columns are ``query`` (id), ``ids`` and ``distances`` (lists, nearest first, equal distances in
 the order of ids), and ``tied`` or ``within_radius`` (see ``search.Result``). A part is complete or
-missing. After an interruption, the same call writes only the missing parts.
+missing; its receipt in ``receipts/`` has its SHA-256. After an interruption, the same call writes
+only parts without a receipt.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schn_ray.core.artefacts import open_artefact, read_verified
+from schn_ray.core.atomic_files import sha256_file, writing
 from schn_ray.core.directories import resumable_directory
+from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, read_manifest, verify_files
+from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import (
     as_location,
     join,
-    kind_at,
+    names_in,
     new_file,
-    open_file,
-    sha256_and_size,
+    read_file,
+    write_file,
 )
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
-from schn_ray.retrieval.code_files import CODE, list_parts, packed_codes
-from schn_ray.retrieval.index.union import Searchable, open_union
+from schn_ray.retrieval.code_files import CODE, packed_codes, part_names
+from schn_ray.retrieval.index.index import open_index
+from schn_ray.retrieval.index.union import Searchable, as_one
 from schn_ray.retrieval.search import SearchLimits
 
 _ROWS_AT_ONCE = 4096
@@ -64,12 +73,14 @@ def search_gallery(
         SchnRayError: other models, damaged files, or ``out`` holds something else.
     """
     locations, source_location = [as_location(path) for path in indexes], as_location(queries)
-    copies, codes = [local_copy(path) for path in indexes], local_copy(queries)
-    opened, source = open_union(copies), read_manifest(codes, "codes")
+    each_index = [open_index(path) for path in indexes]
+    opened, codes = as_one(each_index), local_copy(queries)
+    codes_files = open_artefact(codes, "codes")
+    source = codes_files.manifest
     _require_same_model(opened, source, source_location)
     config = {"k": limits.k, "radius": limits.radius}
     made_from = {
-        "indexes": [read_manifest(path, "index").fingerprint for path in copies],
+        "indexes": [index.manifest.fingerprint for index in each_index],
         "queries": source.fingerprint,
     }
     with (
@@ -77,23 +88,35 @@ def search_gallery(
         resumable_directory(mirror.local, "matches", config, made_from) as draft,
     ):
         mirror.send()
-        verify_files(codes, source)
-        shards = [_shard(Path(part)) for part in list_parts(codes)]
-        missing = [shard for shard in shards if not kind_at(_part(mirror.location, shard))]
+        codes_files.check()
+        shards = [_shard(codes, name, source.files[name]) for name in part_names(source.files)]
+        existing = names_in(mirror.location)
+        missing = [
+            shard
+            for shard in shards
+            if _part_name(shard) not in existing or _receipt(mirror.location, shard) is None
+        ]
         work = functools.partial(
             search_part,
             indexes=locations,
             queries=source_location,
+            versions=tuple(made_from["indexes"]),
             out=mirror.location,
             limits=limits,
         )
         for _ in map_shards(work, missing):
             pass  # rows are counted below, with those of parts that existed before
-        for path in mirror.local.glob("*.partial"):
+        for path in mirror.local.rglob("*.partial"):
             path.unlink()  # of killed workers
-        parts = [_part(mirror.location, shard) for shard in shards]
-        draft.known |= {Path(part).name: sha256_and_size(part) for part in parts}
-        rows, expected = sum(map(_rows_of, parts)), sum(shard.rows for shard in shards)
+        rows, expected = 0, sum(shard.rows for shard in shards)
+        for shard in shards:
+            if (receipt := _receipt(mirror.location, shard)) is None:
+                raise SchnRayError(
+                    f"{_receipt_path(mirror.location, shard)} is lost; run the same command again"
+                )
+            draft.known[_part_name(shard)] = receipt.sha256, receipt.size
+            draft.known[_receipt_path("", shard)] = receipt.own
+            rows += receipt.queries
         if rows != expected:
             raise SchnRayError(
                 f"{out}: its parts hold {rows:,} queries, expected {expected:,}; remove {out} and "
@@ -104,13 +127,19 @@ def search_gallery(
 
 
 def search_part(
-    shard: Shard, indexes: Sequence[str], queries: str, out: str, limits: SearchLimits
+    shard: Shard,
+    indexes: Sequence[str],
+    versions: Sequence[str],
+    queries: str,
+    out: str,
+    limits: SearchLimits,
 ) -> int:
     """Search for the codes of one part and write its matches.
 
     Args:
         shard: the part of the queries.
         indexes: locations of the indexes.
+        versions: their fingerprints when the search began.
         queries: location of the ``codes`` directory.
         out: location of the directory to write to.
         limits: how many matches, how near.
@@ -119,25 +148,27 @@ def search_part(
         The part's number.
 
     Raises:
-        SchnRayError: a damaged index, or the part cannot be written.
+        SchnRayError: a damaged index or part of the queries, or no room to write.
     """
     path, schema = _part(out, shard), _schema(limits)
-    index = _opened(tuple(indexes))
-    try:
-        with (
-            open_file(join(queries, shard.files[0])) as file,
-            pq.ParquetFile(file) as part,
-            new_file(path) as partial_path,
-            pq.ParquetWriter(partial_path, schema) as writer,
-        ):
-            for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
-                table = pa.Table.from_batches([batch])
-                writer.write_table(_matches(index, table, limits).cast(schema))
-    except OSError as error:
-        raise SchnRayError(
-            f"cannot write {path}: {error.strerror or error}. The parts before it are complete: "
-            "make room and run the same command again"
-        ) from error
+    index = _opened(tuple(indexes), tuple(versions))
+    (name,), (sha256,) = shard.files, shard.stamps
+    content = io.BytesIO(read_verified(join(queries, name), sha256, "codes"))
+    with (
+        pq.ParquetFile(content) as part,
+        writing(path),
+        new_file(path) as partial_path,
+        pq.ParquetWriter(partial_path, schema) as writer,
+    ):
+        for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
+            table = pa.Table.from_batches([batch])
+            writer.write_table(_matches(index, table, limits).cast(schema))
+        writer.close()
+        size, sha256 = partial_path.stat().st_size, sha256_file(partial_path)
+    values = {"sha256": sha256, "bytes": size, "queries": shard.rows}
+    receipt = _receipt_path(out, shard)
+    with writing(receipt):
+        write_file(receipt, json.dumps(values).encode())
     return shard.number
 
 
@@ -172,19 +203,43 @@ def _lists(starts: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)
 
 
-def _shard(path: Path) -> Shard:
-    number = int(path.stem.removeprefix("part-"))
-    rows = pq.read_metadata(path).num_rows
-    return Shard(number, rows, files=(path.name,), bytes=path.stat().st_size)
+def _shard(codes: Path, name: str, sha256: str) -> Shard:
+    number = int(Path(name).stem.removeprefix("part-"))
+    rows, size = pq.read_metadata(codes / name).num_rows, (codes / name).stat().st_size
+    return Shard(number, rows, files=(name,), bytes=size, stamps=(sha256,))
+
+
+def _part_name(shard: Shard) -> str:
+    return f"matches-{shard.number:05}.parquet"
 
 
 def _part(out: str, shard: Shard) -> str:
-    return join(out, f"matches-{shard.number:05}.parquet")
+    return join(out, _part_name(shard))
 
 
-def _rows_of(part: str) -> int:
-    with open_file(part) as file:
-        return int(pq.read_metadata(file).num_rows)
+def _receipt_path(out: str, shard: Shard) -> str:
+    return join(out, f"receipts/matches-{shard.number:05}.json")
+
+
+class _Receipt(NamedTuple):
+    """What a finished part of matches is: its SHA-256, bytes and queries; ``own``: of itself."""
+
+    sha256: str
+    size: int
+    queries: int
+    own: tuple[str, int]
+
+
+def _receipt(out: str, shard: Shard) -> _Receipt | None:
+    """Read a part's receipt; None where there is none that can be read."""
+    path = _receipt_path(out, shard)
+    try:
+        data = read_file(path)
+        values = parse_json(data, path)
+        own = hashlib.sha256(data).hexdigest(), len(data)
+        return _Receipt(str(values["sha256"]), int(values["bytes"]), int(values["queries"]), own)
+    except (OSError, BadDocument, KeyError, TypeError, ValueError):
+        return None
 
 
 def _require_same_model(index: Searchable, source: Manifest, queries: str) -> None:
@@ -196,5 +251,12 @@ def _require_same_model(index: Searchable, source: Manifest, queries: str) -> No
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(indexes: tuple[str, ...]) -> Searchable:
-    return open_union(indexes)
+def _opened(indexes: tuple[str, ...], versions: tuple[str, ...]) -> Searchable:
+    opened = [open_index(index) for index in indexes]
+    for index, version in zip(opened, versions, strict=True):
+        if index.manifest.fingerprint != version:
+            raise SchnRayError(
+                f"{index.path} was changed while it was searched; remove the output and run the "
+                "same command again"
+            )
+    return as_one(opened)

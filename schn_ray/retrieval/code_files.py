@@ -7,7 +7,8 @@ request, ``relaxed`` (float16 [K]). Its receipt is in ``receipts/``, see ``data.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schn_ray.core.artefacts import read_verified
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import as_location, join, names_in, open_file
+from schn_ray.core.manifest import MANIFEST, parse_manifest
+from schn_ray.core.storage.files import as_location, join, names_in, open_file, read_file
 from schn_ray.data.shards.receipts import ID, URI
 
 CODE, SHA256, RELAXED = "code", "sha256", "relaxed"
@@ -114,32 +117,47 @@ def relaxed_codes(table: pa.Table) -> NDArray[np.float16]:
     return relaxed.reshape(len(table), column.type.list_size)
 
 
-def list_parts(out: Path | str) -> list[str]:
-    """Return the locations of all parts, in the order of their numbers.
+def part_names(files: Iterable[str]) -> list[str]:
+    """Return the names of the parts among a directory's files, in the order of their numbers.
 
     Args:
-        out: a directory of codes, or its URI.
+        files: names, such as ``Manifest.files``.
     """
-    location = as_location(out)
-    names = fnmatch.filter(names_in(location), PARTS)
-    return [join(location, name) for name in sorted(names, key=lambda name: (len(name), name))]
+    return sorted(fnmatch.filter(files, PARTS), key=lambda name: (len(name), name))
 
 
-def read_codes(out: Path | str) -> tuple[pa.Table, NDArray[np.uint8]]:
-    """Read all parts in order.
+def read_codes(
+    out: Path | str, files: Mapping[str, tuple[str, int]] | None = None
+) -> tuple[pa.Table, NDArray[np.uint8]]:
+    """Read all parts in order; each is compared with its SHA-256, where that is known.
 
     Args:
         out: a directory of codes, or its URI.
+        files: name -> SHA-256 and size of the files of a directory without a manifest, from
+            whoever wrote them; without them, such a directory is read as it is.
 
     Returns:
         A table of id and uri, and the packed codes [n, ceil(K / 8)].
 
     Raises:
-        SchnRayError: there is no part.
+        SchnRayError: there is no part, or one differs from what was written.
     """
-    locations = list_parts(out)
-    if not locations:
+    location = as_location(out)
+    present = names_in(location)
+    if files is not None:
+        hashes = {name: sha256 for name, (sha256, _) in files.items()}
+    elif MANIFEST in present:
+        hashes = parse_manifest(read_file(join(location, MANIFEST)), location, "codes").files
+    else:
+        hashes = dict.fromkeys(present, "")
+    names = part_names(hashes)
+    if not names:
         raise SchnRayError(f"{out} has no {PARTS}")
-    columns = [ID, URI, CODE]
-    table = pa.concat_tables(CodeFiles().read(location, columns) for location in locations)
+    parts = (
+        read_verified(join(location, name), hashes[name], "codes")
+        if hashes[name]
+        else read_file(join(location, name))
+        for name in names
+    )
+    table = pa.concat_tables(pq.read_table(io.BytesIO(part)) for part in parts)
     return table.select([ID, URI]), packed_codes(table)

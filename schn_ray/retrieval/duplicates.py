@@ -12,8 +12,6 @@ number of pairs.
 from __future__ import annotations
 
 import itertools
-import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from schn_ray.core.atomic_files import writing
+from schn_ray.core.directories import scratch_folder
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location
@@ -85,12 +85,14 @@ def find_duplicates(path: Path | str, radius: int, out: Path) -> DuplicateCounts
         raise SchnRayError(f"radius {radius} is negative; give 0 or more bits")
     if out.is_dir():
         raise SchnRayError(f"{out} is a directory; name the Parquet file to write")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if directory_kind(as_location(path)) == "index":
-        return _write(open_index(path), radius, out)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".duplicates-") as folder:
-        write_index(path, Path(folder, "index"))
-        return _write(open_index(Path(folder, "index")), radius, out)
+    with scratch_folder(out) as folder:
+        if directory_kind(as_location(path)) != "index":
+            write_index(path, folder / "index")
+            path = folder / "index"
+        counts = _write(open_index(path), radius, folder / "groups")
+        with writing(out):
+            (folder / "groups").rename(out)
+    return counts
 
 
 def connected_labels(codes: Bytes, bits: int, radius: int) -> NDArray[np.int64]:
@@ -227,13 +229,8 @@ def _write_rows(
         {"group": pa.int64(), "id": pa.string(), "uri": pa.string()},
         metadata={"radius": str(radius), "codes": index.manifest.fingerprint},
     )
-    partial_path = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with pq.ParquetWriter(partial_path, schema) as writer:
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                chunk = rows[start : start + _ROWS_AT_ONCE]
-                columns = [groups[start : start + len(chunk)], index.ids(chunk), index.uris(chunk)]
-                writer.write_table(pa.table(columns, schema=schema))
-        partial_path.rename(out)
-    finally:
-        partial_path.unlink(missing_ok=True)
+    with writing(out), pq.ParquetWriter(out, schema) as writer:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            chunk = rows[start : start + _ROWS_AT_ONCE]
+            columns = [groups[start : start + len(chunk)], index.ids(chunk), index.uris(chunk)]
+            writer.write_table(pa.table(columns, schema=schema))

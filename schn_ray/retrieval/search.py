@@ -125,7 +125,7 @@ def search_indexes(
     Args:
         indexes: of one model; each a path or a URI.
         limits: how many results, how near.
-        images: files to search for; they need ``model``.
+        images: files to search for; they need ``model``. Where it takes vectors, ``.npy`` files.
         model: the run or model that encoded the indexes, a path or a URI.
         ids: ids of the indexes: search for images like these.
         codes: codes to search for, in hexadecimal.
@@ -134,7 +134,7 @@ def search_indexes(
         A result for each image, then for each id, then for each code.
 
     Raises:
-        SchnRayError: no queries, images without a model, or as ``image_queries``, ``id_queries``
+        SchnRayError: no queries, images without a model, or as ``file_queries``, ``id_queries``
             and ``code_queries``.
 
     Example:
@@ -149,7 +149,7 @@ def search_indexes(
             raise SchnRayError("--model RUN is missing: name the model that encoded the index")
         from schn_ray.models.hasher import load
 
-        results += search_codes(index, image_queries(index, load(model), images), limits)
+        results += search_codes(index, file_queries(index, load(model), images), limits)
     if ids:
         results += search_codes(index, id_queries(index, ids), limits)
     if codes:
@@ -157,20 +157,40 @@ def search_indexes(
     return results
 
 
-def image_queries(index: Searchable, hasher: Hasher, images: Sequence[Path]) -> Queries:
-    """Encode images to search for.
+def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Queries:
+    """Encode what files hold: images, or vectors where the model takes those.
 
     Args:
         index: the index to search.
         hasher: the model that encoded it.
-        images: files.
+        files: of images; or ``.npy`` files of one vector [d] or more [n, d].
 
     Raises:
-        SchnRayError: an image cannot be read, or the index was encoded by another model.
+        SchnRayError: a file cannot be read, or the index was encoded by another model.
     """
     require_same_model(index, hasher)
-    names = [str(image) for image in images]
-    return Queries(names, names, hasher.encode(images), np.full(len(names), -1))
+    if hasher.input == "images":
+        names = [str(file) for file in files]
+        return Queries(names, names, hasher.encode(files), np.full(len(names), -1))
+    read = [_read_vectors(file) for file in files]
+    names = [
+        str(file) if len(X) == 1 else f"{file}#{row}"
+        for file, X in zip(files, read, strict=True)
+        for row in range(len(X))
+    ]
+    codes = np.concatenate([hasher.encode(X) for X in read])
+    return Queries(names, names, codes, np.full(len(names), -1))
+
+
+def _read_vectors(file: Path) -> NDArray[np.float32]:
+    try:
+        X = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise SchnRayError(
+            f"{file} has no vectors that can be read: {error}. The model takes vectors: give .npy "
+            "files, of one vector [d] or more [n, d]"
+        ) from error
+    return np.atleast_2d(X).astype(np.float32)
 
 
 def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:

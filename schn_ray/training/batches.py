@@ -211,7 +211,7 @@ class Decoder:
     """
 
     def __init__(self, threads: int = 2, pinned: bool = False) -> None:
-        self._threads, self._pinned = threads, pinned
+        self.threads, self._pinned = threads, pinned
         self.waited_s = 0.0
 
     def batches(
@@ -232,7 +232,7 @@ class Decoder:
         Raises:
             BadImage: an image does not decode.
         """
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
 
             def begin(rows: Rows) -> tuple[Tensor, list[Future[None]]]:
                 own = rows[workers.own(len(rows))]

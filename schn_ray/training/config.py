@@ -95,8 +95,8 @@ def train_config(
             nearest one.
 
     Example:
-        >>> train_config("digits", settings=("bits=16",), method="csq").method.name
-        'csq'
+        >>> train_config("digits", settings=("bits=16",)).bits
+        16
     """
     given = merged({}, base or {})
     if file is not None:

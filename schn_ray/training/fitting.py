@@ -49,14 +49,15 @@ class Fitting:
         data = run.data
         if not isinstance(data, TrainingVectors):
             raise SchnRayError(
-                "this method is fitted to features, and the store has images: add "
-                "--set backbone.frozen=true, so that the backbone computes features first"
+                "this method is fitted to features, and the store has images: leave out "
+                "--set backbone.frozen=false, so that the backbone computes features first"
             )
         rows = FeatureRows(
             lambda numbers: data.vectors(data.store_rows[numbers]),
             len(data),
             data.width,
             workers=run.workers,
+            threads=run.decoder.threads,
         )
         while self._rounds < run.iteration:
             self._rounds += 1

@@ -111,8 +111,8 @@ def settings_of_inputs(location: str, features: str | None = None) -> dict[str, 
     """
     if features is not None:
         config = StoredFeatures(features).backbone[1]
-        kept = {"name", "base_channels", "frozen", "weights"}
-        return {"backbone": config.model_dump(include=kept)}
+        keys = {"name", "base_channels", "frozen", "weights"}
+        return {"backbone": config.model_dump(include=keys)}
     store = open_store(location)
     if store.has_images:
         return {}

@@ -18,6 +18,7 @@ from schn_ray.core.storage.files import is_uri, join, kind_at, remove_folder
 from schn_ray.core.workers import Workers
 from schn_ray.data.store.reader import open_store
 from schn_ray.models.hasher import MODEL, best_device, load
+from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.loop import Iteration
 from schn_ray.training.recorder import CHECKPOINTS, read_metrics
@@ -139,7 +140,11 @@ def run_trial(
 
 
 def train_trial(
-    config: TrainConfig, store_path: str, directory: TrialDir, report: ReportScore
+    config: TrainConfig,
+    store_path: str,
+    directory: TrialDir,
+    report: ReportScore,
+    features: str | None = None,
 ) -> None:
     """Train a trial in this process.
 
@@ -148,6 +153,7 @@ def train_trial(
         store_path: the training store's directory, or its URI.
         directory: of the trial.
         report: called after each iteration that has a validation mAP.
+        features: of the store's images, where the backbone is frozen; all trials share them.
 
     Raises:
         Stopped: after an iteration, if the search has written the trial's stop file.
@@ -165,7 +171,8 @@ def train_trial(
 
     try:
         with open_run(directory.run, config, store) as (mirror, writer):
-            run = build_run(config, store, Workers(), best_device())
+            vectors = None if features is None else StoredFeatures(features)
+            run = build_run(config, store, Workers(), best_device(), features=vectors)
             mirror.send()
             finish_run(run, store, directory.run, after_iteration)
             # a search has many trials, and a finished one needs no checkpoints

@@ -4,25 +4,18 @@ A process of its own dies each time, without any clean-up; then the same call ha
 directory that nobody disturbed.
 """
 
-import itertools
-import multiprocessing
-import os
 import shutil
-import signal
-import sys
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.faults import Verb, Work, check_kills
 from support.image_files import encode_image, write_tree
 from support.users import TINY
 
-from schn_ray.core.directories import AlreadyDone
-from schn_ray.core.manifest import read_manifest, verify_files
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
@@ -38,8 +31,6 @@ from schn_ray.training.run import train_locally
 
 SETTINGS = (*TINY, "schedule.iterations=2", "schedule.epochs=1", "schedule.batch_size=8")
 SHARDS = SourceConfig(shard_rows=10)
-_DIED, _HANGS_S = 9, 120
-_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +87,6 @@ def searched(root: Path, out: Path) -> None:
     search_gallery([root / "index"], root / "codes", out / "matches", SearchLimits(k=3))
 
 
-Work = Callable[[Path, Path], None]
 VERBS: dict[str, Work] = {
     "store": prepared,
     "run": trained,
@@ -113,42 +103,11 @@ UPDATES: dict[str, Work] = {
 }
 
 
-def dies(work: Work, root: Path, out: Path, before: int) -> bool:
-    """Run in a process that dies before the nth change below a folder; tell whether it did."""
-    child = multiprocessing.get_context("fork").Process(target=_die, args=(work, root, out, before))
-    child.start()
-    child.join(_HANGS_S)
-    child.kill()  # a fork may hang, and be killed there as well as anywhere
-    child.join()
-    assert child.exitcode in (0, _DIED, -signal.SIGKILL), f"failed before change {before}"
-    return child.exitcode != 0
-
-
-def _die(work: Work, root: Path, out: Path, before: int) -> None:
-    changes = 0
-
-    def look(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal changes
-        if not _is_change(event, arguments) or str(out) not in str(arguments[0]):
-            return
-        if changes == before:
-            os._exit(_DIED)
-        changes += 1
-
-    sys.addaudithook(look)
-    work(root, out)
-
-
-def _is_change(event: str, arguments: tuple[Any, ...]) -> bool:
-    if event == "open":
-        return bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-    return event in _CHANGES
-
-
 def content(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what was counted and every file's hash; of those that have clock times, the name."""
-    manifest = read_manifest(path, kind)
-    verify_files(path, manifest)
+    artefact = open_artefact(path, kind)
+    artefact.check()
+    manifest = artefact.manifest
     if kind in UPDATES:  # parts with a receipt each
         parts, receipts = (
             {Path(name).stem for name in manifest.files if name.startswith(begins)}
@@ -162,40 +121,29 @@ def content(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
     }
 
 
-def go_on(work: Work, root: Path, out: Path) -> None:
-    with suppress(AlreadyDone):  # it died between the manifest and the end
-        work(root, out)
-    assert not list(out.rglob("*.partial"))
+def verb(kind: str, work: Work, changes: tuple[str, ...] = ()) -> Verb:
+    """Return a verb whose output is compared but for its clock times and what a kill counts."""
+
+    def compared(out: Path) -> object:
+        counts, files = content(out / kind, kind)
+        assert not list(out.rglob("*.partial"))
+        return files if changes else (counts, files)
+
+    return Verb(work, changes=changes, content=compared)
 
 
 @pytest.mark.parametrize("kind", [*QUICK, *SLOW])
 def test_the_same_call_ends_at_the_same_directory(kind: str, made: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)  # processes that fork have one
-    work, wanted = VERBS[kind], content(made / kind, kind)
-    before = 0
-    while dies(work, made, tmp_path, before):
-        go_on(work, made, tmp_path)
-        assert content(tmp_path / kind, kind) == wanted, f"killed before change {before}"
-        shutil.rmtree(tmp_path / kind)
-        before += 1
-    assert before > 3
+    assert check_kills(verb(kind, VERBS[kind]), made, tmp_path) > 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", UPDATES)
 def test_so_does_an_update(kind: str, changed: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    work, outs = UPDATES[kind], (tmp_path / str(before) for before in itertools.count())
-    undisturbed = next(outs)
-    shutil.copytree(changed / kind, undisturbed / kind)
-    work(changed, undisturbed)
-    counts, wanted = content(undisturbed / kind, kind)
+    update = verb(kind, UPDATES[kind], changes=(kind,))
+    update.undisturbed(changed, tmp_path / "whole")
+    counts, _ = content(tmp_path / "whole" / kind, kind)
     assert (counts["new"], counts["changed"], counts["gone"]) == (1, 1, 9)
-    for before, out in enumerate(outs):
-        shutil.copytree(changed / kind, out / kind)
-        died = dies(work, changed, out, before)
-        go_on(work, changed, out)
-        assert content(out / kind, kind)[1] == wanted, f"killed before change {before}"
-        if not died:
-            break
-    assert before > 3
+    assert check_kills(update, changed, tmp_path) > 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from support.buckets import served_bucket
 from support.image_files import encode_image, write_tree
+from support.manifests import edited
 from support.users import TINY
 
 from schn_ray.core.directories import AlreadyDone
@@ -142,15 +142,15 @@ def test_damage_on_the_way_is_found(made: Manifest, bucket: str) -> None:
     out = f"{bucket}/damaged"
     for name in made.files:
         write_file(f"{out}/{name}", read_file(f"{bucket}/store/{name}"))
-    manifest = json.loads(read_file(f"{bucket}/store/manifest.json"))
-    write_file(f"{out}/manifest.json", json.dumps(manifest | {"fingerprint": "0" * 64}).encode())
+    manifest = read_file(f"{bucket}/store/manifest.json")
+    write_file(f"{out}/manifest.json", edited(manifest, fingerprint="0" * 64))
     data = bytearray(read_file(f"{out}/rows-00001.arrow"))
     data[len(data) // 2] ^= 1
     write_file(f"{out}/rows-00001.arrow", bytes(data))
     with pytest.raises(SchnRayError, match=r"rows-00001\.arrow differs from its manifest"):
         open_store(out)
-    leads_out = dict(manifest["files"]) | {"../../escaped": "0" * 64}
-    changed = manifest | {"fingerprint": "1" * 64, "files": leads_out}
-    write_file(f"{out}/manifest.json", json.dumps(changed).encode())
+    leads_out = made.files | {"../../escaped": "0" * 64}
+    changed = edited(manifest, fingerprint="1" * 64, files=leads_out)
+    write_file(f"{out}/manifest.json", changed)
     with pytest.raises(SchnRayError, match="leads out of it"):
         open_store(out)

@@ -27,8 +27,10 @@ def test_the_doctor_finds_what_a_node_cannot_write(schn_ray: Run, tmp_path: Path
     assert not list(tmp_path.glob("doctor*"))
     assert checks[str(tmp_path / "file" / "below")]["level"] == "error"
     assert "NotADirectory" in checks[str(tmp_path / "file" / "below")]["said"]
+    (tmp_path / ".groups.parquet.partial").mkdir()
     answer = schn_ray("doctor", tmp_path)
     assert answer.code == 0, answer.out
+    assert f"run them again, or remove {tmp_path}/.groups.parquet.partial" in answer.out
     assert re.search(r"^ok +cluster +torch", answer.out, re.MULTILINE)
 
 

@@ -1,18 +1,25 @@
-"""Ctrl-C in the middle of training, in a process and a Ray of its own."""
+"""Ctrl-C in training and SIGTERM in encoding, in a process and a Ray of its own."""
 
 import signal
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 import torch
+from support.models import write_model
 from support.processes import as_options, marked_processes, start, wait_for
 from support.trained import photo_store
 from support.users import TINY
 
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
+from schn_ray.data.config import SourceConfig
+from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import fingerprint
+from schn_ray.retrieval.config import EncodeConfig
+from schn_ray.retrieval.encode import encode_source
 from schn_ray.training.config import train_config
 from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally
@@ -70,3 +77,26 @@ def test_ctrl_c_stops_says_how_to_go_on_and_leaves_no_process(store: Path, tmp_p
     assert again.returncode == 0, text
     assert fingerprint(out) == fingerprint(tmp_path / "whole")
     assert [line["iteration"] for line in read_metrics(out)] == [1, 2, 3, 4]
+
+
+def test_sigterm_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:
+    model, out, mark = write_model(tmp_path / "model"), tmp_path / "codes", uuid.uuid4().hex
+    command = ("encode", "digits", "--model", model, "--out", out, "--workers", 1)
+    process = start(*command, mark=mark)
+    wait_for(lambda: list(out.glob("part-*.parquet")) or process.poll() is not None)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=600)
+    assert process.returncode == 143, text
+    assert time.monotonic() - sent < 10
+    assert "terminated; to go on, run the same command again" in text
+    assert "Traceback" not in text
+    assert "SIGTERM" not in text  # Ray's trace begins with it
+    wait_for(lambda: not marked_processes(mark))
+
+    source = open_source("digits", SourceConfig())
+    for path in (out, tmp_path / "whole"):
+        encode_source(source, model, path, EncodeConfig())
+        open_artefact(path, "codes").check()
+    finished, whole = (read_manifest(path, "codes") for path in (out, tmp_path / "whole"))
+    assert finished.fingerprint == whole.fingerprint

@@ -16,6 +16,7 @@ from support.processes import started, wait_for
 from support.trials import takes_minutes
 from support.users import TINY, Run
 
+import schn_ray
 from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
 from schn_ray.cluster.tune import SearchBudget, trials_at_once, tune_on_ray
@@ -245,3 +246,17 @@ def test_a_store_without_validation_rows_is_refused(
     assert answer.code == 2
     assert "no two of its 3 validation rows share a label" in answer.err
     assert not (tmp_path / "s").exists()
+
+
+def test_a_method_is_searched_on_features_that_trials_share(cluster: None, tmp_path: Path) -> None:
+    photos = write_tree(tmp_path / "photos", {"cat": 20, "dog": 20, "owl": 20})
+    store = schn_ray.prepare(photos, tmp_path / "store", settings={"validation_share": 0.4})
+    small = {"backbone.name": "small", "backbone.weights": "none", "backbone.frozen": True}
+    short = {"schedule.iterations": 2, "schedule.epochs": 1, "schedule.batch_size": 8}
+    study = schn_ray.tune(
+        store, "method", 3, tmp_path / "search", method="csq", settings=small | short, at_once=1
+    )
+    assert study.counts["trials"] == 3
+    best = train_config(None, tmp_path / "search" / "best.yaml")
+    assert (best.method.name, best.backbone.frozen) == ("csq", True)
+    assert not (tmp_path / "search" / "features").exists()

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from schn_ray.core.artefacts import Artefact, DamagedArtefact, open_artefact
+from schn_ray.core import artefacts as module
+from schn_ray.core.artefacts import Artefact, DamagedArtefact, open_artefact, read_verified
+from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.directories import new_directory
 
 
@@ -60,3 +62,61 @@ def test_missing_cut_and_foreign_files_are_refused(artefact: Artefact) -> None:
             use("a")
         with pytest.raises(DamagedArtefact, match="c is not in its manifest"):
             use("c")
+
+
+def test_all_files_are_checked_at_once_and_once(
+    artefact: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr(module, "sha256_file", counted)
+    artefact.check()
+    artefact.check(["a"])
+    artefact.file("a")
+    assert sorted(hashed) == ["a", "b"]
+    artefact.check(anew=True)
+    assert sorted(hashed) == ["a", "a", "b", "b"]
+    flip(artefact.path / "sub" / "b", 0)  # with its time kept
+    for use in (artefact.check, lambda: artefact.check(["sub/b"])):
+        with pytest.raises(DamagedArtefact, match="b differs from its manifest; make the codes"):
+            use()
+    artefact.check(["a"])
+    artefact.check_sizes()
+
+
+def test_a_file_that_is_changed_while_it_is_hashed_is_hashed_again(
+    artefact: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(path: Path) -> str:
+        sha256 = sha256_file(path)
+        flip(path, 9)
+        return sha256
+
+    monkeypatch.setattr(module, "sha256_file", changed)
+    artefact.file("a")
+    monkeypatch.undo()
+    with pytest.raises(DamagedArtefact, match="a differs"):
+        artefact.file("a")
+
+
+def test_sizes_find_what_is_missing_or_cut(artefact: Artefact) -> None:
+    (artefact.path / "a").write_bytes(b"short")
+    with pytest.raises(DamagedArtefact, match="a differs from its manifest: 5 bytes, expected"):
+        artefact.check_sizes()
+    (artefact.path / "a").unlink()
+    with pytest.raises(DamagedArtefact, match="a is missing"):
+        artefact.check_sizes()
+
+
+def test_bytes_of_any_place_are_compared_with_a_hash(artefact: Artefact) -> None:
+    location, sha256 = str(artefact.path / "sub" / "b"), artefact.manifest.files["sub/b"]
+    assert read_verified(location, sha256, "codes") == b"b"
+    flip(artefact.path / "sub" / "b", 3)
+    with pytest.raises(DamagedArtefact, match="b differs from its manifest; make the codes again"):
+        read_verified(location, sha256, "codes")
+    with pytest.raises(DamagedArtefact, match="none is missing"):
+        read_verified(location.replace("sub/b", "none"), sha256, "codes")

@@ -1,12 +1,14 @@
 import json
 import multiprocessing
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from schn_ray.core.artefacts import Artefact
 from schn_ray.core.directories import AlreadyDone, new_directory, resumable_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import MANIFEST, read_manifest, verify_files
+from schn_ray.core.manifest import MANIFEST, read_manifest
 
 BOTH = pytest.mark.parametrize("directory", [new_directory, resumable_directory])
 
@@ -32,7 +34,7 @@ def test_a_finished_directory_says_what_it_is(directory, tmp_path: Path) -> None
     assert manifest.counts == {"rows": 1}
     assert list(manifest.files) == ["data"]
     assert "schn-ray" in manifest.versions
-    verify_files(tmp_path / "out", manifest)
+    Artefact(tmp_path / "out", manifest).check()
     assert {p.name for p in tmp_path.rglob("*")} == {"out", "data", MANIFEST}
 
 
@@ -100,7 +102,7 @@ def test_killed_while_its_manifest_was_written(tmp_path: Path) -> None:
     make(resumable_directory, tmp_path / "out")
     make(resumable_directory, tmp_path / "undisturbed")
     manifest = read_manifest(tmp_path / "out", "codes")
-    verify_files(tmp_path / "out", manifest)
+    Artefact(tmp_path / "out", manifest).check()
     assert manifest == read_manifest(tmp_path / "undisturbed", "codes")
 
 
@@ -167,7 +169,68 @@ def test_changed_and_missing_files_are_found(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "out", "codes")
     (tmp_path / "out" / "data").write_text("hellp")
     with pytest.raises(SchnRayError, match="differs from its manifest"):
-        verify_files(tmp_path / "out", manifest)
+        Artefact(tmp_path / "out", manifest).check()
     (tmp_path / "out" / "data").unlink()
     with pytest.raises(SchnRayError, match="is missing"):
-        verify_files(tmp_path / "out", manifest)
+        Artefact(tmp_path / "out", manifest).check()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"counts": {"rows": 2}},
+        {"config": {"bits": 9}},
+        {"made_from": {}},
+        {"files": {}},
+        {"sizes": {}},
+        {"versions": {}},
+        {"fingerprint": "0" * 64},
+        {"digest": "0" * 64},
+        {"digest": ""},
+    ],
+    ids=str,
+)
+def test_an_edited_manifest_is_refused(edit: dict[str, object], tmp_path: Path) -> None:
+    make(new_directory, tmp_path / "out")
+    file = tmp_path / "out" / MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | edit))
+    for use in (
+        lambda: read_manifest(tmp_path / "out", "codes"),
+        lambda: make(new_directory, tmp_path / "out"),
+        lambda: make(resumable_directory, tmp_path / "out"),
+    ):
+        with pytest.raises(SchnRayError, match=r"manifest\.json is damaged or was edited"):
+            use()
+
+
+def test_no_flipped_bit_of_a_manifest_is_read(tmp_path: Path) -> None:
+    make(new_directory, tmp_path / "out")
+    file, sound = tmp_path / "out" / MANIFEST, read_manifest(tmp_path / "out", "codes")
+    content = file.read_bytes()
+    for byte in range(len(content)):
+        damaged = bytearray(content)
+        damaged[byte] ^= 1 << byte % 8
+        file.write_bytes(damaged)
+        with suppress(SchnRayError):
+            # white space may differ
+            assert read_manifest(tmp_path / "out", "codes") == sound
+
+
+@BOTH
+@pytest.mark.parametrize("names", [("request.json", ".lock"), (".lock",), ("request.json",)])
+def test_what_a_kill_at_the_end_left_is_cleared_by_the_same_call(  # type: ignore[no-untyped-def]
+    directory, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    make(directory, tmp_path / "out")
+    left = (
+        [tmp_path / "out" / name for name in names]
+        if directory is resumable_directory
+        else [tmp_path / ".out.lock"]
+    )
+    if directory is new_directory:
+        (tmp_path / ".out.partial").mkdir()
+    for path in left:
+        path.write_text("{}")
+    with pytest.raises(AlreadyDone):
+        make(directory, tmp_path / "out")
+    assert {p.name for p in tmp_path.rglob("*")} == {"out", "data", MANIFEST}

@@ -17,9 +17,10 @@ import pytest
 from support import makers
 from support.image_files import encode_image, write_tree
 
+from schn_ray.core.artefacts import Artefact
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, read_manifest, verify_files
+from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.images import decode
 from schn_ray.data.shards.map_shards import T
@@ -117,7 +118,7 @@ def test_killed_and_run_again_is_as_undisturbed(
     assert finished.fingerprint == undisturbed.fingerprint
     assert finished.counts == undisturbed.counts
     assert not [path for path in out.rglob("*.partial*")]
-    verify_files(out, finished)
+    Artefact(out, finished).check()
 
 
 def test_rows_without_their_receipt_do_not_count(image_tree: Path, tmp_path: Path) -> None:

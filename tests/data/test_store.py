@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from support.image_files import encode_image, write_tree
 
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError, TooManyBadRows
-from schn_ray.core.manifest import read_manifest, verify_files
+from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.shards.map_shards import T
 from schn_ray.data.shards.rows import Shard
@@ -87,7 +88,7 @@ def test_a_store_holds_every_row(image_tree: Path, tmp_path: Path) -> None:
     assert len(np.intersect1d(store.sha256(rows), store.sha256(np.array([0, 1])))) == 1
     split = pq.read_table(tmp_path / "store" / "split.parquet")
     assert split["id"].to_pylist() == [store.ids[row].as_py() for row in split["row"].to_pylist()]
-    verify_files(tmp_path / "store", read_manifest(tmp_path / "store", "store"))
+    open_artefact(tmp_path / "store", "store").check()
 
 
 def test_a_store_goes_through_pickle(image_tree: Path, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 from support.gallery_codes import draw_clustered, draw_ids, make_index, write_codes
 
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.retrieval.batch_search import search_gallery
+from schn_ray.retrieval.index.build import rewrite_index
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.search import SearchLimits
 
@@ -66,7 +68,9 @@ def test_parts_that_are_there_are_not_made_again(
         search_gallery(*arguments, half)
     assert not (gallery / "out" / MANIFEST).exists()
     (gallery / "out" / "matches-00003.parquet.x.partial").write_bytes(b"of a killed worker")
+    (gallery / "out" / "matches-00002.parquet").write_bytes(b"killed before its receipt")
     before = {p.name: p.stat().st_mtime_ns for p in (gallery / "out").glob("matches-*.parquet")}
+    del before["matches-00002.parquet"]
     assert len(before) == 2
     search_gallery(*arguments)
     after = {p.name: p.stat().st_mtime_ns for p in (gallery / "out").glob("matches-*")}
@@ -77,6 +81,68 @@ def test_parts_that_are_there_are_not_made_again(
         search_gallery(*arguments)
     with pytest.raises(SchnRayError, match="k: 3 there, 4 now"):
         search_gallery(*arguments[:3], SearchLimits(4))
+
+
+def test_an_index_that_was_changed_is_read_again(gallery: Path) -> None:
+    limits = SearchLimits(2)
+    search_gallery([gallery / "index"], gallery / "queries", gallery / "before", limits)
+    removed = {str(row["ids"][0]) for row in rows_in(gallery / "before")}  # type: ignore[index]
+    rewrite_index(gallery / "index", remove=sorted(removed))
+    search_gallery([gallery / "index"], gallery / "queries", gallery / "after", limits)
+    assert not removed & {id for row in rows_in(gallery / "after") for id in row["ids"]}  # type: ignore[attr-defined]
+
+
+def test_an_index_that_is_changed_meanwhile_is_refused(gallery: Path) -> None:
+    def changing(function, shards):  # type: ignore[no-untyped-def]
+        rewrite_index(gallery / "index", remove=open_index(gallery / "index").ids(np.arange(9)))
+        yield from map(function, shards)
+
+    arguments = ([gallery / "index"], gallery / "queries", gallery / "out", SearchLimits(3))
+    with pytest.raises(SchnRayError, match="was changed while it was searched"):
+        search_gallery(*arguments, changing)
+
+
+def test_damaged_queries_are_refused_where_they_are_read(gallery: Path) -> None:
+    def damaging(function, shards):  # type: ignore[no-untyped-def]
+        part = gallery / "queries" / "part-00002.parquet"
+        content = bytearray(part.read_bytes())
+        content[100] ^= 1
+        part.write_bytes(content)
+        yield from map(function, shards)
+
+    arguments = ([gallery / "index"], gallery / "queries", gallery / "out", SearchLimits(3))
+    with pytest.raises(SchnRayError, match=r"part-00002\.parquet differs from its"):
+        search_gallery(*arguments, damaging)
+
+
+def test_a_part_that_is_damaged_before_the_end_is_no_answer(gallery: Path) -> None:
+    def damaging(function, shards):  # type: ignore[no-untyped-def]
+        yield from map(function, shards)
+        part = gallery / "out" / "matches-00001.parquet"
+        content = bytearray(part.read_bytes())
+        content[len(content) // 3] ^= 1
+        part.write_bytes(content)
+
+    arguments = ([gallery / "index"], gallery / "queries", gallery / "out", SearchLimits(3))
+    search_gallery(*arguments, damaging)
+    matches = open_artefact(gallery / "out", "matches")
+    matches.file("matches-00000.parquet")
+    with pytest.raises(SchnRayError, match=r"matches-00001\.parquet differs from its manifest"):
+        matches.check()
+
+
+def test_a_damaged_receipt_is_made_again(gallery: Path) -> None:
+    def half(function, shards):  # type: ignore[no-untyped-def]
+        yield function(shards[0])
+        (gallery / "out" / "receipts" / "matches-00000.json").write_text('{"sha256": 3')
+        raise KeyboardInterrupt
+
+    arguments = ([gallery / "index"], gallery / "queries", gallery / "out", SearchLimits(3))
+    with pytest.raises(KeyboardInterrupt):
+        search_gallery(*arguments, half)
+    search_gallery(*arguments)
+    open_artefact(gallery / "out", "matches").check()
+    assert len(rows_in(gallery / "out")) == 90
 
 
 def test_queries_of_other_bits_are_refused(gallery: Path) -> None:

@@ -15,10 +15,11 @@ import pytest
 from support.image_files import encode_image, write_tree
 from support.models import write_model
 
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.bits import unpack
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError, TooManyBadRows
-from schn_ray.core.manifest import read_manifest, verify_files
+from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import evaluation_view
 from schn_ray.data.shards.map_shards import map_locally
@@ -110,7 +111,7 @@ def test_a_part_a_shard_with_codes_hashes_and_addresses(
     assert table["code"].to_pylist() == [code.tobytes() for code in expected]
     assert table["sha256"].to_pylist() == [hashlib.sha256(f.read_bytes()).digest() for f in files]
     assert len(set(table["code"].to_pylist())) > 5
-    verify_files(tmp_path / "codes", read_manifest(tmp_path / "codes", "codes"))
+    open_artefact(tmp_path / "codes", "codes").check()
 
 
 def test_relaxed_codes_on_request(image_tree: Path, model: Path, tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_update_takes_in_what_changed_and_nothing_else(
     assert rows(out) == rows(tmp_path / "fresh")
     with pytest.raises(AlreadyDone):
         code(image_tree, model, out, update=True)
-    verify_files(out, read_manifest(out, "codes"))
+    open_artefact(out, "codes").check()
 
 
 @pytest.mark.parametrize("moment", range(4))

@@ -1,7 +1,6 @@
 """Adding to an index and removing from it: as if it had been built so."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.retrieval.index import build as index_build
+from schn_ray.retrieval.index import index as index_module
 from schn_ray.retrieval.index.build import rewrite_index
 from schn_ray.retrieval.index.index import Index, open_index, verify_index
 
@@ -120,53 +120,6 @@ def test_codes_of_another_model_are_not_added(
         rewrite_index(tmp_path / "index", add=wide)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from schn_ray.core import directories
-from schn_ray.retrieval.index import build
-from schn_ray.retrieval.index.build import rewrite_index
-before = getattr({module}, {name!r})
-def killed(*arguments):
-    if {after}:
-        before(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-setattr({module}, {name!r}, killed)
-rewrite_index(Path(sys.argv[1]), remove=sys.argv[2:])
-"""
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "after", "rows"),
-    [
-        ("build", "write_lists", False, 300),
-        ("directories", "write_json", False, 300),
-        ("directories", "write_json", True, 200),
-    ],
-)
-def test_killed_and_run_again(
-    tmp_path: Path,
-    drawn: tuple[list[str], Codes],
-    module: str,
-    name: str,
-    after: bool,
-    rows: int,
-) -> None:
-    ids, codes = drawn
-    make_index(tmp_path, ids, codes, 20)
-    code = KILLED.format(module=module, name=name, after=after)
-    arguments = [sys.executable, "-c", code, str(tmp_path / "index"), *ids[:100]]
-    assert subprocess.run(arguments, env=os.environ, check=False).returncode == -9
-    assert len(open_index(tmp_path / "index")) == rows
-    try:
-        rewrite_index(tmp_path / "index", remove=ids[:100])
-    except AlreadyDone:
-        assert rows == 200
-    index = open_index(tmp_path / "index")
-    same(index, make_index(tmp_path / "fresh", ids[100:], codes[100:], 20), codes[:20])
-    verify_index(tmp_path / "index")
-
-
 def test_one_changes_it_at_a_time(
     tmp_path: Path, drawn: tuple[list[str], Codes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,3 +213,45 @@ def test_two_processes_change_it_at_once(tmp_path: Path, drawn: tuple[list[str],
         assert "changed" in (added, removed)
         for outcome in (added, removed):
             assert outcome == "changed" or "another process" in outcome
+
+
+def test_an_index_is_opened_and_verified_while_it_changes(
+    tmp_path: Path, drawn: tuple[list[str], Codes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest is read, then it is changed, and then its files are opened."""
+    ids, codes = drawn
+    make_index(tmp_path, ids, codes, 20)
+    for use, rows in ((open_index, 290), (verify_index, 280)):
+        read = index_module.read_manifest
+
+        def overtaken(path: Path, kind: str, read=read) -> object:  # type: ignore[no-untyped-def]
+            manifest = read(path, kind)
+            monkeypatch.undo()
+            first = open_index(path).ids(np.arange(10))
+            rewrite_index(path, remove=first)
+            return manifest
+
+        monkeypatch.setattr(index_module, "read_manifest", overtaken)
+        use(tmp_path / "index")
+        assert len(open_index(tmp_path / "index")) == rows
+
+
+def test_a_killed_change_has_no_part_in_the_fingerprint(
+    tmp_path: Path, drawn: tuple[list[str], Codes]
+) -> None:
+    ids, codes = drawn
+    prints = set()
+    for name in ("undisturbed", "killed"):
+        make_index(tmp_path / name, ids, codes, 20)
+        if name == "killed":
+            (tmp_path / name / "index" / "2").mkdir()
+            (tmp_path / name / "index" / "2" / "half").write_text("")
+        prints.add(rewrite_index(tmp_path / name / "index", remove=ids[:9]).fingerprint)
+    assert len(prints) == 1
+    assert not list(tmp_path.rglob("half"))
+
+
+def test_an_index_says_what_it_is(tmp_path: Path, drawn: tuple[list[str], Codes]) -> None:
+    index = make_index(tmp_path, *drawn, 20)
+    text = f"Index('{tmp_path}/index': 300 rows, {index.unique_codes} codes of 20 bits)"
+    assert repr(index) == text

@@ -23,7 +23,9 @@ from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.server.service import open_service
 
-LIMITS = ServeConfig(max_bytes=12_000_000, max_pixels=1_000_000, max_results=30)
+LIMITS = ServeConfig(
+    max_bytes=12_000_000, max_pixels=1_000_000, max_results=30, hosts=("public.example",)
+)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,39 @@ def test_other_hosts_and_other_sites(ask: Client) -> None:
     assert ask("GET", "/healthz", host="evil.example:80")[0] == 400
     assert ask("POST", "/search", encode_image(), sec_fetch_site="cross-site")[0] == 403
     assert ask("GET", "/healthz", host="localhost:80")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://127.0.0.1:{port}"}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://127.0.0.1:1"}, 403),
+        ({"origin": "http://localhost"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": ""}, 403),
+        ({"origin": "http://["}, 403),
+        ({"origin": "http://evil.example", "sec_fetch_site": "same-site"}, 403),
+        ({"origin": "https://public.example", "sec_fetch_site": "same-origin"}, 200),
+        ({"origin": "https://Public.example:8443"}, 200),
+        ({"origin": "https://localhost", "host": "localhost"}, 200),
+        ({"origin": "https://localhost:443", "host": "localhost"}, 200),
+        ({"origin": "https://localhost:8443", "host": "localhost"}, 403),
+    ],
+    ids=str,
+)
+def test_a_page_of_another_origin_gets_no_answer(
+    port: int, ask: Client, headers: dict[str, str], status: int
+) -> None:
+    headers = {name: value.replace("{port}", str(port)) for name, value in headers.items()}
+    assert ask("POST", "/search?k=1", encode_image(), **headers)[0] == status
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"id":' * 100_000, b'{"id": "\\ud800"}'])
+def test_json_that_no_page_sends(ask: Client, body: bytes) -> None:
+    status, answer, _ = ask("POST", "/search", body, content_type="application/json")
+    assert (status in (400, 404), bool(json.loads(answer)["error"])) == (True, True)
 
 
 def test_health_page_and_headers(ask: Client) -> None:

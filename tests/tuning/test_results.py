@@ -124,8 +124,8 @@ def test_the_file_of_settings_trains_as_the_winner_did(tmp_path: Path) -> None:
     values = config.model_dump()
     assert values["method"]["quantization"] == best.values["method.quantization"]
     untouched = values | {"bits": 32}
-    untouched["method"] = values["method"] | {"quantization": 10.0}
-    untouched["codes"] = values["codes"] | {"alpha": 2.0, "update": True}
+    published = {"quantization": 10.0, "alpha": 2.0, "update_codes": True}
+    untouched["method"] = values["method"] | published
     assert config_from(untouched) == search.base
 
 

@@ -48,7 +48,7 @@ def test_trial_0_is_as_published(name: str) -> None:
     search_space = read_space(name)
     base = base_config(search_space, None, None, ())
     first = with_values(base, starting_point(search_space, base, 0))
-    published = train_config(method="schn")
+    published = train_config(search_space.preset, method="schn")
     same = published.method.model_copy(update={"name": first.method.name})
     assert first.method.model_dump() == same.model_dump()
 

@@ -25,6 +25,7 @@ def evaluate(
     store: Path | str | Store,
     out: Path | str | None = None,
     *,
+    features: Path | str | None = None,
     gallery: Literal["encoded", "learned", "both"] | None = None,
     both: bool = False,
     config: Path | str | None = None,
@@ -37,6 +38,8 @@ def evaluate(
         run: a finished run.
         store: the store with the split.
         out: the evaluation's directory or URI; default: ``RUN-evaluation``.
+        features: of the store's images, as ``embed`` wrote them with the model's own backbone: they
+            are hashed in place of the images, which takes seconds.
         gallery: ``"encoded"``: codes by the model, as a user has them; ``"learned"``: those that
             training solved from labels; ``"both"``: side by side. Default: encoded.
         both: short for ``gallery="both"``.
@@ -48,7 +51,8 @@ def evaluate(
         The evaluation, shown with its figures; ``.figures`` has them by name.
 
     Raises:
-        SchnRayError: a split that is empty or would spoil the figures, or no learned codes.
+        SchnRayError: a split that is empty or would spoil the figures, no learned codes, or
+            features of another backbone.
 
     Example:
         >>> evaluate("run", "store")  # doctest: +SKIP
@@ -66,7 +70,11 @@ def evaluate(
 
     target = default_evaluation(run) if out is None else location_of(out)
     shards = shards_mapper("evaluating", workers, gpus=True, writes=target)
-    output = finish(target, lambda: evaluate_run(run, location_of(store), target, loaded, shards))
+    embedded = None if features is None else location_of(features)
+    output = finish(
+        target,
+        lambda: evaluate_run(run, location_of(store), target, loaded, shards, embedded),
+    )
     return Evaluation(target, output.manifest, output.note)
 
 

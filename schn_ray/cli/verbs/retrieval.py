@@ -39,7 +39,8 @@ def encode(
     Interrupted at any moment, the same call does only the rest.
 
     Args:
-        source: see ``check``; labels are not needed.
+        source: see ``check``; labels are not needed. Vectors, if the model takes those; a model
+            with a frozen backbone also takes what ``embed`` computed with it.
         model: a finished run, or its model directory.
         out: the directory or URI of the codes.
         update: take in what is new, changed or gone in the source.
@@ -181,7 +182,7 @@ def search(
 
     Args:
         index: a path, a URI or an opened index.
-        images: paths of query images.
+        images: paths of query images; of ``.npy`` files where the model takes vectors.
         model: the run or model that encoded the index; needed for images.
         id: ids in the index: find more like these, without themselves.
         code: codes in hexadecimal.

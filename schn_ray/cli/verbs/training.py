@@ -107,6 +107,7 @@ def train(
     preset: str | None = None,
     config: Path | str | None = None,
     settings: Settings = None,
+    backbone: str | None = None,
     weights: str | None = None,
     features: Path | str | None = None,
     workers: Workers | None = None,
@@ -127,6 +128,7 @@ def train(
         preset: named settings, such as ``"digits"`` or ``"cifar10"``.
         config: a YAML file of settings; it overrides the preset.
         settings: such as ``{"bits": 48, "schedule.iterations": 20}``; they override the file.
+        backbone: such as ``"resnet50"`` or ``"timm:vit_small_patch14_dinov2.lvd142m"``.
         weights: of the backbone: a file, ``"DEFAULT"`` or another name of torchvision's to
             download, or ``"none"``.
         features: of the store's images, as ``embed`` wrote them: the backbone is released as it is,
@@ -150,7 +152,7 @@ def train(
     from schn_ray.training.config import train_config
     from schn_ray.training.rows import settings_of_inputs
 
-    lines = setting_lines(settings, {"backbone.weights": weights})
+    lines = setting_lines(settings, {"backbone.name": backbone, "backbone.weights": weights})
     file = None if config is None else Path(config)
     embedded = None if features is None else location_of(features)
     given = settings_of_inputs(location_of(store), embedded)
@@ -220,6 +222,7 @@ def tune(
     preset: str | None = None,
     config: Path | str | None = None,
     settings: Settings = None,
+    features: Path | str | None = None,
     cpus: int = 1,
     gpu: bool | None = None,
 ) -> Study:
@@ -241,6 +244,7 @@ def tune(
         preset: named settings to start from; default: those of the space.
         config: a YAML file of settings that do not vary.
         settings: settings that do not vary; they override the file.
+        features: as for ``train``; a trial is then a matter of seconds.
         cpus: of each worker.
         gpu: whether each worker has a GPU; default: if there are enough.
 
@@ -260,7 +264,8 @@ def tune(
     from schn_ray.tuning.space import base_config, check_space, read_space
 
     file = None if config is None else Path(config)
-    lines, given = setting_lines(settings), settings_of_inputs(location_of(store))
+    embedded = None if features is None else location_of(features)
+    lines, given = setting_lines(settings), settings_of_inputs(location_of(store), embedded)
     searched = read_space(str(space), lambda: train_config(preset, file, lines, method, given))
     base = base_config(searched, preset, file, lines, method, given)
     check_space(searched, base)
@@ -272,7 +277,8 @@ def tune(
     budget = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats)
     target = location_of(out)
     output = finish(
-        out, lambda: tune_on_ray(searched, base, location_of(store), target, budget, seed)
+        out,
+        lambda: tune_on_ray(searched, base, location_of(store), target, budget, seed, embedded),
     )
     return Study(str(output), output.manifest, output.note)
 

@@ -7,19 +7,19 @@ fingerprint of its directory: if the directory at a URI is replaced, it gets a n
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from schn_ray.core.atomic_files import write_atomically
+from schn_ray.core.atomic_files import write_json
+from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.locks import locked
-from schn_ray.core.manifest import MANIFEST
+from schn_ray.core.manifest import MANIFEST, Manifest, parse_manifest
 from schn_ray.core.storage.files import as_location, chunks_of, is_uri, join, read_file
 
 CACHE = "SCHN_RAY_CACHE"
+COPIES, UNFINISHED = "copies", "unfinished"  # folders of the cache
 _DOWNLOADS = 4  # files at the same time
 _WAIT_S = 6 * 3600.0  # for another local process that copies the same directory
 
@@ -46,7 +46,7 @@ def local_copy(directory: Path | str, below: str = "") -> Path:
     if not is_uri(location):
         return directory if isinstance(directory, Path) else Path(location)
     manifest = _manifest_of(location)
-    copy = cache_folder() / "copies" / f"{manifest['fingerprint']}{below and '-'}{below}"
+    copy = cache_folder() / COPIES / f"{manifest.fingerprint}{below and '-'}{below}"
     if (copy / MANIFEST).is_file():
         return copy
     with locked(copy.with_name(f"{copy.name}.lock"), copy, _WAIT_S):
@@ -62,36 +62,33 @@ def directory_kind(location: str) -> str:
         location: of the directory.
     """
     try:
-        return str(json.loads(read_file(join(location, MANIFEST)))["kind"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(parse_json(read_file(join(location, MANIFEST)), location)["kind"])
+    except (OSError, BadDocument, KeyError, TypeError):
         return ""
 
 
-def _manifest_of(location: str) -> dict[str, Any]:
+def _manifest_of(location: str) -> Manifest:
     try:
-        values = json.loads(read_file(join(location, MANIFEST)))
-        return {"fingerprint": values["fingerprint"], "files": dict(values["files"])} | values
+        return parse_manifest(read_file(join(location, MANIFEST)), location)
     except OSError as error:
         raise SchnRayError(
             f"{location}: nothing finished there ({MANIFEST}: {error}). If the command that "
             "writes it was stopped, run it again"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise SchnRayError(f"{location}/{MANIFEST} is damaged; make it again") from error
 
 
-def _fill(location: str, copy: Path, manifest: dict[str, Any], below: str) -> None:
-    for name in manifest["files"]:
+def _fill(location: str, copy: Path, manifest: Manifest, below: str) -> None:
+    for name in manifest.files:
         if not (copy / name).resolve().is_relative_to(copy.resolve()):
             raise SchnRayError(f"{location}/{MANIFEST} names {name}, which leads out of it")
-    files = {n: sha for n, sha in manifest["files"].items() if n.startswith(below and f"{below}/")}
+    files = {n: sha for n, sha in manifest.files.items() if n.startswith(below and f"{below}/")}
     # a file gets its name only after its hash was right, so existing ones are complete
     missing = {name: sha for name, sha in files.items() if not (copy / name).is_file()}
     with ThreadPoolExecutor(_DOWNLOADS) as pool:
         jobs = [pool.submit(_fetch, location, name, copy, sha) for name, sha in missing.items()]
         for job in jobs:
             job.result()
-    write_atomically(copy / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_json(copy / MANIFEST, manifest.to_json())
 
 
 def _fetch(location: str, name: str, copy: Path, sha256: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from schn_ray.core.directories import LOCK, AlreadyDone
 from schn_ray.core.locks import locked
 from schn_ray.core.manifest import MANIFEST, REQUEST
-from schn_ray.core.storage.cache import cache_folder
+from schn_ray.core.storage.cache import UNFINISHED, cache_folder
 from schn_ray.core.storage.files import (
     as_location,
     chunks_of,
@@ -111,7 +111,7 @@ def open_output(out: Path | str) -> Iterator[Mirror]:
     if not is_uri(location):
         yield Mirror(location, Path(out))
         return
-    local = cache_folder() / "unfinished" / hashlib.sha256(location.encode()).hexdigest()[:24]
+    local = cache_folder() / UNFINISHED / hashlib.sha256(location.encode()).hexdigest()[:24]
     mirror = Mirror(location, local)
     _clear(mirror)
     mirror.fetch(MANIFEST, REQUEST)

@@ -9,13 +9,13 @@ one layer gets worse with more bits; two layers use half as many.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.settings import Count
+from schn_ray.core.settings import Count, Searched
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.anchors import kmeans_anchors
@@ -28,11 +28,17 @@ _LARGEST, _SMALLEST = 1 - 1e-3, 1e-8  # eigenvalues: above is a part of the grap
 
 
 class AghConfig(ShallowConfig):
-    """Settings of AGH: k-means ``anchors``, of which each row has so many ``nearest``."""
+    """Settings of AGH.
 
-    layers: Literal[1, 2] = 2
-    anchors: int = Field(default=300, ge=2)
-    nearest: Count = 5
+    Attributes:
+        layers: 1: a bit an eigenvector; 2: two bits an eigenvector.
+        anchors: m, centres of k-means that rows are joined through.
+        nearest: s, anchors that a row is joined to.
+    """
+
+    layers: Annotated[Literal[1, 2], Searched()] = 2
+    anchors: Annotated[int, Field(ge=2), Searched(integer=(100, 1000))] = 300
+    nearest: Annotated[Count, Searched(integer=(2, 10))] = 5
 
 
 class Agh(ShallowFit[AghConfig]):

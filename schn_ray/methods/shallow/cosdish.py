@@ -27,7 +27,13 @@ _RESTARTED = 64  # columns: with more, the linear part decides and restarts gain
 
 
 class CosdishConfig(FeatureConfig):
-    """Settings of COSDISH: sampled ``columns`` a round; by default 10 a class, at least K."""
+    """Settings of COSDISH.
+
+    Attributes:
+        rounds: draws of columns.
+        steps: alternations of the two blocks of codes in a round.
+        columns: rows that are drawn as columns; None: 10 a class, and at least K.
+    """
 
     rounds: Count = 10
     steps: Count = 3

@@ -8,7 +8,9 @@ leaves a worker.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,8 @@ class FeatureRows:
         workers: the processes that share the rows.
         shard_rows: rows of a shard; the default follows from d, so that a shard is 16 MB at most.
         memory: bytes of this process for features that ``map`` retains.
+        threads: shards that this process computes at a time. BLAS rounds otherwise with another
+            number of its own threads, so it should have one, and these be what uses the cores.
 
     Example:
         >>> rows = array_rows(np.ones((5, 2), np.float32), shard_rows=2)
@@ -56,8 +60,9 @@ class FeatureRows:
         workers: Workers | None = None,
         shard_rows: int | None = None,
         memory: int = 2**30,
+        threads: int = 1,
     ) -> None:
-        self.count, self.width, self.memory = count, width, memory
+        self.count, self.width, self.memory, self.threads = count, width, memory, threads
         self.workers = workers or Workers()
         self.shard_rows = shard_rows or min(_SHARD_ROWS, max(_SHARD_BYTES // (4 * width), 1))
         self._read = read
@@ -70,8 +75,7 @@ class FeatureRows:
             how: for each array in turn, such as ``np.minimum``; ``np.add`` where none is given.
         """
         total: list[Array] = []
-        for shard in range(self.workers.rank, self._padded_shards, self.workers.size):
-            own = f(*self._shard(shard)) if shard < self._shards else None
+        for own in self._of_own(f):
             for part in self._of_all(own):
                 ways = [*how, *[np.add] * (len(part) - len(how))]
                 total = (
@@ -95,8 +99,8 @@ class FeatureRows:
         Args:
             f: (features of a shard [n_s, d], its row numbers [n_s]) -> nothing.
         """
-        for shard in range(self.workers.rank, self._shards, self.workers.size):
-            f(*self._shard(shard))
+        for _ in self._of_own(f):
+            pass
 
     def gather(self, f: Callable[[Shard, Rows], NDArray[Any]]) -> Array:
         """Return what f says of each row, of all rows in order, on every worker: for few numbers.
@@ -105,8 +109,7 @@ class FeatureRows:
             f: (features of a shard [n_s, d], its row numbers [n_s]) -> [n_s, ...].
         """
         parts: list[Array] = []
-        for shard in range(self.workers.rank, self._padded_shards, self.workers.size):
-            own = (f(*self._shard(shard)),) if shard < self._shards else None
+        for own in self._of_own(lambda X, numbers: (f(X, numbers),)):
             parts += [part[0] for part in self._of_all(own)]
         return np.concatenate(parts)
 
@@ -134,6 +137,7 @@ class FeatureRows:
             workers=self.workers,
             shard_rows=self.shard_rows,
             memory=self.memory,
+            threads=self.threads,
         )
         own = self.count * width * 4 // self.workers.size
         if retain and own <= self.memory:
@@ -152,7 +156,13 @@ class FeatureRows:
             read: row numbers [m] -> features [m, any].
         """
         return FeatureRows(
-            read, self.count, 0, workers=self.workers, shard_rows=self.shard_rows, memory=0
+            read,
+            self.count,
+            0,
+            workers=self.workers,
+            shard_rows=self.shard_rows,
+            memory=0,
+            threads=self.threads,
         )
 
     @property
@@ -169,6 +179,25 @@ class FeatureRows:
         start = shard * self.shard_rows
         numbers = np.arange(start, min(start + self.shard_rows, self.count))
         return self._read(numbers), numbers
+
+    def _of_own(self, f: Callable[[Shard, Rows], Any]) -> Iterator[Any]:
+        """Yield what f returns on each of this worker's shards, in order; None without a shard."""
+        own = range(self.workers.rank, self._padded_shards, self.workers.size)
+
+        def result(shard: int) -> Any:
+            return f(*self._shard(shard)) if shard < self._shards else None
+
+        if self.threads == 1:
+            yield from map(result, own)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            ahead: deque[Future[Any]] = deque()  # few, as what a shard returns may be large
+            for shard in own:
+                ahead.append(pool.submit(result, shard))
+                if len(ahead) > self.threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def _of_all(self, own: Sums | None) -> Iterator[list[Array]]:
         """Yield the arrays of each worker's shard of one wave, in the order of the shards."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from schn_ray.core.settings import Weight
+from schn_ray.core.settings import Searched, Weight
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.base import Labels, MethodConfig, Paper
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
@@ -24,6 +25,9 @@ class ShallowConfig(MethodConfig):
         unit: divide centred rows by their length.
     """
 
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "backbone": {"name": "alexnet", "weights": "DEFAULT", "frozen": True}
+    }
     unit: bool = True
 
 
@@ -96,13 +100,15 @@ class ShallowFit(ABC, Generic[C]):
 class FeatureConfig(ShallowConfig):
     """Settings of a method that regresses codes on features.
 
-    ``features`` are kernel features at so many random ``anchors``, or the prepared rows; ``ridge``
-    is the lambda of the regression.
+    Attributes:
+        features: kernel features at random anchors (``rbf``), or the prepared rows (``linear``).
+        anchors: m, random rows of the kernel features.
+        ridge: lambda of the regression.
     """
 
-    features: Literal["linear", "rbf"] = "rbf"
-    anchors: int = Field(default=1000, ge=2)
-    ridge: Weight = 0.01
+    features: Annotated[Literal["linear", "rbf"], Searched()] = "rbf"
+    anchors: Annotated[int, Field(ge=2), Searched(integer=(200, 1000))] = 1000
+    ridge: Annotated[Weight, Searched(log=(1e-4, 1.0))] = 0.01
 
 
 F = TypeVar("F", bound=FeatureConfig)

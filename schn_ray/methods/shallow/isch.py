@@ -12,10 +12,12 @@ after the start. Also the encoder is fitted to set means; features are scaled to
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from scipy.optimize import minimize
 
-from schn_ray.core.settings import Count, Weight
+from schn_ray.core.settings import Count, Searched, Weight
 from schn_ray.data.labels import LabelSets, Rows
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import generator
@@ -31,11 +33,21 @@ _EVERY = 3  # rounds between two fits of the encoder
 
 
 class IschConfig(FeatureConfig):
-    """Settings of ISCH: weights, ``hidden`` units and ``eta``, the ridge, of the label encoder."""
+    """Settings of ISCH.
+
+    Attributes:
+        rounds: alternations.
+        alpha: weight of the label encoder.
+        beta: weight of the codes.
+        gamma: weight of the features' reconstruction from codes.
+        hidden: units of the label encoder.
+        eta: ridge of the label encoder.
+        balance: cut each bit at its median, so that half of the rows have it.
+    """
 
     rounds: Count = 15
-    alpha: Weight = 10.0
-    beta: Weight = 1.0
+    alpha: Annotated[Weight, Searched(log=(0.1, 100.0))] = 10.0
+    beta: Annotated[Weight, Searched(log=(0.1, 10.0))] = 1.0
     gamma: Weight = 1.0
     hidden: Count = 64
     eta: Weight = 0.01

@@ -11,12 +11,12 @@ more.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from scipy.linalg import eigh
 
-from schn_ray.core.settings import Count, Weight
+from schn_ray.core.settings import Count, Searched, Weight
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, pieces_of
@@ -37,17 +37,26 @@ _SMALLEST_CORRELATION = 1e-8  # squared, of the first
 
 
 class ItqConfig(ShallowConfig):
-    """Settings of ITQ: at most so many ``rounds``."""
+    """Settings of ITQ.
+
+    Attributes:
+        rounds: alternations of codes and rotation, at most.
+    """
 
     rounds: Count = ROUNDS
 
 
 class ItqCcaConfig(FeatureConfig):
-    """Settings of ITQ-CCA; ``ridge`` is that of the correlation, relative, on both sides."""
+    """Settings of ITQ-CCA.
+
+    Attributes:
+        rounds: alternations of codes and rotation, at most.
+        ridge: of the correlation, relative to the mean diagonal, on both sides.
+    """
 
     rounds: Count = ROUNDS
-    features: Literal["linear", "rbf"] = "linear"
-    ridge: Weight = 1e-4
+    features: Annotated[Literal["linear", "rbf"], Searched()] = "linear"
+    ridge: Annotated[Weight, Searched(log=(1e-6, 1.0))] = 1e-4
 
 
 class Itq(ShallowFit[ItqConfig]):

@@ -9,11 +9,12 @@ ridge against rows that are equal. All labelled rows gain some points, at minute
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from schn_ray.core.settings import Count
+from schn_ray.core.settings import Count, Searched
 from schn_ray.data.labels import LabelSets, Rows, share_a_label
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import chosen_rows
@@ -29,9 +30,15 @@ _DOUBLINGS = 50
 
 
 class KshConfig(ShallowConfig):
-    """Settings of KSH: ``rows`` that are used, and gradient ``iterations`` a bit, at most."""
+    """Settings of KSH.
 
-    anchors: int = Field(default=300, ge=2)
+    Attributes:
+        anchors: m, random rows of the kernel features.
+        rows: labelled rows that are used; the others are not.
+        iterations: gradient steps a bit, at most.
+    """
+
+    anchors: Annotated[int, Field(ge=2), Searched(integer=(100, 1000))] = 300
     rows: Count = 2000
     iterations: int = Field(default=500, ge=0)
 

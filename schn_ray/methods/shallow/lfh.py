@@ -9,12 +9,12 @@ vary. As published: ``features: linear``, ``target: real``, ``ridge: 1``.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from schn_ray.core.settings import Count
+from schn_ray.core.settings import Count, Searched
 from schn_ray.data.labels import LabelSets, Rows, share_a_label
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import chosen_rows, row_normals
@@ -24,10 +24,16 @@ from schn_ray.methods.shallow.label_algebra import check_pairs
 
 
 class LfhConfig(FeatureConfig):
-    """Settings of LFH: ``beta`` is the variance of U's prior; the regression's ``target``."""
+    """Settings of LFH.
+
+    Attributes:
+        rounds: draws of columns.
+        beta: variance of the prior of the relaxed codes.
+        target: what is regressed on the features: signs, or the relaxed codes as published.
+    """
 
     rounds: Count = 50
-    beta: float = Field(default=30.0, gt=0)
+    beta: Annotated[float, Field(gt=0), Searched(log=(1.0, 100.0))] = 30.0
     target: Literal["sign", "real"] = "sign"
 
 

@@ -10,6 +10,8 @@ import functools
 import inspect
 from typing import Any, ClassVar
 
+from threadpoolctl import threadpool_limits
+
 from schn_ray.methods.base import Activation, Problem, Round, ShallowMethod
 from schn_ray.methods.shallow.feature_rows import FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
@@ -42,9 +44,11 @@ class FittedMethod(ShallowMethod[ShallowConfig]):
         """
         labels = None if self.labels == "none" else self.problem.label_sets
         converged = False
-        while not converged and (self._rounds < round or not hasattr(self._fit, "head")):
-            self._rounds += 1
-            converged = self._fit.fit(rows, labels, self._rounds)
+        # products of matrices have other bits on another number of threads
+        with threadpool_limits(limits=1, user_api="blas"):
+            while not converged and (self._rounds < round or not hasattr(self._fit, "head")):
+                self._rounds += 1
+                converged = self._fit.fit(rows, labels, self._rounds)
         self.head_spec, head = head_of(self._fit.head, rows.width)
         self.encoder.head = head.to(self.problem.precision.device)
         objective = self._fit.objective

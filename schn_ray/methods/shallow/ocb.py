@@ -9,10 +9,12 @@ PCA with a random rotation, but is below ITQ; the published tables say above.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from pydantic import Field
 
-from schn_ray.core.settings import Count
+from schn_ray.core.settings import Count, Searched
 from schn_ray.data.labels import LabelSets, Rows
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.anchors import kmeans_anchors, squared_distances
@@ -27,11 +29,18 @@ _HALVINGS = 30
 
 
 class OcbConfig(ShallowConfig):
-    """Settings of OCB: k-means ``centres``, ``gain`` of tanh, ``temperature`` as a share of K."""
+    """Settings of OCB.
+
+    Attributes:
+        rounds: visits of every centre.
+        centres: of k-means, whose triples are ordered.
+        gain: steepness of the tanh that stands for the sign.
+        temperature: scale of the loss, as a share of K.
+    """
 
     rounds: Count = 6
-    centres: int = Field(default=300, ge=3)
-    gain: float = Field(default=1.5, gt=0)
+    centres: Annotated[int, Field(ge=3), Searched(integer=(100, 1000))] = 300
+    gain: Annotated[float, Field(gt=0), Searched(log=(0.5, 5.0))] = 1.5
     temperature: float = Field(default=1 / 16, gt=0)
 
 

@@ -12,9 +12,11 @@ label a row, it is random codes of the classes with a regression, and does as we
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
-from schn_ray.core.settings import Count, Weight
+from schn_ray.core.settings import Count, Searched, Weight
 from schn_ray.data.labels import LabelSets, Rows
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import row_signs
@@ -25,11 +27,18 @@ from schn_ray.methods.shallow.ridge import ridge_solution
 
 
 class SdhConfig(FeatureConfig):
-    """Settings of SDH and FSDH: ``classifier`` is lambda, ``nu`` the weight of the regression."""
+    """Settings of SDH and FSDH.
+
+    Attributes:
+        rounds: alternations of codes, classifier and regression.
+        classifier: ridge of the classifier, the paper's lambda.
+        nu: weight of the regression.
+        sweeps: passes over the bits in a step of the codes.
+    """
 
     rounds: Count = 5
     classifier: Weight = 1.0
-    nu: Weight = 1e-5
+    nu: Annotated[Weight, Searched(log=(1e-7, 1e-3))] = 1e-5
     sweeps: Count = 10
 
 

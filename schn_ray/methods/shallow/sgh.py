@@ -8,11 +8,13 @@ the mean diagonal, and unit rows as published by default.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from pydantic import Field
 from scipy.linalg import eigh
 
-from schn_ray.core.settings import Weight
+from schn_ray.core.settings import Searched, Weight
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import generator
@@ -25,9 +27,14 @@ _RHO = 2.0  # width of the similarity, as published for unit rows
 
 
 class SghConfig(ShallowConfig):
-    """Settings of SGH: random ``anchors``, and ``gamma`` relative to the mean diagonal."""
+    """Settings of SGH.
 
-    anchors: int = Field(default=300, ge=2)
+    Attributes:
+        anchors: m, random rows of the kernel features.
+        gamma: ridge of the eigenproblem, relative to the mean diagonal.
+    """
+
+    anchors: Annotated[int, Field(ge=2), Searched(integer=(100, 1000))] = 300
     gamma: Weight = 1e-6
 
 

@@ -14,11 +14,13 @@ Keep mu l2 at most l1, or B stays at its random start.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from pydantic import Field
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.settings import Count, Weight
+from schn_ray.core.settings import Count, Searched, Weight
 from schn_ray.data.labels import LabelSets, Rows
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import row_signs
@@ -38,11 +40,19 @@ _RIDGE = 1e-6  # of Y^T Y, times n
 
 
 class SsahConfig(FeatureConfig):
-    """Settings of SSAH: weights ``l1``, ``l2`` and ``mu``, and the power ``p`` of the norm."""
+    """Settings of SSAH.
+
+    Attributes:
+        rounds: alternations.
+        l1: weight of the classifier's fit to the codes.
+        l2: weight of the embedding of the features.
+        mu: weight of the rotation, within l2; mu l2 should be at most l1.
+        p: power of the robust norm.
+    """
 
     rounds: Count = 10
     l1: Weight = 1.0
-    l2: Weight = 0.1
+    l2: Annotated[Weight, Searched(log=(0.01, 1.0))] = 0.1
     mu: Weight = 1.0
     p: float = Field(default=1.0, gt=0, le=2)
 

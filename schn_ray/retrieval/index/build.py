@@ -11,7 +11,9 @@ mapped, sorted by Arrow, and written again in order.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,13 +27,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schn_ray.core.artefacts import Artefact, open_artefact
+from schn_ray.core.atomic_files import FileWriter, writing
 from schn_ray.core.directories import AlreadyDone, new_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, check_fingerprint, read_manifest, verify_files
+from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
-from schn_ray.core.versioned import new_version
-from schn_ray.retrieval.code_files import CODE, packed_codes
+from schn_ray.core.versioned import new_version, remove_old_versions
+from schn_ray.retrieval.code_files import CODE, packed_codes, part_names
 from schn_ray.retrieval.index.checked_files import write_digests
 from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
@@ -82,18 +86,17 @@ def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     Example:
         ``write_index("codes", "index").counts["rows"]``
     """
-    codes_dir = local_copy(codes_dir)
-    source = read_manifest(codes_dir, "codes")
+    codes = open_artefact(local_copy(codes_dir), "codes")
+    source = codes.manifest
     config = {"bits": source.config["bits"], "model": source.made_from["model"]}
     request = config, {"codes": source.fingerprint}
     with (
         open_output(out) as mirror,
         new_directory(mirror.local, "index", *request) as draft,
     ):
-        verify_files(codes_dir, source)
-        pieces = _pieces_of_codes(codes_dir, config["bits"])
+        pieces = _pieces_of_codes(codes, config["bits"])
         (draft.path / _FIRST_VERSION).mkdir()
-        draft.counts |= _write(draft.path / _FIRST_VERSION, pieces, config["bits"], str(codes_dir))
+        draft.counts |= _write(draft.path / _FIRST_VERSION, pieces, config["bits"], str(codes.path))
     return read_manifest(mirror.local, "index")
 
 
@@ -125,29 +128,30 @@ def rewrite_index(
 
 def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
     before = read_manifest(path, "index")
-    check_fingerprint(path, before)
     change: dict[str, Any] = {}
     if remove:
         digest = hashlib.sha256("\0".join(sorted(remove)).encode("utf-8", "surrogatepass"))
         change |= {"removed": len(remove), "removed_sha256": digest.hexdigest()}
-    source = None if add is None else read_manifest(add, "codes")
-    if source is not None:
-        change["added"] = source.fingerprint
+    added = None if add is None else open_artefact(add, "codes")
+    if added is not None:
+        change["added"] = added.manifest.fingerprint
     changes = list(before.made_from.get("changes", []))
     if not change:
         raise SchnRayError("nothing to change: name codes to add, or ids to remove")
     if changes and changes[-1] == change:
+        with contextlib.suppress(SchnRayError):  # another process may write it by now
+            remove_old_versions(path, "index")
         raise AlreadyDone(path, "index")
-    if add is not None and source is not None:
-        _require_same_model(source, before.config, add)
-        verify_files(add, source)
+    if added is not None:
+        _require_same_model(added, before.config)
+        added.check()
     made_from = before.made_from | {"changes": [*changes, change]}
     with new_version(path, "index", before.config, made_from) as draft:
         index = _open_unchanged(path, before)
         rows = np.delete(np.arange(len(index)), [index.find(id) for id in remove])
         pieces: Iterable[Piece] = _pieces_of_index(index, rows)
-        if add is not None:
-            pieces = itertools.chain(pieces, _pieces_of_codes(add, index.bits))
+        if added is not None:
+            pieces = itertools.chain(pieces, _pieces_of_codes(added, index.bits))
         draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}")
     return read_manifest(path, "index")
 
@@ -180,7 +184,8 @@ def write_index_rows(
         SchnRayError: no rows, an id that comes twice, or codes with bits set beyond the last.
     """
     raw = folder / "raw"
-    raw.mkdir()
+    with writing(raw):
+        raw.mkdir()
     ids, uris, codes = _gathered(raw, pieces, bits, what)
     order = _ascending(ids, what)
     for name, column in (("ids", ids), ("uris", uris)):
@@ -191,12 +196,17 @@ def write_index_rows(
     codes = codes[rows[starts]]
     number_of_row = np.empty(len(rows), np.uint32)
     number_of_row[rows] = np.repeat(np.arange(len(starts), dtype=np.uint32), counts)
-    codes.tofile(folder / "codes")
-    np.append(starts, len(rows)).tofile(folder / "starts")
-    rows.astype(np.uint32).tofile(folder / "rows")
-    number_of_row.tofile(folder / "code_of_row")
+    _write_array(folder / "codes", codes)
+    _write_array(folder / "starts", np.append(starts, len(rows)))
+    _write_array(folder / "rows", rows.astype(np.uint32))
+    _write_array(folder / "code_of_row", number_of_row)
     shutil.rmtree(raw)
     return codes, counts
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    with FileWriter(path) as file:
+        file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
 def _write(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[str, Any]:
@@ -214,16 +224,18 @@ def _write(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[
 def _gathered(
     raw: Path, pieces: Iterable[Piece], bits: int, what: str
 ) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes]:
-    ids, uris, rows = StringColumnWriter(raw, "ids"), StringColumnWriter(raw, "uris"), 0
-    with (raw / "codes").open("wb") as file:
+    rows = 0
+    with (
+        StringColumnWriter(raw, "ids") as ids,
+        StringColumnWriter(raw, "uris") as uris,
+        FileWriter(raw / "codes") as file,
+    ):
         for piece in pieces:
             check_codes(piece.codes, bits, f"the codes in {what}")
             ids.append(piece.ids)
             uris.append(piece.uris)
             file.write(piece.codes.tobytes())
             rows += len(piece.codes)
-    ids.close()
-    uris.close()
     if not 0 < rows <= _MOST_ROWS:
         raise SchnRayError(
             f"{what} holds no codes; encode at least one image first"
@@ -258,7 +270,8 @@ def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
     return order
 
 
-def _pieces_of_codes(codes_dir: Path, bits: int) -> Iterator[Piece]:
+def _pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
+    """Yield the rows of all parts; a part is compared with its SHA-256 as it is read."""
     expected = pa.schema(
         [
             pa.field("id", pa.large_string(), nullable=False),
@@ -266,14 +279,16 @@ def _pieces_of_codes(codes_dir: Path, bits: int) -> Iterator[Piece]:
             pa.field(CODE, pa.binary(bytes_per_code(bits)), nullable=False),
         ]
     )
-    for path in sorted(codes_dir.glob("part-*.parquet")):
+    for name in part_names(codes.manifest.files):
         try:
-            with pq.ParquetFile(path) as part:
+            with pq.ParquetFile(io.BytesIO(codes.read(name))) as part:
                 for batch in part.iter_batches(_ROWS_AT_ONCE, columns=list(_COLUMNS)):
                     table = pa.Table.from_batches([batch]).select(_COLUMNS).cast(expected)
                     yield _piece(table)
         except (ValueError, KeyError, pa.ArrowException) as error:
-            raise SchnRayError(f"{codes_dir}: not the codes that encode writes: {error}") from error
+            raise SchnRayError(
+                f"{codes.path}: not the codes that encode writes: {error}"
+            ) from error
 
 
 def _piece(table: pa.Table) -> Piece:
@@ -291,9 +306,10 @@ def _pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
         yield Piece(ids.take(pa.array(chunk)), uris.take(pa.array(chunk)), index.codes(chunk))
 
 
-def _require_same_model(source: Manifest, config: dict[str, Any], add: Path) -> None:
+def _require_same_model(added: Artefact, config: dict[str, Any]) -> None:
+    source = added.manifest
     if {"bits": source.config["bits"], "model": source.made_from["model"]} != config:
         raise SchnRayError(
-            f"{add} was encoded by another model than the index, so codes cannot be compared: "
-            "encode these images with the index's model"
+            f"{added.path} was encoded by another model than the index, so codes cannot be "
+            "compared: encode these images with the index's model"
         )

@@ -1,7 +1,7 @@
 """Mapped files whose blocks are hashed and compared before their first use.
 
 faiss cannot tell that bits of a code have flipped, and would answer wrongly. Hashing a whole index
-on opening would take seconds. So ``digests`` holds a BLAKE2b hash of every block of 64 KiB:
+on opening would take seconds. So ``digests`` holds 16 bytes of the SHA-256 of each block of 64 KiB:
 
 - ``open_checked`` compares the file of digests with its SHA-256 in the manifest, and all sizes.
 - ``CheckedFile.check`` hashes the blocks of the bytes that are about to be read, and compares them;
@@ -13,17 +13,21 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.artefacts import THREADS
+from schn_ray.core.atomic_files import FileWriter
 from schn_ray.core.errors import SchnRayError
 
 DIGESTS = "digests"
 BLOCK = 1 << 16
 _DIGEST = 16  # bytes
+_WORTH_THREADS = 32  # blocks: 2 MiB
 
 
 class CheckedFile:
@@ -80,7 +84,16 @@ class CheckedFile:
         self._check_blocks(np.arange(len(self._good)))
 
     def _check_blocks(self, blocks: NDArray[np.int64]) -> None:
-        for block in blocks[~self._good[blocks]].tolist():
+        new = blocks[~self._good[blocks]]
+        if len(new) < _WORTH_THREADS:
+            self._hash(new)
+        else:
+            with ThreadPoolExecutor(THREADS) as pool:  # hashing lets other threads run
+                for _ in pool.map(self._hash, np.array_split(new, THREADS)):
+                    pass
+
+    def _hash(self, blocks: NDArray[np.int64]) -> None:
+        for block in blocks.tolist():
             content = memoryview(self.data)[block * BLOCK : (block + 1) * BLOCK]
             if _digest(content) != self._digests[block].tobytes():
                 raise _damaged(
@@ -97,7 +110,7 @@ def write_digests(folder: Path) -> None:
         folder: whose files are hashed; the digests are written there, too.
     """
     sizes = {path.name: path.stat().st_size for path in _files(folder)}
-    with (folder / DIGESTS).open("wb") as out:
+    with FileWriter(folder / DIGESTS) as out:
         out.write(json.dumps(sizes).encode() + b"\n")
         for name in sizes:
             with (folder / name).open("rb") as file:
@@ -133,7 +146,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _digest(block: bytes | memoryview) -> bytes:
-    return hashlib.blake2b(block, digest_size=_DIGEST).digest()
+    return hashlib.sha256(block).digest()[:_DIGEST]
 
 
 def _damaged(path: Path, why: str) -> SchnRayError:

@@ -6,26 +6,21 @@ certified: a query whose k-th row lies nearer than the ``reach`` of the first sc
 the others, ``Scan.within`` returns all codes up to the k-th distance.
 
 Files are mapped and hashed block by block before their first use, see ``checked_files``. Opening
-checks the manifest's fingerprint, the digests and all sizes.
+checks the manifest's own digest, the blocks' digests and all sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.artefacts import Artefact
 from schn_ray.core.errors import SchnRayError, UnknownId
-from schn_ray.core.manifest import (
-    MANIFEST,
-    Manifest,
-    check_fingerprint,
-    read_manifest,
-    verify_files,
-)
+from schn_ray.core.manifest import MANIFEST, Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.retrieval.index.checked_files import DIGESTS, CheckedFile, open_checked
 from schn_ray.retrieval.index.inverted_lists import kth_distance
@@ -34,6 +29,7 @@ from schn_ray.retrieval.index.postings import QUERIES_AT_MOST, Postings, Ranked
 from schn_ray.retrieval.index.scan import Bytes, Flat, Pairs, Scan, concat_pairs, open_lists
 from schn_ray.retrieval.index.string_columns import StringColumn
 
+T = TypeVar("T")
 _CELLS = 1 << 21  # queries x codes in memory at once
 _QUICK_WIDTH = 8  # bytes; only for codes up to this width is a scan by radius the quicker one
 _PAIRS = 1 << 24  # pairs within a radius in memory at once, in the worst case
@@ -69,6 +65,12 @@ class Index:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self._ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"Index({str(self.path)!r}: {len(self):,} rows, {self.unique_codes:,} codes of "
+            f"{self.bits} bits)"
+        )
 
     @property
     def unique_codes(self) -> int:
@@ -191,7 +193,7 @@ class Index:
     def info(self) -> dict[str, Any]:
         """Return counts, size on disk, and how the index is searched, for ``index --info``."""
         rows, counts = len(self), dict(self.manifest.counts)
-        size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        size = sum(self.manifest.sizes.values())
         return {
             **counts,
             "bits": self.bits,
@@ -286,8 +288,7 @@ def open_index(path: str | Path) -> Index:
     Raises:
         SchnRayError: ``path`` is not a finished index, or is damaged.
     """
-    path, manifest, folder = _folder(path)
-    return _opened(path, lambda: Index(path, manifest, _files(folder, manifest)))
+    return _of_one_version(local_copy(path), _opened)
 
 
 def verify_index(path: str | Path) -> int:
@@ -302,31 +303,45 @@ def verify_index(path: str | Path) -> int:
     Raises:
         SchnRayError: a file differs; it is named.
     """
-    index = open_index(path)
-    verify_files(index.path, index.manifest)
-    return sum((index.path / name).stat().st_size for name in index.manifest.files)
+
+    def verify(path: Path, manifest: Manifest) -> int:
+        _opened(path, manifest)
+        Artefact(path, manifest).check(anew=True)
+        return sum(manifest.sizes.values())
+
+    return _of_one_version(local_copy(path), verify)
 
 
-def _folder(path: str | Path) -> tuple[Path, Manifest, Path]:
-    """Return an index's directory on this machine, its manifest, and the folder of its version."""
-    path = local_copy(path)
+def _of_one_version(path: Path, work: Callable[[Path, Manifest], T]) -> T:
+    """Let ``work`` read the files of a manifest, and once more if the index changes meanwhile."""
     manifest = read_manifest(path, "index")
-    check_fingerprint(path, manifest)
+    while True:
+        try:
+            return work(path, manifest)
+        except SchnRayError:
+            current = read_manifest(path, "index")
+            if current == manifest:
+                raise
+            manifest = current
+
+
+def _opened(path: Path, manifest: Manifest) -> Index:
+    try:
+        return Index(path, manifest, _files(_folder(path, manifest), manifest))
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        raise SchnRayError(f"{path} is damaged ({error}); make the index again") from error
+
+
+def _folder(path: Path, manifest: Manifest) -> Path:
+    """Return the folder of the manifest's version."""
     digests = [name for name in manifest.files if Path(name).name == DIGESTS]
     if len(digests) != 1:
         raise SchnRayError(f"{path / MANIFEST} is damaged; make the index again")
-    return path, manifest, path / Path(digests[0]).parent
+    return path / Path(digests[0]).parent
 
 
 def _files(folder: Path, manifest: Manifest) -> dict[str, CheckedFile]:
     return open_checked(folder, manifest.files[f"{folder.name}/{DIGESTS}"])
-
-
-def _opened(path: Path, opening: Callable[[], Index]) -> Index:
-    try:
-        return opening()
-    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-        raise SchnRayError(f"{path} is damaged ({error}); make the index again") from error
 
 
 def _check_sizes(files: dict[str, CheckedFile], n: int, u: int, width: int) -> None:

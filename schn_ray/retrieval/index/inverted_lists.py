@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.atomic_files import FileWriter
 from schn_ray.retrieval.index.scan import FAR, Bytes, Flat, Lists, hamming
 
 FEWEST = 1 << 17  # codes; a flat scan of fewer is quick
@@ -57,8 +58,12 @@ def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial 
     trial = try_lists(lists, codes, counts)
     if trial.looked_at > _MOST_LOOKED_AT:
         return None
-    faiss.write_index_binary(lists.ivf, str(folder / "lists"))
-    lists.radii.tofile(folder / "radii")
+    # by way of our file: faiss's own would keep quiet about a disk that is full when it is closed
+    with FileWriter(folder / "lists") as file:
+        writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+        faiss.write_index_binary(lists.ivf, writer)
+    with FileWriter(folder / "radii") as file:
+        file.write(lists.radii.tobytes())
     return trial
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schn_ray.core.atomic_files import FileWriter
 from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.index.checked_files import CheckedFile
 
@@ -86,7 +87,7 @@ class StringColumn:
 
 
 class StringColumnWriter:
-    """Appends strings to a new column.
+    """Appends strings to a new column, within a ``with`` block.
 
     Args:
         folder: folder of its two files.
@@ -94,8 +95,7 @@ class StringColumnWriter:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._paths = _paths(folder, name)
-        self._starts, self._bytes = (path.open("wb") for path in self._paths)
+        self._starts, self._bytes = map(FileWriter, _paths(folder, name))
         self._size = 0
         self._starts.write(np.zeros(1, np.int64).tobytes())
 
@@ -109,8 +109,10 @@ class StringColumnWriter:
             self._bytes.write(memoryview(data)[offsets[0] : offsets[-1]] if data else b"")
             self._size += int(offsets[-1] - offsets[0])
 
-    def close(self) -> None:
-        """Write what is buffered, and close the files."""
+    def __enter__(self) -> StringColumnWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._starts.close()
         self._bytes.close()
 
@@ -123,10 +125,9 @@ def write_strings(folder: Path, name: str, parts: Iterable[pa.LargeStringArray])
         name: of the column.
         parts: its strings, in order, without nulls.
     """
-    writer = StringColumnWriter(folder, name)
-    for part in parts:
-        writer.append(part)
-    writer.close()
+    with StringColumnWriter(folder, name) as writer:
+        for part in parts:
+            writer.append(part)
 
 
 def map_strings(folder: Path, name: str) -> pa.LargeStringArray:

@@ -60,7 +60,18 @@ def open_union(paths: Sequence[Path | str]) -> Searchable:
     Raises:
         SchnRayError: as ``open_index``, or the indexes were encoded by different models.
     """
-    indexes = [open_index(path) for path in paths]
+    return as_one([open_index(path) for path in paths])
+
+
+def as_one(indexes: Sequence[Index]) -> Searchable:
+    """Return one index as it is, more than one as a union.
+
+    Args:
+        indexes: at least one.
+
+    Raises:
+        SchnRayError: the indexes were encoded by different models.
+    """
     return indexes[0] if len(indexes) == 1 else IndexUnion(indexes)
 
 

@@ -11,13 +11,15 @@ thumbnails of indexed images. Nothing else:
 from __future__ import annotations
 
 import importlib.resources
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -88,7 +90,7 @@ def application(service: Service) -> Starlette:
 
 
 async def _search(service: Service, request: Request) -> dict[str, Any]:
-    if request.headers.get("sec-fetch-site") == "cross-site":
+    if _is_from_another_site(request.headers, service.config.hosts):
         raise Refused(403, "another site sent this request")
     body = await _body(request, service.config.max_bytes)
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
@@ -108,6 +110,21 @@ async def _search(service: Service, request: Request) -> dict[str, Any]:
         )
     limits = _limits(query, service)
     return await run_in_threadpool(searches[named[0]], query[named[0]], limits)
+
+
+def _is_from_another_site(headers: Headers, hosts: Sequence[str]) -> bool:
+    """Tell whether a page of another origin sent a request, as far as a browser says.
+
+    Browsers name the page's origin in every POST. One of another port of this machine is foreign,
+    too. Behind a proxy that changes the host, ``ServeConfig.hosts`` names the page's.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site in ("same-origin", "cross-site") or origin is None:
+        return site == "cross-site"
+    scheme, _, address = origin.lower().partition("://")
+    host, port = headers.get("host", "").lower(), {"http": ":80", "https": ":443"}.get(scheme, ":")
+    same = address.removesuffix(port) == host.removesuffix(port)
+    return not address or not (same or re.sub(":[0-9]+$", "", address) in hosts)
 
 
 def _limits(query: dict[str, Any], service: Service) -> SearchLimits:

@@ -25,6 +25,21 @@ def test_a_sum_has_the_same_bits_on_any_number_of_workers(workers: int) -> None:
     assert on_threads(workers, X, 6, sums) == [expected] * workers
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sum_has_the_same_bits_with_any_number_of_threads(workers: int) -> None:
+    def threaded(rows: FeatureRows) -> list[str]:
+        rows.threads = 3
+        state = ShardState()
+        doubled = rows.map(lambda X: X * 2, 4, retain=True)
+        doubled.each(lambda X, at: state.__setitem__(at, X))
+        halves = doubled.without_features().gather(lambda _, at: state[at] / 2)
+        assert np.array_equal(halves, X)
+        return sums(rows)
+
+    expected = sums(array_rows(X, shard_rows=6))
+    assert on_threads(workers, X, 6, threaded) == [expected] * workers
+
+
 def gathered_and_summed(workers: Workers) -> tuple[list[str], list[float]]:
     rows = FeatureRows(lambda at: X[at], len(X), 4, workers=workers, shard_rows=6)
     return sums(rows), rows.gather(lambda X, _: X[:, 0]).tolist()

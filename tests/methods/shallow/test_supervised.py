@@ -17,6 +17,7 @@ from schn_ray.methods.shallow.cosdish import (
     soft_similarity,
     spread_columns,
 )
+from schn_ray.methods.shallow.draws import row_normals
 from schn_ray.methods.shallow.feature_rows import FeatureRows, ShardState, array_rows
 from schn_ray.methods.shallow.fit import FeatureFit, ShallowFit, fit_all
 from schn_ray.methods.shallow.isch import (
@@ -28,7 +29,7 @@ from schn_ray.methods.shallow.isch import (
     unit_dictionary,
 )
 from schn_ray.methods.shallow.itq import ItqCca, ItqCcaConfig, canonical_directions
-from schn_ray.methods.shallow.ksh import Ksh, KshConfig, Similarity
+from schn_ray.methods.shallow.ksh import Ksh, KshConfig, Residual, Similarity, refine
 from schn_ray.methods.shallow.label_algebra import feature_set_sums
 from schn_ray.methods.shallow.lfh import Lfh, LfhConfig, logistic, raised, raised_by_sums
 from schn_ray.methods.shallow.preparation import moments
@@ -86,6 +87,12 @@ def test_itq_cca_gives_more_bits_than_directions() -> None:
     cca = ItqCca(ItqCcaConfig(), 16)
     losses = objectives(cca, X, labels)
     assert_falls(losses)
+    scatter, P = cca.moments.scatter, cca.rotation.P
+    variances = P.T @ (scatter + 1e-4 * np.trace(scatter) / 10 * np.eye(10)) @ P
+    squares = np.diag(variances)  # of a direction, its squared correlation
+    assert variances == pytest.approx(np.diag(squares), abs=1e-9)
+    assert squares[0] < 1
+    assert np.all(np.diff(squares) < 0)
     assert cca.head.codes(X).shape == (240, 16)
 
 
@@ -106,11 +113,13 @@ def test_sdh_lowers_its_objective_and_reports_it(
     P = np.linalg.solve(F1.T @ F1 + 0.01 * np.eye(21), F1.T @ B)
     assert pytest.approx(P, abs=1e-5) == fit.P1
     residual = fit.config.nu * np.sum((B - F1 @ P) ** 2)
+    # the classifier of the last round is that of the codes before; they hardly change any more
     if method == "sdh":
-        return
-    # the classifier of the last round is that of the codes before; they no longer change
-    W = np.linalg.solve(Y.T @ Y + np.eye(Y.shape[1]), Y.T @ B)
-    literal = np.sum((B - Y @ W) ** 2) + np.sum(W**2) + residual
+        W = np.linalg.solve(B.T @ B + np.eye(6), B.T @ Y)
+        literal = np.sum((Y - B @ W) ** 2) + np.sum(W**2) + residual
+    else:
+        W = np.linalg.solve(Y.T @ Y + np.eye(Y.shape[1]), Y.T @ B)
+        literal = np.sum((B - Y @ W) ** 2) + np.sum(W**2) + residual
     assert values[-1] == pytest.approx(literal, rel=0.02)
 
 
@@ -230,6 +239,22 @@ def test_bits_of_ksh_lower_the_loss_of_all_pairs(X: Array, Y: Array, labels: Lab
     assert first.objective >= spectral.objective
 
 
+def test_a_refining_step_of_ksh_follows_the_gradient() -> None:
+    X, _, labels = PROBLEMS[1]
+    F, a = X - X.mean(axis=0, dtype=float), np.random.default_rng(0).standard_normal(8) / 4
+    residual = Residual(Similarity(labels), np.zeros((60, 0)), 6)
+
+    def of(a: Array) -> float:
+        return -residual.quadratic(np.tanh(F @ a / 2))
+
+    slope = np.array([(of(a + e) - of(a - e)) / 2e-5 for e in 1e-5 * np.eye(8)])
+    after = refine(F, residual, a, iterations=1)
+    ratio = (a - after) / slope
+    assert ratio == pytest.approx(ratio[0], rel=1e-4)
+    assert np.log2(ratio[0]) == pytest.approx(round(np.log2(ratio[0])), abs=1e-4)
+    assert of(refine(F, residual, a, iterations=20)) < of(after) < of(a)
+
+
 # LFH
 
 
@@ -250,6 +275,31 @@ def test_both_half_steps_of_lfh_raise_the_likelihood(seed: int) -> None:
         pull = (s - logistic(moved @ V.T / 2)).T @ moved
         end = likelihood(moved, raised_by_sums(V, pull, moved.T @ moved, beta), s, beta)
         assert start < middle < end
+
+
+def test_steps_of_lfh_go_to_the_top_of_a_lower_bound() -> None:
+    rng = np.random.default_rng(0)
+    V, s, beta = rng.standard_normal((7, 4)), (rng.random((1, 7)) < 0.4).astype(float), 3.0
+    curvature = V.T @ V / 8 + np.eye(4) / beta
+
+    def of(u: Array) -> float:
+        return likelihood(u[None], V, s, beta)
+
+    u = rng.standard_normal(4)
+    slope = np.array([(of(u + e) - of(u - e)) / 2e-5 for e in 1e-5 * np.eye(4)])
+    step = raised(u[None], V, s, beta)[0] - u
+    assert curvature @ step == pytest.approx(slope, abs=1e-6)
+    for _ in range(1000):
+        move = 3 * rng.standard_normal(4)
+        assert of(u + move) >= of(u) + slope @ move - move @ curvature @ move / 2 - 1e-6
+
+
+def test_a_round_of_lfh_moves_every_row() -> None:
+    X, _, labels = PROBLEMS[0]
+    fit = Lfh(LfhConfig(anchors=20), 6)
+    fit.fit(rows_of(X), labels, 1)
+    start = row_normals(0, "U", np.arange(60), 6)
+    assert np.abs(all_of(fit.U) - start).max(axis=1).min() > 1e-3
 
 
 def test_learned_codes_of_lfh_separate_the_classes() -> None:

@@ -91,6 +91,9 @@ def test_the_lowest_frequencies_are_the_lowest_of_all() -> None:
     every = sorted((q * np.pi / w, j) for j, w in enumerate(ranges) for q in range(1, 99))
     assert omega == pytest.approx([wave for wave, _ in every[:9]])
     assert axis.tolist() == [j for _, j in every[:9]]
+    axis, omega = lowest_frequencies(np.array([3.0, 0.1]), 9)  # one axis has enough of its own
+    assert axis.tolist() == [0] * 9
+    assert omega == pytest.approx(np.arange(1, 10) * np.pi / 3)
 
 
 def test_itq_lowers_the_loss_at_every_half_step_and_ends_at_a_fixed_point() -> None:
