@@ -37,7 +37,7 @@ METHODS = {
     "tsdh": "schn_ray.methods.deep.tsdh:Tsdh",
     "dcdh": "schn_ray.methods.deep.dcdh:Dcdh",
     "subic": "schn_ray.methods.deep.subic:Subic",
-    "classifier": "schn_ray.methods.deep.classifier:Bottleneck",
+    "bottleneck": "schn_ray.methods.deep.bottleneck:Bottleneck",
     "crh": "schn_ray.methods.deep.crh:Crh",
     "sdc": "schn_ray.methods.deep.sdc:Sdc",
     "greedyhash-unlabelled": "schn_ray.methods.deep.greedyhash_unlabelled:GreedyhashUnlabelled",

@@ -13,7 +13,7 @@ from support.loss_problem import (
 )
 from torch import Tensor
 
-from schn_ray.methods.deep.classifier import Bottleneck
+from schn_ray.methods.deep.bottleneck import Bottleneck
 
 
 def literal(case: Case) -> dict[str, Tensor]:

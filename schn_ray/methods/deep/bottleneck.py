@@ -15,7 +15,7 @@ from schn_ray.models.encoder import Encoder
 
 
 class BottleneckConfig(MethodConfig):
-    """Settings of the classifier.
+    """Settings of the bottleneck.
 
     Attributes:
         classification: weight of the cross-entropy.
