@@ -19,6 +19,8 @@ class GreedyhashUnlabelledConfig(MethodConfig):
     Attributes:
         similarity: weight of the squared difference of the cosines of codes and features.
         quantization: weight of mean ||h| - 1|^3.
+        centre: subtract the batch's mean from features; not in the paper. Features that are never
+            negative all have large cosines, and then codes share most of their bits.
     """
 
     recipe: ClassVar[Mapping[str, Any]] = {
@@ -27,14 +29,15 @@ class GreedyhashUnlabelledConfig(MethodConfig):
     }
     similarity: Weight = 1.0
     quantization: Annotated[Weight, Searched(log=(1e-2, 1.0))] = 0.1
+    centre: Annotated[bool, Searched(choices=(True, False))] = True
 
 
 class GreedyhashUnlabelled(DeepMethod[GreedyhashUnlabelledConfig]):
     """GreedyHash without labels: codes have the cosines of features, through the sign.
 
     Rows i and i + N/2 of a batch are pairs: L = mean (cos(b_i, b_i') - cos(F_i, F_i'))^2 + alpha
-    mean ||h| - 1|^3, b = sign(h), whose gradient passes. The paper's, with features as constants:
-    meant for a frozen backbone, published with VGG-16 and a rate of 1e-4.
+    mean ||h| - 1|^3, b = sign(h), whose gradient passes. The paper's but for ``centre``. Features
+    are constants: meant for a frozen backbone, published with VGG-16 and a rate of 1e-4.
     """
 
     Config = GreedyhashUnlabelledConfig
@@ -43,7 +46,8 @@ class GreedyhashUnlabelled(DeepMethod[GreedyhashUnlabelledConfig]):
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the cosines' difference, of the whole batch, and the pull to -1 or +1."""
-        of_features = cosines_of_halves(batch.gather(out.F.detach().to(out.h)))
+        F = batch.gather(out.F.detach().to(out.h))
+        of_features = cosines_of_halves(F - F.mean(dim=0) if self.config.centre else F)
         of_codes = cosines_of_halves(batch.gather(straight_through_sign(out.h)))
         return {
             "similarity": (of_codes - of_features).square().mean(),

@@ -24,6 +24,8 @@ def cosine(x: Tensor, z: Tensor) -> Tensor:
 
 def literal(case: Case) -> dict[str, Tensor]:
     F, h = case.F.detach(), case.h
+    if case.method.config.centre:
+        F = F - sum(F) / len(F)
     half, total = len(h) // 2, 0
     for i in range(half):
         of_codes = cosine(Through.apply(h[i]), Through.apply(h[i + half]))
@@ -32,9 +34,10 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"similarity": total / half, "quantization": cubes}
 
 
+@pytest.mark.parametrize("centre", [True, False])
 @pytest.mark.parametrize("seed", DRAWS)
-def test_the_loss_is_the_equation(seed: int) -> None:
-    assert_literal(make_case(GreedyhashUnlabelled, seed), literal)
+def test_the_loss_is_the_equation(seed: int, centre: bool) -> None:
+    assert_literal(make_case(GreedyhashUnlabelled, seed, centre=centre), literal)
 
 
 def test_two_workers_equal_one() -> None:
