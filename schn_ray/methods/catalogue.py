@@ -164,7 +164,8 @@ def _section(described: Description) -> str:
     if described.settings:
         lines += ["| setting | default | searched | meaning |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| `{s.key}` | {s.default} | {s.searched} | {s.meaning} |" for s in described.settings
+            f"| `{s.key}` | {s.default} | {s.searched} | {_cell(s.meaning)} |"
+            for s in described.settings
         ]
         lines += [""]
     return "\n".join(lines)
@@ -183,8 +184,19 @@ def _searched(metadata: list[Any]) -> str:
     for mark in metadata:
         if isinstance(mark, Searched):
             given = {k: v for k, v in asdict(mark).items() if v is not None}
-            return ", ".join(f"{k} {list(v)}" for k, v in given.items()) or "all choices"
+            texts = (f"{k} [{', '.join(map(_text, v))}]" for k, v in given.items())
+            return ", ".join(texts) or "all choices"
     return ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")  # a bar would end the cell
+
+
+def _text(value: Any) -> str:
+    # 10 and 10.0 are one annotation to Python, so either may be in it: they must read the same
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if number else str(value)
 
 
 def _attributes(config: type[MethodConfig]) -> dict[str, str]:

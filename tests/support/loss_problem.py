@@ -115,11 +115,6 @@ def assert_literal(case: Case, literal: Callable[[Case], Terms]) -> None:
         gradients = zip(_gradients(term, inputs), _gradients(expected[name], copies), strict=True)
         for gradient, other in gradients:
             torch.testing.assert_close(gradient, other, rtol=1e-8, atol=1e-10, msg=_in(name))
-        assert (
-            not term.requires_grad
-            or any(g.any() for g in _gradients(term, inputs))
-            or (float(term) == 0)
-        )
 
 
 def assert_shared(case: Case, size: int = 2) -> None:
