@@ -18,7 +18,7 @@ from schn_ray.core.settings import Section
 from schn_ray.core.workers import Gather, Workers
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.code_table import CodeTable
-from schn_ray.models.config import HeadSpec
+from schn_ray.models.config import HeadConfig, HeadSpec
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.precision import Precision
 
@@ -203,6 +203,16 @@ class Method(nn.Module, Generic[C]):
         self.encoder = encoder
         self.head_spec = HeadSpec()
 
+    @classmethod
+    def choose_head(cls, config: C, head: HeadConfig) -> HeadSpec:
+        """Return what the head is built from; by default the layers that the settings name.
+
+        Args:
+            config: the method's settings.
+            head: settings of the layers.
+        """
+        return head.spec()
+
     def start(self, codes: CodeTable) -> None:
         """Set the codes that training rows start from; by default they have none.
 
@@ -238,7 +248,15 @@ class DeepMethod(Method[C]):
         terms = self.losses(out, batch)
         training.descend(batch.share * weighted(terms, self.config))
         detached = {name: term.detach() for name, term in terms.items()}
-        return Step(detached, {"U": torch.tanh(out.h.detach())})
+        return Step(detached, {"U": self.relaxed(out.h.detach())})
+
+    def relaxed(self, h: Tensor) -> Tensor:
+        """Return relaxed codes U [b, K], whose signs are the codes.
+
+        Args:
+            h: [b, K] output of the head while training.
+        """
+        return torch.tanh(h)
 
     def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> Tensor | None:
         """Return new codes of this worker's rows after an outer iteration; None: no change.

@@ -11,6 +11,7 @@ from typing import Any
 from schn_ray.core.settings import Searched
 from schn_ray.methods.base import DeepMethod, Method, MethodConfig
 from schn_ray.methods.registry import METHODS, find_method
+from schn_ray.models.config import HeadConfig
 
 _LABELS = {
     "none": "needs no labels",
@@ -96,7 +97,7 @@ def describe_method(name: str) -> Description:
         labels=_LABELS[method.labels],
         inputs="images or vectors" if deep else "vectors, or images with a frozen backbone",
         kind="descends batches" if deep else "fitted in rounds",
-        head="linear or mlp" if deep else "its own",
+        head=_head(method),
         recipe=_flat(method.Config.recipe),
         settings=_settings(method),
     )
@@ -141,6 +142,15 @@ def method_text(described: Description) -> str:
     return "\n".join(lines).rstrip()
 
 
+def _head(method: type[Method[Any]]) -> str:
+    if not issubclass(method, DeepMethod):
+        return "its own"
+    spec = method.choose_head(method.Config(), HeadConfig())
+    if spec.kind == "blocks":
+        return "one-hot blocks"
+    return "linear or mlp" + (", with batch normalisation" if spec.batch_norm else "")
+
+
 def _section(described: Description) -> str:
     recipe = ", ".join(f"`{key}={value}`" for key, value in described.recipe.items())
     lines = [f"## {described.name}", "", described.summary, "", described.details, ""]
@@ -154,7 +164,8 @@ def _section(described: Description) -> str:
     if described.settings:
         lines += ["| setting | default | searched | meaning |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| `{s.key}` | {s.default} | {s.searched} | {s.meaning} |" for s in described.settings
+            f"| `{s.key}` | {s.default} | {s.searched} | {_cell(s.meaning)} |"
+            for s in described.settings
         ]
         lines += [""]
     return "\n".join(lines)
@@ -173,8 +184,19 @@ def _searched(metadata: list[Any]) -> str:
     for mark in metadata:
         if isinstance(mark, Searched):
             given = {k: v for k, v in asdict(mark).items() if v is not None}
-            return ", ".join(f"{k} {list(v)}" for k, v in given.items()) or "all choices"
+            texts = (f"{k} [{', '.join(map(_text, v))}]" for k, v in given.items())
+            return ", ".join(texts) or "all choices"
     return ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")  # a bar would end the cell
+
+
+def _text(value: Any) -> str:
+    # 10 and 10.0 are one annotation to Python, so either may be in it: they must read the same
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if number else str(value)
 
 
 def _attributes(config: type[MethodConfig]) -> dict[str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import comb
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.data.labels import LabelSets
 
 Integers = NDArray[np.int64]
+Kind = Literal["separated", "random"]
 
 _CANDIDATES = 16  # columns compared for each choice; 64 gain at most one bit of distance
 _STEEPNESS = 8  # exponent of the penalty on near rows; 6 to 12 do equally well, 2 does worse
@@ -54,6 +58,59 @@ def class_centres(classes: int, bits: int, seed: int) -> Tensor:
     # all rows come before the first negative: a row and its negative share no information
     rows, flips = np.concatenate([rows, rows])[:classes], np.concatenate([flips, -flips])[:classes]
     return torch.from_numpy(_sylvester(rows, columns) * flips[:, None].astype(np.float32))
+
+
+def centres_of_classes(kind: Kind, classes: int, bits: int, seed: int) -> Tensor:
+    """Give each class a code, far from the others or at random.
+
+    Args:
+        kind: ``separated``: see ``class_centres``; ``random``: independent fair signs.
+        classes: C.
+        bits: K.
+        seed: of the draw.
+
+    Returns:
+        Signs, float32 [C, K].
+
+    Raises:
+        SchnRayError: more classes than codes of K bits (``separated``).
+    """
+    if kind == "separated":
+        return class_centres(classes, bits, seed)
+    rng = np.random.default_rng([seed, bits, classes])
+    return torch.from_numpy(rng.integers(0, 2, (classes, bits)) * 2 - 1).float()
+
+
+def guaranteed_distance(classes: int, bits: int) -> int:
+    """Return the least distance that C codes of K bits can surely have (Gilbert and Varshamov).
+
+    It is the largest d with (C - 1) V(d - 1) < 2^K, where V(r) codes lie within the distance r.
+
+    Args:
+        classes: C.
+        bits: K.
+
+    Example:
+        >>> guaranteed_distance(classes=10, bits=32)
+        13
+    """
+    volume, distance = 0, 0
+    while distance < bits:
+        volume += comb(bits, distance)
+        if (classes - 1) * volume >= 2**bits:
+            break
+        distance += 1
+    return distance
+
+
+def least_distance(codes: Tensor) -> int:
+    """Return the least number of bits in which two codes differ.
+
+    Args:
+        codes: signs [C, K] of two classes or more.
+    """
+    differ = (codes.shape[1] - codes @ codes.T) / 2
+    return int(differ.fill_diagonal_(codes.shape[1]).min())
 
 
 def label_set_centres(label_sets: LabelSets, bits: int, seed: int) -> NDArray[np.int8]:

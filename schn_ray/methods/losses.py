@@ -5,10 +5,20 @@ Source of SCHN's equations: docs/method.md, "Losses". B, T and A are constants i
 
 from __future__ import annotations
 
+from math import log
+
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss, softplus
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cosine_similarity,
+    logsigmoid,
+    mse_loss,
+    normalize,
+    softplus,
+)
 
+from schn_ray.data.labels import LabelSets
 from schn_ray.methods.base import Batch
 
 
@@ -99,7 +109,7 @@ def pair_nll(theta: Tensor, A: Tensor) -> Tensor:
     return softplus(theta) - A * theta
 
 
-def balanced_mean(values: Tensor, A: Tensor, batch: Batch) -> Tensor:
+def balanced_mean(values: Tensor, A: Tensor, batch: Batch, pairs: Tensor | None = None) -> Tensor:
     """Return the mean over similar pairs plus the mean over dissimilar ones (HashNet).
 
     The counts are those of all workers, so the term is exact on any number of them. Where one kind
@@ -109,10 +119,11 @@ def balanced_mean(values: Tensor, A: Tensor, batch: Batch) -> Tensor:
         values: [b, m] of pairs of own rows with columns that all workers share.
         A: [b, m] 1 where the pair is similar, else 0.
         batch: the global batch.
+        pairs: [b, m] 1 where the pair counts, else 0; None: all do.
     """
-    own = torch.stack([A.sum(), (1 - A).sum()])
-    similar, dissimilar = batch.workers.sum(own.detach()).clamp(min=1)
-    sums = (values * A).sum() / similar + (values * (1 - A)).sum() / dissimilar
+    P, Q = (A, 1 - A) if pairs is None else (A * pairs, (1 - A) * pairs)
+    similar, dissimilar = batch.workers.sum(torch.stack([P.sum(), Q.sum()])).clamp(min=1)
+    sums = (values * P).sum() / similar + (values * Q).sum() / dissimilar
     return sums * (len(batch.Y) / max(len(values), 1))
 
 
@@ -123,3 +134,78 @@ def square_quantisation(U: Tensor) -> Tensor:
         U: [b, K].
     """
     return (U.abs() - 1).square().mean()
+
+
+def logcosh_quantisation(U: Tensor) -> Tensor:
+    """Return mean log cosh(|u| - 1) (DHN).
+
+    Args:
+        U: [b, K].
+    """
+    a = (U.abs() - 1).abs()
+    return (a + softplus(-2 * a) - log(2)).mean()
+
+
+def similar_to_all(batch: Batch, label_sets: LabelSets) -> Tensor:
+    """Return [b, n]: 1 where an own row shares a label with a training row, else 0.
+
+    Args:
+        batch: the global batch.
+        label_sets: of the n training rows.
+    """
+    Y = torch.from_numpy(label_sets.sets.toarray()).to(batch.Y)
+    similar = (batch.Y[batch.own] @ Y.T > 0).to(batch.Y)
+    return similar[:, torch.from_numpy(label_sets.set_of_row).to(similar.device)]
+
+
+def other_rows(batch: Batch) -> Tensor:
+    """Return [b, N]: 0 where an own row meets itself in the batch, else 1.
+
+    Args:
+        batch: the global batch.
+    """
+    return 1 - torch.eye(len(batch.Y)).to(batch.Y)[batch.own]
+
+
+def counted_mean(values: Tensor, counted: Tensor, batch: Batch) -> Tensor:
+    """Return the mean of the values that count, over the rows of all workers; 0 if none does.
+
+    Args:
+        values: [b, ...] of own rows.
+        counted: of the same shape: 1 where a value counts, else 0.
+        batch: the global batch.
+    """
+    count = batch.workers.sum(counted.detach().sum()).clamp(min=1)
+    return (values * counted).sum() * (len(batch.Y) / max(len(values), 1)) / count
+
+
+def cosines(X: Tensor, Z: Tensor) -> Tensor:
+    """Return the cosine of each row of X with each row of Z [b, m].
+
+    Args:
+        X: [b, D].
+        Z: [m, D].
+    """
+    return normalize(X, dim=1) @ normalize(Z, dim=1).T
+
+
+def focal_loss(logits: Tensor, Y: Tensor) -> Tensor:
+    """Return the mean of -alpha_t (1 - p_t)^2 log p_t over entries, alpha 1/4 for labels, else 3/4.
+
+    Args:
+        logits: [b, C] of own rows.
+        Y: [b, C] labels.
+    """
+    log_p = logsigmoid((2 * Y - 1) * logits)
+    alpha = 0.25 * Y + 0.75 * (1 - Y)
+    return -(alpha * (1 - log_p.exp()).square() * log_p).mean()
+
+
+def cosines_of_halves(X: Tensor) -> Tensor:
+    """Return cos(x_i, x_(i + m)) of rows of the two halves [m]; an odd last row has no partner.
+
+    Args:
+        X: [N, D] rows of the whole batch.
+    """
+    m = len(X) // 2
+    return cosine_similarity(X[:m], X[m : 2 * m])

@@ -65,6 +65,8 @@ class HeadSpec(Section):
             descends nothing leaves, see ``FittedHead``.
         hidden: width of the hidden layer of ``mlp``.
         block: k, outputs of a block of ``blocks``.
+        batch_norm: normalise each bit of h over the batch while training, and by the means and
+            variances so learned afterwards.
         unit: of ``fitted``: divide centred features by their length.
         map: of ``fitted``: of prepared features, before the projection.
         anchors: m, number of anchors of ``kernel`` and ``anchor_graph``.
@@ -75,6 +77,7 @@ class HeadSpec(Section):
     kind: Literal["linear", "mlp", "blocks", "fitted"] = "linear"
     hidden: Count | None = None
     block: Count | None = None
+    batch_norm: bool = False
     unit: bool = True
     map: Literal["identity", "kernel", "anchor_graph"] = "identity"
     anchors: Count | None = None

@@ -94,11 +94,12 @@ def build_run(
         problem = Problem(
             config.bits, released.width, label_sets(labels), workers, precision, config.seed
         )
-        head = build_head(config.head.spec(), released.width, config.bits)
+        head_spec = method_class.choose_head(config.method, config.head)
+        head = build_head(head_spec, released.width, config.bits)
         trained = released.module if features is None else nn.Identity()
         encoder = Encoder(trained, head, config.backbone.freeze_batch_norm)
         method = method_class(config.method, problem, encoder).to(device)
-        method.head_spec = config.head.spec()
+        method.head_spec = head_spec
     vectors = None
     if features is not None:
         vectors = features.of_store(store, np.union1d(rows, store.rows("validation")))
@@ -116,7 +117,7 @@ def build_run(
             width=released.width,
             architecture=released.architecture,
             preprocessing=released.preprocessing,
-            head=config.head.spec(),
+            head=head_spec,
             activation=method_class.activation,
             backbone_sha256=None if features is None else features.fingerprint,
             classes=store.classes,

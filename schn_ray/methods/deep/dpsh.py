@@ -10,7 +10,12 @@ from torch import Tensor
 
 from schn_ray.core.settings import Searched, Weight
 from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper, Problem
-from schn_ray.methods.losses import balanced_mean, pair_nll, square_quantisation
+from schn_ray.methods.losses import (
+    balanced_mean,
+    pair_nll,
+    similar_to_all,
+    square_quantisation,
+)
 from schn_ray.models.encoder import Encoder
 
 
@@ -64,14 +69,7 @@ class Dpsh(DeepMethod[DpshConfig]):
         columns, A = batch.gather(U), batch.similar
         if self.config.columns == "table":
             self.table[batch.rows] = columns.detach().to(self.table)
-            columns, A = self.table.to(U), self._similar_to_all(batch)
+            columns, A = self.table.to(U), similar_to_all(batch, self.problem.label_sets)
         likelihood = pair_nll(U @ columns.T / 2, A)
         pair = balanced_mean(likelihood, A, batch) if self.config.balance else likelihood.mean()
         return {"pair": pair, "quantization": square_quantisation(U)}
-
-    def _similar_to_all(self, batch: Batch) -> Tensor:
-        """Return A [b, n]: 1 where an own row shares a label with a training row."""
-        sets = self.problem.label_sets
-        Y = torch.from_numpy(sets.sets.toarray()).to(batch.Y)
-        similar = (batch.Y[batch.own] @ Y.T > 0).to(batch.Y)
-        return similar[:, torch.from_numpy(sets.set_of_row).to(similar.device)]

@@ -10,6 +10,7 @@ from schn_ray.models.heads.blocks import BlocksHead
 from schn_ray.models.heads.fitted import FittedHead
 from schn_ray.models.heads.linear import LinearHead
 from schn_ray.models.heads.mlp import MlpHead
+from schn_ray.models.heads.normalised import NormalisedHead
 
 
 def build_head(spec: HeadSpec, width: int, bits: int) -> nn.Module:
@@ -33,6 +34,9 @@ def build_head(spec: HeadSpec, width: int, bits: int) -> nn.Module:
           (linear): Linear(in_features=64, out_features=32, bias=True)
         )
     """
+    if spec.batch_norm:
+        plain = spec.model_copy(update={"batch_norm": False})
+        return NormalisedHead(build_head(plain, width, bits), bits)
     if spec.kind == "fitted":
         return FittedHead(spec, width, bits)
     if spec.kind == "mlp":

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from schn_ray.core.bits import sign
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.workers import identity
 from schn_ray.data.labels import label_sets, without_implied
+from schn_ray.methods.deep.discrete_steps import chunks, solve_bits
 
 _CHUNK = 4096  # rows in one step of the work
-_BITS = 8  # bits solved in one block, which stays in the cache: each bit depends on those before it
 _BLOCK = 2**19  # entries in one block of the similarity of label sets: 4 MB
 _DENSE = 2**28  # most entries of a dense table of label sets
 
@@ -84,13 +83,12 @@ def update_codes(
     """
     sizes, M, V = (sum_over_workers(x) for x in _statistics(U_v, set_of_row, sets.shape[0]))
     pull_of_set = B.shape[1] * _similarity_pull(sizes, M, sets)
-    V.fill_diagonal_(0)
     after = torch.empty_like(B)
-    for rows in _chunks(len(B), _CHUNK):
+    for rows in chunks(len(B), _CHUNK):
         Q = pull_of_set[set_of_row[rows]]
         for weight, U in ((gamma, U_v), (alpha, U_s), (beta, U_z)):
             Q.add_(U[rows], alpha=weight)
-        after[rows] = _solved(_columns(B[rows]), _columns(Q), V).T
+        after[rows] = solve_bits(B[rows], Q, V)
     return after
 
 
@@ -126,7 +124,7 @@ def _statistics(U_v: Tensor, set_of_row: Tensor, sets: int) -> tuple[Tensor, Ten
     bits = U_v.shape[1]
     M = U_v.new_zeros((sets, bits), dtype=torch.float64)
     V = U_v.new_zeros((bits, bits), dtype=torch.float64)
-    for rows in _chunks(len(U_v), _CHUNK):
+    for rows in chunks(len(U_v), _CHUNK):
         U = U_v[rows].double()
         M.index_add_(0, set_of_row[rows], U)
         V.addmm_(U.T, U)
@@ -145,19 +143,6 @@ def _similarity_pull(sizes: Tensor, M: Tensor, sets: csr_array) -> Tensor:
     pull = torch.zeros_like(M)
     pull[present] = torch.from_numpy((1 + r) * both[:, 1:] - r * sums.sum(axis=0)).to(M.device)
     return pull
-
-
-def _solved(B: Tensor, Q: Tensor, V: Tensor) -> Tensor:
-    """Set each bit of B [K, c] in turn to the sign of Q - V B, where the diagonal of V is 0."""
-    for start in range(0, len(B), _BITS):
-        bits = slice(start, start + _BITS)
-        block = B[bits]
-        others = V[bits].clone()
-        others[:, bits] = 0
-        left = Q[bits].addmm_(others, B, alpha=-1)
-        for bit, rest, weights in zip(block, left, V[bits, bits], strict=True):
-            bit.copy_(sign(rest.addmv_(block.T, weights, alpha=-1)))
-    return B
 
 
 def _checked_counts(
@@ -189,7 +174,7 @@ def _is_dense(sets: csr_array) -> bool:
 
 def _similar_dense(sets: csr_array) -> Iterator[NDArray[np.float64]]:
     S = sets.astype(np.float32).toarray()
-    for rows in _chunks(len(S), max(_BLOCK // len(S), 1)):
+    for rows in chunks(len(S), max(_BLOCK // len(S), 1)):
         yield (S[rows] @ S.T > 0).astype(np.float64)
 
 
@@ -197,15 +182,7 @@ def _similar_sparse(sets: csr_array) -> Iterator[csr_array]:
     # float64, because counts of shared labels overflow uint8 at 256
     S = sets.astype(np.float64)
     columns = S.T.tocsr()
-    for rows in _chunks(S.shape[0], _CHUNK):
+    for rows in chunks(S.shape[0], _CHUNK):
         G = S[rows] @ columns
         G.data[:] = 1
         yield G
-
-
-def _columns(x: Tensor) -> Tensor:
-    return x.T.to(torch.float64, memory_format=torch.contiguous_format)
-
-
-def _chunks(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
