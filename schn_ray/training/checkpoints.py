@@ -71,8 +71,8 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     if sound is None:
         raise SchnRayError(
-            f"{path}: no sound state is left, {' and '.join(damaged)} differ from what was written. "
-            "Remove the run's directory, and train again"
+            f"{path}: no sound state is left, {' and '.join(damaged)} differ from what was "
+            "written. Remove the run's directory, and train again"
         )
     state: dict[str, Any] = torch.load(path / sound, map_location=device, weights_only=True)
     return state

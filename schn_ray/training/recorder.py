@@ -18,7 +18,7 @@ from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.data.store.reader import Store
-from schn_ray.models.hasher import LEARNED, MODEL
+from schn_ray.models.hasher import LEARNED, MODEL, TRAINED
 from schn_ray.retrieval.code_files import CODE, code_column
 from schn_ray.training.loop import Iteration
 from schn_ray.training.state import Run
@@ -73,6 +73,14 @@ class Recorder:
         partial_path = self.path / f"{LEARNED}.partial"
         pq.write_table(table, partial_path)
         partial_path.rename(self.path / LEARNED)
+        self._write_trained(store)
+
+    def _write_trained(self, store: Store) -> None:
+        """Write ``trained.parquet``: ids and SHA-256 of the rows that the model must not meet."""
+        rows = np.union1d(store.rows("train"), store.rows("validation"))
+        partial_path = self.path / f"{TRAINED}.partial"
+        pq.write_table(store.identities(rows), partial_path)
+        partial_path.rename(self.path / TRAINED)
 
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 RUN/metrics.jsonl     a line per outer iteration
 RUN/model/            the released artifact: the best model by validation mAP
 RUN/learned.parquet   codes of the training rows, solved from their labels
+RUN/trained.parquet   ids and hashes of training and validation rows, for the audit of evaluations
 RUN/checkpoints/      all that is needed to continue, see ``training.checkpoints``
 RUN/tensorboard/      if requested
 """

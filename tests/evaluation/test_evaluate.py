@@ -392,3 +392,27 @@ def test_neighbours_at_one_distance_are_in_no_order_of_the_store(folder: Path) -
     assert first == again
     labels = [near.labels[0] for e in first for near in e.neighbours]
     assert set(labels) == {"cat", "dog", "owl"}  # the store begins with twenty cats
+
+
+def test_queries_that_the_run_was_trained_on_are_named(folder: Path, tmp_path: Path) -> None:
+    """Another store of the same photos: its queries were training rows of the run, by id or copy."""
+    photos, other = folder / "photos", tmp_path / "other"
+    source = open_source(str(photos), SourceConfig())
+    prepare_store(source, PrepareConfig(seed=1), other / "store")
+    renamed = {id: f"x{id}" for id in open_store(other / "store").ids.to_pylist()}
+    for name, new in renamed.items():
+        target = other / "renamed" / name.split("/")[0] / new.replace("/", "-")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((photos / name).read_bytes())
+    copies = open_source(str(other / "renamed"), SourceConfig())
+    prepare_store(copies, PrepareConfig(seed=1), other / "copies")
+    for store, found in (
+        ("store", "queries are rows that the run was trained on"),
+        ("copies", "queries have an image that the run was trained on"),
+    ):
+        with pytest.raises(SchnRayError, match=found):
+            evaluate_run(folder / "run", other / store, other / "out", EvaluateConfig())
+    reported = EvaluateConfig(audit="report", examples=0)
+    evaluate_run(folder / "run", other / "copies", other / "out", reported)
+    findings = " ".join(read_figures(other / "out").audit.findings)
+    assert "was trained on" in findings
