@@ -41,11 +41,10 @@ def save_checkpoint(state: dict[str, Any], path: Path, best: bool) -> None:
         file.flush()
         os.fsync(file.fileno())
     known = _digests(path)
-    kept = [known[name] for name in (LAST, BEST) if name in known]
     written = {LAST: sha256_file(partial_path)}
     written |= {PREVIOUS: known[LAST]} if LAST in known else {}
     written |= {BEST: written[LAST]} if best else {BEST: known[BEST]} if BEST in known else {}
-    write_json(path / DIGESTS, {"files": written, "earlier": kept})
+    write_json(path / DIGESTS, {"files": written, "earlier": list(known.values())})
     if (path / LAST).is_file():
         _link(path / LAST, path / PREVIOUS)
     if best:

@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score
 from support.image_files import write_tree
+from support.manifests import edit_manifest
 from support.users import TINY
 
 from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.labels import label_matrix
 from schn_ray.data.sources.kinds import open_source
@@ -159,10 +161,9 @@ def plant(folder: Path, tmp_path: Path) -> Path:
     again = [row | {"role": "gallery"} for row in rows if row["role"] == "query"][:2]
     table = pa.Table.from_pylist([*rows, *again], pq.read_schema(store / SPLIT))
     pq.write_table(table, store / SPLIT)
-    manifest = json.loads((store / "manifest.json").read_text())
-    manifest["sizes"][SPLIT] = (store / SPLIT).stat().st_size
-    manifest["files"][SPLIT] = sha256_file(store / SPLIT)
-    (store / "manifest.json").write_text(json.dumps(manifest))
+    manifest = read_manifest(store, "store")
+    sizes = manifest.sizes | {SPLIT: (store / SPLIT).stat().st_size}
+    edit_manifest(store, files=manifest.files | {SPLIT: sha256_file(store / SPLIT)}, sizes=sizes)
     return store
 
 
@@ -395,7 +396,7 @@ def test_neighbours_at_one_distance_are_in_no_order_of_the_store(folder: Path) -
 
 
 def test_queries_that_the_run_was_trained_on_are_named(folder: Path, tmp_path: Path) -> None:
-    """Another store of the same photos: its queries were training rows of the run, by id or copy."""
+    """Another store of the same photos has queries that were training rows, by id or copy."""
     photos, other = folder / "photos", tmp_path / "other"
     source = open_source(str(photos), SourceConfig())
     prepare_store(source, PrepareConfig(seed=1), other / "store")

@@ -146,7 +146,8 @@ def seen_in_training(queries: pa.Table, trained: pa.Table) -> list[Finding]:
     ):
         positions = pc.index_in(queries[column], trained[column].combine_chunks()).to_pylist()
         rows = [row for row, position in enumerate(positions) if position is not None]
-        others = trained["id"].take([positions[row] for row in rows]).to_pylist()
+        at = pa.array([positions[row] for row in rows], pa.int64())
+        others = trained["id"].take(at).to_pylist()
         findings.append(Finding(what, tuple(ids[row] for row in rows), True, tuple(others)))
     return [finding for finding in findings if finding.ids]
 
