@@ -6,7 +6,7 @@
 ``speed``: EfficientNet-Lite0 at 128 pixels, one process, one thread. The loop decodes images that
 lie in memory and passes them through the same network in batches of the same size. Loop and embed
 take turns, as a shared machine swings; seconds are CPU time, without that of building the network
-and of the first part. ``kills``: at 32 pixels, SIGKILL ten times at random moments, each time the
+and of the first part. ``kills``: at 64 pixels, SIGKILL ten times at random moments, each time the
 same call goes on; then ids and SHA-256 of all parts are compared with those of an undisturbed call.
 """
 
@@ -120,7 +120,7 @@ def kills(parquet: Path, folder: Path, rows: int, times: int, seed: int) -> None
     """Kill and go on, and compare with an undisturbed call."""
     rng = random.Random(seed)
     context = multiprocessing.get_context("spawn")
-    config = config_of(write_weights(folder / "weights.safetensors"), 32, shard_rows=32)
+    config = config_of(write_weights(folder / "weights.safetensors"), 64, shard_rows=16)
     source = part_of(parquet, folder / "images.parquet", rows)
     whole, killed = folder / "whole", folder / "killed"
     embed_quietly(source, whole, config)

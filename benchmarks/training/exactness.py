@@ -17,7 +17,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from schn_ray.methods.config import OptimiserConfig, ScheduleConfig
 from schn_ray.methods.trainer import Trainer
 from schn_ray.training import loop
 from schn_ray.training import run as training
-from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.training.config import train_config
 from schn_ray.training.descent import Descent
 
 SETTINGS = (
@@ -54,6 +54,14 @@ FINE_TUNING = (
     "schedule.batch_size=60",
     "precision=float32",
 )
+
+
+class Settings(NamedTuple):
+    """Arguments of ``train_config``; its result cannot be sent to another process."""
+
+    preset: str | None
+    method: str
+    lines: tuple[str, ...]
 
 
 class Watched(Trainer):
@@ -80,11 +88,12 @@ class Watched(Trainer):
         return step
 
 
-def train(workers: Workers, store: Path, config: TrainConfig, dtype: torch.dtype) -> Any:
+def train(workers: Workers, store: Path, settings: Settings, dtype: torch.dtype) -> Any:
     """Train, and return the terms of every step, the packed codes, and the encoder's weights."""
     Watched.dtype = dtype
     vars(training)["Trainer"] = Watched  # what a run builds
     started = time.monotonic()
+    config = train_config(settings.preset, None, settings.lines, settings.method)
     run = training.build_run(config, open_store(store), workers, torch.device("cpu"))
     loop.train_run(run, lambda measured, best: None)
     assert isinstance(run.learner, Descent)
@@ -107,12 +116,12 @@ def enter(rank: int, size: int, folder: Path, arguments: tuple[Any, ...]) -> Non
 
 
 def on_workers(
-    sizes: tuple[int, ...], folder: Path, config: TrainConfig, dtype: torch.dtype
+    sizes: tuple[int, ...], folder: Path, settings: Settings, dtype: torch.dtype
 ) -> dict[int, Any]:
     """Train by each number of workers."""
     results = {}
     for size in sizes:
-        spawn(enter, (size, folder, (folder / "store", config, dtype)), nprocs=size)  # type: ignore[no-untyped-call]
+        spawn(enter, (size, folder, (folder / "store", settings, dtype)), nprocs=size)  # type: ignore[no-untyped-call]
         results[size] = torch.load(folder / f"{size}.pt", weights_only=False)
     return results
 
@@ -135,10 +144,10 @@ def digits(folder: Path, settings: tuple[str, ...], dtype: torch.dtype) -> None:
     # no validation: encoding is float32
     config = PrepareConfig(validation_share=0)
     prepare_store(open_source("digits", SourceConfig()), config, folder / "store")
-    trained = on_workers((1, 2, 3), folder, train_config("digits", None, settings, "schn"), dtype)
+    trained = on_workers((1, 2, 3), folder, Settings("digits", "schn", settings), dtype)
     compare(trained[1], trained[2], "2 workers against 1")
     compare(trained[1], trained[3], "3 workers against 1")
-    half = train_config("digits", None, (*settings, "schedule.batch_size=20"), "schn")
+    half = Settings("digits", "schn", (*settings, "schedule.batch_size=20"))
     show_control(trained[1], train(Workers(), folder / "store", half, dtype))
 
 
@@ -157,11 +166,11 @@ def fine_tuned(
     prepare_store(open_source(str(parquet), SourceConfig()), config, folder / "store")
     weights = write_weights(folder / "weights.safetensors")
     own = (*FINE_TUNING, f"backbone.weights={weights}", *settings)
-    trained = on_workers((1, 2), folder, train_config(None, None, own, "schn-plus"), dtype)
+    trained = on_workers((1, 2), folder, Settings(None, "schn-plus", own), dtype)
     compare(trained[1], trained[2], "2 workers against 1")
     print(f"  an epoch of {images} images: {trained[1][3]:.0f} s, {trained[2][3]:.0f} s")
-    halved = train_config(None, None, (*own, "schedule.batch_size=30", "schedule.samples=30"))
-    show_control(trained[1], train(Workers(), folder / "store", halved, dtype))
+    half = Settings(None, "schn-plus", (*own, "schedule.batch_size=30"))
+    show_control(trained[1], train(Workers(), folder / "store", half, dtype))
 
 
 def main() -> None:
