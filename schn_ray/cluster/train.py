@@ -79,7 +79,7 @@ def train_on_ray(
             has too few CPUs.
         Stopped: ``stop`` exists.
     """
-    store = open_store(store_path, verify=True)
+    store = open_store(store_path)
     with open_run(out, config, store, features) as (mirror, draft):
         run = mirror.location
         # fail before workers start if one process can find the mistake

@@ -107,12 +107,12 @@ def parse_manifest(data: bytes, path: Path | str, kind: str | None = None) -> Ma
         by = versions.get("schn-ray", "unknown") if isinstance(versions, dict) else "unknown"
         raise SchnRayError(
             f"{path} has format {layout} (made by schn-ray {by}), this is schn-ray "
-            f"{__version__} with format {FORMAT}: make the {made} again, or use that version"
+            f"{__version__} with format {FORMAT}: make the {actual_kind} again, or use that version"
         )
     if values.get("digest") != _digest_of(values):
         raise SchnRayError(
             f"{file} is damaged or was edited: it differs from its own digest; make the "
-            f"{made} again"
+            f"{actual_kind} again"
         )
     if kind not in (None, actual_kind):
         raise SchnRayError(f"{path} is a {actual_kind} directory; wanted a {kind} directory")

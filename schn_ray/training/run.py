@@ -312,7 +312,7 @@ def train_locally(
         AlreadyDone: the same request has finished ``out``.
         SchnRayError: ``out`` holds something else, or the store can't be trained on.
     """
-    store = open_store(store_path, verify=True)
+    store = open_store(store_path)
     with open_run(out, config, store, features) as (mirror, draft):
         if tensorboard:
             require_tensorboard()

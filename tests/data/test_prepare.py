@@ -17,6 +17,7 @@ import pytest
 from support import makers
 from support.image_files import encode_image, write_tree
 
+from schn_ray.core import artefacts
 from schn_ray.core.artefacts import Artefact
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
@@ -366,41 +367,44 @@ def test_a_given_split_has_to_be_the_protocols(image_tree: Path, tmp_path: Path)
 # --- verified
 
 
-def test_a_flipped_bit_is_found_when_training_opens_the_store(
-    image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("time_kept", [True, False])
+def test_a_flipped_bit_is_found_by_whoever_reads_the_store(
+    time_kept: bool, image_tree: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SCHN_RAY_CACHE", str(tmp_path / "cache"))
+    """Also where the file's time is that of before, in a process that has not seen it yet."""
     make(image_tree, tmp_path / "store")
-    open_store(tmp_path / "store", verify=True)
     rows = tmp_path / "store" / "rows-00000.arrow"
-    data = bytearray(rows.read_bytes())
-    at = bytes(data).index(encode_image(5)[20:60])
-    data[at] ^= 4
+    before, data = rows.stat(), bytearray(rows.read_bytes())
+    data[bytes(data).index(encode_image(5)[20:60])] ^= 4
     rows.write_bytes(data)
-    open_store(tmp_path / "store")  # sizes and headers are right
-    with pytest.raises(SchnRayError, match=r"rows-00000\.arrow differs from its manifest"):
-        open_store(tmp_path / "store", verify=True)
+    if time_kept:
+        os.utime(rows, ns=(before.st_atime_ns, before.st_mtime_ns))
+    source = open_source(str(tmp_path / "store"), SourceConfig())
+    readers: list[Callable[[], object]] = [
+        lambda: open_store(tmp_path / "store"),
+        lambda: list(source.read(source.shards()[0])),
+        lambda: fetch(f"{tmp_path / 'store'}#0"),
+    ]
+    for read in readers:
+        with pytest.raises(SchnRayError, match=r"rows-00000\.arrow differs from its manifest"):
+            read()
 
 
 def test_hashes_are_read_once_for_each_state_of_the_files(
     image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SCHN_RAY_CACHE", str(tmp_path / "cache"))
     make(image_tree, tmp_path / "store")
-    from schn_ray.data.store import verify as verifying
-
     read: list[Path] = []
-    sha256_file = verifying.sha256_file
-    monkeypatch.setattr(verifying, "sha256_file", lambda p: read.append(p) or sha256_file(p))
+    sha256_file = artefacts.sha256_file
+    monkeypatch.setattr(artefacts, "sha256_file", lambda p: read.append(p) or sha256_file(p))
+    files = {tmp_path / "store" / name for name in read_manifest(tmp_path / "store", "store").files}
     for _ in range(2):
-        open_store(tmp_path / "store", verify=True)
-    assert len(read) == len(read_manifest(tmp_path / "store", "store").files)
+        open_store(tmp_path / "store")
+    assert set(read) == files
+    assert len(read) == len(files)
     os.utime(tmp_path / "store" / "rows-00000.arrow", ns=(0, 1))
-    open_store(tmp_path / "store", verify=True)
-    assert len(read) == 2 * len(read_manifest(tmp_path / "store", "store").files)
-
-
-# --- data sets
+    open_store(tmp_path / "store")
+    assert read[len(files) :] == [tmp_path / "store" / "rows-00000.arrow"]
 
 
 def test_market_has_cameras_junk_and_distractors(tmp_path: Path) -> None:

@@ -267,13 +267,12 @@ def test_stores_that_cannot_be_opened(image_tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "store"
     make(image_tree, out)
     rows, split, classes = out / "rows-00000.arrow", out / "split.parquet", out / "classes.json"
-    for file, wanted in ((rows, "is damaged"), (split, "is damaged"), (classes, "cannot be read")):
+    for file in (rows, split, classes):
         whole = file.read_bytes()
-        if file != classes:
-            for length in (0, 10, len(whole) // 2, len(whole) - 5):
-                file.write_bytes(whole[:length])
-                with pytest.raises(SchnRayError, match=wanted):
-                    open_store(out)
+        for length in (0, 10, len(whole) // 2, len(whole) - 5):
+            file.write_bytes(whole[:length])
+            with pytest.raises(SchnRayError, match="differs from its manifest"):
+                open_store(out)
         file.unlink()
         with pytest.raises(SchnRayError, match="make the store again"):
             open_store(out)

@@ -79,7 +79,7 @@ def test_a_store_of_vectors(tmp_path: Path) -> None:
     assert (counts["vector_width"], counts["vector_dtype"]) == (5, "float32")
     assert "protocol" not in counts
     assert counts["audit"] == "nothing found"
-    store = pickle.loads(pickle.dumps(open_store(tmp_path / "store", verify=True)))
+    store = pickle.loads(pickle.dumps(open_store(tmp_path / "store")))
     assert (store.vector_width, store.vector_dtype, store.has_images) == (5, "float32", False)
     assert len(list((tmp_path / "store").glob("rows-*.arrow"))) == 3
     rows = np.array([87, 0, 33, 33, 1])

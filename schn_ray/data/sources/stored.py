@@ -8,13 +8,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from schn_ray.core.artefacts import Artefact
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST, Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
@@ -151,7 +154,9 @@ def is_store(location: str) -> bool:
 
 
 def open_rows(path: Path) -> pa.Table:
-    """Memory-map the rows of a finished store; nothing is read until it is used.
+    """Memory-map the rows of a finished store, after a comparison of their files' SHA-256.
+
+    A process compares a file once, and again when it was changed.
 
     Args:
         path: the store's directory.
@@ -162,7 +167,8 @@ def open_rows(path: Path) -> pa.Table:
     Raises:
         SchnRayError: no finished store, or a damaged file.
     """
-    read_rows_manifest(path)
+    artefact = Artefact(path, read_rows_manifest(path))
+    artefact.check(name for name in artefact.manifest.files if _is_row_file(name))
     return map_rows(path)
 
 
@@ -178,8 +184,12 @@ def stored_image(location: str, row: int) -> bytes:
         SchnRayError: no finished store, or a damaged file.
     """
     path = local_copy(location) if is_uri(location) else Path(location)
-    modified_ns = (path / MANIFEST).stat().st_mtime_ns
-    image = _open_cached(path, modified_ns).column("image")[row].as_py()
+    artefact, files, starts = _files_of(path, (path / MANIFEST).stat().st_mtime_ns)
+    if not 0 <= row < starts[-1]:
+        raise IndexError(row)
+    number = int(np.searchsorted(starts, row, "right")) - 1
+    table = map_file(artefact.file(files[number]))  # only this one is compared
+    image = table.column("image")[row - starts[number]].as_py()
     if image is None:
         raise no_image(location, row)
     return bytes(image)
@@ -196,8 +206,21 @@ def no_image(location: str, row: int) -> SchnRayError:
 
 
 @functools.lru_cache(maxsize=4)
-def _open_cached(path: Path, modified_ns: int) -> pa.Table:
-    return open_rows(path)
+def _files_of(path: Path, modified_ns: int) -> tuple[Artefact, list[str], list[int]]:
+    """Return a store's files of rows, and the first row of each, with the number of all rows."""
+    artefact = Artefact(path, read_rows_manifest(path))
+    files = [name for name in artefact.manifest.files if _is_row_file(name)]
+    files.sort(key=_file_order)
+    counts = [map_file(path / name).num_rows for name in files]
+    return artefact, files, list(accumulate(counts, initial=0))
+
+
+def _is_row_file(name: str) -> bool:
+    return fnmatch(name, ROW_FILES)
+
+
+def _file_order(name: str) -> tuple[int, str]:
+    return len(name), name  # 100,000 comes after 99,999
 
 
 def map_rows(directory: Path) -> pa.Table:
@@ -209,7 +232,7 @@ def map_rows(directory: Path) -> pa.Table:
     Raises:
         SchnRayError: no such files, or a damaged one.
     """
-    files = sorted(directory.glob(ROW_FILES), key=lambda file: (len(file.name), file.name))
+    files = sorted(directory.glob(ROW_FILES), key=lambda file: _file_order(file.name))
     tables = [map_file(file) for file in files]
     if not tables:
         raise SchnRayError(f"{directory} has no {ROW_FILES}; make the store again")

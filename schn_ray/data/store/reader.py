@@ -29,7 +29,6 @@ from schn_ray.data.sources.stored import (
 from schn_ray.data.splits.protocols import JUNK, ROLES, Rows, Split
 from schn_ray.data.store.describe import SPLIT, multi_hot_matrix
 from schn_ray.data.store.row_files import VECTOR
-from schn_ray.data.store.verify import check_sizes, verify_hashes
 
 
 class Store:
@@ -51,14 +50,12 @@ class Store:
         has_images: whether every row has an image.
     """
 
-    def __init__(self, location: str, verify: bool = False) -> None:
+    def __init__(self, location: str) -> None:
         self.location = location
         self.path = local_copy(location)
         self.manifest: Manifest = read_manifest(self.path, "store")
-        check_sizes(self.path, self.manifest)
-        if verify:
-            verify_hashes(self.path, self.manifest)
         artefact = Artefact(self.path, self.manifest)
+        artefact.check()
         self.classes: tuple[str, ...] = tuple(json.loads(artefact.read(CLASSES)))
         self._table = map_rows(self.path)
         self._images, self._starts = _chunks(self._table["image"])
@@ -149,7 +146,7 @@ def open_store(path: Path | str, verify: bool = False) -> Store:
     Raises:
         SchnRayError: ``path`` is no finished store, or it is damaged.
     """
-    return Store(as_location(path), verify)
+    return Store(as_location(path))
 
 
 def _chunks(column: pa.ChunkedArray) -> tuple[list[pa.Array], NDArray[np.int64]]:
