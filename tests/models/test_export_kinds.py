@@ -29,6 +29,7 @@ HEADS = [
     HeadSpec(),
     HeadSpec(kind="mlp", hidden=5),
     HeadSpec(kind="blocks", block=4),
+    HeadSpec(kind="mlp", hidden=5, batch_norm=True),
     HeadSpec(kind="fitted", unit=False),
     HeadSpec(kind="fitted", output="cos"),
     HeadSpec(kind="fitted", map="kernel", anchors=6),
