@@ -43,7 +43,13 @@ SHORTER = {
     "itq-cca": ("method.rounds=5",),
     "lfh": ("method.rounds=9",),
 }
-SMALL_SCHN = ("method.latent_dropout=0.2", "method.semantic_dim=64", "method.latent_dim=64")
+SMALL_SCHN = (
+    "method.latent_dropout=0.2",
+    "method.semantic_dim=32",
+    "method.latent_dim=32",
+    "schedule.iterations=2",
+    "schedule.epochs=2",
+)
 SHORTER |= dict.fromkeys(("schn", "schn-plus", "schn-mmasia"), SMALL_SCHN)
 # few steps, as rounding that differs grows from step to step
 FEW_STEPS = ("schedule.iterations=2", "schedule.epochs=1", "optimiser.learning_rate=1e-3")
@@ -208,9 +214,8 @@ def train_on_workers(workers: Workers) -> dict[str, Any]:
     return codes
 
 
-@pytest.mark.parametrize(
-    "names", [QUICK, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["quick", "others"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [QUICK, OTHERS], ids=["quick", "others"])
 def test_two_workers_train_what_one_does(
     names: tuple[str, ...], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
