@@ -81,10 +81,10 @@ def _before_the_verb(
 for _verb in (
     data.check_command,
     data.prepare_command,
-    training.methods_command,
-    training.embed_command,
     training.train_command,
     training.tune_command,
+    training.methods_command,
+    training.embed_command,
     retrieval.encode_command,
     retrieval.index_command,
     retrieval.search_command,

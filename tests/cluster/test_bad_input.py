@@ -85,7 +85,8 @@ def test_settings_that_make_no_sense(schn_ray: Run, made: Path, tmp_path: Path) 
     train = ("train", made / "store", "--out", tmp_path / "run")
     refused(schn_ray(*train, "--set", "bits=0"), "bits", "greater than or equal to 1", "got 0")
     refused(schn_ray(*train, "--set", "bist=8"), "unknown setting 'bist'", "did you mean 'bits'")
-    refused(schn_ray(*train, "--preset", "shcn"), "no preset 'shcn'", "did you mean 'schn'")
+    refused(schn_ray(*train, "--preset", "digit"), "no preset 'digit'", "did you mean 'digits'")
+    refused(schn_ray(*train, "--method", "shcn"), "no method 'shcn'", "did you mean 'schn'")
     refused(schn_ray(*train, "--set", "backbone.name=resnet5"), "did you mean 'resnet5")
     refused(
         schn_ray(*train, "--weights", "nowhere.pth", "--set", "backbone.name=resnet18"),
@@ -93,7 +94,7 @@ def test_settings_that_make_no_sense(schn_ray: Run, made: Path, tmp_path: Path) 
     )
     refused(schn_ray("train", made / "store"), "--out")
     config = tmp_path / "config.yaml"
-    config.write_text("loss: {hash_imagee: 1}\n")
+    config.write_text("method: {hash_imagee: 1}\n")
     refused(schn_ray(*train, "--config", config), "did you mean 'method.hash_image'")
     refused(
         schn_ray("prepare", made / "photos", "--out", tmp_path / "s", "--protocol", "cifar10-54"),
