@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.examples import EXAMPLES, ONE, run_example
 from support.image_files import write_tree
@@ -14,8 +15,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_each_is_short_and_says_how_to_run_it() -> None:
-    names = {path.name for path in EXAMPLES.glob("*.py")}
+    names = {path.name for path in EXAMPLES.glob("*.py")} - {"own_method.py"}  # no program
     assert names == {
+        "embeddings_to_search.py",
         "quickstart.py",
         "own_photos.py",
         "train_and_search.py",
@@ -31,6 +33,15 @@ def test_each_is_short_and_says_how_to_run_it() -> None:
         assert set(re.findall(r"^(?:from|import) (schn_ray\S*)", text, re.MULTILINE)) == {
             "schn_ray"
         }
+
+
+def test_embeddings_to_search(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(60, 16)).astype("f4"))
+    run_example(monkeypatch, "embeddings_to_search.py", tmp_path / "vectors.npy", tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if re.match(r" +\d+  \d+ ", line)]) == 5
 
 
 def test_quickstart(

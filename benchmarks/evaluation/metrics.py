@@ -76,13 +76,12 @@ def speed(name: str, queries: Side, gallery: Side, repeats: int) -> dict[str, ob
 
 def random_sides() -> tuple[Side, Side]:
     rng = np.random.default_rng(0)
-    return tuple(
-        (
-            rng.integers(0, 256, (rows, BITS // 8), dtype=np.uint8),
-            label_matrix(rng.integers(0, 10, (rows, 1)).tolist(), 10),
-        )
-        for rows in (QUERIES, GALLERY)
-    )
+
+    def side(rows: int) -> Side:
+        codes = rng.integers(0, 256, (rows, BITS // 8), dtype=np.uint8)
+        return codes, label_matrix(rng.integers(0, 10, (rows, 1)).tolist(), 10)
+
+    return side(QUERIES), side(GALLERY)
 
 
 def trained_sides(evaluation: Path, store_path: Path) -> tuple[Side, Side]:
@@ -91,9 +90,8 @@ def trained_sides(evaluation: Path, store_path: Path) -> tuple[Side, Side]:
 
     store = open_store(store_path)
     _, codes = read_codes(evaluation / "codes")
-    return tuple(
-        (codes[store.rows(role)], store.labels[store.rows(role)]) for role in ("query", "gallery")
-    )
+    query, gallery = store.rows("query"), store.rows("gallery")
+    return (codes[query], store.labels[query]), (codes[gallery], store.labels[gallery])
 
 
 class Peak(threading.Thread):
@@ -140,7 +138,8 @@ def large(labels_file: Path, workers: int, bits: int, part_rows: int) -> dict[st
         peak = Peak()
         peak.start()
         started = time.monotonic()
-        h = count_relevant(*sides, bits, part_rows, RayShards("counting", workers))
+        queries, gallery = sides
+        h = count_relevant(queries, gallery, bits, part_rows, RayShards("counting", workers))
         counted = time.monotonic() - started
         score = mean(average_precision(h.plain))
         seconds = time.monotonic() - started

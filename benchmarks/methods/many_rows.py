@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from numpy.lib.format import open_memmap
+from torch.multiprocessing.spawn import spawn
 
 import schn_ray
 from schn_ray.core.workers import current_workers
@@ -136,7 +136,7 @@ def compare_workers(vectors: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for size in (1, 2):
-            mp.spawn(fit, (size, vectors, folder), nprocs=size)
+            spawn(fit, (size, vectors, folder), nprocs=size)  # type: ignore[no-untyped-call]
         one, *two = (
             torch.load(folder / f"{size}-{rank}.pt", weights_only=False)
             for size, rank in ((1, 0), (2, 0), (2, 1))

@@ -126,7 +126,7 @@ def kills(parquet: Path, folder: Path, rows: int, times: int, seed: int) -> None
     embed_quietly(source, whole, config)
     ids, parts = contents(whole)
     moments: list[int] = []
-    share = len(parts) // (times + 1)
+    share = len(parts) // (times + 1) - 1
     while len(moments) < times:
         process = context.Process(target=embed_quietly, args=(source, killed, config))
         process.start()

@@ -24,8 +24,11 @@ import torch
 
 import schn_ray
 from benchmarks.support.efficientnet_lite0 import write_weights
+from schn_ray.data.shards.vectors import arrow_vectors
 from schn_ray.data.store.describe import SPLIT
+from schn_ray.data.store.reader import open_store
 from schn_ray.evaluation.results import read_figures
+from schn_ray.models.stored_features import StoredFeatures
 
 BACKBONE = "timm:tf_efficientnet_lite0"
 CASES: dict[str, tuple[str, dict[str, object]]] = {
@@ -77,10 +80,25 @@ def embedded(store: Path, out: Path, workers: int | None) -> None:
         print(json.dumps({"embed": features.counts, "minutes": round(minutes, 1)}), flush=True)
 
 
-def measure(name: str, store: Path, out: Path, seed: int) -> dict[str, Any]:
+def standardised(store: Path, out: Path) -> Path:
+    """Write the features, each less its mean over its deviation in training, as a store of them."""
+    opened, file = open_store(store), out / "standardised.parquet"
+    rows = np.arange(len(opened))
+    if not file.is_file():
+        X = StoredFeatures(out / "features").of_store(opened, rows).vectors(rows)
+        trained = X[opened.rows("train")]
+        X = (X - trained.mean(axis=0)) / np.maximum(trained.std(axis=0), 1e-6)
+        labels = opened.labels.indices
+        columns = {"id": opened.ids, "vector": arrow_vectors(X), "label": pa.array(labels)}
+        pq.write_table(pa.table(columns), file)
+    given: dict[str, object] = {"split_from": str(store / SPLIT)}
+    return Path(schn_ray.prepare(file, out / "standardised", settings=given))
+
+
+def measure(name: str, store: Path, out: Path, seed: int, features: Path | None) -> dict[str, Any]:
     """Train a head and evaluate it, unless both are there."""
     method, settings = CASES[name]
-    features, run = out / "features", out / f"run-{name}-{seed}"
+    run = out / f"run-{name}-{seed}{'' if features else '-standardised'}"
     started = time.process_time()
     schn_ray.train(
         store,
@@ -91,10 +109,12 @@ def measure(name: str, store: Path, out: Path, seed: int) -> dict[str, Any]:
         settings=settings | {"bits": 32, "seed": seed},
     )
     trained_s = time.process_time() - started
-    controls = {"controls.gallery_rows": 60_000, "controls.queries": 200}
+    # controls are the same for every head
+    controls = {"controls.train_rows": 5_000 if name == "itq" else 0}
+    controls |= {"controls.gallery_rows": 60_000, "controls.queries": 1_000}
     schn_ray.evaluate(run, store, features=features, settings=controls)
     figures = read_figures(f"{run}-evaluation")
-    result: dict[str, Any] = {"head": name, "seed": seed, "map": figures.map}
+    result: dict[str, Any] = {"head": run.name.removeprefix("run-"), "map": figures.map}
     result |= {"gallery": figures.gallery, "seconds_of_training": round(trained_s, 1)}
     if figures.controls is not None:
         for control in ("cosine", "itq", "classifier"):
@@ -110,6 +130,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gallery", type=int)
     parser.add_argument("--workers", type=int, help="on Ray, to embed; default: this process")
+    parser.add_argument(
+        "--standardised", action="store_true", help="features less their mean, over deviation"
+    )
     parser.add_argument("--embed-only", action="store_true")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -119,9 +142,12 @@ def main() -> None:
     embedded(store, asked.out, asked.workers)
     if asked.embed_only:
         return
+    features = None if asked.standardised else asked.out / "features"
+    if asked.standardised:
+        store = standardised(store, asked.out)
     for seed in asked.seeds:
         for name in asked.only:
-            print(json.dumps(measure(name, store, asked.out, seed)), flush=True)
+            print(json.dumps(measure(name, store, asked.out, seed, features)), flush=True)
 
 
 if __name__ == "__main__":

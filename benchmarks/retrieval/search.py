@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -45,8 +46,8 @@ def compare(name: str, gallery: np.ndarray, queries: np.ndarray, index: Index, f
             raise SystemExit(f"{name}, k {k}: other distances than IndexBinaryFlat")
         flat_s, our_s = [], []
         for _ in range(3):
-            flat_s.append(cpu_seconds(lambda k=k: flat.search(queries[:few], k)) / few)
-            our_s.append(cpu_seconds(lambda k=k: index.search(queries, k)) / len(queries))
+            flat_s.append(cpu_seconds(partial(flat.search, queries[:few], k)) / few)
+            our_s.append(cpu_seconds(partial(index.search, queries, k)) / len(queries))
         slow, quick = statistics.median(flat_s), statistics.median(our_s)
         print(
             f"| {name} | {k} | {info['unique_share']:.0%} | {info['scan']} | "

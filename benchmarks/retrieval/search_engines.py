@@ -15,7 +15,9 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -50,7 +52,7 @@ def show(
 ) -> None:
     for setting, search in settings:
         found = search(queries)
-        seconds = cpu(lambda search=search: search(queries)) / len(queries)
+        seconds = cpu(partial(search, queries)) / len(queries)
         reached = recall(found, true)
         line = (
             f"| {name} | {setting} | {reached:.3f} | {1 / seconds:,.0f} | {size / 1e6:,.0f} MB | "
@@ -60,23 +62,24 @@ def show(
     print(line + f"{built:.0f} s |", flush=True)
 
 
-def hnsw(codes: np.ndarray, bits: int) -> tuple[object, float]:
+def hnsw(codes: np.ndarray, bits: int) -> tuple[Any, float]:
     index = faiss.IndexBinaryHNSW(bits, 16)
     index.hnsw.efConstruction = 64
     return index, cpu(lambda: index.add(codes))
 
 
-def widths(index: object) -> Iterable[tuple[str, Search]]:
+def widths(index: Any) -> Iterable[tuple[str, Search]]:
     for width in (16, 32, 64, 128, 256, 512, 1024):
 
         def search(queries: np.ndarray, width: int = width) -> np.ndarray:
-            index.hnsw.efSearch = width  # type: ignore[attr-defined]
-            return index.search(queries, K)[0]  # type: ignore[attr-defined]
+            index.hnsw.efSearch = width
+            distances: np.ndarray = index.search(queries, K)[0]
+            return distances
 
         yield f"efSearch {width}", search
 
 
-def serialised(index: object) -> float:
+def serialised(index: Any) -> float:
     return float(len(faiss.serialize_index_binary(index)))
 
 
@@ -90,18 +93,19 @@ def usearch_widths(index: Usearch) -> Iterable[tuple[str, Search]]:
     for width in (16, 32, 64, 128, 256, 512, 1024):
 
         def search(queries: np.ndarray, width: int = width) -> np.ndarray:
-            index.expansion_search = width
+            index.expansion_search = width  # type: ignore[misc]
             return index.search(queries, K, threads=1).distances.astype(np.int32)
 
         yield f"expansion {width}", search
 
 
-def ivf_probes(index: object) -> Iterable[tuple[str, Search]]:
+def ivf_probes(index: Any) -> Iterable[tuple[str, Search]]:
     for probes in (1, 2, 4, 8, 16, 32, 64):
 
         def search(queries: np.ndarray, probes: int = probes) -> np.ndarray:
-            index.nprobe = probes  # type: ignore[attr-defined]
-            return index.search(queries, K)[0]  # type: ignore[attr-defined]
+            index.nprobe = probes
+            distances: np.ndarray = index.search(queries, K)[0]
+            return distances
 
         yield f"nprobe {probes}", search
 
@@ -120,7 +124,7 @@ def main() -> None:
     true, _ = flat.search(queries, K)
     print("| engine | setting | recall@10 by distance | queries/s | size | build, CPU |")
     print("| --- | --- | --- | --- | --- | --- |")
-    every = [("exact", lambda q: flat.search(q, K)[0])]
+    every: list[tuple[str, Search]] = [("exact", lambda q: flat.search(q, K)[0])]
     show("IndexBinaryFlat", queries, true, 0.0, codes.nbytes, every)
     with tempfile.TemporaryDirectory() as folder:
         write_codes(Path(folder, "codes"), codes)

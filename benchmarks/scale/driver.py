@@ -44,7 +44,8 @@ from schn_ray.data.shards.receipts import (
 from schn_ray.data.shards.rows import Shard, cut, listing_sha256, units_of
 from schn_ray.data.sources import folder
 from schn_ray.data.sources import webdataset as tars
-from schn_ray.models.config import NetworkConfig
+from schn_ray.models.backbones.build import build_backbone
+from schn_ray.models.config import BackboneConfig
 from schn_ray.retrieval.code_files import CodeFiles, code_batch
 
 SHARD_ROWS, FILE_ROWS = 2048, 65_536
@@ -98,7 +99,9 @@ def held(layout: str, rows: int) -> dict[str, float]:
     step("its fingerprint")
     plan = find_pending(shards, {}, SHARD_ROWS)
     step("the plan")
-    sent = [{"number": task.number, "shard": pickle.dumps(task)} for task in plan.tasks]
+    sent: list[dict[str, Any]] = [
+        {"number": task.number, "shard": pickle.dumps(task)} for task in plan.tasks
+    ]
     step("pickling")
     found["bytes sent to workers"] = sum(len(row["shard"]) for row in sent)
     del sent  # Ray's object store has them
@@ -215,12 +218,12 @@ def seconds(work: Callable[[], object]) -> float:
 def decoding() -> str:
     """Decode photos as ``prepare`` does, and as ``encode`` does for a network that sees 224."""
     from benchmarks.support.untrained import write_photos
-    from schn_ray.models.hasher import preprocessing_for
 
     with tempfile.TemporaryDirectory() as name:
         path = write_photos(Path(name, "photos.parquet"), 400, (500, 375))
         images = pq.read_table(path)["image"].to_pylist()
-    view = preprocessing_for(NetworkConfig(backbone="alexnet"))
+    view = build_backbone(BackboneConfig(name="alexnet")).preprocessing
+    assert view is not None
     whole = seconds(lambda: [decode(image, 10**8) for image in images])
     viewed = seconds(lambda: [evaluation_view(image, view) for image in images])
     return (
@@ -266,7 +269,7 @@ def reads_of_a_tar() -> str:
         with Counted(place) as file:
             yield file
 
-    tars._opened = opened
+    tars._opened = opened  # type: ignore[assignment]
     samples = 500
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "photos.tar")

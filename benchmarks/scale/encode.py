@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ from schn_ray.core.bits import pack, sign
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import evaluation_view
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.models.hasher import load
+from schn_ray.models.hasher import Hasher, load
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 
@@ -108,7 +109,7 @@ def rate(out: Path, workers: int) -> float:
     between = parts[workers : len(parts) - workers]
     rows = sum(pq.read_metadata(part).num_rows for part in between)
     first, last = (part.stat().st_mtime_ns for part in (parts[workers - 1], between[-1]))
-    return rows / (last - first) * 1e9
+    return float(rows / (last - first) * 1e9)
 
 
 def side_by_side(model: Path, source: Path, workers: int) -> float:
@@ -124,10 +125,10 @@ def side_by_side(model: Path, source: Path, workers: int) -> float:
     rates = [found.get(timeout=600) for _ in processes]
     for process in processes:
         process.join()
-    return sum(rates)
+    return float(sum(rates))
 
 
-def bare_loop(model: Path, source: Path, barrier: object, found: object) -> None:
+def bare_loop(model: Path, source: Path, barrier: Any, found: Any) -> None:
     torch.set_num_threads(1)
     hasher = load(model)
     images = pq.read_table(source, columns=["image"])["image"].to_pylist()[:20_000]
@@ -138,11 +139,11 @@ def bare_loop(model: Path, source: Path, barrier: object, found: object) -> None
     found.put(len(images) / (time.perf_counter() - started))
 
 
-def code(hasher, images: list[bytes]) -> np.ndarray:
+def code(hasher: Hasher, images: list[bytes]) -> np.ndarray:
     codes = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        views = np.stack([evaluation_view(image, hasher.spec.preprocessing) for image in batch])
+        views = np.stack([evaluation_view(image, hasher.of_images()) for image in batch])
         codes.append(pack(sign(hasher.relaxed(views))))
     return np.concatenate(codes)
 

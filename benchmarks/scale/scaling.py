@@ -90,8 +90,8 @@ class Rates:
     """The inputs by name, and some of them set otherwise."""
 
     def __init__(self, settings: list[str]) -> None:
-        for name, (value, _, _) in INPUTS.items():
-            setattr(self, name, value)
+        for name, (default, _, _) in INPUTS.items():
+            setattr(self, name, default)
         for setting in settings:
             name, _, value = setting.partition("=")
             if name not in INPUTS:

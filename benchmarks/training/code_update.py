@@ -13,6 +13,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,12 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def ours(B: Tensor, U: list[Tensor], found: LabelSets) -> Tensor:
-    return update_codes(B, *U, torch.from_numpy(found.set_of_row), found.sets, **WEIGHTS)
+    U_v, U_s, U_z = U
+    set_of_row = torch.from_numpy(found.set_of_row)
+    alpha, beta, gamma = (WEIGHTS[name] for name in ("alpha", "beta", "gamma"))
+    return update_codes(
+        B, U_v, U_s, U_z, set_of_row, found.sets, alpha=alpha, beta=beta, gamma=gamma
+    )
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
@@ -77,7 +83,7 @@ def compare(path: Path, bits: int) -> None:
     print(f"{len(Y):,} rows, {bits} bits, {len(found.sizes):,} label sets")
     print(f"  by label sets                {quick:8.3f} s")
     for dtype in (torch.float32, torch.float64):
-        slow = seconds(lambda dtype=dtype: by_pair_matrix(B, U, torch.from_numpy(Y), dtype), 2)
+        slow = seconds(partial(by_pair_matrix, B, U, torch.from_numpy(Y), dtype), 2)
         differ = int((ours(B, U, found) != by_pair_matrix(B, U, torch.from_numpy(Y), dtype)).sum())
         name = str(dtype).removeprefix("torch.")
         print(
@@ -107,10 +113,10 @@ def main() -> None:
     parser.add_argument("--rows", type=float, nargs="*", default=[1e5, 1e6, 1e7])
     asked = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    jobs = [(compare, (asked.labels, asked.bits))]
-    jobs += [(grow, (asked.labels, asked.bits, int(rows))) for rows in asked.rows]
-    for work, arguments in jobs:
-        process = context.Process(target=work, args=arguments)
+    jobs = [partial(compare, asked.labels, asked.bits)]
+    jobs += [partial(grow, asked.labels, asked.bits, int(rows)) for rows in asked.rows]
+    for job in jobs:
+        process = context.Process(target=job)
         process.start()
         process.join()
 

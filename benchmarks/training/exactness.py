@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from benchmarks.support.efficientnet_lite0 import write_weights
 from schn_ray.core.workers import Workers, current_workers
@@ -82,7 +82,8 @@ class Watched(Trainer):
 
 def train(workers: Workers, store: Path, config: TrainConfig, dtype: torch.dtype) -> Any:
     """Train, and return the terms of every step, the packed codes, and the encoder's weights."""
-    training.Trainer, Watched.dtype = Watched, dtype  # type: ignore[misc]
+    Watched.dtype = dtype
+    vars(training)["Trainer"] = Watched  # what a run builds
     started = time.monotonic()
     run = training.build_run(config, open_store(store), workers, torch.device("cpu"))
     loop.train_run(run, lambda measured, best: None)
@@ -111,7 +112,7 @@ def on_workers(
     """Train by each number of workers."""
     results = {}
     for size in sizes:
-        mp.spawn(enter, (size, folder, (folder / "store", config, dtype)), nprocs=size)
+        spawn(enter, (size, folder, (folder / "store", config, dtype)), nprocs=size)  # type: ignore[no-untyped-call]
         results[size] = torch.load(folder / f"{size}.pt", weights_only=False)
     return results
 

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from PIL import Image
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from schn_ray.core.workers import Workers, current_workers
 from schn_ray.data.config import PrepareConfig, SourceConfig
@@ -126,7 +126,7 @@ def literal_step(trainer: Trainer, batch: Batch, S: Tensor, rows: Tensor) -> dic
 
 def _descend(trainer: Trainer, name: str, loss: Tensor) -> None:
     trainer.optimisers[name].zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     trainer.optimisers[name].step()
 
 
@@ -193,7 +193,7 @@ def measure_workers(folder: Path, backbone: str, batch_size: int, batches: int) 
             f"schedule.samples={rows * batches}",
             "schedule.epochs=1",
         )
-        mp.spawn(measure_run, (size, together, folder, store, config), nprocs=size)
+        spawn(measure_run, (size, together, folder, store, config), nprocs=size)  # type: ignore[no-untyped-call]
         found = [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(size)]
         (folder / "meet").unlink(missing_ok=True)
         speeds = [measured.images_per_second for measured, _ in found]
@@ -201,7 +201,7 @@ def measure_workers(folder: Path, backbone: str, batch_size: int, batches: int) 
         print(f"  {name}: {speed:.1f} images/s, {found[0][0].data_wait:.2%} waiting for images")
         share = found[0][1] / (3 * 5000 / speed)
         print(f"    a checkpoint: {share:.2%} of an iteration of 3 x 5,000 images", flush=True)
-        return speed
+        return float(speed)
 
     print(f"{backbone}, batches of {batch_size}, a thread each")
     one = images_per_second("1 worker", 1, together=False)

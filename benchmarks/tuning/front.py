@@ -21,7 +21,7 @@ from benchmarks.tuning.digits import searched
 from schn_ray.cluster.tune import SearchBudget
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.manifest import read_manifest
-from schn_ray.training.config import DEFAULT_PRESET, train_config
+from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import PARETO
@@ -55,7 +55,7 @@ def retrained(file: Path, store: Path, runs: Path) -> float:
     torch.set_num_threads(1)
     run = runs / file.stem
     with suppress(AlreadyDone):
-        train_locally(train_config(DEFAULT_PRESET, file), store, run)
+        train_locally(train_config("digits", file), store, run)
     return float(read_manifest(run, "run").counts["best_validation_map"])
 
 

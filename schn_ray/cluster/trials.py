@@ -173,8 +173,8 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
         ray.tune.report({"iteration": iteration, "score": score})
 
     trained = config_from(json.loads(config["config"]))
-    here = functools.partial(train_trial, features=settings["features"])
-    train = here if settings["workers"] == 1 else _on_workers(settings)
+    alone = functools.partial(train_trial, features=settings["features"])
+    train = alone if settings["workers"] == 1 else _on_workers(settings)
     trial_dir, store = TrialDir(config["run"]), settings["store"]
     try:
         outcome = run_trial(trained, store, trial_dir, tell, train, settings["objectives"])

@@ -17,14 +17,14 @@ from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.atomic_files import write_json
 from schn_ray.core.directories import DirectoryWriter, new_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, read_manifest
+from schn_ray.core.manifest import Manifest, is_finished, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location, is_uri, join
 from schn_ray.core.storage.mirror import Mirror, open_output
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.splits.audit import Audit, audit
+from schn_ray.data.splits.audit import Audit, Finding, audit, seen_in_training
 from schn_ray.data.splits.protocols import PROTOCOLS
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.evaluation.config import EvaluateConfig
@@ -44,7 +44,7 @@ from schn_ray.evaluation.results import (
     METRICS,
     write_queries,
 )
-from schn_ray.models.hasher import LEARNED, Hasher, load
+from schn_ray.models.hasher import LEARNED, TRAINED, Hasher, load
 from schn_ray.retrieval.code_files import packed_codes, read_codes
 from schn_ray.retrieval.encode import EncodeOptions, encode_shards, require_input
 
@@ -84,7 +84,7 @@ def evaluate_run(
     """
     model, run = as_location(run), local_copy(run)
     store, hasher = open_store(store_path), load(run)
-    audited = _audited(store, config)
+    audited = _audited(store, config, run)
     made_from = {"model": hasher.fingerprint, "store": store.manifest.fingerprint}
     given = None if features is None else given_features(features, store, hasher)
     if given is not None:
@@ -175,7 +175,7 @@ def _without_labels(gallery: LabelledCodes, evaluator: Evaluator) -> _Measured:
     return _Measured(fields, {"average_precision": undefined}, plots)
 
 
-def _audited(store: Store, config: EvaluateConfig) -> Audit:
+def _audited(store: Store, config: EvaluateConfig, run: Path) -> Audit:
     for role in ("query", "gallery"):
         if not len(store.rows(role)):
             raise SchnRayError(f"the store's split has no {role} rows: nothing to measure")
@@ -190,6 +190,7 @@ def _audited(store: Store, config: EvaluateConfig) -> Audit:
         protocol = replace(protocol, unlabelled=True)
     ids, unlabelled = pa.chunked_array([store.ids]), np.diff(store.labels.indptr) == 0
     audited = audit(store.split, ids, store.first_with_image(), unlabelled, protocol)
+    audited = replace(audited, findings=(*audited.findings, *_trained_on(run, store)))
     if audited.spoiling() and config.audit == "refuse":
         raise SchnRayError(
             "this split would spoil the figures:\n  "
@@ -199,6 +200,17 @@ def _audited(store: Store, config: EvaluateConfig) -> Audit:
             "audit.json"
         )
     return audited
+
+
+def _trained_on(run: Path, store: Store) -> list[Finding]:
+    """Find queries of another store than the run's own that the run was trained on."""
+    if not is_finished(run):  # a model alone does not say what it was trained on
+        return []
+    artefact = open_artefact(run, "run")
+    if artefact.manifest.made_from["store"] == store.manifest.fingerprint:
+        return []  # its own queries are audited above
+    trained = pq.read_table(artefact.file(TRAINED))
+    return seen_in_training(store.identities(store.rows("query")), trained)
 
 
 def _codes_of(mirror: Mirror, draft: DirectoryWriter) -> str:

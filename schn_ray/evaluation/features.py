@@ -88,7 +88,7 @@ def features_of(
 
 
 def given_features(location: Path | str, store: Store, hasher: Hasher) -> GivenFeatures:
-    """Return stored features of all rows of a store, checked to be what a model would compute.
+    """Return stored features of all rows of a store; ``require_input`` compares the backbones.
 
     Args:
         location: a directory that ``embed`` finished, or its URI.
@@ -96,19 +96,14 @@ def given_features(location: Path | str, store: Store, hasher: Hasher) -> GivenF
         hasher: the model.
 
     Raises:
-        SchnRayError: the model takes vectors, the features are those of another backbone, or the
-            store has a row without a feature or with another image.
+        SchnRayError: the model takes vectors, or the store has a row without a feature or with
+            another image.
     """
     if hasher.spec.preprocessing is None:
         raise SchnRayError(
             f"the model takes vectors, not images: evaluate it without the features of {location}"
         )
     stored = StoredFeatures(location)
-    if stored.fingerprint != hasher.spec.backbone_sha256:
-        raise SchnRayError(
-            f"{stored.location} has features that the model's backbone ({hasher.spec.backbone}) "
-            "did not compute; evaluate without them, or run embed with this backbone"
-        )
     rows = stored.of_store(store, np.arange(len(store)))
     return GivenFeatures(stored.location, stored.manifest.fingerprint, rows)
 

@@ -37,7 +37,8 @@ from schn_ray.models.precision import Precision
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
 CHECKSUMS = "SHA256SUMS"
-MODEL, LEARNED = "model", "learned.parquet"  # within a run's directory
+# within a run's directory
+MODEL, LEARNED, TRAINED = "model", "learned.parquet", "trained.parquet"
 
 
 class HasherSpec(Section):

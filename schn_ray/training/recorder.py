@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 
 from schn_ray.core.atomic_files import write_atomically
 from schn_ray.core.bits import pack
+from schn_ray.core.documents import BadDocument, parse_json
+from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.data.store.reader import Store
-from schn_ray.models.hasher import LEARNED, MODEL
+from schn_ray.models.hasher import LEARNED, MODEL, TRAINED
 from schn_ray.retrieval.code_files import CODE, code_column
 from schn_ray.training.loop import Iteration
 from schn_ray.training.state import Run
@@ -24,12 +26,13 @@ from schn_ray.training.tensorboard import TensorBoardWriter
 
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
 TENSORBOARD = "tensorboard"
+_REPAIR = "remove this file and run the same command again; an unfinished run writes it anew"
 
 
 class Recorder:
     """Writes a run's measurements, best model and checkpoints; only the first worker has one.
 
-    On creation it removes measurements later than the checkpoint that the run continues from.
+    On creation it writes the measurements anew, from the checkpoint that the run continues from.
 
     Args:
         path: the run's directory.
@@ -39,10 +42,9 @@ class Recorder:
 
     def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
         self.path, self.run = path, run
-        lines = [line for line in read_metrics(path) if line["iteration"] <= run.iteration]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
+        text = "".join(json.dumps(line) + "\n" for line in run.history)
         write_atomically(path / METRICS, text.encode())
-        self._board = TensorBoardWriter(path / TENSORBOARD, lines) if tensorboard else None
+        self._board = TensorBoardWriter(path / TENSORBOARD, run.history) if tensorboard else None
 
     def record(self, measured: Iteration, best: bool) -> None:
         """Write one iteration: the model if it is the best so far, a line, the checkpoint.
@@ -53,6 +55,7 @@ class Recorder:
         """
         if best:
             self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
+        self.run.history.append(asdict(measured))
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(asdict(measured)) + "\n")
             file.flush()
@@ -70,6 +73,14 @@ class Recorder:
         partial_path = self.path / f"{LEARNED}.partial"
         pq.write_table(table, partial_path)
         partial_path.rename(self.path / LEARNED)
+        self._write_trained(store)
+
+    def _write_trained(self, store: Store) -> None:
+        """Write ``trained.parquet``: ids and SHA-256 of the rows that the model must not meet."""
+        rows = np.union1d(store.rows("train"), store.rows("validation"))
+        partial_path = self.path / f"{TRAINED}.partial"
+        pq.write_table(store.identities(rows), partial_path)
+        partial_path.rename(self.path / TRAINED)
 
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:
@@ -80,13 +91,27 @@ def read_metrics(run: Path | str) -> list[dict[str, Any]]:
 
     Returns:
         A dict for each iteration, with the fields of ``Iteration``; empty without a file.
+
+    Raises:
+        SchnRayError: the file is damaged.
     """
     try:
-        text = read_file(join(as_location(run), METRICS)).decode()
+        text = read_file(join(as_location(run), METRICS)).decode(errors="replace")
     except FileNotFoundError:
         return []
     lines = text.split("\n")[:-1]  # a line without its newline is incomplete
-    return [json.loads(line) for line in lines]
+    return [_parsed(line, number, run) for number, line in enumerate(lines, start=1)]
+
+
+def _parsed(line: str, number: int, run: Path | str) -> dict[str, Any]:
+    where = f"{join(as_location(run), METRICS)}, line {number}"
+    try:
+        values = parse_json(line.encode(), where)
+    except BadDocument as error:
+        raise SchnRayError(f"{where}, is damaged: {_REPAIR}") from error
+    if not isinstance(values, dict) or "iteration" not in values:
+        raise SchnRayError(f"{where}, is damaged: {_REPAIR}")
+    return values
 
 
 def count_run(path: Path, store: Store) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 RUN/metrics.jsonl     a line per outer iteration
 RUN/model/            the released artifact: the best model by validation mAP
 RUN/learned.parquet   codes of the training rows, solved from their labels
-RUN/checkpoints/      last.pt and best.pt: all that is needed to continue
+RUN/trained.parquet   ids and hashes of training and validation rows, for the audit of evaluations
+RUN/checkpoints/      all that is needed to continue, see ``training.checkpoints``
 RUN/tensorboard/      if requested
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -43,6 +45,7 @@ from schn_ray.models.heads.build import build_head
 from schn_ray.models.precision import Precision
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.batches import Decoder
+from schn_ray.training.checkpoints import damage_note
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.descent import Descent
 from schn_ray.training.fitting import Fitting
@@ -227,6 +230,8 @@ def open_run(
         open_output(out) as mirror,
         resumable_directory(mirror.local, "run", *run_request(config, store, features)) as draft,
     ):
+        if note := damage_note(mirror.local / CHECKPOINTS):
+            print(f"schn-ray: {note}", file=sys.stderr)
         yield mirror, draft
 
 

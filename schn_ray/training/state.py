@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,8 +24,7 @@ from schn_ray.models.encoder import Encoder
 from schn_ray.models.hasher import Hasher, HasherSpec
 from schn_ray.models.precision import Precision
 from schn_ray.training.batches import Decoder, Rows, TrainingRows
-
-LAST, BEST = "last.pt", "best.pt"
+from schn_ray.training.checkpoints import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -119,6 +117,7 @@ class Run:
         best_map: best validation mAP so far.
         not_better: number of validations since the best one.
         converged: whether a further iteration would change nothing.
+        history: the measurements of each iteration so far, as in ``metrics.jsonl``.
     """
 
     method: Method[Any]
@@ -137,6 +136,7 @@ class Run:
     best_map: float | None = None
     not_better: int = 0
     converged: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +153,7 @@ class Run:
         return self.converged or exhausted or done
 
     def save(self, path: Path, best: bool) -> None:
-        """Write the state as ``last.pt``, and also as ``best.pt`` if it is the best.
+        """Write the state as a checkpoint.
 
         Args:
             path: the directory; created where it is missing.
@@ -166,32 +166,32 @@ class Run:
             "best_map": self.best_map,
             "not_better": self.not_better,
             "converged": self.converged,
+            "history": self.history,
         }
-        path.mkdir(parents=True, exist_ok=True)
-        partial_path = path / f"{LAST}.partial"
-        with partial_path.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if best:
-            (path / BEST).unlink(missing_ok=True)
-            (path / BEST).hardlink_to(partial_path)
-        partial_path.rename(path / LAST)
+        save_checkpoint(state, path, best)
 
     def load(self, path: Path) -> None:
-        """Restore the last state that ``save`` wrote; without one, change nothing.
+        """Restore the last state that is sound; without one, change nothing.
 
         Args:
             path: the directory of ``save``.
+
+        Raises:
+            SchnRayError: all states are damaged, or the workers see different ones.
         """
-        if not (path / LAST).is_file():
-            return
-        state = torch.load(path / LAST, map_location=self.device, weights_only=True)
-        self.learner.load_state_dict(state["learner"])
-        self.table.load_state_dict({k: v.cpu() for k, v in state["codes"].items()})
-        self.iteration = state["iteration"]
-        self.best_map, self.not_better = state["best_map"], state["not_better"]
-        self.converged = state["converged"]
+        state = load_checkpoint(path, self.device)
+        if state is not None:
+            self.learner.load_state_dict(state["learner"])
+            self.table.load_state_dict({k: v.cpu() for k, v in state["codes"].items()})
+            self.iteration, self.history = state["iteration"], state["history"]
+            self.best_map, self.not_better = state["best_map"], state["not_better"]
+            self.converged = state["converged"]
+        seen = self.workers.gather_any(torch.tensor([self.iteration]))
+        if (seen != self.iteration).any():
+            raise SchnRayError(
+                f"{path}: the workers read states of different iterations: a disk is damaged, or "
+                "not the same for all of them"
+            )
 
     def hasher(self) -> Hasher:
         """Return the hasher to release, in its present state; it shares the weights."""

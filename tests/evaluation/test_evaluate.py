@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score
 from support.image_files import write_tree
+from support.manifests import edit_manifest
 from support.users import TINY
 
 from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.labels import label_matrix
 from schn_ray.data.sources.kinds import open_source
@@ -159,10 +161,9 @@ def plant(folder: Path, tmp_path: Path) -> Path:
     again = [row | {"role": "gallery"} for row in rows if row["role"] == "query"][:2]
     table = pa.Table.from_pylist([*rows, *again], pq.read_schema(store / SPLIT))
     pq.write_table(table, store / SPLIT)
-    manifest = json.loads((store / "manifest.json").read_text())
-    manifest["sizes"][SPLIT] = (store / SPLIT).stat().st_size
-    manifest["files"][SPLIT] = sha256_file(store / SPLIT)
-    (store / "manifest.json").write_text(json.dumps(manifest))
+    manifest = read_manifest(store, "store")
+    sizes = manifest.sizes | {SPLIT: (store / SPLIT).stat().st_size}
+    edit_manifest(store, files=manifest.files | {SPLIT: sha256_file(store / SPLIT)}, sizes=sizes)
     return store
 
 
@@ -392,3 +393,27 @@ def test_neighbours_at_one_distance_are_in_no_order_of_the_store(folder: Path) -
     assert first == again
     labels = [near.labels[0] for e in first for near in e.neighbours]
     assert set(labels) == {"cat", "dog", "owl"}  # the store begins with twenty cats
+
+
+def test_queries_that_the_run_was_trained_on_are_named(folder: Path, tmp_path: Path) -> None:
+    """Another store of the same photos has queries that were training rows, by id or copy."""
+    photos, other = folder / "photos", tmp_path / "other"
+    source = open_source(str(photos), SourceConfig())
+    prepare_store(source, PrepareConfig(seed=1), other / "store")
+    renamed = {id: f"x{id}" for id in open_store(other / "store").ids.to_pylist()}
+    for name, new in renamed.items():
+        target = other / "renamed" / name.split("/")[0] / new.replace("/", "-")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((photos / name).read_bytes())
+    copies = open_source(str(other / "renamed"), SourceConfig())
+    prepare_store(copies, PrepareConfig(seed=1), other / "copies")
+    for store, found in (
+        ("store", "queries are rows that the run was trained on"),
+        ("copies", "queries have an image that the run was trained on"),
+    ):
+        with pytest.raises(SchnRayError, match=found):
+            evaluate_run(folder / "run", other / store, other / "out", EvaluateConfig())
+    reported = EvaluateConfig(audit="report", examples=0)
+    evaluate_run(folder / "run", other / "copies", other / "out", reported)
+    findings = " ".join(read_figures(other / "out").audit.findings)
+    assert "was trained on" in findings

@@ -42,7 +42,7 @@ def embed(source: Path, out: Path, backbone: BackboneConfig = BACKBONE) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store, features of its photos and of more, and a run whose head was trained on them."""
     folder = tmp_path_factory.mktemp("stored-features")
-    write_tree(folder / "all", {"cat": 20, "dog": 20, "eel": 5})
+    write_tree(folder / "all", {"cat": 20, "dog": 20, "ant": 5})
     embed(folder / "all", folder / "features")
     write_tree(folder / "some", {"cat": 20, "dog": 20})
     source = open_source(str(folder / "some"), SourceConfig(shard_rows=9))
@@ -102,6 +102,7 @@ def test_features_of_another_backbone_are_refused(folder: Path, tmp_path: Path) 
         evaluate_run(
             folder / "run", folder / "store", tmp_path / "e", CONFIG, features=tmp_path / "other"
         )
+    assert not (tmp_path / "e").exists()  # so that the next request is not another one
 
 
 def test_a_model_whose_backbone_was_trained_has_no_features(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
-from schn_ray.training.state import LAST
+from schn_ray.training.checkpoints import LAST
 from support.image_files import write_tree
 
 

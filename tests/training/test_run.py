@@ -29,6 +29,7 @@ from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.training import loop, recorder, state
 from schn_ray.training import run as training
 from schn_ray.training import tensorboard as board
+from schn_ray.training.checkpoints import BEST, LAST
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import build_run, train_locally
@@ -74,7 +75,7 @@ def test_a_run_leaves_what_it_promises(finished: Path, store: Path) -> None:
 
 def test_learned_codes_are_those_of_the_table(finished: Path) -> None:
     learned = pq.read_table(finished / "learned.parquet")
-    saved = torch.load(finished / "checkpoints" / state.LAST, weights_only=True)["codes"]
+    saved = torch.load(finished / "checkpoints" / LAST, weights_only=True)["codes"]
     coded = saved["coded"].numpy()
     assert 20 <= coded.sum() <= len(coded)
     assert np.array_equal(packed_codes(learned), saved["packed"].numpy()[coded])
@@ -99,9 +100,9 @@ def test_the_released_model_is_the_best_by_validation(
     assert "outer iteration: 2 of 3" in (tmp_path / "run" / "model" / "README.md").read_text()
     saved = {
         name: torch.load(tmp_path / "run" / "checkpoints" / name, weights_only=True)
-        for name in (state.LAST, state.BEST)
+        for name in (LAST, BEST)
     }
-    assert [saved[name]["iteration"] for name in (state.LAST, state.BEST)] == [3, 2]
+    assert [saved[name]["iteration"] for name in (LAST, BEST)] == [3, 2]
 
 
 @pytest.mark.parametrize(("patience", "iterations"), [(1, 3), (2, 4), (None, 6)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.data.shards.equal_rows import FirstRows, first_rows, first_with_id
@@ -125,6 +126,30 @@ def audit(
         counts=_other_counts(protocol, len(query), len(train), len(gallery)),
         rows={role: len(rows) for role, rows in ranked.items()},
     )
+
+
+def seen_in_training(queries: pa.Table, trained: pa.Table) -> list[Finding]:
+    """Find queries that a model was trained on, by id and by content.
+
+    Args:
+        queries: columns ``id`` and ``sha256``.
+        trained: the same of the rows that the model was trained on or chosen by.
+
+    Returns:
+        The problems that at least one query has.
+    """
+    ids = queries["id"].to_pylist()
+    findings = []
+    for column, what in (
+        ("id", "queries are rows that the run was trained on"),
+        ("sha256", "queries have an image that the run was trained on"),
+    ):
+        positions = pc.index_in(queries[column], trained[column].combine_chunks()).to_pylist()
+        rows = [row for row, position in enumerate(positions) if position is not None]
+        at = pa.array([positions[row] for row in rows], pa.int64())
+        others = trained["id"].take(at).to_pylist()
+        findings.append(Finding(what, tuple(ids[row] for row in rows), True, tuple(others)))
+    return [finding for finding in findings if finding.ids]
 
 
 @dataclass(frozen=True, eq=False)

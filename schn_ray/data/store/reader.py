@@ -129,6 +129,10 @@ class Store:
         """Return the SHA-256 of these rows' original images or vectors: [m], 32 bytes each."""
         return as_digests(self._table["sha256"].take(pa.array(rows)).combine_chunks())
 
+    def identities(self, rows: Rows) -> pa.Table:
+        """Return ``id`` and ``sha256`` of these rows' original images or vectors."""
+        return self._table.select(["id", "sha256"]).take(pa.array(rows))
+
     def first_with_image(self) -> FirstRows:
         """Return for each row [n] the first row whose original image or vector has its bytes."""
         return first_with_hash(self._table["sha256"])

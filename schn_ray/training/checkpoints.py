@@ -1,0 +1,124 @@
+"""The files that a run goes on from: the last state and the one before, each with its SHA-256.
+
+checkpoints/last.pt       the state after the last iteration
+checkpoints/previous.pt   the one before: what a run goes on from if the last is damaged
+checkpoints/best.pt       the state of the released model
+checkpoints/sha256.json   the SHA-256 of each of them
+
+torch reads a damaged file without complaint, as it does not check its zip. So a state is loaded
+only if its SHA-256 is among those that were written. These are written first, those of the files
+that are there included: whenever a process is killed, the files that it leaves are known.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schn_ray.core.atomic_files import sha256_file, write_json
+from schn_ray.core.documents import BadDocument, parse_json
+from schn_ray.core.errors import SchnRayError
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+DIGESTS = "sha256.json"
+
+
+def save_checkpoint(state: dict[str, Any], path: Path, best: bool) -> None:
+    """Write a state as ``last.pt``, and also as ``best.pt`` if it is the best.
+
+    Args:
+        state: tensors and plain values.
+        path: the directory; created where it is missing.
+        best: whether the state's model is the best so far.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    partial_path = path / f"{LAST}.partial"
+    with partial_path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    known = _digests(path)
+    written = {LAST: sha256_file(partial_path)}
+    written |= {PREVIOUS: known[LAST]} if LAST in known else {}
+    written |= {BEST: written[LAST]} if best else {BEST: known[BEST]} if BEST in known else {}
+    write_json(path / DIGESTS, {"files": written, "earlier": list(known.values())})
+    if (path / LAST).is_file():
+        _link(path / LAST, path / PREVIOUS)
+    if best:
+        _link(partial_path, path / BEST)
+    partial_path.rename(path / LAST)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """Load the last state that is sound.
+
+    Args:
+        path: the directory.
+        device: of the tensors.
+
+    Returns:
+        The state; None if there is none yet.
+
+    Raises:
+        SchnRayError: there are states, and all of them are damaged.
+    """
+    sound, damaged = _sorted_out(path)
+    if sound is None and not damaged:
+        return None
+    if sound is None:
+        raise SchnRayError(
+            f"{path}: no sound state is left, {' and '.join(damaged)} differ from what was "
+            "written. Remove the run's directory, and train again"
+        )
+    state: dict[str, Any] = torch.load(path / sound, map_location=device, weights_only=True)
+    return state
+
+
+def damage_note(path: Path) -> str:
+    """Say that the last state is damaged, if an earlier one is sound; else return "".
+
+    Args:
+        path: the directory.
+    """
+    sound, damaged = _sorted_out(path)
+    if sound is None or not damaged:
+        return ""
+    return f"{path / damaged[0]} is damaged; going on from {sound}, one iteration earlier"
+
+
+def _sorted_out(path: Path) -> tuple[str | None, list[str]]:
+    """Return the first sound file, and the damaged ones before it."""
+    damaged: list[str] = []
+    digests = _every_digest(path)
+    for name in (LAST, PREVIOUS):
+        if (path / name).is_file():
+            if sha256_file(path / name) in digests:
+                return name, damaged
+            damaged.append(name)
+    return None, damaged
+
+
+def _every_digest(path: Path) -> set[str]:
+    try:
+        values = parse_json((path / DIGESTS).read_bytes(), str(path / DIGESTS))
+        return {*values["files"].values(), *values["earlier"]}
+    except (OSError, BadDocument, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def _digests(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files that are there, as they are now, not as they were named."""
+    known = _every_digest(path)
+    present = {n: sha256_file(path / n) for n in (LAST, BEST) if (path / n).is_file()}
+    return {name: digest for name, digest in present.items() if digest in known}
+
+
+def _link(existing: Path, name: Path) -> None:
+    """Give a file another name, in place of the file that had it."""
+    partial_path = name.with_name(f"{name.name}.partial")
+    partial_path.unlink(missing_ok=True)
+    partial_path.hardlink_to(existing)
+    partial_path.rename(name)
