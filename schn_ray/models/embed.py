@@ -34,7 +34,7 @@ from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.part_files import PartFiles
 from schn_ray.data.shards.rows import BadRow, Row, Source
 from schn_ray.data.shards.units import PartUnits
-from schn_ray.data.shards.vectors import VectorFormat, arrow_vectors, numpy_vectors, problems_of
+from schn_ray.data.shards.vectors import VectorFormat, arrow_vectors, numpy_vectors
 from schn_ray.data.sources.stored import BACKBONE
 from schn_ray.data.store.row_files import VECTOR, RowFiles, row_schema
 from schn_ray.models.backbones.backbone import Backbone
@@ -239,14 +239,16 @@ class _EmbeddedRows:
         for start in range(0, len(new), self.options.batch_size):
             chunk = new[start : start + self.options.batch_size]
             X[chunk] = self.network.vectors(np.stack([pixels[at] for at in chunk]))
-        _refuse_bad_vectors(X, views)
+        _refuse_overflow(X, views)
         return _batch(views, X, self.options.vectors)
 
 
-def _refuse_bad_vectors(X: NDArray[Any], views: list[_View]) -> None:
-    for at, problem in problems_of(X).items():
+def _refuse_overflow(X: NDArray[Any], views: list[_View]) -> None:
+    """Refuse features that are not finite; all zeros is what a network may say of an image."""
+    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
+    if len(bad):
         raise SchnRayError(
-            f"image {views[at].row.id}: {problem}; the backbone's features do not fit {X.dtype}. "
+            f"image {views[bad[0]].row.id}: the backbone's features are not finite in {X.dtype}. "
             "Try --set dtype=float32, or other weights"
         )
 
