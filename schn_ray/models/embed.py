@@ -238,7 +238,8 @@ class _EmbeddedRows:
         new = list(pixels)
         for start in range(0, len(new), self.options.batch_size):
             chunk = new[start : start + self.options.batch_size]
-            X[chunk] = self.network.vectors(np.stack([pixels[at] for at in chunk]))
+            with np.errstate(over="ignore"):  # what does not fit is infinite, and refused below
+                X[chunk] = self.network.vectors(np.stack([pixels[at] for at in chunk]))
         _refuse_overflow(X, views)
         return _batch(views, X, self.options.vectors)
 

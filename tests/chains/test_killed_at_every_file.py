@@ -21,6 +21,8 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
+from schn_ray.models.config import BackboneConfig
+from schn_ray.models.embed import EmbedConfig, embed_source
 from schn_ray.retrieval.batch_search import search_gallery
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
@@ -31,6 +33,7 @@ from schn_ray.training.run import train_locally
 
 SETTINGS = (*TINY, "schedule.iterations=2", "schedule.epochs=1", "schedule.batch_size=8")
 SHARDS = SourceConfig(shard_rows=10)
+SMALL = BackboneConfig(name="small", base_channels=4)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +77,12 @@ def encoded(root: Path, out: Path, update: bool = False) -> None:
     encode_source(source, root / "run", out / "codes", EncodeConfig(source=SHARDS), update=update)
 
 
+def embedded(root: Path, out: Path, update: bool = False) -> None:
+    source = open_source(str(root / "photos"), SHARDS)
+    config = EmbedConfig(source=SHARDS, backbone=SMALL)
+    embed_source(source, out / "features", config, update=update)
+
+
 def indexed(root: Path, out: Path) -> None:
     write_index(root / "codes", out / "index")
 
@@ -91,6 +100,7 @@ VERBS: dict[str, Work] = {
     "store": prepared,
     "run": trained,
     "codes": encoded,
+    "features": embedded,
     "index": indexed,
     "evaluation": evaluated,
     "matches": searched,
@@ -100,6 +110,7 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in VERBS if kind not
 UPDATES: dict[str, Work] = {
     "store": partial(prepared, update=True),
     "codes": partial(encoded, update=True),
+    "features": partial(embedded, update=True),
 }
 
 
