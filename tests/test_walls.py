@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parents[1] / "schn_ray"
 
 # each may import itself and those before it
@@ -103,6 +105,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert not loaded & heavy
 
 
+@pytest.mark.slow
 def test_the_core_runs_without_ray() -> None:
     below = [file for room in ROOMS[: ROOMS.index("cluster")] for file in files(room)]
     assert len(below) > 100

@@ -157,10 +157,8 @@ class Killed(BaseException):
     """What nobody catches."""
 
 
-@pytest.mark.parametrize(
-    "upload",
-    [6, pytest.param(1, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("upload", [1, 6, 12])
 def test_training_killed_at_any_upload_goes_on_to_the_same_end(
     local: Chain, remote: Chain, bucket: str, upload: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

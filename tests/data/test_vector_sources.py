@@ -161,10 +161,13 @@ def test_bad_vectors_are_quarantined_with_their_reasons(tmp_path: Path) -> None:
     assert (first.labels, first.split, first.camera) == (("a", "b"), "train", 3)
 
 
+# training rounds tiny numbers to 0 in the whole process, and hypothesis wants to be told
+NUMBERS = st.floats(width=32, allow_subnormal=False) | st.sampled_from([0.0, 1.0, -2.5])
+
+
 @given(
     rows=st.lists(
-        st.none()
-        | st.lists(st.none() | st.floats(width=32) | st.sampled_from([0.0, 1.0, -2.5]), max_size=4),
+        st.none() | st.lists(st.none() | NUMBERS, max_size=4),
         min_size=1,
         max_size=12,
     ),

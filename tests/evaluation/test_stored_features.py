@@ -117,6 +117,7 @@ def test_a_store_with_other_rows_is_refused(folder: Path, tmp_path: Path) -> Non
     write_tree(tmp_path / "more", {"cat": 20, "dog": 30})
     source = open_source(str(tmp_path / "more"), SourceConfig())
     prepare_store(source, PrepareConfig(), tmp_path / "store")
-    arguments = folder / "run", tmp_path / "store", tmp_path / "e", CONFIG
+    config = CONFIG.model_copy(update={"audit": "report"})  # some were trained on
+    arguments = folder / "run", tmp_path / "store", tmp_path / "e", config
     with pytest.raises(SchnRayError, match="have no features"):
         evaluate_run(*arguments, features=folder / "features")

@@ -30,7 +30,8 @@ from schn_ray.retrieval.code_files import read_codes
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
-CONFIG = EvaluateConfig(recall_at=(1, 5, 20, 10_000), examples=4)
+# the runs were trained on photos of the stores that are evaluated here
+CONFIG = EvaluateConfig(recall_at=(1, 5, 20, 10_000), examples=4, audit="report")
 
 
 ONE = ("schedule.iterations=1", "schedule.epochs=1")
@@ -123,13 +124,13 @@ def test_a_report_shows_recall(folder: Path, tmp_path: Path, runs: int) -> None:
 
 
 def test_learned_codes_need_labels(folder: Path, tmp_path: Path) -> None:
-    config = EvaluateConfig(gallery="learned")
+    config = EvaluateConfig(gallery="learned", audit="report")
     with pytest.raises(SchnRayError, match="--gallery encoded"):
         evaluate_run(folder / "run", folder / "store", tmp_path / "e", config)
 
 
 def test_controls_can_be_left_out(folder: Path, tmp_path: Path) -> None:
-    config = EvaluateConfig(controls=ControlsConfig(train_rows=0))
+    config = EvaluateConfig(controls=ControlsConfig(train_rows=0), audit="report")
     evaluate_run(folder / "run", folder / "store", tmp_path / "e", config)
     measured = read_figures(tmp_path / "e")
     assert measured.main_recall is None

@@ -80,7 +80,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, lists: pytest.MonkeyPatch) ->
     return folder
 
 
-@each(quick=["remove", "duplicates of an index"], leave_out="add")
+@each(quick=["duplicates of an index"], leave_out="add")
 def test_killed_at_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_kills(VERBS[name], root, tmp_path) > 3
 
@@ -90,12 +90,12 @@ def test_a_signal_at_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_signals(VERBS[name], root, tmp_path, every=5) > 1
 
 
-@each(quick=["index", "duplicates of an index"], leave_out="remove")
+@each(quick=["duplicates of an index"], leave_out="remove")
 def test_a_full_disk_at_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_full_disk(VERBS[name], root, tmp_path) > 3
 
 
-@each(quick=["search"])
+@each(quick=[])
 def test_damage_of_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_damage(VERBS[name], root, tmp_path) > 3
 
