@@ -52,6 +52,16 @@ def save_checkpoint(state: dict[str, Any], path: Path, best: bool) -> None:
     partial_path.rename(path / LAST)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed save left half written; only the process that saves calls this.
+
+    Args:
+        path: the directory; it may be missing.
+    """
+    for partial_path in path.glob("*.partial"):
+        partial_path.unlink()
+
+
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     """Load the last state that is sound.
 
@@ -122,3 +132,4 @@ def _link(existing: Path, name: Path) -> None:
     partial_path.unlink(missing_ok=True)
     partial_path.hardlink_to(existing)
     partial_path.rename(name)
+    partial_path.unlink(missing_ok=True)  # a link renamed to another of the same file stays

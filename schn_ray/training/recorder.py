@@ -20,6 +20,7 @@ from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.data.store.reader import Store
 from schn_ray.models.hasher import LEARNED, MODEL, TRAINED
 from schn_ray.retrieval.code_files import CODE, code_column
+from schn_ray.training.checkpoints import remove_leftovers
 from schn_ray.training.loop import Iteration
 from schn_ray.training.state import Run
 from schn_ray.training.tensorboard import TensorBoardWriter
@@ -42,6 +43,7 @@ class Recorder:
 
     def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
         self.path, self.run = path, run
+        remove_leftovers(path / CHECKPOINTS)
         text = "".join(json.dumps(line) + "\n" for line in run.history)
         write_atomically(path / METRICS, text.encode())
         self._board = TensorBoardWriter(path / TENSORBOARD, run.history) if tensorboard else None
