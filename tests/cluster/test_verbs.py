@@ -18,7 +18,6 @@ from schn_ray.cluster.map_shards import RayShards
 from schn_ray.cluster.session import WorkerRequest
 from schn_ray.cluster.train import train_on_ray
 from schn_ray.core.manifest import read_manifest
-from schn_ray.core.settings import validated
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import open_store
@@ -26,7 +25,7 @@ from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
-from schn_ray.training.config import TrainConfig
+from schn_ray.training.config import config_from
 from schn_ray.training.recorder import read_metrics
 from schn_ray.training.run import train_locally
 
@@ -108,7 +107,7 @@ def test_control_batches_of_another_size_end_elsewhere(
 ) -> None:
     values = read_manifest(runs[1], "run").config
     values["schedule"]["batch_size"] = 4
-    train_locally(validated(TrainConfig, values), store, tmp_path / "run")
+    train_locally(config_from(values), store, tmp_path / "run")
     first, other = read_metrics(runs[1])[0]["loss"], read_metrics(tmp_path / "run")[0]["loss"]
     assert other != pytest.approx(first, rel=1e-2)
     assert median(distances(tmp_path / "run", runs[1]).values()) > 5 * FAR
