@@ -293,7 +293,7 @@ class ShallowMethod(Method[C]):
     """A method that is fitted to features, in one round or several; nothing is descended."""
 
     def fit(self, rows: FeatureRows, round: int) -> Round:
-        """Do one round, and leave the result in the encoder's head.
+        """Do the rounds up to this one that are not done yet; leave the result in the head.
 
         Args:
             rows: features of all training rows.

@@ -27,7 +27,6 @@ class Fitting:
 
     def __init__(self, method: ShallowMethod[Any]) -> None:
         self.method = method
-        self._rounds = 0
 
     def most_iterations(self, schedule: ScheduleConfig) -> int | None:
         """Return None: the method's own settings say how many rounds there are."""
@@ -59,9 +58,7 @@ class Fitting:
             workers=run.workers,
             threads=run.decoder.threads,
         )
-        while self._rounds < run.iteration:
-            self._rounds += 1
-            fit = self.method.fit(rows, self._rounds)
+        fit = self.method.fit(rows, run.iteration)
         shown = sampled_rows(len(data), run.schedule.samples, run.seed, run.iteration)
         own = shown[run.workers.own(len(shown))]
         codes = run.encode(data.vectors(data.store_rows[own]))

@@ -134,9 +134,11 @@ def class_code_distance(codes: Tensor, labels: csr_array) -> int | None:
 
 def _code_distance(learned: Learned, run: Run) -> int | None:
     """Compare the learned codes, or those of the encoder where the method learns none."""
-    rows, bits = learned.rows, run.spec.bits
-    own = torch.from_numpy(unpack(learned.codes, bits))
-    codes = run.table.read(rows) if run.table.coded.any() else own
+    rows = learned.rows
+    if run.table.coded.any():
+        codes = run.table.read(rows)
+    else:
+        codes = torch.from_numpy(unpack(learned.codes, run.spec.bits))
     return class_code_distance(codes, run.data.labels[rows])
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import nn
 
-from schn_ray.core.bits import pack, sign
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.workers import Workers
 from schn_ray.methods.base import Method
@@ -210,10 +209,7 @@ class Run:
         Returns:
             Packed codes [m, ceil(K/8)].
         """
-        codes = np.zeros((len(views), -(-self.spec.bits // 8)), np.uint8)
-        encoder, size = self.method.encoder.eval(), self.schedule.batch_size
-        with torch.inference_mode():
-            for start in range(0, len(views), size):
-                part = torch.from_numpy(views[start : start + size]).to(self.device)
-                codes[start : start + size] = pack(sign(encoder(self.data.inputs(part))[1]))
-        return codes
+        hasher, size = self.hasher(), self.schedule.batch_size
+        if self.backbone is not None:
+            hasher = hasher.of_features()
+        return hasher.encode_views(views[at : at + size] for at in range(0, len(views), size))

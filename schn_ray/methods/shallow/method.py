@@ -38,7 +38,7 @@ class FittedMethod(ShallowMethod[ShallowConfig]):
         self._rounds = 0
 
     def fit(self, rows: FeatureRows, round: int) -> Round:
-        """Do one round, and leave the result in the encoder's head.
+        """Do the rounds up to this one that are not done yet; leave the result in the head.
 
         Some fits have a head at their end only: then all of their rounds are one.
         """
