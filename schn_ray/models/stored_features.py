@@ -16,12 +16,17 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.shards.equal_rows import as_digests
-from schn_ray.data.shards.vectors import numpy_vectors
+from schn_ray.data.shards.vectors import VectorColumn
 from schn_ray.data.sources.stored import BACKBONE, map_rows
 from schn_ray.data.splits.protocols import Rows
 from schn_ray.data.store.reader import Store
 from schn_ray.models.backbones.backbone import Backbone
-from schn_ray.models.backbones.saved import SPEC, WEIGHTS, load_backbone
+from schn_ray.models.backbones.saved import (
+    SPEC,
+    WEIGHTS,
+    load_backbone,
+    read_backbone_spec,
+)
 from schn_ray.models.config import BackboneConfig
 from schn_ray.models.embed import FEATURES
 
@@ -53,6 +58,13 @@ class StoredFeatures:
         for name in (WEIGHTS, SPEC):
             artefact.file(f"{BACKBONE}/{name}")
         return load_backbone(self.path / BACKBONE)
+
+    @property
+    def backbone_config(self) -> BackboneConfig:
+        """A config that names the backbone, without building it."""
+        artefact = Artefact(self.path, self.manifest)
+        artefact.file(f"{BACKBONE}/{SPEC}")
+        return read_backbone_spec(self.path / BACKBONE).config()
 
     def of_store(self, store: Store, rows: Rows) -> FeaturesOfStore:
         """Return the features by row of a store.
@@ -98,17 +110,9 @@ class FeaturesOfStore:
 
     def __init__(self, table: pa.Table, rows: Rows, positions: Rows) -> None:
         self._rows, self._positions = rows, positions
-        chunks = [chunk for chunk in table["vector"].chunks if len(chunk)]
-        self._chunks = [numpy_vectors(chunk) for chunk in chunks]
-        self._starts = np.cumsum([0, *map(len, chunks)])[:-1]
-        self.width = int(table.schema.field("vector").type.list_size)
+        self._column = VectorColumn(table["vector"])
+        self.width = self._column.width
 
     def vectors(self, rows: Rows) -> NDArray[np.float32]:
         """Return the features of store rows [m] -> [m, d]."""
-        positions = self._positions[np.searchsorted(self._rows, rows)]
-        chunk_of = np.searchsorted(self._starts, positions, "right") - 1
-        X = np.empty((len(rows), self.width), np.float32)
-        for chunk in np.unique(chunk_of):
-            inside = chunk_of == chunk
-            X[inside] = self._chunks[chunk][positions[inside] - self._starts[chunk]]
-        return X
+        return self._column.take(self._positions[np.searchsorted(self._rows, rows)])

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import read_manifest
+from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.workers import Workers
 from schn_ray.data.images import Preprocessing, evaluation_view
-from schn_ray.data.store.reader import Store, open_store
+from schn_ray.data.sources.stored import format_of_rows, map_rows
+from schn_ray.data.store.reader import Store
 from schn_ray.methods.base import Method
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.batches import Rows, TrainingImages, TrainingRows, TrainingVectors
@@ -110,10 +113,12 @@ def settings_of_inputs(location: str, features: str | None = None) -> dict[str, 
         features: of the store's images; None: they are not given.
     """
     if features is not None:
-        config = StoredFeatures(features).backbone[1]
+        config = StoredFeatures(features).backbone_config
         keys = {"name", "base_channels", "frozen", "weights"}
         return {"backbone": config.model_dump(include=keys)}
-    store = open_store(location)
-    if store.has_images:
+    path = local_copy(location)
+    read_manifest(path, "store")
+    vectors = format_of_rows(map_rows(path))  # training opens and checks the store
+    if vectors is None or vectors.images:
         return {}
-    return {"backbone": {"name": f"features:{store.vector_width}", "weights": None}}
+    return {"backbone": {"name": f"features:{vectors.width}", "weights": None}}

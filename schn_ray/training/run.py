@@ -79,10 +79,10 @@ def build_run(
     Raises:
         SchnRayError: the store's rows can't be trained on, or the backbone can't be built.
     """
-    if features is not None and features.backbone[1].name != config.backbone.name:
+    if features is not None and features.backbone_config.name != config.backbone.name:
         raise SchnRayError(
-            f"{features.location} has features of backbone {features.backbone[1].name}, and the "
-            f"settings say {config.backbone.name}"
+            f"{features.location} has features of backbone {features.backbone_config.name}, and "
+            f"the settings say {config.backbone.name}"
         )
     rows = store.rows("train")
     labels = store.labels[rows]

@@ -207,6 +207,30 @@ def numpy_vectors(column: pa.Array) -> NDArray[Any]:
     return data[values.offset : values.offset + len(values)].reshape(-1, width)
 
 
+class VectorColumn:
+    """A column of vectors, perhaps mapped, read by row numbers.
+
+    Args:
+        column: lists of a fixed size, none of them null.
+    """
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self.width: int = column.type.list_size
+        self._chunks = [numpy_vectors(chunk) for chunk in chunks]
+        self._starts = np.cumsum([0, *map(len, chunks)])[:-1]
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of rows [m] -> [m, D]; only they are read from the disk."""
+        vectors = np.empty((len(rows), self.width), np.float32)
+        chunk_of = np.searchsorted(self._starts, rows, "right") - 1
+        order = np.argsort(chunk_of, kind="stable")
+        chunks, begins = np.unique(chunk_of[order], return_index=True)
+        for chunk, which in zip(chunks, np.split(order, begins[1:]), strict=False):
+            vectors[which] = self._chunks[chunk][rows[which] - self._starts[chunk]]
+        return vectors
+
+
 def numpy_type(kind: pa.DataType) -> np.dtype[Any]:
     """Return the numpy type of an Arrow type of numbers.
 

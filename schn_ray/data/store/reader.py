@@ -18,7 +18,7 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.shards.equal_rows import FirstRows, as_digests, first_with_hash
-from schn_ray.data.shards.vectors import VectorType, numpy_vectors
+from schn_ray.data.shards.vectors import VectorColumn, VectorType
 from schn_ray.data.sources.stored import (
     CLASSES,
     format_of_rows,
@@ -63,11 +63,7 @@ class Store:
         self.vector_width: int | None = vectors.width if vectors else None
         self.vector_dtype: VectorType | None = vectors.dtype if vectors else None
         self.has_images: bool = have_images(self._table)
-        self._vectors = (
-            None
-            if vectors is None
-            else [numpy_vectors(c) for c in self._table[VECTOR].chunks if len(c)]
-        )
+        self._vectors = VectorColumn(self._table[VECTOR]) if vectors else None
         self.ids: pa.Array = self._table["id"].combine_chunks()
         self.labels = multi_hot_matrix(self._table["labels"], self.classes)
         self.cameras: NDArray[np.int32] = self._table["camera"].to_numpy()
@@ -99,18 +95,12 @@ class Store:
         Raises:
             SchnRayError: the rows have no vectors.
         """
-        if self._vectors is None or self.vector_width is None:
+        if self._vectors is None:
             raise SchnRayError(f"{self.location}: its rows have images, but no vectors")
         rows = np.asarray(rows, np.int64)
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(rows)
-        vectors = np.empty((len(rows), self.vector_width), np.float32)
-        chunk_of = np.searchsorted(self._starts, rows, "right") - 1
-        order = np.argsort(chunk_of, kind="stable")
-        chunks, begins = np.unique(chunk_of[order], return_index=True)
-        for chunk, which in zip(chunks, np.split(order, begins[1:]), strict=False):
-            vectors[which] = self._vectors[chunk][rows[which] - self._starts[chunk]]
-        return vectors
+        return self._vectors.take(rows)
 
     @property
     def protocol(self) -> str:

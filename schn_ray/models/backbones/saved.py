@@ -44,6 +44,10 @@ class BackboneSpec(Section):
     preprocessing: Preprocessing | None
     architecture: dict[str, Any] | None = None
 
+    def config(self) -> BackboneConfig:
+        """Return settings that name the backbone."""
+        return BackboneConfig(name=self.name, base_channels=self.base_channels, frozen=True)
+
 
 def build_fixed_backbone(config: BackboneConfig) -> Backbone:
     """Build a backbone that is used as it is, in evaluation mode; the same in every process.
@@ -104,17 +108,28 @@ def load_backbone(path: Path) -> tuple[Backbone, BackboneConfig]:
     Raises:
         SchnRayError: not a saved backbone.
     """
-    try:
-        text = (path / SPEC).read_bytes()
-        state = load_file(path / WEIGHTS)
-    except OSError as error:
-        raise SchnRayError(f"{path} has no saved backbone: {error.strerror}") from error
-    spec = validated(BackboneSpec, parse_yaml(text, str(path / SPEC)))
+    spec = read_backbone_spec(path)
+    state = load_file(path / WEIGHTS)
     module = rebuild_backbone(spec.name, spec.base_channels, spec.architecture)
     module.load_state_dict(state)
     backbone = Backbone(module.eval(), spec.width, spec.preprocessing, spec.architecture)
-    config = BackboneConfig(name=spec.name, base_channels=spec.base_channels, frozen=True)
-    return backbone, config
+    return backbone, spec.config()
+
+
+def read_backbone_spec(path: Path) -> BackboneSpec:
+    """Read what a saved backbone is built from, and nothing else of it.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        SchnRayError: not a saved backbone.
+    """
+    try:
+        text = (path / SPEC).read_bytes()
+    except OSError as error:
+        raise SchnRayError(f"{path} has no saved backbone: {error.strerror}") from error
+    return validated(BackboneSpec, parse_yaml(text, str(path / SPEC)))
 
 
 def _spec(backbone: Backbone, config: BackboneConfig) -> BackboneSpec:
