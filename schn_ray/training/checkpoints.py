@@ -3,7 +3,7 @@
 checkpoints/last.pt       the state after the last iteration
 checkpoints/previous.pt   the one before: what a run goes on from if the last is damaged
 checkpoints/best.pt       the state of the released model
-checkpoints/sha256.json   the SHA-256 of each of them
+checkpoints/sha256.json   the SHA-256 of the states that were written last
 
 torch reads a damaged file without complaint, as it does not check its zip. So a state is loaded
 only if its SHA-256 is among those that were written. These are written first, those of the files
@@ -24,6 +24,7 @@ from schn_ray.core.errors import SchnRayError
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 DIGESTS = "sha256.json"
+_REMEMBERED = 3  # the new state, the last and the previous one
 
 
 def save_checkpoint(state: dict[str, Any], path: Path, best: bool) -> None:
@@ -40,13 +41,13 @@ def save_checkpoint(state: dict[str, Any], path: Path, best: bool) -> None:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    known = _digests(path)
-    written = {LAST: sha256_file(partial_path)}
-    written |= {PREVIOUS: known[LAST]} if LAST in known else {}
-    written |= {BEST: written[LAST]} if best else {BEST: known[BEST]} if BEST in known else {}
-    write_json(path / DIGESTS, {"files": written, "earlier": list(known.values())})
-    if (path / LAST).is_file():
-        _link(path / LAST, path / PREVIOUS)
+    written, last = _written(path), path / LAST
+    if last.is_file() and (digest := sha256_file(last)) in written:
+        # a save that was killed left a digest before this one, which must not be forgotten
+        written = [digest, *(other for other in written if other != digest)]
+    write_json(path / DIGESTS, [sha256_file(partial_path), *written][:_REMEMBERED])
+    if last.is_file():
+        _link(last, path / PREVIOUS)
     if best:
         _link(partial_path, path / BEST)
     partial_path.rename(path / LAST)
@@ -102,7 +103,7 @@ def damage_note(path: Path) -> str:
 def _sorted_out(path: Path) -> tuple[str | None, list[str]]:
     """Return the first sound file, and the damaged ones before it."""
     damaged: list[str] = []
-    digests = _every_digest(path)
+    digests = _written(path)
     for name in (LAST, PREVIOUS):
         if (path / name).is_file():
             if sha256_file(path / name) in digests:
@@ -111,19 +112,13 @@ def _sorted_out(path: Path) -> tuple[str | None, list[str]]:
     return None, damaged
 
 
-def _every_digest(path: Path) -> set[str]:
+def _written(path: Path) -> list[str]:
+    """Return the SHA-256 of the states that were written, the latest first."""
     try:
-        values = parse_json((path / DIGESTS).read_bytes(), str(path / DIGESTS))
-        return {*values["files"].values(), *values["earlier"]}
-    except (OSError, BadDocument, KeyError, TypeError, AttributeError):
-        return set()
-
-
-def _digests(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of the files that are there, as they are now, not as they were named."""
-    known = _every_digest(path)
-    present = {n: sha256_file(path / n) for n in (LAST, BEST) if (path / n).is_file()}
-    return {name: digest for name, digest in present.items() if digest in known}
+        digests = parse_json((path / DIGESTS).read_bytes(), str(path / DIGESTS))
+    except (OSError, BadDocument):
+        return []
+    return digests if isinstance(digests, list) else []
 
 
 def _link(existing: Path, name: Path) -> None:
