@@ -11,7 +11,6 @@ FEATURES/backbone/      the backbone that computed them
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +27,12 @@ from schn_ray.core.memory import keep_freed_memory
 from schn_ray.core.settings import Count
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.config import SourceReader
-from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
+from schn_ray.data.images import Preprocessing, normalise
+from schn_ray.data.shards.image_views import ImageView, ImageViews
 from schn_ray.data.shards.job import JobResult, OutputRequest, ShardJob, run_shard_job
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.part_files import PartFiles
-from schn_ray.data.shards.rows import BadRow, Row, Source
+from schn_ray.data.shards.rows import Source
 from schn_ray.data.shards.units import PartUnits
 from schn_ray.data.shards.vectors import VectorFormat, arrow_vectors, numpy_vectors
 from schn_ray.data.sources.stored import BACKBONE
@@ -147,7 +147,7 @@ def embed_rows(units: PartUnits, options: EmbedOptions) -> Iterator[pa.RecordBat
     """
     network = _load_once(options.backbone, options.expected, options.precision)
     embedded = _EmbeddedRows(network, options, units.existing)
-    for view in units.read(embedded.view_of):
+    for view in units.read(embedded.image_views.view_of):
         embedded.append(view)
         if len(embedded) == _BATCH_ROWS:
             yield embedded.take()
@@ -184,16 +184,6 @@ class Embedder:
         return features.float().cpu().numpy()
 
 
-@dataclass(frozen=True)
-class _View:
-    """A row before it is embedded; without pixels, an existing row has the same image."""
-
-    row: Row
-    digest: bytes
-    pixels: NDArray[np.uint8] | None = None
-    same: int = -1
-
-
 @dataclass
 class _EmbeddedRows:
     """Rows of a part that wait to be written; the network sees whole batches."""
@@ -201,28 +191,16 @@ class _EmbeddedRows:
     network: Embedder
     options: EmbedOptions
     existing: pa.Table | None
-    views: list[_View] = field(default_factory=list)
+    views: list[ImageView] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         digests = [] if self.existing is None else self.existing["sha256"].to_pylist()
-        self._row_of = {digest: row for row, digest in enumerate(digests)}
+        self.image_views = ImageViews(self.network.preprocessing, digests)
 
     def __len__(self) -> int:
         return len(self.views)
 
-    def view_of(self, row: Row) -> _View | BadRow:
-        """Decode an image, unless its vector is known."""
-        if row.image is None:
-            return BadRow(row.id, row.uri, "read", "no image")
-        digest = hashlib.sha256(row.image).digest()
-        if (same := self._row_of.get(digest)) is not None:
-            return _View(row, digest, same=same)
-        try:
-            return _View(row, digest, evaluation_view(row.image, self.network.preprocessing))
-        except BadImage as error:
-            return BadRow(row.id, row.uri, "decode", error.reason)
-
-    def append(self, view: _View) -> None:
+    def append(self, view: ImageView) -> None:
         """Add a row."""
         self.views.append(view)
 
@@ -244,7 +222,7 @@ class _EmbeddedRows:
         return _batch(views, X, self.options.vectors)
 
 
-def _refuse_overflow(X: NDArray[Any], views: list[_View]) -> None:
+def _refuse_overflow(X: NDArray[Any], views: list[ImageView]) -> None:
     """Refuse features that are not finite; all zeros is what a network may say of an image."""
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(bad):
@@ -254,7 +232,7 @@ def _refuse_overflow(X: NDArray[Any], views: list[_View]) -> None:
         )
 
 
-def _batch(views: list[_View], X: NDArray[Any], vectors: VectorFormat) -> pa.RecordBatch:
+def _batch(views: list[ImageView], X: NDArray[Any], vectors: VectorFormat) -> pa.RecordBatch:
     rows = [view.row for view in views]
     columns = {
         "id": [row.id for row in rows],

@@ -7,7 +7,6 @@ only the rest, and finished codes can be brought up to date.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest
 from schn_ray.core.memory import keep_freed_memory
 from schn_ray.core.storage.files import as_location
-from schn_ray.data.images import BadImage, evaluation_view
+from schn_ray.data.shards.image_views import ImageView, ImageViews
 from schn_ray.data.shards.job import (
     JobResult,
     OutputRequest,
@@ -32,7 +31,7 @@ from schn_ray.data.shards.job import (
 )
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.part_files import PartFiles
-from schn_ray.data.shards.rows import BadRow, Row, Shard, Source
+from schn_ray.data.shards.rows import Shard, Source
 from schn_ray.data.shards.units import PartUnits
 from schn_ray.data.shards.vectors import VectorFormat, numpy_vectors, vector_sha256, vectors_of
 from schn_ray.data.sources.stored import features_backbone
@@ -202,7 +201,7 @@ def encode_rows(units: PartUnits, options: EncodeOptions) -> Iterator[pa.RecordB
         yield from _encoded_vectors(units, hasher.of_features(), options, options.vectors)
         return
     rows = _EncodedRows(hasher, options, units.shard.rows, units.existing)
-    for view in units.read(rows.view_of):
+    for view in units.read(rows.views.view_of):
         rows.append(view)
     yield rows.batch()
 
@@ -216,23 +215,6 @@ def _encoded_vectors(
         relaxed = U.numpy().astype(np.float16) if options.relaxed else np.zeros((len(X), 0), "f2")
         digests = packed_codes(pa.table({SHA256: vector_sha256(X)}), SHA256)
         yield code_batch(batch["id"], batch["uri"], pack(sign(U)), digests, relaxed)
-
-
-@dataclass(frozen=True)
-class _View:
-    """A row before it is encoded.
-
-    Attributes:
-        row: as it came.
-        digest: SHA-256 of its image.
-        pixels: as the network sees them; None if the code is known.
-        same: row of the existing part whose image has the same bytes; -1 if there is none.
-    """
-
-    row: Row
-    digest: bytes
-    pixels: NDArray[np.uint8] | None = None
-    same: int = -1
 
 
 class _EncodedRows:
@@ -249,32 +231,18 @@ class _EncodedRows:
         self, hasher: Hasher, options: EncodeOptions, size: int, existing: pa.Table | None
     ) -> None:
         self._hasher, self._batch_size = hasher, options.batch_size
-        self._preprocessing = hasher.of_images()
         self._packed = np.zeros((size, -(-hasher.bits // 8)), np.uint8)
         self._relaxed = np.zeros((size, hasher.bits if options.relaxed else 0), np.float16)
         self._ids: list[str] = []
         self._uris: list[str] = []
         self._digests: list[bytes] = []
         self._waiting: list[tuple[int, NDArray[np.uint8]]] = []
-        self._row_of: dict[bytes, int] = {}
+        known = () if existing is None else map(bytes, packed_codes(existing, SHA256))
+        self.views = ImageViews(hasher.of_images(), known)
         if existing is not None:
-            digests = packed_codes(existing, SHA256)
-            self._row_of = {digest.tobytes(): row for row, digest in enumerate(digests)}
             self._old_packed, self._old_relaxed = packed_codes(existing), relaxed_codes(existing)
 
-    def view_of(self, row: Row) -> _View | BadRow:
-        """Decode an image, unless its code is known."""
-        if row.image is None:
-            return BadRow(row.id, row.uri, "read", "no image")
-        digest = hashlib.sha256(row.image).digest()
-        if (same := self._row_of.get(digest)) is not None:
-            return _View(row, digest, same=same)
-        try:
-            return _View(row, digest, evaluation_view(row.image, self._preprocessing))
-        except BadImage as error:
-            return BadRow(row.id, row.uri, "decode", error.reason)
-
-    def append(self, view: _View) -> None:
+    def append(self, view: ImageView) -> None:
         """Add a row; run the network when a batch is full."""
         number = len(self._ids)
         self._ids.append(view.row.id)

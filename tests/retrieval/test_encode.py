@@ -22,11 +22,11 @@ from schn_ray.core.errors import SchnRayError, TooManyBadRows
 from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import evaluation_view
+from schn_ray.data.shards import image_views
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
-from schn_ray.retrieval import encode as encode_module
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 
@@ -47,7 +47,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         seen.append(data)
         return evaluation_view(data, preprocessing)
 
-    monkeypatch.setattr(encode_module, "evaluation_view", view)
+    monkeypatch.setattr(image_views, "evaluation_view", view)
     return seen
 
 
