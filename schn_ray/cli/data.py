@@ -13,6 +13,7 @@ from schn_ray.cli.options import (
     Out,
     Settings,
     Source,
+    Update,
     Verbose,
     Workers,
     print_result,
@@ -65,9 +66,7 @@ def prepare_command(
     split_from: SplitFrom = None,
     largest_side: LargestSide = None,
     quality: Quality = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
-    ] = False,
+    update: Update = False,
     unseen_classes: Annotated[
         float | None, typer.Option(help="Share of the classes to leave out of training: 0.25.")
     ] = None,

@@ -32,6 +32,12 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of 
 Workers = Annotated[
     str | None, typer.Option(metavar="N|MIN:MAX", help="Workers on Ray. Default: one for each CPU.")
 ]
+Update = Annotated[
+    bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try the quarantined images again.")
+]
 Out = Annotated[str, typer.Option("--out", help="Directory or URI to write.")]
 Source = Annotated[
     str,

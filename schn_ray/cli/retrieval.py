@@ -11,8 +11,10 @@ from schn_ray.cli.options import (
     AsJson,
     ConfigFile,
     Out,
+    RetryFailed,
     Settings,
     Source,
+    Update,
     Verbose,
     Workers,
     print_result,
@@ -36,12 +38,8 @@ def encode_command(
     source: Source,
     model: Annotated[str, typer.Option(help="A finished run, or its model directory.")],
     out: Out,
-    update: Annotated[
-        bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try the quarantined images again.")
-    ] = False,
+    update: Update = False,
+    retry_failed: RetryFailed = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,

@@ -11,8 +11,10 @@ from schn_ray.cli.options import (
     AsJson,
     ConfigFile,
     Out,
+    RetryFailed,
     Settings,
     Source,
+    Update,
     Verbose,
     Workers,
     print_result,
@@ -60,12 +62,8 @@ def embed_command(
     weights: Annotated[
         str | None, typer.Option(help="A file; default: the pretrained ones, to download.")
     ] = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try the quarantined images again.")
-    ] = False,
+    update: Update = False,
+    retry_failed: RetryFailed = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,

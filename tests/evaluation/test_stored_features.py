@@ -12,6 +12,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.data import images
 from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.shards import image_views
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
@@ -23,7 +24,6 @@ from schn_ray.evaluation.results import read_figures
 from schn_ray.models.config import BackboneConfig
 from schn_ray.models.embed import EmbedConfig, embed_source
 from schn_ray.models.hasher import load
-from schn_ray.retrieval import encode
 from schn_ray.training.config import train_config
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import train_locally
@@ -64,7 +64,7 @@ def refuse(*_: object) -> None:
 def test_figures_are_those_of_the_images(
     folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (features, encode, images):
+    for module in (features, image_views, images):
         monkeypatch.setattr(module, "evaluation_view", refuse)
     arguments = folder / "run", folder / "store", tmp_path / "e", CONFIG, map_locally
     manifest = evaluate_run(*arguments, features=folder / name)

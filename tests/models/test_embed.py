@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from support.image_files import encode_image, write_tree
 
+import schn_ray
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
@@ -205,3 +206,12 @@ def test_shards_of_a_killed_call_are_not_embedded_again(photos: Path, tmp_path: 
     make(photos, tmp_path / "undisturbed")
     same, other = features(tmp_path / "features"), features(tmp_path / "undisturbed")
     assert all(np.array_equal(same[id], other[id]) for id in other)
+
+
+def test_weights_of_a_file_of_settings_are_used(photos: Path, tmp_path: Path) -> None:
+    """The pretrained weights are only what nobody said otherwise."""
+    file = tmp_path / "embed.yaml"
+    file.write_text("backbone: {name: small, base_channels: 4, weights: none}\n")
+    schn_ray.embed(photos, tmp_path / "features", config=file)
+    with pytest.raises(SchnRayError, match="weights 'DEFAULT'"):
+        schn_ray.embed(photos, tmp_path / "pretrained", backbone="small")

@@ -90,9 +90,10 @@ def embed(
     from schn_ray.core.settings import load_settings
     from schn_ray.models.embed import EmbedConfig, embed_source
 
-    options = {"backbone.name": backbone, "backbone.weights": weights or "DEFAULT"}
+    options = {"backbone.name": backbone, "backbone.weights": weights}
     file = None if config is None else Path(config)
-    loaded = load_settings(EmbedConfig, file, setting_lines(settings, options))
+    pretrained = {"backbone": {"weights": "DEFAULT"}}
+    loaded = load_settings(EmbedConfig, file, setting_lines(settings, options), pretrained)
     target = location_of(out)
     shards = shards_mapper("embedding", workers, gpus=True, writes=target)
     opened = source_of(source, loaded.source)
