@@ -86,7 +86,7 @@ def train_on_ray(
         if tensorboard:
             require_tensorboard()
         require_shareable(config, store, request.most)
-        build_run(config, store, distributed.Workers(), torch.device("cpu"))
+        checked = build_run(config, store, distributed.Workers(), torch.device("cpu"))
         settings = {
             "config": with_absolute_paths(config).model_dump(),
             "store": store.location,
@@ -102,7 +102,7 @@ def train_on_ray(
             shards = RayShards("embedding", request.most)
             with (
                 frozen_features(config, store, run, features, shards) as vectors,
-                _shown(run, config.schedule.iterations),
+                _shown(run, checked.learner.most_iterations(config.schedule)),
             ):
                 _fit_while_progressing(settings | {"features": vectors}, request)
         conclude_run(mirror, draft, store)
@@ -203,7 +203,7 @@ def _any_worker_sees(file: str, workers: distributed.Workers) -> bool:
 
 
 @contextmanager
-def _shown(out: str, iterations: int) -> Iterator[None]:
+def _shown(out: str, iterations: int | None) -> Iterator[None]:
     """Show a progress line that follows the metrics written by the first worker."""
     done = threading.Event()
     before = len(read_metrics(out))

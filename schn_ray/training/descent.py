@@ -32,6 +32,10 @@ class Descent:
         """Return the iterations of the schedule."""
         return schedule.iterations
 
+    def releasable(self, run: Run) -> bool:
+        """Return True: any iteration may be the best."""
+        return True
+
     def validation_due(self, run: Run) -> bool:
         """Tell whether the schedule validates this iteration; the last one always is."""
         due = run.iteration % run.schedule.eval_every == 0

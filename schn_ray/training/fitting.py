@@ -32,8 +32,12 @@ class Fitting:
         """Return None: the method's own settings say how many rounds there are."""
         return None
 
-    def validation_due(self, run: Run) -> bool:
+    def releasable(self, run: Run) -> bool:
         """Tell whether the fit has ended: earlier rounds are not released."""
+        return run.converged
+
+    def validation_due(self, run: Run) -> bool:
+        """Tell whether the fit has ended."""
         return run.converged
 
     def state_dict(self) -> dict[str, Any]:

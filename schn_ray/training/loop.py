@@ -72,7 +72,7 @@ def train_run(run: Run, report: Report) -> None:
     while not run.finished:
         run.iteration += 1
         measured = train_iteration(run)
-        best = _is_best(run, measured.validation_map)
+        best = run.learner.releasable(run) and _is_best(run, measured.validation_map)
         if best:
             run.best_map, run.not_better = measured.validation_map, 0
         elif measured.validation_map is not None:

@@ -134,6 +134,8 @@ def count_run(path: Path, store: Store) -> dict[str, Any]:
 
 
 def _model_card(run: Run, measured: Iteration) -> str:
+    most = run.learner.most_iterations(run.schedule)
+    of_most = "" if most is None else f" of {most}"
     score = measured.validation_map
     quality = (
         f"{score:.4f} (exact under ties; {len(run.validation)} validation rows, each ranked "
@@ -146,7 +148,7 @@ def _model_card(run: Run, measured: Iteration) -> str:
         f"- bits: {run.spec.bits}\n"
         f"- backbone: {run.spec.backbone}\n"
         f"- training rows: {len(run.data)}, classes: {len(run.spec.classes)}\n"
-        f"- outer iteration: {measured.iteration} of {run.schedule.iterations}, "
+        f"- outer iteration: {measured.iteration}{of_most}, "
         f"seed {run.seed}\n"
         f"- validation mAP, codes encoded by this model: {quality}\n\n"
         f"`schn_ray.load` reads it.\n"

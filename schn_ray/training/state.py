@@ -80,8 +80,11 @@ class Learner(Protocol):
     def most_iterations(self, schedule: ScheduleConfig) -> int | None:
         """Return after how many iterations a run ends; None: when it has converged."""
 
+    def releasable(self, run: Run) -> bool:
+        """Tell whether the present model may be released."""
+
     def validation_due(self, run: Run) -> bool:
-        """Tell whether the present model may be released, and so has to be validated."""
+        """Tell whether the present model is to be validated."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs of method and learner."""

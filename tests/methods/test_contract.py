@@ -268,3 +268,20 @@ def test_rows_without_labels_are_learned_or_refused(
     train_locally(config, unlabelled_store, tmp_path / "run")
     codes = codes_of(tmp_path / "run", unlabelled_store, "gallery")
     assert len(np.unique(codes, axis=0)) > len(codes) / 10
+
+
+def test_a_fit_releases_the_model_of_its_last_round_only(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The released model may be large: it has the backbone, too."""
+    saved: list[int] = []
+    record = Recorder.record
+
+    def counted(self: Recorder, measured: Any, best: bool) -> None:
+        saved.extend([self.run.iteration] if best else [])
+        record(self, measured, best)
+
+    monkeypatch.setattr(Recorder, "record", counted)
+    train_locally(settings_of("itq"), store, tmp_path / "run")
+    assert saved == [len(read_metrics(tmp_path / "run"))]
+    assert saved[0] > 1
