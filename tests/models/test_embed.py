@@ -215,3 +215,19 @@ def test_weights_of_a_file_of_settings_are_used(photos: Path, tmp_path: Path) ->
     schn_ray.embed(photos, tmp_path / "features", config=file)
     with pytest.raises(SchnRayError, match="weights 'DEFAULT'"):
         schn_ray.embed(photos, tmp_path / "pretrained", backbone="small")
+
+
+def test_a_killed_call_without_any_rows_is_unfinished_and_no_folder(
+    photos: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dies(function: Any, shards: Any) -> Any:
+        raise Killed
+
+    config = EmbedConfig(source=SHARDS, backbone=SMALL)
+    with pytest.raises(Killed):
+        embed_source(open_source(str(photos), SHARDS), tmp_path / "features", config, dies)
+    with pytest.raises(SchnRayError, match="features is unfinished: run the command that made it"):
+        open_source(str(tmp_path / "features"), SourceConfig())

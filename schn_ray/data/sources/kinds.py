@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import REQUEST
 from schn_ray.core.storage.files import absolute, is_uri, kind_at, names_in
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import Source
@@ -111,6 +112,8 @@ def _guess(location: str, file_or_folder: str) -> str:
             f"{location} looks like {' and like '.join(matches)}; choose one with --set "
             f"source.kind={matches[0]}"
         )
+    if not matches and REQUEST in names:
+        raise SchnRayError(f"{location} is unfinished: run the command that made it again")
     return matches[0] if matches else "folder"
 
 
