@@ -57,6 +57,14 @@ def test_names_of_the_package_in_documents_exist() -> None:
         assert first in schn_ray.__all__ or file.is_dir() or file.with_suffix(".py").is_file(), name
 
 
+def test_tests_that_documents_name_exist() -> None:
+    for path in documents():
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", path.read_text())
+        assert named or path.name != "ray_users.md"
+        for file, name in named:
+            assert f"\ndef {name}(" in (ROOT / file).read_text(), f"{path.name}: {file}::{name}"
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in documents():
         for link in re.findall(r"\]\(([\w./-]+)\)", path.read_text()):
