@@ -21,23 +21,27 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+# before Ray is imported: forked jobs need it to join the one that stays up
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
@@ -62,32 +66,27 @@ KINDS = ("whole", "driver", "worker", "again")
 COUNTS = ("encoded_again", "stored_encoded_again", "stored_read_again", "repeated", "lost")
 LIMIT_S = 120
 LOG = "log"
+FORK = multiprocessing.get_context("fork")
 
 
 def main() -> None:
     """Run a job, or kill jobs and print what came of it."""
     arguments = parsed()
-    if arguments.job:
-        engine, out = arguments.job
-        run_job(engine, arguments.folder, Path(out))
-        return
     began, file = time.monotonic(), arguments.folder / "results.jsonl"
     if not (arguments.folder / "photos").exists():
         write_input(arguments.folder)
     texts = file.read_text().splitlines() if file.exists() else []
     results = [json.loads(text) for text in texts]
-    mark = os.environ[MARK] = uuid.uuid4().hex  # Ray's workers inherit it
-    ray.init(address="local", num_cpus=arguments.cpus, include_dashboard=False)
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    for share, kind, engine in trials(arguments):
-        known = {(r["engine"], r["kind"], r["share"]) for r in results}
-        if (engine, kind, share) in known or time.monotonic() - began > arguments.seconds:
-            continue
-        result = Trial(arguments.folder, engine, mark).run(kind, share)
-        results.append(result)
-        with file.open("a") as lines_of_results:
-            lines_of_results.write(json.dumps(result) + "\n")
-        print(json.dumps(result), flush=True)
+    with one_ray(arguments.cpus) as mark:
+        for share, kind, engine in trials(arguments):
+            known = {(r["engine"], r["kind"], r["share"]) for r in results}
+            if (engine, kind, share) in known or time.monotonic() - began > arguments.seconds:
+                continue
+            result = Trial(arguments.folder, engine, mark).run(kind, share)
+            results.append(result)
+            with file.open("a") as lines_of_results:
+                lines_of_results.write(json.dumps(result) + "\n")
+            print(json.dumps(result), flush=True)
     print("\n".join(summary(results)))
 
 
@@ -99,10 +98,31 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES[:2])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--moments", type=int, default=10, help="kills of each kind")
-    parser.add_argument("--cpus", type=int, default=6, help="that Ray is told the machine has")
+    parser.add_argument("--cpus", type=int, default=5, help="that Ray is told the machine has")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no other job after these")
-    parser.add_argument("--job", nargs=2, metavar=("ENGINE", "OUT"), help="used inside")
     return parser.parse_args()
+
+
+@contextmanager
+def one_ray(cpus: int) -> Iterator[str]:
+    """Start a Ray that outlives its jobs, in its own process; yield the mark of its workers."""
+    mark = os.environ[MARK] = uuid.uuid4().hex
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=_hold_ray, args=(cpus, theirs))
+    process.start()
+    os.environ["RAY_ADDRESS"] = ours.recv()
+    try:
+        yield mark
+    finally:
+        ours.send("end")
+        process.join()
+
+
+def _hold_ray(cpus: int, pipe: Connection) -> None:
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False)
+    pipe.send(ray.get_runtime_context().gcs_address)
+    pipe.recv()
+    ray.shutdown()
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[tuple[float, str, str]]:
@@ -130,7 +150,9 @@ def write_input(folder: Path) -> None:
 
 def run_job(engine: str, folder: Path, out: Path) -> None:
     """Encode the photos; killed at any moment, the same call goes on."""
-    out.mkdir(exist_ok=True)
+    with (out / "printed.txt").open("a") as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
     ray.init(log_to_driver=False)
     if engine != "encode":
         encode_with_ray_data(engine, folder, out)
@@ -241,7 +263,8 @@ class Trial:
             begun = time.time()
             state = self._finish()
         counts = self._counts(before, at_kill, begun) | {"state": state}
-        shutil.rmtree(self._out)
+        if state == "finished":
+            shutil.rmtree(self._out)
         return {"engine": self._engine, "kind": kind, "share": share} | counts
 
     def _disturb(self, kind: str, share: float) -> float:
@@ -257,32 +280,33 @@ class Trial:
             else:
                 actors = marked(self._mark, lambda line: line.startswith("ray::MapWorker"))
                 end(max(actors, key=started_at))
-                assert process.wait(LIMIT_S) == 0, process.returncode
+                process.join(LIMIT_S)
+                assert process.exitcode == 0, process.exitcode
         return begun
 
     def _finish(self) -> str:
         """Run the job to its end."""
         with self._started() as process:
-            try:
-                code = process.wait(LIMIT_S)
-            except subprocess.TimeoutExpired:
-                return f"not finished after {LIMIT_S} s"
+            process.join(LIMIT_S)
+            code = process.exitcode
+        if code is None:
+            return f"not finished after {LIMIT_S} s"
         return "finished" if code == 0 else f"exit code {code}"
 
     @contextmanager
-    def _started(self) -> Iterator[subprocess.Popen[bytes]]:
-        command = [sys.executable, "-m", "benchmarks.scale.ray_data_kills", str(self._input)]
-        command += ["--job", self._engine, str(self._out)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def _started(self) -> Iterator[ForkProcess]:
+        # forked, so that no start imports torch and Ray again
+        process = FORK.Process(target=run_job, args=(self._engine, self._input, self._out))
+        process.start()
         try:
             yield process
         finally:
             process.kill()
-            process.wait()
+            process.join()
 
-    def _wait_for_rows(self, rows: float, process: subprocess.Popen[bytes]) -> None:
+    def _wait_for_rows(self, rows: float, process: ForkProcess) -> None:
         deadline = time.monotonic() + LIMIT_S
-        while len(lines(self._log)) < rows and process.poll() is None:
+        while len(lines(self._log)) < rows and process.exitcode is None:
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.02)
 
