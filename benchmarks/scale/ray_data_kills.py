@@ -119,18 +119,20 @@ def one_ray(cpus: int) -> Iterator[str]:
 
 
 def _hold_ray(cpus: int, pipe: Connection) -> None:
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False)
+    while not ray.is_initialized():  # a busy machine is too slow for Ray's limit of 30 s
+        with suppress(Exception):
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False)
     pipe.send(ray.get_runtime_context().gcs_address)
     pipe.recv()
     ray.shutdown()
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[tuple[float, str, str]]:
-    """Yield (share, kind, engine): engines in turns; three undisturbed jobs, one to run again."""
+    """Yield (share, kind, engine): engines in turns; two undisturbed jobs, one to run again."""
     order = random.Random(0).sample(range(arguments.moments), arguments.moments)
     for turn, moment in enumerate(order):
         for kind, engine in itertools.product(arguments.kinds, arguments.engines):
-            if turn < {"whole": 3, "again": 1}.get(kind, arguments.moments):
+            if turn < {"whole": 2, "again": 1}.get(kind, arguments.moments):
                 yield (moment + 0.5) / arguments.moments, kind, engine
 
 
