@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from sklearn.datasets import load_digits
 
 import schn_ray
@@ -85,7 +86,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     store = asked.store or digits(asked.out)
     settings: dict[str, object] = {"bits": asked.bits, "head.kind": "mlp"}
-    settings |= dict(pair.split("=", 1) for pair in asked.set)
+    settings |= {key: yaml.safe_load(text) for key, _, text in (p.partition("=") for p in asked.set)}
     lines = []
     for name in asked.only:
         measured = [

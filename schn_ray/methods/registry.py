@@ -37,6 +37,7 @@ METHODS = {
     "tsdh": "schn_ray.methods.deep.tsdh:Tsdh",
     "dcdh": "schn_ray.methods.deep.dcdh:Dcdh",
     "subic": "schn_ray.methods.deep.subic:Subic",
+    "tssdh": "schn_ray.methods.deep.tssdh:Tssdh",
     "drlih": "schn_ray.methods.deep.drlih:Drlih",
     "bottleneck": "schn_ray.methods.deep.bottleneck:Bottleneck",
     "crh": "schn_ray.methods.deep.crh:Crh",
