@@ -86,7 +86,9 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     store = asked.store or digits(asked.out)
     settings: dict[str, object] = {"bits": asked.bits, "head.kind": "mlp"}
-    settings |= {key: yaml.safe_load(text) for key, _, text in (p.partition("=") for p in asked.set)}
+    settings |= {
+        key: yaml.safe_load(text) for key, _, text in (p.partition("=") for p in asked.set)
+    }
     lines = []
     for name in asked.only:
         measured = [

@@ -38,6 +38,7 @@ METHODS = {
     "dcdh": "schn_ray.methods.deep.dcdh:Dcdh",
     "subic": "schn_ray.methods.deep.subic:Subic",
     "tssdh": "schn_ray.methods.deep.tssdh:Tssdh",
+    "dsh-gan": "schn_ray.methods.deep.dsh_gan:DshGan",
     "drlih": "schn_ray.methods.deep.drlih:Drlih",
     "bottleneck": "schn_ray.methods.deep.bottleneck:Bottleneck",
     "crh": "schn_ray.methods.deep.crh:Crh",
