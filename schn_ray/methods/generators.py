@@ -80,6 +80,9 @@ class VectorGenerator(nn.Module):
         return vectors
 
 
+Generator = ImageGenerator | VectorGenerator
+
+
 class _OfVectors(nn.Module):
     """Batch normalisation, which is of images, of vectors."""
 
@@ -92,7 +95,7 @@ class _OfVectors(nn.Module):
         return normalised[:, :, 0, 0]
 
 
-def generator_for(backbone: nn.Module, classes: int, width: int, workers: Workers) -> nn.Module:
+def generator_for(backbone: nn.Module, classes: int, width: int, workers: Workers) -> Generator:
     """Return a generator of what a backbone takes.
 
     Args:

@@ -24,7 +24,13 @@ from schn_ray.methods.base import (
 )
 from schn_ray.methods.classifiers import LabelClassifier
 from schn_ray.methods.deep.recipe import fine_tuned
-from schn_ray.methods.generators import NOISE, draw_dissimilar, generator_for, unremembered
+from schn_ray.methods.generators import (
+    NOISE,
+    Generator,
+    draw_dissimilar,
+    generator_for,
+    unremembered,
+)
 from schn_ray.methods.losses import counted_mean, judged_fake, judged_real
 from schn_ray.methods.triplets import soft_hamming_of_rows
 from schn_ray.models.encoder import Encoder
@@ -63,6 +69,7 @@ class DshGan(DeepMethod[DshGanConfig]):
 
     Config = DshGanConfig
     iterations: Tensor  # done so far
+    generator: Generator
     paper = Paper("Deep Semantic Hashing with Generative Adversarial Networks", "SIGIR 2017")
 
     def __init__(self, config: DshGanConfig, problem: Problem, encoder: Encoder) -> None:
@@ -83,10 +90,7 @@ class DshGan(DeepMethod[DshGanConfig]):
         """Take a step of the encoder on real and made rows, and one of the generator."""
         x, others = batch.inputs, self._others(batch)
         noise = torch.randn(2, len(batch.Y), NOISE)[:, batch.own].to(batch.Y)
-        made = [
-            self.generator(n, labels.Y[batch.own], x)
-            for n, labels in zip(noise, (batch, others), strict=True)
-        ]
+        made = [self.generator(noise[k], b.Y[batch.own], x) for k, b in enumerate((batch, others))]
         real, told = self._outputs(training.encode(x)), self.generator.as_made(x)
         with unremembered(self.encoder):
             blurred = real if told is x else self._outputs(training.encode(told))
@@ -98,9 +102,8 @@ class DshGan(DeepMethod[DshGanConfig]):
             judged = [self._outputs(self.encoder(image)) for image in made]
         of_generator = self._total(self.generator_terms(real, judged, batch, others))
         training.descend(batch.share * of_generator, "generator")
-        detached = {name: term.detach() for name, term in terms.items()}
-        outputs = {"U": self.relaxed(real.h.detach())}
-        return Step(detached | {"generator": of_generator.detach()}, outputs)
+        reported = {n: t.detach() for n, t in (terms | {"generator": of_generator}).items()}
+        return Step(reported, {"U": self.relaxed(real.h.detach())})
 
     def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> None:
         """Count the iterations."""
@@ -119,9 +122,9 @@ class DshGan(DeepMethod[DshGanConfig]):
             others: the batch with labels that its rows do not have.
         """
         fake = torch.stack([judged_fake(self.adversary(m.F)) for m in made]).mean()
-        classified = self.classifier(real.F, batch) + self._classified(made, batch, others)
+        of_made = self._classified(made, batch, others)
         return {
-            "classification": classified,
+            "classification": self.classifier(real.F, batch) + of_made,
             "adversarial": judged_real(self.adversary(blurred.F)) + fake,
             "triplet": self._triplets(real.h, made, batch, others),
         }
@@ -145,8 +148,8 @@ class DshGan(DeepMethod[DshGanConfig]):
         return counted_mean((self.config.margin + near - far).clamp(min=0), complete, batch)
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        warm = self.iterations < self.config.warm_up
-        return weighted({k: v for k, v in terms.items() if k != "triplet" or not warm}, self.config)
+        early = {"triplet"} if self.iterations < self.config.warm_up else set()
+        return weighted({n: t for n, t in terms.items() if n not in early}, self.config)
 
     def _others(self, batch: Batch) -> Batch:
         draws = torch.rand(len(batch.Y))
