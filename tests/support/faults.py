@@ -88,6 +88,11 @@ class Verb:
         self.again(root, self.begin(root, out))
         return self.content(out)
 
+    def warm(self, root: Path, out: Path) -> None:
+        """Run it in this process, which imports what each fork would import again."""
+        self.work(root, self.begin(root, out))
+        shutil.rmtree(out)
+
     def again(self, root: Path, out: Path) -> None:
         """Run it once more, as a user would after it was stopped."""
         end = ends(self.work, root, out)
@@ -214,6 +219,7 @@ def cannot_grow(size: int) -> Fault:
 
 def check_kills(verb: Verb, root: Path, folder: Path, every: int = 1) -> int:
     """Kill before every change."""
+    verb.warm(root, folder / "warm")
     expected = verb.undisturbed(root, folder / "undisturbed")
     for tried, number in enumerate(_numbers(every)):
         out = verb.begin(root, folder / "out")
@@ -233,6 +239,7 @@ def _numbers(every: int) -> range:
 
 def check_signals(verb: Verb, root: Path, folder: Path, every: int = 1) -> int:
     """Send SIGTERM and SIGINT, in turn, before every change."""
+    verb.warm(root, folder / "warm")
     expected = verb.undisturbed(root, folder / "undisturbed")
     codes = [(signal.SIGTERM, TERMINATED), (signal.SIGINT, INTERRUPTED)]
     for tried, number in enumerate(_numbers(every)):
@@ -258,6 +265,7 @@ def check_signals(verb: Verb, root: Path, folder: Path, every: int = 1) -> int:
 
 def check_full_disk(verb: Verb, root: Path, folder: Path, every: int = 1) -> int:
     """Fail at every file that is made, and at the end of every file."""
+    verb.warm(root, folder / "warm")
     expected = verb.undisturbed(root, folder / "undisturbed")
     files = [path for path in (folder / "undisturbed").rglob("*") if path.is_file()]
     limits = sorted({0, 1, *(path.stat().st_size - 1 for path in files if path.stat().st_size)})
@@ -294,6 +302,7 @@ def check_damage(verb: Verb, root: Path, folder: Path, times: int = 3, seed: int
     inputs, names = folder / "inputs", {*verb.reads, *verb.changes}
     for name in names:
         shutil.copytree(root / name, inputs / name)
+    verb.warm(root, folder / "warm")  # not of the inputs: a fork would have them in memory
     expected = verb.undisturbed(inputs, folder / "undisturbed")
     files = [p for name in names for p in sorted((inputs / name).rglob("*")) if p.is_file()]
     kinds: dict[str, list[Path]] = {}
@@ -355,6 +364,7 @@ def check_two(
 
     Both are in the result, in either order, or one is refused and the other is in the result.
     """
+    first.warm(root, folder / "warm")
     orders = [(first,), (second,), (first, second), (second, first)]
     alone_first, alone_second, *both = (
         _one_after_the_other(order, root, folder / f"order-{number}")
