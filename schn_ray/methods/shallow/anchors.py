@@ -39,17 +39,16 @@ def kmeans_anchors(rows: FeatureRows, at_most: int, seed: int, rounds: int = 10)
     return centres
 
 
-def squared_distances(X: Shard, anchors: Array) -> Array:
-    """Return ||x_i - a_j||^2 [n, m]; 0 where rounding would make it negative.
+def squared_distances(X: Shard, anchors: Array) -> Shard:
+    """Return ||x_i - a_j||^2 [n, m], of the type of X; 0 where rounding would make it negative.
 
     Args:
         X: [n, d].
         anchors: [m, d].
     """
-    X = X.astype(np.float64, copy=False)
-    distances = X @ (-2 * anchors.T)
+    distances = X @ (-2 * anchors.T).astype(X.dtype)
     distances += np.einsum("ij,ij->i", X, X)[:, None]
-    distances += np.einsum("ij,ij->i", anchors, anchors)
+    distances += np.einsum("ij,ij->i", anchors, anchors).astype(X.dtype)
     return np.maximum(distances, 0, out=distances)
 
 

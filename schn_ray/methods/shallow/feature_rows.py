@@ -225,14 +225,14 @@ def in_pieces(f: Callable[[Shard], Shard], X: Shard) -> Shard:
     return whole
 
 
-def pieces_of(X: Shard) -> Iterator[NDArray[np.float64]]:
-    """Yield the rows of a shard as float64, a thousand at a time.
+def pieces_of(X: Shard) -> Iterator[Shard]:
+    """Yield the rows of a shard, a thousand at a time.
 
     Args:
         X: [n, d].
     """
     for start in range(0, len(X), _PIECE):
-        yield X[start : start + _PIECE].astype(np.float64, copy=False)
+        yield X[start : start + _PIECE]
 
 
 def array_rows(X: NDArray[np.floating], shard_rows: int | None = None) -> FeatureRows:
@@ -242,7 +242,13 @@ def array_rows(X: NDArray[np.floating], shard_rows: int | None = None) -> Featur
         X: [n, d].
         shard_rows: see ``FeatureRows``.
     """
-    return FeatureRows(lambda numbers: X[numbers], len(X), X.shape[1], shard_rows=shard_rows)
+
+    def read(numbers: Rows) -> Shard:
+        first, end = int(numbers[0]), int(numbers[-1]) + 1
+        consecutive = end - first == len(numbers) and bool(np.all(np.diff(numbers) == 1))
+        return X[first:end] if consecutive else X[numbers]  # a shard is not copied
+
+    return FeatureRows(read, len(X), X.shape[1], shard_rows=shard_rows)
 
 
 class ShardState:
