@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from schn_ray.core.workers import Workers
 from schn_ray.data.labels import Rows
@@ -102,15 +102,18 @@ class FeatureRows:
         for _ in self._of_own(f):
             pass
 
-    def gather(self, f: Callable[[Shard, Rows], NDArray[Any]]) -> Array:
+    def gather(
+        self, f: Callable[[Shard, Rows], NDArray[Any]], dtype: DTypeLike = np.float64
+    ) -> NDArray[Any]:
         """Return what f says of each row, of all rows in order, on every worker: for few numbers.
 
         Args:
             f: (features of a shard [n_s, d], its row numbers [n_s]) -> [n_s, ...].
+            dtype: of the result; what f returns must be exact in float64.
         """
-        parts: list[Array] = []
+        parts: list[NDArray[Any]] = []
         for own in self._of_own(lambda X, numbers: (f(X, numbers),)):
-            parts += [part[0] for part in self._of_all(own)]
+            parts += [part[0].astype(dtype, copy=False) for part in self._of_all(own)]
         return np.concatenate(parts)
 
     def take(self, numbers: Rows) -> Shard:
