@@ -106,21 +106,6 @@ def test_the_result_has_the_same_bits_on_any_number_of_workers(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_files_of_rows_do_not_change_a_bit(name: str) -> None:
-    """The rows come from 1 file or 50, and are summed in shards of their own."""
-    pieces = np.array_split(X, 50)
-    starts = np.cumsum([0, *map(len, pieces[:-1])])
-
-    def read(numbers: Array) -> Array:
-        piece = np.searchsorted(starts, numbers, side="right") - 1
-        return np.stack([pieces[p][i - starts[p]] for p, i in zip(piece, numbers, strict=True)])
-
-    one = result_of(CASES[name].small(6, 3), array_rows(X, shard_rows=6))
-    fifty = FeatureRows(read, len(X), X.shape[1], shard_rows=6)
-    assert result_of(CASES[name].small(6, 3), fifty) == one
-
-
-@pytest.mark.parametrize("name", CASES)
 def test_other_shards_give_the_same_codes(name: str) -> None:
     """Draws do not depend on shards, so only rounding does. In float64 it rarely matters."""
     few, many = (
