@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from schn_ray.data.labels import Rows
 from schn_ray.methods.shallow.draws import chosen_rows
@@ -60,11 +61,9 @@ def sums_by_group(groups: Rows, count: int, values: Shard) -> Array:
         count: of groups.
         values: [n, q].
     """
-    sums = np.zeros((count, values.shape[1]))
-    order = np.argsort(groups, kind="stable")
-    present, starts = np.unique(groups[order], return_index=True)
-    sums[present] = np.add.reduceat(values[order].astype(np.float64), starts, axis=0)
-    return sums
+    n = len(groups)
+    members = csr_array((np.ones(n), groups, np.arange(n + 1)), shape=(n, count))
+    return np.asarray(members.T @ values)
 
 
 def _cluster_sums(X: Shard, centres: Array) -> tuple[Array, Array]:
