@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
@@ -213,6 +215,11 @@ class Method(nn.Module, Generic[C]):
         """
         return head.spec()
 
+    @classmethod
+    def solves_codes(cls) -> bool:
+        """Tell whether training rows get codes from their labels, apart from the model's."""
+        return cls.start is not Method.start
+
     def start(self, codes: CodeTable) -> None:
         """Set the codes that training rows start from; by default they have none.
 
@@ -306,6 +313,17 @@ class ShallowMethod(Method[C]):
         Args:
             rows: features of all training rows.
             round: 1, 2, ...
+        """
+        raise NotImplementedError
+
+    def solved_codes(self, rows: FeatureRows) -> NDArray[np.uint8]:
+        """Return the codes of all training rows that the fit has solved, if ``solves_codes``.
+
+        Args:
+            rows: features of all training rows.
+
+        Returns:
+            Packed codes [n, ceil(K/8)], equal on all workers.
         """
         raise NotImplementedError
 
