@@ -108,9 +108,10 @@ class Output(Printable, str):
         return self.manifest.fingerprint
 
     def text(self) -> str:
-        """Return path, kind and counts, a line each."""
+        """Return path, kind and counts, a line each; those that are not known are left out."""
         lines = [f"{self!s}: {self.kind}, finished"]
-        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in self.counts.items()]
+        known = {name: value for name, value in self.counts.items() if value is not None}
+        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in known.items()]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
