@@ -39,6 +39,7 @@ from schn_ray.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from schn_ray.cli.verbs.cluster import doctor
     from schn_ray.cli.verbs.data import check, prepare
+    from schn_ray.cli.verbs.engines import convert
     from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
     from schn_ray.cli.verbs.retrieval import (
         build_index,
@@ -60,6 +61,7 @@ __all__ = [
     "change_index",
     "check",
     "compare",
+    "convert",
     "doctor",
     "duplicates",
     "embed",
@@ -82,6 +84,7 @@ __all__ = [
 _MODULES = {
     "cli.verbs.cluster": ("doctor",),
     "cli.verbs.data": ("check", "prepare"),
+    "cli.verbs.engines": ("convert",),
     "cli.verbs.evaluation": ("compare", "evaluate", "write_report"),
     "cli.verbs.retrieval": (
         "build_index",

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from schn_ray.cli import cluster, data, demo, evaluation, retrieval, training
+from schn_ray.cli import cluster, data, demo, engines, evaluation, retrieval, training
 from schn_ray.cli.options import VERBOSE
 from schn_ray.core.version import __version__
 
@@ -90,6 +90,7 @@ for _verb in (
     retrieval.search_command,
     retrieval.duplicates_command,
     retrieval.serve_command,
+    engines.convert_command,
     evaluation.evaluate_command,
     evaluation.compare_command,
     evaluation.report_command,

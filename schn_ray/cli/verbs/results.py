@@ -154,6 +154,27 @@ class Evaluation(Output):
     _repr_html_ = Printable._repr_html_
 
 
+class Converted(Output):
+    """Codes in the files of another engine, shown with the lines that search them."""
+
+    @property
+    def recipe(self) -> str:
+        """The lines that search the codes, in the engine's own language."""
+        from schn_ray.retrieval.engines.convert import recipe
+
+        return recipe(self.manifest, str(self))
+
+    def text(self) -> str:
+        """Return path and counts, and the lines that search."""
+        return f"{super().text()}\n\n{self.recipe}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path and counts, and the lines that search."""
+        return super().to_json() | {"recipe": self.recipe}
+
+    _repr_html_ = Printable._repr_html_
+
+
 class Study(Output):
     """A finished search for settings, shown with its best trials."""
 
