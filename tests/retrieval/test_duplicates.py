@@ -23,7 +23,7 @@ import schn_ray as face
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.retrieval.duplicates import bands, connected, groups, nearest
-from schn_ray.retrieval.duplicates.bands import Band, word_view, choose_bands
+from schn_ray.retrieval.duplicates.bands import Band, choose_bands, word_view
 from schn_ray.retrieval.duplicates.connected import connected_labels
 from schn_ray.retrieval.duplicates.groups import find_duplicates
 from schn_ray.retrieval.duplicates.leaks import find_leaks

@@ -20,7 +20,6 @@ from schn_ray.retrieval.duplicates.bands import (
     SHIFTED,
     Band,
     Sorted,
-    word_view,
     choose_bands,
     distances_between,
     group_starts,
@@ -29,6 +28,7 @@ from schn_ray.retrieval.duplicates.bands import (
     positions,
     sort_by,
     table_of,
+    word_view,
 )
 from schn_ray.retrieval.duplicates.components import Components
 from schn_ray.retrieval.index.scan import Bytes
@@ -61,26 +61,37 @@ def connected_labels(codes: Bytes, bits: int, radius: int) -> NDArray[np.uint32]
         return np.zeros(len(codes), np.uint32)
     components = Components(len(codes))
     if radius > 0 and len(codes) > 1:
-        _Search(word_view(codes), bits, radius, components).run()
+        NeighbourSearch(word_view(codes), bits, radius, components).run()
     return components.roots(np.arange(len(codes)))
 
 
-class _Search:
-    """The search for neighbours that are not connected yet."""
+class NeighbourSearch:
+    """The search for neighbours that are not connected yet.
+
+    Args:
+        words: uint64 [u, w], distinct codes.
+        bits: of a code.
+        radius: bits in which neighbours may differ; from 1 to bits - 1.
+        components: of u nodes, which the search connects.
+
+    Attributes:
+        bands: by which it searches.
+    """
 
     def __init__(
         self, words: NDArray[np.uint64], bits: int, radius: int, components: Components
     ) -> None:
         self._words, self._radius, self._components = words, radius, components
-        self._bands = choose_bands(words, bits, radius)
+        self.bands = choose_bands(words, bits, radius)
 
     def run(self) -> None:
+        """Connect all neighbours."""
         # what one band connects need not be compared in the blocks of another
-        unfinished = [band for band in self._bands if not self._shift(band)]
+        unfinished = [band for band in self.bands if not self.compare_by_shifts(band)]
         for band in unfinished:
             self._compare_blocks(band)
 
-    def _shift(self, band: Band) -> bool:
+    def compare_by_shifts(self, band: Band) -> bool:
         """Compare each code with those after it in the order of a band; tell if that was all."""
         ordered = sort_by(self._words, band)
         starts = group_starts(ordered.keys)

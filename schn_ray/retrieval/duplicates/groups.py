@@ -23,7 +23,7 @@ from schn_ray.core.directories import scratch_folder
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location
-from schn_ray.retrieval.duplicates.bands import word_view, distances_between
+from schn_ray.retrieval.duplicates.bands import distances_between, word_view
 from schn_ray.retrieval.duplicates.best import (
     UNKNOWN,
     ImageFacts,

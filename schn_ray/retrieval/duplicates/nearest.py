@@ -12,7 +12,6 @@ from schn_ray.retrieval.duplicates.bands import (
     SHIFTED,
     Band,
     Sorted,
-    word_view,
     choose_bands,
     distances_between,
     group_starts,
@@ -21,6 +20,7 @@ from schn_ray.retrieval.duplicates.bands import (
     positions,
     sort_by,
     table_of,
+    word_view,
 )
 from schn_ray.retrieval.index.scan import Bytes
 

@@ -33,7 +33,7 @@ from schn_ray.core.storage.files import as_location, join, new_file, open_file
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.rows import Shard
 from schn_ray.retrieval.code_files import CODE, code_column, packed_codes, part_names
-from schn_ray.retrieval.duplicates.bands import Band, word_view, keys_of
+from schn_ray.retrieval.duplicates.bands import Band, keys_of, word_view
 from schn_ray.retrieval.duplicates.components import Components
 from schn_ray.retrieval.duplicates.connected import connected_labels
 from schn_ray.retrieval.duplicates.groups import (
