@@ -25,14 +25,22 @@ def draw_ids(rng: np.random.Generator, n: int) -> list[str]:
     return [f"{'äz/ '[i % 4]}{i}" for i in rng.permutation(n)]  # not in order, not only ASCII
 
 
-def write_codes(folder: Path, ids: list[str], codes: Codes, bits: int, parts: int = 3) -> Path:
+def write_codes(
+    folder: Path,
+    ids: list[str],
+    codes: Codes,
+    bits: int,
+    parts: int = 3,
+    uris: list[str] | None = None,
+) -> Path:
+    uris = uris or [f"file:{id}" for id in ids]
     width = -(-bits // 8)
     made_from = {"model": "m0del", "source": "s"}
     with new_directory(folder, "codes", {"bits": bits}, made_from) as draft:
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
             part_ids = [ids[i] for i in rows]
             packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
-            columns = {"id": part_ids, "uri": [f"file:{i}" for i in part_ids], "code": packed}
+            columns = {"id": part_ids, "uri": [uris[i] for i in rows], "code": packed}
             schema = pa.schema(
                 [("id", pa.string()), ("uri", pa.string()), ("code", pa.binary(width))]
             )

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from schn_ray.evaluation.figures import Figures
     from schn_ray.methods.catalogue import Description
     from schn_ray.models.export import ExportCheck
-    from schn_ray.retrieval.duplicates import DuplicateCounts
+    from schn_ray.retrieval.duplicates.groups import DuplicateCounts
+    from schn_ray.retrieval.duplicates.leaks import LeakCounts
     from schn_ray.retrieval.search import Result
 
 
@@ -233,12 +234,12 @@ class DuplicateGroups(Printable):
     """A Parquet file of near-duplicates.
 
     Attributes:
-        path: the file, with the columns ``group``, ``id`` and ``uri``.
+        path: the file; ``duplicates`` names its columns.
         counts: how many groups and images.
     """
 
     path: str
-    counts: DuplicateCounts
+    counts: DuplicateCounts | LeakCounts
 
     def text(self) -> str:
         """Return the counts as a line."""
