@@ -138,6 +138,13 @@ def search_command(
     radius: Annotated[
         int | None, typer.Option("-r", "--radius", min=0, help="Largest distance, in bits.")
     ] = None,
+    rescore: Annotated[
+        str | None,
+        typer.Option(
+            metavar="query",
+            help="Order by score: the query's output before the sign against the codes.",
+        ),
+    ] = None,
     paths: Annotated[
         bool, typer.Option("-f", "--paths", help="Print only the paths of the results.")
     ] = False,
@@ -148,20 +155,36 @@ def search_command(
 ) -> None:
     """Find the images nearest to images, ids or codes.
 
-    The search is exact; ties come in the order of ids.
+    The search is exact, also rescored; ties come in the order of ids.
     """
     from schn_ray.core.errors import SchnRayError
 
     if queries is not None and out is not None:
         matches = search(
-            index, queries=queries, out=out, also=also, k=k, radius=radius, workers=workers or ALL
+            index,
+            queries=queries,
+            out=out,
+            also=also,
+            k=k,
+            radius=radius,
+            rescore=rescore,
+            workers=workers or ALL,
         )
         print_result(matches, as_json)
         return
     if queries is not None or out is not None:
         raise SchnRayError("--queries CODES and --out DIR go together")
     results: SearchResults = search(
-        index, images, model=model, id=like, code=code, also=also, k=k, radius=radius, html=html
+        index,
+        images,
+        model=model,
+        id=like,
+        code=code,
+        also=also,
+        k=k,
+        radius=radius,
+        rescore=rescore,
+        html=html,
     )
     show(results.to_json(), results.paths() if paths else results.text(), as_json)
 

@@ -151,6 +151,7 @@ def search(
     also: Sequence[Path | str | Index] | None = ...,
     k: int | None = ...,
     radius: int | None = ...,
+    rescore: str | None = ...,
     html: Path | str | None = ...,
 ) -> SearchResults: ...
 
@@ -164,6 +165,7 @@ def search(
     also: Sequence[Path | str | Index] | None = ...,
     k: int | None = ...,
     radius: int | None = ...,
+    rescore: str | None = ...,
     workers: Workers | None = ...,
 ) -> Output: ...
 
@@ -180,6 +182,7 @@ def search(
     also: Sequence[Path | str | Index] | None = None,
     k: int | None = None,
     radius: int | None = None,
+    rescore: str | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
 ) -> SearchResults | Output:
@@ -196,6 +199,9 @@ def search(
         also: more indexes of the same model, searched as one with ``index``.
         k: how many results of each query; default: 10, or all within the radius.
         radius: bits; only results at most so far away.
+        rescore: ``"query"``: order by the inner product of the query's output before the sign with
+            the codes, exactly; equal scores in the order of ids. An id's image is read again, and
+            ``queries`` need codes that were encoded with the setting ``relaxed``.
         html: a page to write, with the images.
         workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
 
@@ -203,7 +209,8 @@ def search(
         A list of results, one for each query; for ``queries``, the output directory.
 
     Raises:
-        SchnRayError: no query, an image that cannot be read, or another model than the index's.
+        SchnRayError: no query, an image that cannot be read, another model than the index's, or a
+            query that is a code and cannot be rescored.
 
     Example:
         >>> search("index", ["query.jpg"], model="run", k=3)  # doctest: +SKIP
@@ -215,7 +222,7 @@ def search(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
-    limits = SearchLimits(10 if k is None and radius is None else k, radius)
+    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore)
     indexes = [location_of(one) for one in (index, *(also or ()))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")
