@@ -147,7 +147,7 @@ def _elasticsearch_recipe(target: Target) -> str:
 OPENSEARCH = Engine(
     functools.partial(_write, mapping=opensearch_mapping, values=signed_bytes),
     _opensearch_recipe,
-    language="sh",
+    language="bash",
     most_rows=_MOST_ROWS,
     most_bits=16_000,
     longest_id=_LONGEST_ID,
@@ -155,7 +155,7 @@ OPENSEARCH = Engine(
 ELASTICSEARCH = Engine(
     functools.partial(_write, mapping=elasticsearch_mapping, values=hexadecimal),
     _elasticsearch_recipe,
-    language="sh",
+    language="bash",
     most_rows=_MOST_ROWS,
     most_bits=4096,
     longest_id=_LONGEST_ID,

@@ -78,7 +78,8 @@ class Postings:
     def first_rows(self) -> NDArray[np.int64]:
         """Return the first row of each code: int64 [u]."""
         self._starts_file.check_all()
-        return self._expanded(self._starts[:-1], np.ones(len(self._starts) - 1, np.int64))
+        codes = np.arange(len(self._starts) - 1)
+        return self.expand(codes, np.ones_like(codes))
 
     def levels(self, pairs: Pairs, queries: int, most: int) -> Levels:
         """Find the distance of each query's last row to return, and count its rows.
