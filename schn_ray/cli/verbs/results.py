@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from schn_ray.evaluation.figures import Figures
     from schn_ray.methods.catalogue import Description
     from schn_ray.models.export import ExportCheck
-    from schn_ray.retrieval.duplicates import DuplicateCounts
+    from schn_ray.retrieval.duplicates.groups import DuplicateCounts
+    from schn_ray.retrieval.duplicates.leaks import LeakCounts
     from schn_ray.retrieval.search import Result
 
 
@@ -154,6 +155,27 @@ class Evaluation(Output):
     _repr_html_ = Printable._repr_html_
 
 
+class Converted(Output):
+    """Codes in the files of another engine, shown with the lines that search them."""
+
+    @property
+    def recipe(self) -> str:
+        """The lines that search the codes, in the engine's own language."""
+        from schn_ray.retrieval.engines.convert import recipe
+
+        return recipe(self.manifest, str(self))
+
+    def text(self) -> str:
+        """Return path and counts, and the lines that search."""
+        return f"{super().text()}\n\n{self.recipe}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path and counts, and the lines that search."""
+        return super().to_json() | {"recipe": self.recipe}
+
+    _repr_html_ = Printable._repr_html_
+
+
 class Study(Output):
     """A finished search for settings, shown with its best trials."""
 
@@ -212,12 +234,12 @@ class DuplicateGroups(Printable):
     """A Parquet file of near-duplicates.
 
     Attributes:
-        path: the file, with the columns ``group``, ``id`` and ``uri``.
+        path: the file; ``duplicates`` names its columns.
         counts: how many groups and images.
     """
 
     path: str
-    counts: DuplicateCounts
+    counts: DuplicateCounts | LeakCounts
 
     def text(self) -> str:
         """Return the counts as a line."""
