@@ -40,8 +40,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# before Ray is imported: forked jobs need it to join the one that stays up
-os.environ.setdefault("RAY_AUTH_MODE", "token")
+# before Ray is imported: forked jobs need the first to join the one that stays up, and a busy
+# machine takes more than 30 s to start it
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_raylet_start_wait_time_s": "300"}
 import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
@@ -72,12 +73,13 @@ FORK = multiprocessing.get_context("fork")
 def main() -> None:
     """Run a job, or kill jobs and print what came of it."""
     arguments = parsed()
-    began, file = time.monotonic(), arguments.folder / "results.jsonl"
+    file = arguments.folder / "results.jsonl"
     if not (arguments.folder / "photos").exists():
         write_input(arguments.folder)
     texts = file.read_text().splitlines() if file.exists() else []
     results = [json.loads(text) for text in texts]
     with one_ray(arguments.cpus) as mark:
+        began = time.monotonic()
         for share, kind, engine in trials(arguments):
             known = {(r["engine"], r["kind"], r["share"]) for r in results}
             if (engine, kind, share) in known or time.monotonic() - began > arguments.seconds:
@@ -120,9 +122,7 @@ def one_ray(cpus: int) -> Iterator[str]:
 
 
 def _hold_ray(cpus: int, pipe: Connection) -> None:
-    while not ray.is_initialized():  # a busy machine is too slow for Ray's limit of 30 s
-        with suppress(Exception):
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False)
     pipe.send(ray.get_runtime_context().gcs_address)
     pipe.recv()
     ray.shutdown()
