@@ -40,9 +40,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# before Ray is imported: forked jobs need the first to join the one that stays up, and a busy
-# machine takes more than 30 s to start it
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_raylet_start_wait_time_s": "300"}
+# before Ray is imported: forked jobs need it to join the one that stays up
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
@@ -122,7 +121,9 @@ def one_ray(cpus: int) -> Iterator[str]:
 
 
 def _hold_ray(cpus: int, pipe: Connection) -> None:
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False)
+    while not ray.is_initialized():  # on a busy machine it takes more than Ray's 30 s
+        with suppress(Exception):
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False)
     pipe.send(ray.get_runtime_context().gcs_address)
     pipe.recv()
     ray.shutdown()
