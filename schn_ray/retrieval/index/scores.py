@@ -35,7 +35,7 @@ from schn_ray.retrieval.index.postings import Postings
 from schn_ray.retrieval.index.scan import Bytes, Flat, Lists, Scan, list_keys
 
 Floats = NDArray[np.float64]
-_SPARE = 8  # codes beyond k of a first scan, so that a tie with the k-th row shows
+_SPARE = 2  # codes beyond k of a first scan, so that a tie with the k-th row shows
 _GROWTH = 8  # of the codes to scan for, where the ties were more than that
 _CELLS = 1 << 21  # of an array per block of queries
 _NUMBERS = 1 << 18  # of float64: an array that stays in the processor's cache
