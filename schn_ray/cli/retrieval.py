@@ -1,4 +1,4 @@
-"""Commands on codes: encode, index, search, duplicates, serve."""
+"""Commands on codes: encode, index, search, serve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from schn_ray.cli.verbs.results import SearchResults
 from schn_ray.cli.verbs.retrieval import (
     build_index,
     change_index,
-    duplicates,
     encode,
     search,
     serve,
@@ -76,7 +75,9 @@ def index_command(
     ] = None,
     remove: Annotated[
         Path | None,
-        typer.Option(help="Remove the ids of a file, one a line, from INDEX.", metavar="IDS"),
+        typer.Option(
+            help="Remove the ids of a file, one a line or Parquet, from INDEX.", metavar="IDS"
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare all files of INDEX with their SHA-256.")
@@ -186,22 +187,6 @@ def search_command(
         html=html,
     )
     show(results.to_json(), results.paths() if paths else results.text(), as_json)
-
-
-def duplicates_command(
-    path: Annotated[str, typer.Argument(metavar="CODES|INDEX", help="Codes, or an index.")],
-    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
-    radius: Annotated[
-        int, typer.Option("-r", "--radius", min=0, max=4, help="Bits that may differ.")
-    ] = 0,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Group near-duplicates.
-
-    A group is all images that a chain of close codes connects.
-    """
-    print_result(duplicates(path, out, radius=radius), as_json)
 
 
 def serve_command(

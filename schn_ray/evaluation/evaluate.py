@@ -252,7 +252,7 @@ def _encode_store(
     vectors = require_input(source, hasher)
     options = EncodeOptions(model, config.batch_size, vectors=vectors)
     files = encode_shards(source, source.shards(), options, codes, map_shards)
-    table, packed = read_codes(codes)
+    table, packed = read_codes(codes, files)
     # features may be of more rows than the store has, and in another order
     positions = pc.index_in(store.ids.cast(pa.string()), table["id"].combine_chunks())
     if positions.null_count:

@@ -48,6 +48,22 @@ def test_workers_find_what_one_process_finds(schn_ray: Run, tmp_path: Path) -> N
     assert "nothing to do" in schn_ray(*asked, "--out", tmp_path / "ray", "-k", 6).err
 
 
+@pytest.mark.slow
+def test_workers_group_as_one_process_does(schn_ray: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    codes, ids = draw_clustered(rng, 300, 64, 30, 0.03), draw_ids(rng, 300)
+    path = write_codes(tmp_path / "codes", ids, codes, 64, parts=4)
+    asked = ("duplicates", path, "-r", 3, "--json", "--out")
+    alone = schn_ray(*asked, tmp_path / "alone.parquet")
+    answer = schn_ray(*asked, tmp_path / "ray.parquet", "--workers", 2)
+    assert answer.code == 0, answer.err
+    counts = [json.loads(each.out) | {"path": ""} for each in (alone, answer)]
+    assert counts[0] == counts[1]
+    assert counts[0]["groups"] > 10
+    ours, theirs = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("ray", "alone"))
+    assert ours.equals(theirs)
+
+
 def test_ray_serve_answers(tmp_path: Path) -> None:
     gallery = write_gallery(tmp_path)
     port = free_port()

@@ -31,8 +31,10 @@ def write_codes(
     codes: Codes,
     bits: int,
     parts: int = 3,
+    uris: list[str] | None = None,
     relaxed: NDArray[np.float32] | None = None,
 ) -> Path:
+    uris = uris or [f"file:{id}" for id in ids]
     width = -(-bits // 8)
     made_from = {"model": "m0del", "source": "s"}
     config = {"bits": bits, "relaxed": relaxed is not None}
@@ -40,7 +42,7 @@ def write_codes(
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
             part_ids = [ids[i] for i in rows]
             packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
-            columns = {"id": part_ids, "uri": [f"file:{i}" for i in part_ids], "code": packed}
+            columns = {"id": part_ids, "uri": [uris[i] for i in rows], "code": packed}
             schema = pa.schema(
                 [("id", pa.string()), ("uri", pa.string()), ("code", pa.binary(width))]
             )

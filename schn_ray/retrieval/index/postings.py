@@ -75,6 +75,12 @@ class Postings:
         self._starts_file.check_all()
         return np.diff(self._starts)
 
+    def first_rows(self) -> NDArray[np.int64]:
+        """Return the first row of each code: int64 [u]."""
+        self._starts_file.check_all()
+        codes = np.arange(len(self._starts) - 1)
+        return self.expand(codes, np.ones_like(codes))
+
     def levels(self, pairs: Pairs, queries: int, most: int) -> Levels:
         """Find the distance of each query's last row to return, and count its rows.
 
