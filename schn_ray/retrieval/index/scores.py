@@ -35,6 +35,7 @@ from schn_ray.retrieval.index.postings import Postings
 from schn_ray.retrieval.index.scan import Bytes, Flat, Lists, Scan, list_keys
 
 Floats = NDArray[np.float64]
+_FIRST_QUERIES = 32  # of which the first radii of the others are learned
 _SPARE = 2  # codes beyond k of a first scan, so that a tie with the k-th row shows
 _GROWTH = 8  # of the codes to scan for, where the ties were more than that
 _CELLS = 1 << 21  # of an array per block of queries
@@ -199,11 +200,20 @@ class ScoreScan:
             None,
             names,
         )
-        at_once = self._queries_at_once(k)
-        for start in range(0, len(vectors), at_once):
+        share, start, at_once = 1.0, 0, min(_FIRST_QUERIES, self._queries_at_once(k))
+        while start < len(vectors):
             block = np.arange(start, min(start + at_once, len(vectors)))
-            pairs = self._best(weights[block], vectors[block], k)
-            self._fill(scored, block, weights[block], pairs, k)
+            part = weights[block]
+            least, guess = part.least(self._bits), self._centroid_losses(part)
+            radii = np.minimum((least <= share * guess[:, None]).sum(axis=1) - 1, self._bits)
+            pairs = self._best(part, vectors[block], k, least, radii)
+            self._fill(scored, block, part, pairs, k)
+            start, at_once = start + at_once, self._queries_at_once(k)
+            kth = np.zeros(len(block))
+            np.maximum.at(kth, pairs.queries, pairs.losses)
+            if self._lists is not None and (guess > 0).any():
+                # most of the next queries are done with a radius of so much, and few codes more
+                share = float(np.quantile(kth[guess > 0] / guess[guess > 0], 0.9))
         return scored
 
     def _queries_at_once(self, m: int) -> int:
@@ -211,10 +221,17 @@ class ScoreScan:
         cells = max(2 * m, lists)
         return max(1, min(1024, _CELLS // cells))
 
-    def _best(self, weights: Weights, vectors: NDArray[np.float32], k: int) -> ScoredCodes:
+    def _best(
+        self,
+        weights: Weights,
+        vectors: NDArray[np.float32],
+        k: int,
+        least: Floats,
+        radii: NDArray[np.int64],
+    ) -> ScoredCodes:
         """Scan farther, and for more codes, until no other code can be among the k best rows."""
-        codes, least = len(self._flat.codes), weights.least(self._bits)
-        radii, m = self._first_radii(weights, least, k), min(k + _SPARE, codes)
+        codes = len(self._flat.codes)
+        m = min(k + _SPARE, codes)
         parts, pending = list[ScoredCodes](), np.arange(len(vectors))
         while len(pending):
             rest, short = [], False
@@ -243,18 +260,12 @@ class ScoreScan:
         empty = ScoredCodes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
         return ScoredCodes(*map(np.concatenate, zip(empty, *parts, strict=True)))
 
-    def _first_radii(self, weights: Weights, least: Floats, k: int) -> NDArray[np.int64]:
-        """Guess a radius [q] that holds k rows of most queries, and few more: it is cheap to err.
-
-        The k-th row of most queries loses this share of what the nearest centroid does.
-        """
+    def _centroid_losses(self, weights: Weights) -> Floats:
+        """Return the loss of the nearest list's centroid [q], which its best members are like."""
         if self._lists is None:
-            return np.full(len(least), self._bits)
+            return np.full(len(weights.codes), np.inf)
         nearest = faiss.knn_hamming(weights.codes, self._lists.centroids, 1)[1]
-        losses = weights.losses(self._lists.centroids[nearest])
-        share = min(1.0, 0.4 + 0.06 * np.log2(k))
-        radii: NDArray[np.int64] = (least <= share * losses).sum(axis=1) - 1
-        return radii
+        return weights.losses(self._lists.centroids[nearest])[:, 0]
 
     def _scan(
         self, weights: Weights, vectors: NDArray[np.float32], m: int, radii: NDArray[np.int64]
