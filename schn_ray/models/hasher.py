@@ -18,10 +18,10 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from schn_ray.core.atomic_files import sha256_file, write_atomically
+from schn_ray.core.atomic_files import sha256_file, write_atomically, writing
 from schn_ray.core.bits import pack, sign
 from schn_ray.core.documents import parse_yaml
 from schn_ray.core.errors import SchnRayError
@@ -30,6 +30,7 @@ from schn_ray.core.settings import Count, Section, validated
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
 from schn_ray.models.backbones.build import rebuild_backbone
+from schn_ray.models.backbones.weights import write_weights
 from schn_ray.models.config import HeadSpec, PrecisionName
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.heads.build import build_head
@@ -180,10 +181,9 @@ class Hasher:
             path: the model's directory; created where it is missing.
             card: the model card's text, in Markdown.
         """
-        path.mkdir(parents=True, exist_ok=True)
-        partial_path = path / f"{WEIGHTS}.partial"
-        save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, partial_path)
-        partial_path.rename(path / WEIGHTS)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        write_weights(self.network, path / WEIGHTS)
         spec = yaml.safe_dump(self.spec.model_dump(mode="json"), sort_keys=False)
         write_atomically(path / SPEC, spec.encode())
         write_atomically(path / CARD, card.encode())

@@ -13,15 +13,16 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from schn_ray.core.atomic_files import write_atomically
+from schn_ray.core.atomic_files import write_atomically, writing
 from schn_ray.core.documents import parse_yaml
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import Section, validated
 from schn_ray.data.images import Preprocessing
 from schn_ray.models.backbones.backbone import Backbone
 from schn_ray.models.backbones.build import build_backbone, rebuild_backbone
+from schn_ray.models.backbones.weights import write_weights
 from schn_ray.models.config import BackboneConfig
 
 WEIGHTS, SPEC = "weights.safetensors", "backbone.yaml"
@@ -87,11 +88,9 @@ def save_backbone(backbone: Backbone, config: BackboneConfig, path: Path) -> Non
         config: that it was built from.
         path: the directory; created where it is missing.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    partial_path = path / f"{WEIGHTS}.partial"
-    state = {k: v.contiguous() for k, v in backbone.module.state_dict().items()}
-    save_file(state, partial_path)
-    partial_path.rename(path / WEIGHTS)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    write_weights(backbone.module, path / WEIGHTS)
     spec = yaml.safe_dump(_spec(backbone, config).model_dump(mode="json"), sort_keys=False)
     write_atomically(path / SPEC, spec.encode())
 
