@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from schn_ray.core.atomic_files import PARTIAL, writing
 from schn_ray.core.errors import SchnRayError
 
 State = dict[str, Tensor]
@@ -43,33 +38,13 @@ def read_weights(path: Path) -> State:
     return state
 
 
-def write_weights(network: nn.Module, path: Path) -> None:
-    """Write the weights of a network as .safetensors; the file appears complete or not at all.
-
-    Args:
-        network: whose state dict is written.
-        path: of the file; an existing one is replaced.
-
-    Raises:
-        CannotWrite: the disk is full, say.
-    """
-    partial_path = path.with_name(path.name + PARTIAL)
-    state = {name: weight.contiguous() for name, weight in network.state_dict().items()}
-    with writing(path):
-        try:
-            save_file(state, partial_path)
-        except SafetensorError as error:  # has the number of the operating system's in its text
-            number = re.search(r"os error ([0-9]+)", str(error))
-            code = int(number[1]) if number else 0
-            raise OSError(code, os.strerror(code) if number else str(error)) from error
-        partial_path.rename(path)
-
-
 def _read_torch(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
     return load_file(path)
 
 
