@@ -83,7 +83,13 @@ def prepare_store(
             counts |= {"vector_width": vectors.width, "vector_dtype": vectors.dtype}
         return counts | (result.update.counts if result.update else {})
 
-    request = OutputRequest("store", config.recorded(), _inputs(source, config), _SPLIT_SETTINGS)
+    request = OutputRequest(
+        "store",
+        config.recorded(),
+        _inputs(source, config),
+        _SPLIT_SETTINGS,
+        verify_update=True,
+    )
     return run_shard_job(job, shards, out, request, config.source, map_shards, finish, update)
 
 
