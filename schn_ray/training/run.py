@@ -196,11 +196,12 @@ def finish_run(
         mirror = held.enter_context(open_shared_output(as_location(out)))
         run.load(mirror.local / CHECKPOINTS)
         recorder = Recorder(mirror.local, run, tensorboard) if first else None
+        send = held.enter_context(mirror.sending())
 
         def report(measured: Iteration, best: bool) -> None:
             if recorder:
                 recorder.record(measured, best)
-                mirror.send()
+                send()
             reported(measured)
 
         try:
@@ -208,11 +209,11 @@ def finish_run(
         except StoppedMidway:
             if recorder:
                 run.save(mirror.local / CHECKPOINTS, best=False)
-                mirror.send()
+                send()
             raise
         if recorder:
             recorder.finish(store)
-            mirror.send()
+            send()
 
 
 @contextmanager
