@@ -16,6 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from schn_ray.cluster.map_shards import RayShards
+from schn_ray.cluster.metrics import TrainingFigures
 from schn_ray.cluster.session import WorkerRequest, ray_session
 from schn_ray.cluster.shared_storage import require_shared
 from schn_ray.core import workers as distributed
@@ -248,14 +249,19 @@ def _any_worker_sees(file: str, workers: distributed.Workers) -> bool:
 @contextmanager
 def _shown(out: str, iterations: int | None) -> Iterator[None]:
     """Show a progress line that follows the metrics written by the first worker."""
-    done = threading.Event()
+    done, figures = threading.Event(), TrainingFigures()
     before = len(read_metrics(out))
     with Progress("training", iterations, "iterations", before) as progress:
 
+        def show() -> None:
+            lines = read_metrics(out)
+            if len(lines) > progress.done:
+                figures.show(lines[-1])
+            progress.advance(len(lines) - progress.done, _note(lines))
+
         def follow() -> None:
             while not done.wait(_LOCAL_POLL_S if not is_uri(out) else _REMOTE_POLL_S):
-                lines = read_metrics(out)
-                progress.advance(len(lines) - progress.done, _note(lines))
+                show()
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -264,8 +270,7 @@ def _shown(out: str, iterations: int | None) -> Iterator[None]:
         finally:
             done.set()
             thread.join()
-            lines = read_metrics(out)
-            progress.advance(len(lines) - progress.done, _note(lines))
+            show()
 
 
 def _note(lines: list[dict[str, Any]]) -> str:
