@@ -1,4 +1,4 @@
-"""What a cluster's Prometheus sees of a job: figures at the endpoint that Ray exports its own at."""
+"""What a cluster's Prometheus sees of a job: figures among those that Ray exports of itself."""
 
 import re
 import urllib.request
