@@ -19,7 +19,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from schn_ray.cli import cluster, data, demo, evaluation, retrieval, training
+from schn_ray.cli import (
+    cluster,
+    data,
+    demo,
+    duplicates,
+    engines,
+    evaluation,
+    retrieval,
+    training,
+)
 from schn_ray.cli.options import VERBOSE
 from schn_ray.core.version import __version__
 
@@ -88,8 +97,9 @@ for _verb in (
     retrieval.encode_command,
     retrieval.index_command,
     retrieval.search_command,
-    retrieval.duplicates_command,
+    duplicates.duplicates_command,
     retrieval.serve_command,
+    engines.convert_command,
     evaluation.evaluate_command,
     evaluation.compare_command,
     evaluation.report_command,

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
@@ -213,6 +215,11 @@ class Method(nn.Module, Generic[C]):
         """
         return head.spec()
 
+    @classmethod
+    def solves_codes(cls) -> bool:
+        """Tell whether training rows get codes from their labels, apart from the model's."""
+        return cls.start is not Method.start
+
     def start(self, codes: CodeTable) -> None:
         """Set the codes that training rows start from; by default they have none.
 
@@ -246,9 +253,17 @@ class DeepMethod(Method[C]):
         F, h = training.encode(batch.inputs)
         out = Outputs(F, h.to(batch.Y.dtype))
         terms = self.losses(out, batch)
+        outputs = self.outputs(Outputs(out.F.detach(), out.h.detach()))
         training.descend(batch.share * weighted(terms, self.config))
-        detached = {name: term.detach() for name, term in terms.items()}
-        return Step(detached, {"U": self.relaxed(out.h.detach())})
+        return Step({name: term.detach() for name, term in terms.items()}, outputs)
+
+    def outputs(self, out: Outputs) -> dict[str, Tensor]:
+        """Return what a step keeps of own rows for ``update``, ``U`` among it; each [b, ...].
+
+        Args:
+            out: of this worker's rows, without gradients.
+        """
+        return {"U": self.relaxed(out.h)}
 
     def relaxed(self, h: Tensor) -> Tensor:
         """Return relaxed codes U [b, K], whose signs are the codes.
@@ -298,6 +313,17 @@ class ShallowMethod(Method[C]):
         Args:
             rows: features of all training rows.
             round: 1, 2, ...
+        """
+        raise NotImplementedError
+
+    def solved_codes(self, rows: FeatureRows) -> NDArray[np.uint8]:
+        """Return the codes of all training rows that the fit has solved, if ``solves_codes``.
+
+        Args:
+            rows: features of all training rows.
+
+        Returns:
+            Packed codes [n, ceil(K/8)], equal on all workers.
         """
         raise NotImplementedError
 

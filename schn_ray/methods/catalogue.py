@@ -24,6 +24,7 @@ Generated from the classes by `schn-ray methods --markdown`; do not edit.
 
 `schn-ray train STORE --method NAME --out RUN` trains a method, with any preset, on images or on
 feature vectors. `schn-ray methods NAME` shows one. [How to add one](adding_a_method.md).
+Where learned codes are solved, `RUN/learned.parquet` has those of the training rows.
 """
 
 
@@ -56,6 +57,7 @@ class Description:
         labels: what labels it needs.
         inputs: what rows it takes.
         kind: how it learns.
+        solves_codes: whether training rows get codes apart from those that the model encodes.
         head: what its settings of ``head`` may be.
         recipe: settings of ``train`` that differ from the defaults.
         settings: of its section ``method``.
@@ -68,6 +70,7 @@ class Description:
     labels: str
     inputs: str
     kind: str
+    solves_codes: bool
     head: str
     recipe: dict[str, Any]
     settings: list[Setting]
@@ -97,6 +100,7 @@ def describe_method(name: str) -> Description:
         labels=_LABELS[method.labels],
         inputs="images or vectors" if deep else "vectors, or images with a frozen backbone",
         kind="descends batches" if deep else "fitted in rounds",
+        solves_codes=method.solves_codes(),
         head=_head(method),
         recipe=_flat(method.Config.recipe),
         settings=_settings(method),
@@ -107,9 +111,12 @@ def catalogue_markdown() -> str:
     """Return docs/methods.md."""
     described = [describe_method(name) for name in METHODS]
     rows = [
-        f"| [{d.name}](#{d.name}) | {d.paper or 'this project'} | {d.labels} |" for d in described
+        f"| [{d.name}](#{d.name}) | {d.paper or 'this project'} | {d.labels} "
+        f"| {'solved' if d.solves_codes else ''} |"
+        for d in described
     ]
-    table = "\n".join(["| method | published | labels |", "| --- | --- | --- |", *rows])
+    head = ["| method | published | labels | learned codes |", "| --- | --- | --- | --- |"]
+    table = "\n".join([*head, *rows])
     return "\n".join([_HEAD, table, "", *(_section(d) for d in described)]).replace("``", "`")
 
 

@@ -65,6 +65,9 @@ class Fitting:
             threads=run.decoder.threads,
         )
         fit = self.method.fit(rows, run.iteration)
+        if fit.converged and self.method.solves_codes():
+            run.table.packed[:] = self.method.solved_codes(rows)
+            run.table.coded[:] = True
         shown = sampled_rows(len(data), run.schedule.samples, run.seed, run.iteration)
         own = shown[run.workers.own(len(shown))]
         codes = run.encode(data.vectors(data.store_rows[own]))

@@ -1,134 +1,79 @@
-"""Uploads that a writer does not wait for: in order, of one moment, and nothing claimed before."""
+"""Directories at a URI: of two that write one, the other is refused or goes on after it."""
 
-import os
-import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import FileSelector
 
-from schn_ray.core.storage import mirror as storage
-from schn_ray.core.storage.files import join, read_file, remove_folder
-from schn_ray.core.storage.mirror import Mirror
-
-URI = "memory://bucket/run"
-LARGE = b"x" * (storage._COPIED + 1)  # is linked, not copied
-
-
-class Store:
-    """What a slow store was sent, by name; it holds uploads back until it is let go."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.sent: list[str] = []
-        self.go_on, self.begun = threading.Event(), threading.Event()
-        self.fails = False
-        self._send = storage.send_file
-        patch.setattr(storage, "send_file", self._held)
-
-    def _held(self, path: Path, uri: str) -> None:
-        self.begun.set()
-        assert self.go_on.wait(60)
-        if self.fails:
-            raise OSError("the store is full")
-        self._send(path, uri)
-        self.sent.append(uri.removeprefix(f"{URI}/"))
+from schn_ray.core.directories import resumable_directory
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import MANIFEST
+from schn_ray.core.storage.cache import CACHE
+from schn_ray.core.storage.files import filesystem_of, join, kind_at, read_file
+from schn_ray.core.storage.mirror import Mirror, open_output
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    pytest.importorskip("fsspec")
-    slow = Store(monkeypatch)
-    yield slow
-    slow.go_on.set()
-    remove_folder(URI)
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    return f"memory://{uuid.uuid4().hex}/out"
 
 
-def replace(file: Path, data: bytes) -> None:
-    partial_path = file.with_name(f"{file.name}.partial")
-    partial_path.write_bytes(data)
-    partial_path.rename(file)
+def machine(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on as if on another machine, which has a cache of its own."""
+    monkeypatch.setenv(CACHE, str(tmp_path / f"cache-{number}"))
 
 
-def step(folder: Path, number: int) -> None:
-    """Write as a step of training does: a line more, and a state in place of another."""
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(f"{number}\n")
-    replace(folder / "last.pt", LARGE + str(number).encode())
-    for order, name in enumerate(("metrics.jsonl", "last.pt")):  # clocks of files are coarse
-        os.utime(folder / name, (number, number + order / 2))
-
-
-def test_a_writer_goes_on_and_the_files_of_the_moment_are_sent(
-    store: Store, tmp_path: Path
-) -> None:
-    with Mirror(URI, tmp_path).sending() as send:
-        step(tmp_path, 1)
-        (tmp_path / "manifest.json").write_text("{}")
-        send()
-        store.begun.wait(60)
-        for number in (2, 3):  # the second is overtaken while it waits
-            step(tmp_path, number)
-            send()
-        step(tmp_path, 4)  # is not to be sent
-        assert store.sent == []
-        assert len(list(tmp_path.glob(".moment-*"))) == 2
-        store.go_on.set()
-    first = ["metrics.jsonl", "last.pt", "manifest.json"]
-    assert store.sent == [*first, "metrics.jsonl", "last.pt"]
-    assert read_file(join(URI, "metrics.jsonl")) == b"1\n2\n3\n"
-    assert read_file(join(URI, "last.pt")) == LARGE + b"3"
-    assert not list(tmp_path.glob(".moment-*"))
-
-
-@pytest.mark.parametrize("again", [True, False])
-def test_an_upload_that_fails_is_an_error_of_the_next_or_of_the_end(
-    again: bool, store: Store, tmp_path: Path
-) -> None:
-    store.fails = True
-    store.go_on.set()
-    step(tmp_path, 1)
-    reached = []
-
-    def write() -> None:
-        with Mirror(URI, tmp_path).sending() as send:
-            send()
-            while again:
-                send()
-            reached.append("end")
-
-    with pytest.raises(OSError, match="the store is full"):
-        write()
-    assert reached == ([] if again else ["end"])
-
-
-def test_an_error_of_the_writer_waits_and_an_interruption_does_not(
-    store: Store, tmp_path: Path
-) -> None:
-    def write(error: type[BaseException]) -> None:
-        with Mirror(URI, tmp_path).sending() as send:
-            send()
-            raise error
-
-    step(tmp_path, 1)
-    with pytest.raises(KeyboardInterrupt):
-        write(KeyboardInterrupt)
-    assert store.sent == []
-    store.go_on.set()
-    with pytest.raises(ZeroDivisionError):
-        write(ZeroDivisionError)
-    assert "last.pt" in store.sent
-
-
-def test_what_the_store_has_under_another_name_is_copied_there(
-    store: Store, tmp_path: Path
-) -> None:
-    store.go_on.set()
-    mirror = Mirror(URI, tmp_path)
-    for number in (1, 2):
-        if number == 2:
-            (tmp_path / "previous.pt").hardlink_to(tmp_path / "last.pt")
-        step(tmp_path, number)
+def write(mirror: Mirror, text: str) -> None:
+    with resumable_directory(mirror.local, "codes", {}, {}) as writer:
+        (writer.path / "part").write_text(text)
         mirror.send()
-    assert store.sent == ["metrics.jsonl", "last.pt"] * 2
-    assert read_file(join(URI, "previous.pt")) == LARGE + b"1"
-    assert read_file(join(URI, "last.pt")) == LARGE + b"2"
+
+
+def write_while(uri: str, text: str, meanwhile: Callable[[], None]) -> None:
+    with open_output(uri) as mirror, resumable_directory(mirror.local, "codes", {}, {}) as writer:
+        mirror.send()
+        (writer.path / "part").write_text(text)
+        meanwhile()
+
+
+def names(uri: str) -> set[str]:
+    filesystem, path = filesystem_of(uri)
+    return {info.base_name for info in filesystem.get_file_info(FileSelector(path))}
+
+
+def test_a_writer_leaves_no_mark(uri: str) -> None:
+    with open_output(uri) as mirror:
+        write(mirror, "a")
+        assert names(uri) == {"part", "request.json", ".writer"}
+    assert names(uri) == {"part", MANIFEST}
+
+
+def test_of_two_machines_the_first_is_refused_at_its_next_upload(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile() -> None:
+        machine(2, tmp_path, monkeypatch)
+        with open_output(uri) as mirror:
+            write(mirror, "second")
+        machine(1, tmp_path, monkeypatch)
+
+    machine(1, tmp_path, monkeypatch)
+    with pytest.raises(SchnRayError, match=r"another process has begun to write .* since"):
+        write_while(uri, "first", meanwhile)
+    assert read_file(join(uri, "part")) == b"second"
+    assert kind_at(join(uri, MANIFEST)) == "file"
+
+
+def test_on_one_machine_the_second_is_refused_from_the_first_moment_on(uri: str) -> None:
+    with open_output(uri) as first:
+        # between the fetch of the manifest and the lock of the directory
+        with (
+            pytest.raises(SchnRayError, match=f"another process is writing {uri}; wait"),
+            open_output(uri),
+        ):
+            pass
+        write(first, "first")
+    assert read_file(join(uri, "part")) == b"first"

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.sparse import csr_array
@@ -23,6 +25,7 @@ from schn_ray.methods.base import DeepMethod
 from schn_ray.methods.catalogue import describe_method
 from schn_ray.methods.registry import METHODS, find_method
 from schn_ray.models.hasher import load
+from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.recorder import Recorder, read_metrics
 from schn_ray.training.run import build_run, finish_run, train_locally
@@ -42,6 +45,7 @@ SHORTER = {
     "itq": ("method.rounds=5",),
     "itq-cca": ("method.rounds=5",),
     "lfh": ("method.rounds=9",),
+    "dsh-gan": ("method.warm_up=0", "schedule.epochs=8"),
 }
 SMALL_SCHN = (
     "method.latent_dropout=0.2",
@@ -193,6 +197,27 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     assert metrics_of(tmp_path / "run") == metrics_of(run)
     for role in ("query", "gallery"):
         assert np.array_equal(codes_of(tmp_path / "run", store, role), codes_of(run, store, role))
+    assert learned_codes(tmp_path / "run") == learned_codes(run)
+
+
+def test_learned_codes_are_those_that_the_method_solves(
+    trained: tuple[str, Path], store: Path
+) -> None:
+    name, run = trained
+    opened = open_store(store)
+    rows, learned = opened.rows("train"), learned_codes(run)
+    if not find_method(name).solves_codes():
+        assert learned == {}
+        return
+    assert list(learned) == opened.ids.take(pa.array(rows)).to_pylist()
+    codes, Y = np.stack([np.frombuffer(code, np.uint8) for code in learned.values()]), opened.labels
+    assert mean_ap(codes, Y[rows], codes, Y[rows]) > 0.9
+
+
+def learned_codes(run: Path) -> dict[str, bytes]:
+    """Return the learned code of each training row that has one, by id."""
+    table = pq.read_table(run / "learned.parquet")
+    return dict(zip(table["id"].to_pylist(), map(bytes, packed_codes(table)), strict=True))
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from schn_ray.data.labels import Rows
 from schn_ray.methods.shallow.draws import chosen_rows
@@ -39,17 +40,16 @@ def kmeans_anchors(rows: FeatureRows, at_most: int, seed: int, rounds: int = 10)
     return centres
 
 
-def squared_distances(X: Shard, anchors: Array) -> Array:
-    """Return ||x_i - a_j||^2 [n, m]; 0 where rounding would make it negative.
+def squared_distances(X: Shard, anchors: Array) -> Shard:
+    """Return ||x_i - a_j||^2 [n, m], of the type of X; 0 where rounding would make it negative.
 
     Args:
         X: [n, d].
         anchors: [m, d].
     """
-    X = X.astype(np.float64, copy=False)
-    distances = X @ (-2 * anchors.T)
+    distances = X @ (-2 * anchors.T).astype(X.dtype)
     distances += np.einsum("ij,ij->i", X, X)[:, None]
-    distances += np.einsum("ij,ij->i", anchors, anchors)
+    distances += np.einsum("ij,ij->i", anchors, anchors).astype(X.dtype)
     return np.maximum(distances, 0, out=distances)
 
 
@@ -61,11 +61,9 @@ def sums_by_group(groups: Rows, count: int, values: Shard) -> Array:
         count: of groups.
         values: [n, q].
     """
-    sums = np.zeros((count, values.shape[1]))
-    order = np.argsort(groups, kind="stable")
-    present, starts = np.unique(groups[order], return_index=True)
-    sums[present] = np.add.reduceat(values[order].astype(np.float64), starts, axis=0)
-    return sums
+    n = len(groups)
+    members = csr_array((np.ones(n), groups, np.arange(n + 1)), shape=(n, count))
+    return np.asarray(members.T @ values)
 
 
 def _cluster_sums(X: Shard, centres: Array) -> tuple[Array, Array]:

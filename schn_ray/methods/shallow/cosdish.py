@@ -12,6 +12,7 @@ its own. As published: ``features: linear``, ``ridge: 1``, and ``columns`` equal
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from schn_ray.core.settings import Count
@@ -73,6 +74,10 @@ class Cosdish(FeatureFit[CosdishConfig]):
             return False
         self.head = self.regressed(self.M.T @ self.set_codes, known.sizes @ self.set_codes)
         return True
+
+    def row_codes(self, numbers: Rows, labels: LabelSets) -> NDArray[np.number]:
+        """Return the codes of the label sets of the rows of one shard [m, K]."""
+        return self.set_codes[labels.set_of_row[numbers]]
 
     def _start(self, rows: FeatureRows, known: LabelSets) -> None:
         self.M = feature_set_sums(self.features(rows, 1), known)

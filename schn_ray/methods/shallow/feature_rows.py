@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from schn_ray.core.workers import Workers
 from schn_ray.data.labels import Rows
@@ -102,15 +102,18 @@ class FeatureRows:
         for _ in self._of_own(f):
             pass
 
-    def gather(self, f: Callable[[Shard, Rows], NDArray[Any]]) -> Array:
+    def gather(
+        self, f: Callable[[Shard, Rows], NDArray[Any]], dtype: DTypeLike = np.float64
+    ) -> NDArray[Any]:
         """Return what f says of each row, of all rows in order, on every worker: for few numbers.
 
         Args:
             f: (features of a shard [n_s, d], its row numbers [n_s]) -> [n_s, ...].
+            dtype: of the result; what f returns must be exact in float64.
         """
-        parts: list[Array] = []
+        parts: list[NDArray[Any]] = []
         for own in self._of_own(lambda X, numbers: (f(X, numbers),)):
-            parts += [part[0] for part in self._of_all(own)]
+            parts += [part[0].astype(dtype, copy=False) for part in self._of_all(own)]
         return np.concatenate(parts)
 
     def take(self, numbers: Rows) -> Shard:
@@ -225,14 +228,14 @@ def in_pieces(f: Callable[[Shard], Shard], X: Shard) -> Shard:
     return whole
 
 
-def pieces_of(X: Shard) -> Iterator[NDArray[np.float64]]:
-    """Yield the rows of a shard as float64, a thousand at a time.
+def pieces_of(X: Shard) -> Iterator[Shard]:
+    """Yield the rows of a shard, a thousand at a time.
 
     Args:
         X: [n, d].
     """
     for start in range(0, len(X), _PIECE):
-        yield X[start : start + _PIECE].astype(np.float64, copy=False)
+        yield X[start : start + _PIECE]
 
 
 def array_rows(X: NDArray[np.floating], shard_rows: int | None = None) -> FeatureRows:
@@ -242,7 +245,13 @@ def array_rows(X: NDArray[np.floating], shard_rows: int | None = None) -> Featur
         X: [n, d].
         shard_rows: see ``FeatureRows``.
     """
-    return FeatureRows(lambda numbers: X[numbers], len(X), X.shape[1], shard_rows=shard_rows)
+
+    def read(numbers: Rows) -> Shard:
+        first, end = int(numbers[0]), int(numbers[-1]) + 1
+        consecutive = end - first == len(numbers) and bool(np.all(np.diff(numbers) == 1))
+        return X[first:end] if consecutive else X[numbers]  # a shard is not copied
+
+    return FeatureRows(read, len(X), X.shape[1], shard_rows=shard_rows)
 
 
 class ShardState:

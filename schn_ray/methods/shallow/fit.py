@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from schn_ray.core.settings import Searched, Weight
-from schn_ray.data.labels import LabelSets
+from schn_ray.data.labels import LabelSets, Rows
 from schn_ray.methods.base import Labels, MethodConfig, Paper
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
 from schn_ray.methods.shallow.hash_function import HashFunction
@@ -72,6 +74,18 @@ class ShallowFit(ABC, Generic[C]):
         Returns:
             Whether further rounds would change nothing.
         """
+
+    def row_codes(self, numbers: Rows, labels: LabelSets) -> NDArray[np.number]:
+        """Return the codes that the rounds have solved of the rows of one shard [m, K], as signs.
+
+        They are apart from those that the head encodes. A fit that solves none does not define
+        this.
+
+        Args:
+            numbers: row numbers [m] of one of this worker's shards.
+            labels: of all rows.
+        """
+        raise NotImplementedError
 
     def prepared(self, rows: FeatureRows, round: int) -> FeatureRows:
         """Return the prepared rows; in round 1 the mean is computed.

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from schn_ray.core.settings import Count, Searched, Weight
@@ -91,6 +92,10 @@ class Isch(FeatureFit[IschConfig]):
         PB = self.PB / self._scale() + np.outer(self.moments.mean, B_total)
         self.head = self.regressed(PB, B_total)
         return True
+
+    def row_codes(self, numbers: Rows, labels: LabelSets) -> NDArray[np.number]:
+        """Return B of the rows of one shard [m, K]."""
+        return self.B[numbers]
 
     def _scale(self) -> float:
         energy = np.trace(self.moments.scatter)

@@ -22,11 +22,10 @@ from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, pieces_of
 from schn_ray.methods.shallow.fit import FeatureConfig, FeatureFit, ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.label_algebra import check_pairs, class_matrix, feature_set_sums
-from schn_ray.methods.shallow.preparation import Moments, moments
+from schn_ray.methods.shallow.preparation import Moments, principal_axes
 from schn_ray.methods.shallow.ridge import ridge_solution
 from schn_ray.methods.shallow.rotations import (
     ROUNDS,
-    principal_directions,
     procrustes,
     quantisation_loss,
     random_rotation,
@@ -71,8 +70,7 @@ class Itq(ShallowFit[ItqConfig]):
         """Do one round; the first one also computes the principal axes."""
         prepared = self.prepared(rows, round)
         if round == 1:
-            first = moments(prepared)
-            P = principal_directions(first.scatter, self.bits).P
+            first, P = principal_axes(prepared, self.bits)
             self.rotation = Rotation(first, P, self.bits, self.seed)
         unchanged = self.rotation.turn(prepared)
         self.objective = self.rotation.loss
@@ -147,7 +145,8 @@ class Rotation:
         return W, self.mean @ W
 
     def _project(self, F: Shard) -> Shard:
-        return ((F - self.mean) @ self.P).astype(np.float32)
+        P = self.P.astype(F.dtype)
+        return (F @ P - (self.mean @ self.P).astype(F.dtype)).astype(np.float32, copy=False)
 
 
 def canonical_directions(

@@ -32,7 +32,7 @@ class Kernel:
         """
         exponent = squared_distances(X, self.anchors)
         exponent /= -self.width
-        return np.exp(exponent, out=exponent).astype(np.float32)
+        return np.exp(exponent, out=exponent).astype(np.float32, copy=False)
 
     def of(self, rows: FeatureRows) -> FeatureRows:
         """Return the kernel features of rows, computed once where memory allows.
@@ -65,7 +65,9 @@ def moments_of_lengths(rows: FeatureRows) -> tuple[Array, float]:
     Args:
         rows: features.
     """
-    total, squares = rows.sum(lambda X, _: (X.sum(axis=0), np.array(np.sum(X * X))))
+    total, squares = rows.sum(
+        lambda X, _: (X.sum(axis=0, dtype=float), np.sum(np.einsum("ij,ij->i", X, X), dtype=float))
+    )
     return total / rows.count, float(squares) / rows.count
 
 
@@ -121,4 +123,4 @@ def nearest_anchors(
     distances = squared_distances(X, anchors)
     columns = np.argpartition(distances, nearest - 1, axis=1)[:, :nearest]
     columns = np.sort(columns, axis=1)
-    return columns, np.take_along_axis(distances, columns, axis=1)
+    return columns, np.take_along_axis(distances, columns, axis=1).astype(np.float64)

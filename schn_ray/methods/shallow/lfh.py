@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from schn_ray.core.settings import Count, Searched
@@ -66,6 +67,10 @@ class Lfh(FeatureFit[LfhConfig]):
             return False
         self.head = self.regressed(*features.sum(self._targets))
         return True
+
+    def row_codes(self, numbers: Rows, labels: LabelSets) -> NDArray[np.number]:
+        """Return the signs of U of the rows of one shard [m, K]."""
+        return np.where(self.U[numbers] >= 0, 1, -1)
 
     def _draw(self, numbers: Rows) -> None:
         drawn = row_normals(self.seed, "U", numbers, self.bits)

@@ -10,8 +10,11 @@ import functools
 import inspect
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from schn_ray.core.bits import pack
 from schn_ray.methods.base import Activation, Problem, Round, ShallowMethod
 from schn_ray.methods.shallow.feature_rows import FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
@@ -53,6 +56,18 @@ class FittedMethod(ShallowMethod[ShallowConfig]):
         self.encoder.head = head.to(self.problem.precision.device)
         objective = self._fit.objective
         return Round({} if objective is None else {"objective": float(objective)}, converged)
+
+    @classmethod
+    def solves_codes(cls) -> bool:
+        """Tell whether the fit solves codes of the training rows."""
+        return cls.Fit.row_codes is not ShallowFit.row_codes
+
+    def solved_codes(self, rows: FeatureRows) -> NDArray[np.uint8]:
+        """Return the solved codes of all training rows, packed [n, ceil(K/8)]."""
+        labels = self.problem.label_sets
+        return rows.without_features().gather(
+            lambda _, numbers: pack(self._fit.row_codes(numbers, labels)), np.uint8
+        )
 
 
 def head_of(function: HashFunction, width: int) -> tuple[HeadSpec, FittedHead]:

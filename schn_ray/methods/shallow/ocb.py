@@ -21,8 +21,8 @@ from schn_ray.methods.shallow.anchors import kmeans_anchors, squared_distances
 from schn_ray.methods.shallow.draws import generator
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
-from schn_ray.methods.shallow.preparation import moments
-from schn_ray.methods.shallow.rotations import principal_directions, procrustes, random_rotation
+from schn_ray.methods.shallow.preparation import principal_axes
+from schn_ray.methods.shallow.rotations import procrustes, random_rotation
 
 _BATCH = 100  # centres
 _HALVINGS = 30
@@ -80,13 +80,12 @@ class Ocb(ShallowFit[OcbConfig]):
         return round >= self.config.rounds
 
     def _start(self, prepared: FeatureRows) -> None:
-        first = moments(prepared)
+        first, self.P = principal_axes(prepared, self.bits)
         anchors = kmeans_anchors(prepared, self.config.centres, self.seed)
         self.rows_mean = first.mean
-        self.P = principal_directions(first.scatter, self.bits).P
         projected = (anchors - first.mean) @ self.P
         self.centres = projected * (self.config.gain / np.sqrt(np.mean(projected**2)))
-        self.distances = squared_distances(anchors, anchors)
+        self.distances = np.asarray(squared_distances(anchors, anchors), np.float64)
         self.R = random_rotation(self.P.shape[1], self.bits, self.seed)
 
 

@@ -10,8 +10,8 @@ from schn_ray.data.labels import LabelSets
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
-from schn_ray.methods.shallow.preparation import moments
-from schn_ray.methods.shallow.rotations import principal_directions, random_rotation
+from schn_ray.methods.shallow.preparation import principal_axes
+from schn_ray.methods.shallow.rotations import random_rotation
 
 
 class PcaRotationConfig(ShallowConfig):
@@ -26,8 +26,7 @@ class PcaRotation(ShallowFit[PcaRotationConfig]):
 
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Compute the directions and draw the rotation; the first round is the last."""
-        first = moments(self.prepared(rows, round))
-        P = principal_directions(first.scatter, self.bits).P
+        first, P = principal_axes(self.prepared(rows, round), self.bits)
         W = P @ random_rotation(P.shape[1], self.bits, self.seed)
         self.head = self.linear_head(W, first.mean @ W)
         return True

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schn_ray.core.settings import Count, Searched, Weight
 from schn_ray.data.labels import LabelSets, Rows
@@ -80,6 +81,10 @@ class Sdh(FeatureFit[SdhConfig]):
         self.objective = self._objective(Y, known.sizes, W_c)
         self.head = self.linear_head(self.P1[:-1], -self.P1[-1], self.kernel)
         return round >= self.config.rounds
+
+    def row_codes(self, numbers: Rows, labels: LabelSets) -> NDArray[np.number]:
+        """Return B of the rows of one shard [m, K]."""
+        return self.B[numbers]
 
     def _drawn(self, F: Shard, numbers: Rows, labels: LabelSets) -> Sums:
         self.B[numbers] = row_signs(self.seed, "codes", numbers, self.bits)

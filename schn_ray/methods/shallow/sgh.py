@@ -18,7 +18,7 @@ from schn_ray.core.settings import Searched, Weight
 from schn_ray.data.labels import LabelSets
 from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.draws import generator
-from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums
+from schn_ray.methods.shallow.feature_rows import Array, FeatureRows, Shard, Sums, pieces_of
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.kernel_features import Kernel, random_kernel
 from schn_ray.methods.shallow.preparation import moments
@@ -68,7 +68,7 @@ class Sgh(ShallowFit[SghConfig]):
         bit = round - 1 if round <= self.bits else int(order[round - 1 - self.bits])
         self.A += np.outer(self.v[:, bit], self.v[:, bit])  # 0 in the first half
         self.W[:, bit] = w = top_eigenvector(self.A, self.Z)
-        v, total = self._Phi.sum(lambda Phi, _: _sign_sums(Phi, w, self.phi_mean @ w))
+        v, total = self._Phi.sum(lambda Phi, _: _sign_sums(Phi, w, float(self.phi_mean @ w)))
         self.v[:, bit] = v - self.phi_mean * total
         self.A -= np.outer(self.v[:, bit], self.v[:, bit])
         self.head = self.linear_head(self.W.copy(), self.phi_mean @ self.W, self.kernel)
@@ -81,9 +81,7 @@ class Sgh(ShallowFit[SghConfig]):
         self.Z = first.scatter
         self.Z[np.diag_indices(m)] += self.config.gamma * np.trace(self.Z) / m
         kernel = self.kernel
-        products, total = prepared.sum(
-            lambda X, _: ((p := similarity_features(X)).T @ kernel(X), p.sum(axis=0))
-        )
+        products, total = prepared.sum(lambda X, _: _feature_sums(kernel, X))
         # the columns of ones of P and Q vanish, as Phi is centred; the others are the same in both
         G = products - np.outer(total, self.phi_mean)
         self.A = self.bits * G.T @ G
@@ -117,6 +115,22 @@ def top_eigenvector(A: Array, Z: Array) -> Array:
     return w if w[np.abs(w).argmax()] >= 0 else -w
 
 
-def _sign_sums(Phi: Shard, w: Array, offset: Array) -> Sums:
-    b = np.where(Phi @ w >= offset, 1.0, -1.0)
-    return b @ Phi, b.sum()
+def _feature_sums(kernel: Kernel, X: Shard) -> Sums:
+    """Return the sums of p^T Phi [d + 1, m] and of p [d + 1]."""
+    products, total = np.zeros((X.shape[1] + 1, len(kernel.anchors))), np.zeros(X.shape[1] + 1)
+    for x in pieces_of(X):
+        p = similarity_features(x)
+        products += p.T @ kernel(x)
+        total += p.sum(axis=0, dtype=np.float64)
+    return products, total
+
+
+def _sign_sums(Phi: Shard, w: Array, offset: float) -> Sums:
+    """Return Phi^T b [m] and the sum of b, for b = sign(Phi w - offset)."""
+    sums, total, one = np.zeros(len(w)), 0.0, Phi.dtype.type(1)
+    direction = w.astype(Phi.dtype)
+    for phi in pieces_of(Phi):
+        b = np.where(phi @ direction >= offset, one, -one)
+        sums += b @ phi
+        total += float(b.sum())
+    return sums, total

@@ -16,8 +16,7 @@ from schn_ray.methods.base import Paper
 from schn_ray.methods.shallow.feature_rows import Array, FeatureRows
 from schn_ray.methods.shallow.fit import ShallowConfig, ShallowFit
 from schn_ray.methods.shallow.hash_function import HashFunction
-from schn_ray.methods.shallow.preparation import moments
-from schn_ray.methods.shallow.rotations import principal_directions
+from schn_ray.methods.shallow.preparation import principal_axes
 
 _SMALLEST_RANGE = 1e-9  # of the largest
 
@@ -35,10 +34,10 @@ class Sh(ShallowFit[ShConfig]):
     def fit(self, rows: FeatureRows, labels: LabelSets | None, round: int) -> bool:
         """Compute axes, their ranges and the K lowest frequencies; the first round is the last."""
         prepared = self.prepared(rows, round)
-        first = moments(prepared)
-        P = principal_directions(first.scatter, self.bits).P
+        first, P = principal_axes(prepared, self.bits)
+        shift = first.mean @ P
         low, high = prepared.reduce(
-            lambda X, _: ((V := (X - first.mean) @ P).min(axis=0), V.max(axis=0)),
+            lambda X, _: ((V := X @ P.astype(X.dtype) - shift).min(axis=0), V.max(axis=0)),
             np.minimum,
             np.maximum,
         )

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from schn_ray.core.errors import SchnRayError
@@ -95,6 +96,10 @@ class Ssah(FeatureFit[SsahConfig]):
             return False
         self.head = self.regressed(*raw.sum(self._targets))
         return True
+
+    def row_codes(self, numbers: Rows, labels: LabelSets) -> NDArray[np.number]:
+        """Return B of the rows of one shard [m, K]."""
+        return self.B[numbers]
 
     def _scaled(self, F: Shard) -> Array:
         energy = np.trace(self.moments.scatter)

@@ -9,7 +9,13 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.workers import Workers
 from schn_ray.methods.shallow.draws import chosen_rows, row_normals, row_signs
 from schn_ray.methods.shallow.feature_rows import FeatureRows, ShardState, array_rows
-from schn_ray.methods.shallow.preparation import mean_of_rows, moments, prepared_rows
+from schn_ray.methods.shallow.preparation import (
+    mean_of_rows,
+    moments,
+    prepared_rows,
+    principal_axes,
+)
+from schn_ray.methods.shallow.rotations import principal_directions
 
 X = np.random.default_rng(0).standard_normal((53, 4)).astype(np.float32)
 
@@ -136,12 +142,29 @@ def test_the_mean_refuses_what_cannot_be_hashed() -> None:
         mean_of_rows(array_rows(np.ones((9, 3), np.float32)))
 
 
-def test_moments_are_those_of_prepared_rows() -> None:
-    rows = array_rows(X, shard_rows=6)
+@pytest.mark.parametrize(("dtype", "apart"), [(np.float64, 1e-12), (np.float32, 1e-6)])
+def test_moments_are_those_of_prepared_rows(dtype: type, apart: float) -> None:
+    rows = array_rows(X.astype(dtype), shard_rows=6)
     mean = mean_of_rows(rows)
-    assert mean == pytest.approx(X.mean(axis=0), rel=1e-5, abs=1e-6)
+    assert mean == pytest.approx(X.mean(axis=0, dtype=float), abs=1e-12)
     unit = X - mean
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    found = moments(prepared_rows(rows, mean))
-    assert found.scatter == pytest.approx((unit - unit.mean(0)).T @ (unit - unit.mean(0)))
-    assert found.mean == pytest.approx(unit.mean(axis=0))
+    scatter = (unit - unit.mean(0)).T @ (unit - unit.mean(0))
+    prepared = prepared_rows(rows, mean)
+    axes, P = principal_axes(prepared, 2)
+    for measured in (moments(prepared), axes):
+        assert measured.scatter == pytest.approx(scatter, abs=50 * apart)
+        assert measured.mean == pytest.approx(unit.mean(axis=0), abs=apart)
+    energy = np.linalg.eigvalsh(scatter)[::-1][:2]
+    assert P.T @ scatter @ P == pytest.approx(np.diag(energy), abs=50 * apart)
+
+
+def test_rows_in_float32_have_no_more_axes_than_dimensions() -> None:
+    """Rounding of float32 is no direction; in float64 it would be one at 1e-10 of the first."""
+    rng = np.random.default_rng(0)
+    flat = rng.standard_normal((3000, 5)) @ rng.standard_normal((5, 40)) + 3
+    rows = array_rows(flat.astype(np.float32))
+    prepared = prepared_rows(rows, mean_of_rows(rows))
+    first, P = principal_axes(prepared, 16)
+    assert P.shape == (40, 5)
+    assert principal_directions(first.scatter, 16).P.shape[1] > 5

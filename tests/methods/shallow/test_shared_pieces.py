@@ -40,9 +40,13 @@ def test_distances_and_the_kernel_follow_their_formulas() -> None:
     rows = array_rows(X, shard_rows=7)
     kernel = random_kernel(rows, 10, seed=1)
     between = ((X[:, None].astype(float) - kernel.anchors) ** 2).sum(axis=2)
-    assert squared_distances(X, kernel.anchors) == pytest.approx(between, abs=1e-5)
+    assert squared_distances(X, kernel.anchors) == pytest.approx(between, rel=1e-6, abs=1e-4)
+    exact = squared_distances(X.astype(float), kernel.anchors)
+    assert exact == pytest.approx(between, abs=1e-10)
     assert kernel.width == pytest.approx(2 * between.mean())
-    assert kernel(X) == pytest.approx(np.exp(-between / kernel.width), rel=1e-5)
+    phi = np.exp(-between / kernel.width)
+    assert kernel(X) == pytest.approx(phi, rel=1e-5)
+    assert kernel(X.astype(float)) == pytest.approx(phi, rel=1e-7)  # the result is float32
     assert random_kernel(rows, 1000, seed=1).anchors.shape == X.shape, "at most n anchors"
 
 
@@ -73,7 +77,9 @@ def test_the_anchor_graph_has_s_nearest_weights_that_sum_to_one() -> None:
     weights = np.exp(-distances / 3.0)
     weights[distances > np.sort(distances, axis=1)[:, 3:4]] = 0
     expected = weights / weights.sum(axis=1, keepdims=True)
-    assert AnchorGraph(X[:12].astype(float), 3.0, 4)(X) == pytest.approx(expected)
+    graph = AnchorGraph(X[:12].astype(float), 3.0, 4)
+    assert graph(X.astype(float)) == pytest.approx(expected)
+    assert graph(X) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_regression_is_ridge_with_an_intercept() -> None:

@@ -195,7 +195,7 @@ def test_agh_refuses_more_bits_than_the_graph_has_eigenvectors() -> None:
 
 
 def test_features_of_sgh_have_the_products_of_its_similarity() -> None:
-    x = prepare_features(X[:40], X.mean(axis=0))
+    x = prepare_features(X[:40].astype(float), X.mean(axis=0))
     p = similarity_features(x)
     f = np.exp(-np.sum(x * x, axis=1) / 2)
     chord = np.sinh(1) * 2 * (x @ x.T) / 2 + np.cosh(1)
