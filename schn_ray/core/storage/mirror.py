@@ -106,7 +106,8 @@ class Mirror:
             A function that takes the files of the moment.
 
         Raises:
-            OSError, SchnRayError: an upload failed, see ``send``; raised by the next call of the function, or at the end.
+            OSError, SchnRayError: an upload failed, see ``send``; raised by the next call of the
+                function, or at the end.
         """
         if not is_uri(self.location):
             yield lambda: None
