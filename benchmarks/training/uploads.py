@@ -1,6 +1,6 @@
 """What a run at a URI loses to its uploads: beside waiting for each, and beside a local run.
 
-    python -m benchmarks.training.uploads FOLDER --megabytes-per-second 4
+    python -m benchmarks.training.uploads FOLDER --megabytes-per-second 1
 
 A small network is trained on digits into a local directory, and into a store in memory (fsspec's)
 that takes so many megabytes a second: once as ``train`` does, once waiting for each upload. In
@@ -25,10 +25,9 @@ from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
 SETTINGS = (
-    "schedule.iterations=6",
-    "schedule.epochs=2",
-    "backbone.base_channels=32",
-    "optimiser.learning_rate=1e-3",
+    "schedule.iterations=5",
+    "schedule.epochs=1",
+    "schedule.samples=256",
 )
 URI = "memory://bucket"
 
@@ -65,7 +64,7 @@ def ways() -> dict[str, tuple[str, AbstractContextManager[object]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--megabytes-per-second", type=float, default=4.0)
+    parser.add_argument("--megabytes-per-second", type=float, default=1.0)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     store = arguments.folder / "store"

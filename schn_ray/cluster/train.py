@@ -111,7 +111,7 @@ def train_on_ray(
                 frozen_features(config, store, run, features, shards) as vectors,
                 _shown(run, checked.learner.most_iterations(config.schedule)),
             ):
-                _fit_until_asked_to_end(settings | {"features": vectors}, request)
+                _fit_or_save_and_end(settings | {"features": vectors}, request)
         conclude_run(mirror, draft, store)
     return read_manifest(mirror.local, "run")
 
@@ -130,7 +130,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"method": method, "backbone": backbone})
 
 
-def _fit_until_asked_to_end(settings: dict[str, Any], request: WorkerRequest) -> None:
+def _fit_or_save_and_end(settings: dict[str, Any], request: WorkerRequest) -> None:
     """Train; SIGTERM has the workers save the run where it is first, where time allows."""
     halt = settings["halt"]
     remove_file(halt)
@@ -139,7 +139,7 @@ def _fit_until_asked_to_end(settings: dict[str, Any], request: WorkerRequest) ->
         with suppress(OSError):  # then the run ends without it
             write_file(halt, b"")
 
-    with time_to_save(asked=ask):
+    with time_to_save(on_request=ask):
         try:
             _fit_while_progressing(settings, request)
         finally:
@@ -212,8 +212,8 @@ def _worker(settings: dict[str, Any]) -> str | None:
             raise Stopped
 
     try:
-        with _halted_by(settings["halt"], workers) as asked:
-            run.stop_asked = asked.is_set
+        with _halted_by(settings["halt"], workers) as requested:
+            run.stop_requested = requested.is_set
             finish_run(run, store, settings["out"], reported, settings["tensorboard"])
     except (Diverged, CannotWrite) as error:
         return str(error)
