@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import ray.data
 
 from schn_ray.cluster.capacity import grows
+from schn_ray.cluster.metrics import ShardFigures
 from schn_ray.cluster.session import WorkerRequest, cluster_cpus, cluster_gpus, ray_session
 from schn_ray.cluster.shared_storage import require_seen, shared
 from schn_ray.core.errors import SchnRayError
@@ -89,12 +90,14 @@ class RayShards:
         with ray_session():
             if self._workers is not None:
                 WorkerRequest(*self._workers, gpus=0).require()
+            figures = ShardFigures(self._what)
             probing = nullcontext() if self._writes is None else shared(self._writes)
             with probing as probe, Progress(self._what, total=sum(rows.values())) as progress:
                 for number, result in self._results(function, shards, probe):
                     if isinstance(result, _Failed):
                         raise result.error
                     progress.advance(rows[number])
+                    figures.add(rows[number], result)
                     yield result
 
     def _results(
