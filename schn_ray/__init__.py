@@ -39,15 +39,10 @@ from schn_ray.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from schn_ray.cli.verbs.cluster import doctor
     from schn_ray.cli.verbs.data import check, prepare
+    from schn_ray.cli.verbs.duplicates import duplicates
+    from schn_ray.cli.verbs.engines import convert
     from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
-    from schn_ray.cli.verbs.retrieval import (
-        build_index,
-        change_index,
-        duplicates,
-        encode,
-        search,
-        serve,
-    )
+    from schn_ray.cli.verbs.retrieval import build_index, change_index, encode, search, serve
     from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
     from schn_ray.data.store.reader import open_store
@@ -60,6 +55,7 @@ __all__ = [
     "change_index",
     "check",
     "compare",
+    "convert",
     "doctor",
     "duplicates",
     "embed",
@@ -82,15 +78,10 @@ __all__ = [
 _MODULES = {
     "cli.verbs.cluster": ("doctor",),
     "cli.verbs.data": ("check", "prepare"),
+    "cli.verbs.engines": ("convert",),
+    "cli.verbs.duplicates": ("duplicates",),
     "cli.verbs.evaluation": ("compare", "evaluate", "write_report"),
-    "cli.verbs.retrieval": (
-        "build_index",
-        "change_index",
-        "duplicates",
-        "encode",
-        "search",
-        "serve",
-    ),
+    "cli.verbs.retrieval": ("build_index", "change_index", "encode", "search", "serve"),
     "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),
     "data.store.reader": ("open_store",),

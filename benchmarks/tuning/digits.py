@@ -38,7 +38,6 @@ def main() -> None:
     if arguments.unpruned:
         search = Search(folder / "search", space, base)
         rows = search.rows()
-        search.close()
         whole = space.model_copy(
             update={"start": tuple(row.values for row in rows), "pruning": None}
         )
@@ -67,7 +66,6 @@ def searched(space: Space, base: TrainConfig, store: Path, out: Path, effort: Se
     search = Search(out, space, base)
     minutes = sum(sitting["seconds"] for sitting in search.sessions()) / 60
     beside = seconds_outside_training(search)
-    search.close()
     print(
         f"{minutes:.1f} minutes for the trials alone; beside its training a trial took {beside} s"
     )

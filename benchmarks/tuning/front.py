@@ -42,7 +42,6 @@ def main() -> None:
     searched(space, base, store, out, SearchBudget(arguments.trials, at_once=2))
     search = Search(out, space, base)
     points = front(search.rows(), space.objectives)
-    search.close()
     files = [out / PARETO / f"trial-{row.number:04}.yaml" for row in points]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         again = pool.starmap(retrained, [(file, store, folder / "again") for file in files], 1)

@@ -134,11 +134,7 @@ class Job:
 
     def rows(self) -> list[TrialRow]:
         space = read_space(str(self.space))
-        search = Search(self.out, space, base_config(space, None, None, ()))
-        try:
-            return search.rows()
-        finally:
-            search.close()
+        return Search(self.out, space, base_config(space, None, None, ())).rows()
 
     def run(self, number: int) -> Path:
         return self.out / "trials" / f"{number:04}"

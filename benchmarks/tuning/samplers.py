@@ -113,7 +113,6 @@ def searched(table: dict[str, float], sampler: str, seed: int, trials: int) -> l
             score = table[name_of(proposal.values)]
             search.finish(proposal.number, Outcome("complete", {"validation_map": score}))
             best.append(max([score, *best[-1:]]))
-        search.close()
     return best + best[-1:] * (trials - len(best))
 
 

@@ -19,12 +19,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from schn_ray.cli import cluster, data, demo, evaluation, retrieval, training
+from schn_ray.cli import (
+    cluster,
+    data,
+    demo,
+    duplicates,
+    engines,
+    evaluation,
+    retrieval,
+    training,
+)
 from schn_ray.cli.options import VERBOSE
 from schn_ray.core.version import __version__
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of SIGINT or SIGTERM, as of a shell
-_GRACE_S = 8.0  # to end Ray in; Kubernetes and Slurm kill after 30 s, spot nodes sooner
+_GRACE_S = 8.0  # to save and to end Ray in; Kubernetes and Slurm kill after 30 s, spots sooner
 
 
 class _Interrupted(Exception):
@@ -88,8 +97,9 @@ for _verb in (
     retrieval.encode_command,
     retrieval.index_command,
     retrieval.search_command,
-    retrieval.duplicates_command,
+    duplicates.duplicates_command,
     retrieval.serve_command,
+    engines.convert_command,
     evaluation.evaluate_command,
     evaluation.compare_command,
     evaluation.report_command,
@@ -146,7 +156,9 @@ def run_and_exit(work: Callable[[], object]) -> NoReturn:
 def _stop_at_once(code: int) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):  # a second one does not wait for Ray
         signal.signal(number, lambda *_: os._exit(code))
-    limit = threading.Timer(_GRACE_S, os._exit, [code])
+    from schn_ray.core.interrupts import seconds_since_asked
+
+    limit = threading.Timer(max(1.0, _GRACE_S - seconds_since_asked()), os._exit, [code])
     limit.daemon = True
     limit.start()
     name = Path(sys.argv[0]).name.replace("__main__.py", "python -m schn_ray")

@@ -69,7 +69,7 @@ def _follow(jobs: Any, job: str) -> None:
     except KeyboardInterrupt:
         typer.echo(err=True)
         _report(f"job {job} goes on; the same command follows it again, with --stop it ends it")
-        raise typer.Exit(130) from None
+        raise
     if code:
         _report(f"job {job} {outcome}")
     raise typer.Exit(code)

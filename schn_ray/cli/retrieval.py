@@ -1,4 +1,4 @@
-"""Commands on codes: encode, index, search, duplicates, serve."""
+"""Commands on codes: encode, index, search, serve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from schn_ray.cli.verbs.results import SearchResults
 from schn_ray.cli.verbs.retrieval import (
     build_index,
     change_index,
-    duplicates,
     encode,
     search,
     serve,
@@ -76,7 +75,9 @@ def index_command(
     ] = None,
     remove: Annotated[
         Path | None,
-        typer.Option(help="Remove the ids of a file, one a line, from INDEX.", metavar="IDS"),
+        typer.Option(
+            help="Remove the ids of a file, one a line or Parquet, from INDEX.", metavar="IDS"
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare all files of INDEX with their SHA-256.")
@@ -137,6 +138,13 @@ def search_command(
     radius: Annotated[
         int | None, typer.Option("-r", "--radius", min=0, help="Largest distance, in bits.")
     ] = None,
+    rescore: Annotated[
+        str | None,
+        typer.Option(
+            metavar="query",
+            help="Order by score: the query's output before the sign against the codes.",
+        ),
+    ] = None,
     paths: Annotated[
         bool, typer.Option("-f", "--paths", help="Print only the paths of the results.")
     ] = False,
@@ -147,38 +155,38 @@ def search_command(
 ) -> None:
     """Find the images nearest to images, ids or codes.
 
-    The search is exact; ties come in the order of ids.
+    The search is exact, also rescored; ties come in the order of ids.
     """
     from schn_ray.core.errors import SchnRayError
 
     if queries is not None and out is not None:
         matches = search(
-            index, queries=queries, out=out, also=also, k=k, radius=radius, workers=workers or ALL
+            index,
+            queries=queries,
+            out=out,
+            also=also,
+            k=k,
+            radius=radius,
+            rescore=rescore,
+            workers=workers or ALL,
         )
         print_result(matches, as_json)
         return
     if queries is not None or out is not None:
         raise SchnRayError("--queries CODES and --out DIR go together")
     results: SearchResults = search(
-        index, images, model=model, id=like, code=code, also=also, k=k, radius=radius, html=html
+        index,
+        images,
+        model=model,
+        id=like,
+        code=code,
+        also=also,
+        k=k,
+        radius=radius,
+        rescore=rescore,
+        html=html,
     )
     show(results.to_json(), results.paths() if paths else results.text(), as_json)
-
-
-def duplicates_command(
-    path: Annotated[str, typer.Argument(metavar="CODES|INDEX", help="Codes, or an index.")],
-    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
-    radius: Annotated[
-        int, typer.Option("-r", "--radius", min=0, max=4, help="Bits that may differ.")
-    ] = 0,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
-) -> None:
-    """Group near-duplicates.
-
-    A group is all images that a chain of close codes connects.
-    """
-    print_result(duplicates(path, out, radius=radius), as_json)
 
 
 def serve_command(

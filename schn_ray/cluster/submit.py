@@ -27,6 +27,8 @@ _RAYS_ADDRESS = "RAY_API_SERVER_ADDRESS"
 _LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _POLL_S = 0.5
 _AGENT_TIMEOUT_S = 60.0
+# from SIGTERM to SIGKILL; by default 3 s, in which a verb may not have saved what it has
+_TIME_TO_END = {"RAY_JOB_STOP_WAIT_TIME_S": "10"}
 _SIGNALLED = 128  # a shell's exit code is this plus the signal that ended the command
 _TOKEN_HELP = (
     "set RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, or its file as "
@@ -208,7 +210,7 @@ def _explained(address: str, error: Exception) -> SchnRayError:
 
 def _runtime_env() -> dict[str, Any]:
     # sends the user's copy of this package; its dependencies must be installed on the cluster
-    settings = {VERBOSE: "1"} if VERBOSE in os.environ else {}
+    settings = _TIME_TO_END | ({VERBOSE: "1"} if VERBOSE in os.environ else {})
     return {"py_modules": [str(Path(schn_ray.__file__).parent)], "env_vars": settings}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from schn_ray.cluster.map_shards import RayShards
 from schn_ray.cluster.session import WorkerRequest, ray_session
 from schn_ray.cluster.shared_storage import require_shared
 from schn_ray.core import workers as distributed
+from schn_ray.core.atomic_files import CannotWrite
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.interrupts import time_to_save
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.progress import Progress
-from schn_ray.core.storage.files import is_uri, kind_at
+from schn_ray.core.storage.files import is_uri, join, kind_at, remove_file, write_file
 from schn_ray.data.store.reader import open_store
 from schn_ray.methods.registry import with_absolute_path
 from schn_ray.models.stored_features import StoredFeatures
@@ -37,7 +39,7 @@ from schn_ray.training.run import (
     open_run,
     require_shareable,
 )
-from schn_ray.training.state import Diverged
+from schn_ray.training.state import Diverged, StoppedMidway
 from schn_ray.training.tensorboard import require_tensorboard
 from schn_ray.tuning.trial import Stopped
 
@@ -45,6 +47,9 @@ ONE_WORKER = WorkerRequest()
 _RESIZE_INTERVAL_S = 30.0
 _LOCAL_POLL_S = 0.3
 _REMOTE_POLL_S = 5.0  # of an object store
+_HALT_POLL_S = 0.2
+_REMOTE_HALT_POLL_S = 1.0
+_HALT = f"{CHECKPOINTS}/.halt"  # a file: workers that see it save the run where it is, and end
 _STOPPED = "stopped"  # a worker returns it in place of an error message
 
 
@@ -94,6 +99,7 @@ def train_on_ray(
             "threads": request.cpus,
             "tensorboard": tensorboard,
             "stop": stop,
+            "halt": join(run, _HALT),
         }
         with ray_session():
             request.require()
@@ -104,7 +110,7 @@ def train_on_ray(
                 frozen_features(config, store, run, features, shards) as vectors,
                 _shown(run, checked.learner.most_iterations(config.schedule)),
             ):
-                _fit_while_progressing(settings | {"features": vectors}, request)
+                _fit_until_asked_to_end(settings | {"features": vectors}, request)
         conclude_run(mirror, draft, store)
     return read_manifest(mirror.local, "run")
 
@@ -121,6 +127,22 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     if weights is not None and Path(weights).is_file():
         backbone = backbone.model_copy(update={"weights": str(Path(weights).resolve())})
     return config.model_copy(update={"method": method, "backbone": backbone})
+
+
+def _fit_until_asked_to_end(settings: dict[str, Any], request: WorkerRequest) -> None:
+    """Train; SIGTERM has the workers save the run where it is first, where time allows."""
+    halt = settings["halt"]
+    remove_file(halt)
+
+    def ask() -> None:
+        with suppress(OSError):  # then the run ends without it
+            write_file(halt, b"")
+
+    with time_to_save(asked=ask):
+        try:
+            _fit_while_progressing(settings, request)
+        finally:
+            remove_file(halt)
 
 
 def _fit_while_progressing(settings: dict[str, Any], request: WorkerRequest) -> None:
@@ -189,12 +211,33 @@ def _worker(settings: dict[str, Any]) -> str | None:
             raise Stopped
 
     try:
-        finish_run(run, store, settings["out"], reported, settings["tensorboard"])
-    except Diverged as error:
+        with _halted_by(settings["halt"], workers) as asked:
+            run.stop_asked = asked.is_set
+            finish_run(run, store, settings["out"], reported, settings["tensorboard"])
+    except (Diverged, CannotWrite) as error:
         return str(error)
-    except Stopped:
+    except (Stopped, StoppedMidway):
         return _STOPPED
     return None
+
+
+@contextmanager
+def _halted_by(file: str, workers: distributed.Workers) -> Iterator[threading.Event]:
+    """Yield an event that the first worker sets when the file is there."""
+    seen, ended = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(_REMOTE_HALT_POLL_S if is_uri(file) else _HALT_POLL_S):
+            with suppress(OSError):  # a store that does not answer for a moment
+                if kind_at(file) is not None:
+                    return seen.set()
+
+    if workers.rank == 0:
+        threading.Thread(target=look, daemon=True).start()
+    try:
+        yield seen
+    finally:
+        ended.set()
 
 
 def _any_worker_sees(file: str, workers: distributed.Workers) -> bool:

@@ -17,9 +17,10 @@ from schn_ray.cluster.session import cluster_cpus, cluster_gpus, ray_session
 from schn_ray.cluster.shared_storage import require_shared
 from schn_ray.cluster.train import with_absolute_paths
 from schn_ray.cluster.trials import RayTuneSearcher, fit
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.directories import AlreadyDone, resumable_directory
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, read_manifest
+from schn_ray.core.manifest import Manifest, is_finished, read_manifest
 from schn_ray.core.progress import Progress
 from schn_ray.core.storage.files import files_below, is_uri, join, remove_folder, sha256_and_size
 from schn_ray.core.storage.mirror import Mirror, open_output
@@ -37,7 +38,7 @@ from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import study_counts, write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
-from schn_ray.tuning.study import Search, TrialRow
+from schn_ray.tuning.study import STUDY, Search, TrialRow
 from schn_ray.tuning.trial import TRIALS
 from schn_ray.tuning.trial_queue import Runs, TrialQueue, Trials
 
@@ -114,6 +115,8 @@ def tune_on_ray(
     ):
         _refuse_if_done(mirror.local, budget)
         mirror.fetch_all(*_TRIAL_FOLDERS)
+        if is_finished(mirror.local):
+            open_artefact(mirror.local, "search").check([STUDY])
         with ray_session():
             at_once = trials_at_once(budget)
             require_shared(out)
@@ -122,16 +125,13 @@ def tune_on_ray(
             search = Search(mirror.local, space, base, seed)
             work = _Work(search, store, mirror, budget, at_once)
             shards = RayShards("embedding")
-            try:
-                with frozen_features(base, store, mirror.location, features, shards) as vectors:
-                    work.features = vectors
-                    confirmed = work.do()
-                _tidy(mirror)
-                write_results(mirror.local, work.search, confirmed)
-                report_search(mirror.local, Path(mirror.location).name, work.search, confirmed)
-                draft.counts |= study_counts(work.search, confirmed, budget.repeats)
-            finally:
-                work.search.close()
+            with frozen_features(base, store, mirror.location, features, shards) as vectors:
+                work.features = vectors
+                confirmed = work.do()
+            _tidy(mirror)
+            write_results(mirror.local, search, confirmed)
+            report_search(mirror.local, Path(mirror.location).name, search, confirmed)
+            draft.counts |= study_counts(search, confirmed, budget.repeats)
         draft.known |= _known(mirror)
     return read_manifest(mirror.local, "search")
 

@@ -149,6 +149,23 @@ def scratch_folder(out: Path, before: Callable[[], object] = lambda: None) -> It
 
 
 @contextmanager
+def locked_file(out: Path) -> Iterator[None]:
+    """Let the block write a file, and others beside it, while no other process writes it.
+
+    Args:
+        out: the file; a missing folder of it is created.
+
+    Raises:
+        SchnRayError: another process writes ``out`` now, or its folder cannot be written.
+    """
+    lock = out.with_name(f".{out.name}{LOCK}")
+    with writing(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock, out):
+        yield
+
+
+@contextmanager
 def resumable_directory(
     path: Path,
     kind: str,

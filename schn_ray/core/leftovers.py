@@ -48,7 +48,7 @@ def cache_leftovers() -> list[Leftover]:
         path
         for path in _entries(cache_folder() / UNFINISHED)
         if any(entry.name not in (MANIFEST, LOCK) for entry in _entries(path))
-        and not _is_held(path / LOCK)
+        and not _is_held(path.with_name(f"{path.name}{LOCK}"))
     ]
     copies = [
         path

@@ -77,11 +77,11 @@ def read_manifest(path: Path, kind: str) -> Manifest:
         SchnRayError: no such directory, unfinished, of another kind, or of another format.
     """
     if not path.is_dir():
-        raise SchnRayError(f"{path}: wanted a {kind} directory, but there is none")
+        raise SchnRayError(f"{path}: wanted {_a(kind)} directory, but there is none")
     if not (path / MANIFEST).is_file():
         if (path / REQUEST).is_file():
             raise SchnRayError(f"{path} is unfinished: run the command that made it again")
-        raise SchnRayError(f"{path}: wanted a {kind} directory, but it has no {MANIFEST}")
+        raise SchnRayError(f"{path}: wanted {_a(kind)} directory, but it has no {MANIFEST}")
     return parse_manifest((path / MANIFEST).read_bytes(), path, kind)
 
 
@@ -114,12 +114,16 @@ def parse_manifest(data: bytes, path: Path | str, kind: str | None = None) -> Ma
             f"{file} is damaged or was edited: it differs from its own digest; make the "
             f"{actual_kind} again"
         )
-    if kind not in (None, actual_kind):
-        raise SchnRayError(f"{path} is a {actual_kind} directory; wanted a {kind} directory")
+    if kind is not None and kind != actual_kind:
+        raise SchnRayError(f"{path} is {_a(actual_kind)} directory; wanted {_a(kind)} directory")
     try:
         return Manifest(**values)
     except TypeError as error:
         raise SchnRayError(f"{file} is damaged; make the {actual_kind} again") from error
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _digest_of(values: dict[str, Any]) -> str:

@@ -114,6 +114,14 @@ class Workers:
         dist.all_reduce(total)
         return total
 
+    def any(self, own: bool) -> bool:
+        """Tell whether something is true of any worker; all of them get the same answer.
+
+        Args:
+            own: whether it is true of this worker.
+        """
+        return bool(self.sum(torch.tensor([float(own)])).item())
+
     def meet(self) -> None:
         """Wait until all workers have called this."""
         self.sum(torch.zeros(()))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ def decode(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.I
     if not data:
         raise BadImage("empty: 0 bytes")
     try:
-        image = _open(data)
+        image = _open(io.BytesIO(data))
         width, height = image.size
         if width * height > max_pixels:
             raise BadImage(f"{width} x {height} pixels, more than max_pixels = {max_pixels:,}")
@@ -104,6 +104,21 @@ def decode(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.I
         ) from error
     except Exception as error:  # a decoder may raise anything over hostile bytes
         raise BadImage(f"damaged: {error or type(error).__name__}") from error
+
+
+def image_size(file: IO[bytes]) -> tuple[int, int]:
+    """Return width and height in pixels, by the header: no pixel is decoded.
+
+    Args:
+        file: an encoded image, that can be read from any offset.
+
+    Raises:
+        BadImage: not an image.
+    """
+    try:
+        return _open(file).size
+    except Exception as error:  # a decoder may raise anything over hostile bytes
+        raise BadImage(f"not an image: {error}") from error
 
 
 def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> tuple[bytes, float]:
@@ -201,11 +216,11 @@ def _decode_for(data: bytes, p: Preprocessing) -> Image.Image:
     return decode(data, p.max_pixels, 2 * p.resize if p.reduced else None)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(file: IO[bytes]) -> Image.Image:
     with _OPEN_LOCK:  # Pillow's limit is global, and may be lower than max_pixels
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(data), formats=_FORMATS)
+            return Image.open(file, formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

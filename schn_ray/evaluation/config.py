@@ -43,6 +43,8 @@ class EvaluateConfig(Section):
         legacy: tie rules of others, measured besides the exact figures.
         part_rows: gallery rows that a worker counts at a time.
         controls: what the model is compared with.
+        rescore: searches ordered by score that are measured, too, on as many rows as ``controls``
+            draws; they need labels.
     """
 
     gallery: Literal["encoded", "learned", "both"] = "encoded"
@@ -55,3 +57,4 @@ class EvaluateConfig(Section):
     legacy: tuple[Literal["stable", "reversed", "unstable"], ...] = ()
     part_rows: Count = 250_000
     controls: ControlsConfig = ControlsConfig()
+    rescore: tuple[Literal["query"], ...] = ()

@@ -108,15 +108,13 @@ def measure_controls(
         map_shards: computes features, on whatever machines.
         given: features of the store's images; None: the run's network computes them.
     """
-    generator = np.random.default_rng([config.seed, 0])
-    chosen = _sample(len(queries), config.queries, generator)
-    ranked = gallery[_sample(len(gallery), config.gallery_rows, generator)]
+    drawn, ranked, chosen, generator = drawn_sides(queries, gallery, config)
     trained = store.rows("train")
     trained = trained[_sample(len(trained), config.train_rows, generator)]
-    rows = [trained, queries.rows[chosen], ranked.rows]
+    rows = [trained, drawn.rows, ranked.rows]
     features = features_of(run, store, np.concatenate(rows), map_shards, given)
     train, query, other = np.split(features, np.cumsum([len(part) for part in rows])[:-1])
-    sides = Sides(train, store.labels[trained], query, other, queries[chosen], ranked, bits)
+    sides = Sides(train, store.labels[trained], query, other, drawn, ranked, bits)
     codes = control_codes(sides, config.seed)
     ranks = recall_ranks(recall_at, len(ranked))
     recalls = neighbour_recalls(query, other, codes, bits, ranks)
@@ -131,6 +129,25 @@ def measure_controls(
     return MeasuredControls(
         figures, {each.column: _spread(own, chosen, len(queries)) for each, own in values}
     )
+
+
+def drawn_sides(
+    queries: LabelledCodes, gallery: LabelledCodes, config: ControlsConfig
+) -> tuple[LabelledCodes, LabelledCodes, NDArray[np.int64], np.random.Generator]:
+    """Draw the queries and the gallery rows of the controls.
+
+    Args:
+        queries: Q of them.
+        gallery: G rows.
+        config: how many, and the seed.
+
+    Returns:
+        The drawn queries, the drawn rows, positions of the drawn queries, and the generator.
+    """
+    generator = np.random.default_rng([config.seed, 0])
+    chosen = _sample(len(queries), config.queries, generator)
+    ranked = gallery[_sample(len(gallery), config.gallery_rows, generator)]
+    return queries[chosen], ranked, chosen, generator
 
 
 def control_codes(sides: Sides, seed: int) -> dict[str, Codes]:

@@ -35,6 +35,7 @@ from schn_ray.evaluation.figures import AuditSummary, Figures, GalleryCodes, Gal
 from schn_ray.evaluation.measure import Evaluator, class_figures, reidentification
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.plot_data import PlotData, bit_statistics, plot_data
+from schn_ray.evaluation.rescored import measure_rescored
 from schn_ray.evaluation.results import (
     AUDIT,
     CODES,
@@ -89,7 +90,10 @@ def evaluate_run(
     given = None if features is None else given_features(features, store, hasher)
     if given is not None:
         made_from["features"] = given.fingerprint
-    request = config.model_dump(mode="json"), made_from
+    requested = config.model_dump(mode="json")
+    if not config.rescore:
+        del requested["rescore"]  # finished evaluations of before stay finished
+    request = requested, made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
         encoded, files = _encode_store(model, hasher, store, codes, config, map_shards, given)
@@ -103,6 +107,17 @@ def evaluate_run(
             measured = _without_labels(gallery, evaluator)
         # the controls rank the network's own codes, whichever codes the other figures are for
         own = _ranked(store, gallery.rows, encoded)
+        rescored = measure_rescored(
+            config.rescore if store.classes else (),
+            hasher,
+            model,
+            store,
+            queries,
+            gallery,
+            config.controls,
+            map_shards,
+            given,
+        )
         controls = _controls(model, store, queries, own, hasher.bits, config, map_shards, given)
         figures = Figures(
             **measured.fields,
@@ -113,6 +128,7 @@ def evaluate_run(
             gallery_codes="learned" if config.gallery == "learned" else "encoded",
             gallery_without_code=without_code,
             controls=controls.figures if controls else None,
+            rescored=rescored,
         )
         write_json(draft.path / METRICS, figures.to_json())
         write_json(draft.path / AUDIT, audited.to_json())
@@ -236,7 +252,7 @@ def _encode_store(
     vectors = require_input(source, hasher)
     options = EncodeOptions(model, config.batch_size, vectors=vectors)
     files = encode_shards(source, source.shards(), options, codes, map_shards)
-    table, packed = read_codes(codes)
+    table, packed = read_codes(codes, files)
     # features may be of more rows than the store has, and in another order
     positions = pc.index_in(store.ids.cast(pa.string()), table["id"].combine_chunks())
     if positions.null_count:

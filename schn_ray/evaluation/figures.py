@@ -243,6 +243,26 @@ class Controls(Scores):
         return before | {"cosine": self.cosine} | scores
 
 
+class Rescored(Record):
+    """Mean average precision of a search ordered by score, on rows drawn as for the controls.
+
+    Attributes:
+        by: as ``search --rescore`` has it.
+        queries: that were drawn.
+        gallery: rows that were drawn; all are ranked by score.
+        map: by score, with its interval; each distinct score is a level of ties.
+        plain: by Hamming distance, on the very same rows.
+        gain: the paired difference, ``map`` less ``plain``; None without a defined query.
+    """
+
+    by: Text
+    queries: int
+    gallery: int
+    map: Interval | None
+    plain: Interval | None
+    gain: Difference | None
+
+
 class Figures(GalleryFigures):
     """All figures of an evaluation, and what they were measured on.
 
@@ -265,6 +285,7 @@ class Figures(GalleryFigures):
         side_by_side: figures of learned codes, and of encoded ones of the same rows; empty
             unless both were requested.
         controls: None where they were left out.
+        rescored: a row a rescoring that was requested; apart from all other figures.
         without_labels: why every figure that needs labels is missing; None where none is.
     """
 
@@ -285,6 +306,7 @@ class Figures(GalleryFigures):
     reidentification: ReidFigures | None = None
     side_by_side: tuple[GallerySide, ...]
     controls: Controls | None
+    rescored: tuple[Rescored, ...] = ()
     without_labels: Text | None = None
 
     @property

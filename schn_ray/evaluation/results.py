@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from schn_ray.core.artefacts import open_artefact
+from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.cache import directory_kind, local_copy
 from schn_ray.core.storage.files import as_location, join
@@ -100,7 +101,8 @@ def write_queries(out: Path, ids: pa.Array, values: dict[str, NDArray[np.float64
         values: name -> a figure of each query [Q]; NaN where it is undefined.
     """
     columns = {name: pa.array(column, from_pandas=True) for name, column in values.items()}
-    pq.write_table(pa.table({"id": ids.cast(pa.string()), **columns}), out / QUERIES)
+    with writing(out / QUERIES):
+        pq.write_table(pa.table({"id": ids.cast(pa.string()), **columns}), out / QUERIES)
 
 
 def default_evaluation(run: Path | str) -> str:

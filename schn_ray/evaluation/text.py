@@ -46,7 +46,7 @@ def figures_text(figures: Figures) -> str:
     """
     lines = _of_labels(figures) if figures.without_labels is None else _of_codes(figures)
     lines.append(f"  distinct codes in the gallery: {figures.unique_share:.1%}")
-    lines += [f"  {line}" for line in _galleries(figures) + _controls(figures) + _recall(figures)]
+    lines += [f"  {line}" for line in _blocks(figures)]
     lines += [
         f"  tie rule '{rule}' of others: mAP {_rounded(value)}, by the order of the rows"
         for rule, value in figures.legacy.items()
@@ -99,6 +99,23 @@ def _galleries(figures: Figures) -> list[str]:
         f"{side.description}: mAP {_rounded(side.map)} over {side.gallery:,} gallery images"
         for side in figures.side_by_side
     ]
+
+
+def _blocks(figures: Figures) -> list[str]:
+    return _galleries(figures) + _rescored(figures) + _controls(figures) + _recall(figures)
+
+
+def _rescored(figures: Figures) -> list[str]:
+    lines = []
+    for each in figures.rescored:
+        ground = f"{each.queries:,} queries and {each.gallery:,} gallery images"
+        mean, plain = (score.mean if score else None for score in (each.map, each.plain))
+        line = f"rescored by {each.by}, {ground}: mAP {_rounded(mean)}{_bounds(each.map)}"
+        if each.gain is not None:
+            gain = each.gain.interval
+            line += f", by distance {_rounded(plain)}, gain {gain.mean:+.4f}{_bounds(gain)}"
+        lines.append(line)
+    return lines
 
 
 def _controls(figures: Figures) -> list[str]:

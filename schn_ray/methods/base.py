@@ -253,9 +253,17 @@ class DeepMethod(Method[C]):
         F, h = training.encode(batch.inputs)
         out = Outputs(F, h.to(batch.Y.dtype))
         terms = self.losses(out, batch)
+        outputs = self.outputs(Outputs(out.F.detach(), out.h.detach()))
         training.descend(batch.share * weighted(terms, self.config))
-        detached = {name: term.detach() for name, term in terms.items()}
-        return Step(detached, {"U": self.relaxed(out.h.detach())})
+        return Step({name: term.detach() for name, term in terms.items()}, outputs)
+
+    def outputs(self, out: Outputs) -> dict[str, Tensor]:
+        """Return what a step keeps of own rows for ``update``, ``U`` among it; each [b, ...].
+
+        Args:
+            out: of this worker's rows, without gradients.
+        """
+        return {"U": self.relaxed(out.h)}
 
     def relaxed(self, h: Tensor) -> Tensor:
         """Return relaxed codes U [b, K], whose signs are the codes.

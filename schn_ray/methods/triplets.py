@@ -33,6 +33,16 @@ def soft_hamming(U: Tensor, U_all: Tensor) -> Tensor:
     return (U[:, None] - U_all).square().sum(dim=2) / 4
 
 
+def soft_hamming_of_rows(U: Tensor, V: Tensor) -> Tensor:
+    """Return |u_i - v_i|^2 / 4 [b], of each row with the one of the same number.
+
+    Args:
+        U: [b, K] relaxed codes.
+        V: [b, K] relaxed codes.
+    """
+    return (U - V).square().sum(dim=1) / 4
+
+
 def hinge_triplets(D: Tensor, margin: float, batch: Batch) -> Triplets:
     """Return max(0, margin + D_ip - D_in) of all triplets; memory is b N^2.
 

@@ -61,9 +61,10 @@ class HeadSpec(Section):
     """What a head is built from; its numbers are among the model's weights.
 
     Attributes:
-        kind: ``linear``; ``mlp``; ``blocks``: one-hot blocks; ``fitted``: what a method that
-            descends nothing leaves, see ``FittedHead``.
-        hidden: width of the hidden layer of ``mlp``.
+        kind: ``linear``; ``mlp``; ``blocks``: one-hot blocks; ``recurrent``: bit after bit;
+            ``fitted``: what a method that descends nothing leaves, see ``FittedHead``.
+        hidden: width of the hidden layer of ``mlp``, and of the states of ``recurrent``.
+        shared: of ``recurrent``: all bits read their states by the same weights.
         block: k, outputs of a block of ``blocks``.
         batch_norm: normalise each bit of h over the batch while training, and by the means and
             variances so learned afterwards.
@@ -74,8 +75,9 @@ class HeadSpec(Section):
         output: of ``fitted``: from the projection u to h.
     """
 
-    kind: Literal["linear", "mlp", "blocks", "fitted"] = "linear"
+    kind: Literal["linear", "mlp", "blocks", "recurrent", "fitted"] = "linear"
     hidden: Count | None = None
+    shared: bool = False
     block: Count | None = None
     batch_norm: bool = False
     unit: bool = True

@@ -8,7 +8,7 @@ It loads without Ray, on a CPU or a GPU.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from schn_ray.core.atomic_files import sha256_file, write_atomically
@@ -30,6 +30,7 @@ from schn_ray.core.settings import Count, Section, validated
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.data.images import BadImage, Preprocessing, evaluation_view, normalise
 from schn_ray.models.backbones.build import rebuild_backbone
+from schn_ray.models.backbones.saved import write_weights
 from schn_ray.models.config import HeadSpec, PrecisionName
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.heads.build import build_head
@@ -131,14 +132,22 @@ class Hasher:
             SchnRayError: an image is missing or does not decode, a vector is not finite, or the
                 model takes something else; the row's number or path is named.
         """
-        if isinstance(rows, np.ndarray):
-            self._require_input(rows)
-            require_finite(rows)
-            parts = (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
-            return self.encode_views(parts)
-        views = (self._view(number, image) for number, image in enumerate(rows))
-        batches = iter(lambda: list(islice(views, batch_size)), [])
-        return self.encode_views(np.stack(batch) for batch in batches)
+        return self.encode_views(self._batches(rows, batch_size))
+
+    def relaxed_of(
+        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int = 64
+    ) -> NDArray[np.float32]:
+        """Return the relaxed codes [n, K] of images or vectors: what ``encode`` takes the sign of.
+
+        Args:
+            rows: as for ``encode``.
+            batch_size: rows that pass the network at once.
+
+        Raises:
+            SchnRayError: as for ``encode``.
+        """
+        relaxed = [self.relaxed(batch).numpy() for batch in self._batches(rows, batch_size)]
+        return np.concatenate([np.zeros((0, self.bits), np.float32), *relaxed])
 
     def encode_views(self, batches: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
         """Encode batches of evaluation views [b, 3, S, S] or vectors [b, d] -> [n, ceil(K / 8)]."""
@@ -179,16 +188,29 @@ class Hasher:
         Args:
             path: the model's directory; created where it is missing.
             card: the model card's text, in Markdown.
+
+        Raises:
+            CannotWrite: the disk is full, say.
         """
-        path.mkdir(parents=True, exist_ok=True)
-        partial_path = path / f"{WEIGHTS}.partial"
-        save_file({k: v.contiguous() for k, v in self.network.state_dict().items()}, partial_path)
-        partial_path.rename(path / WEIGHTS)
+        write_weights(self.network, path / WEIGHTS)
         spec = yaml.safe_dump(self.spec.model_dump(mode="json"), sort_keys=False)
         write_atomically(path / SPEC, spec.encode())
         write_atomically(path / CARD, card.encode())
         lines = [f"{sha256_file(path / name)}  {name}\n" for name in (WEIGHTS, SPEC)]
         write_atomically(path / CHECKSUMS, "".join(lines).encode())
+
+    def _batches(
+        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int
+    ) -> Iterator[NDArray[Any]]:
+        if isinstance(rows, np.ndarray):
+            self._require_input(rows)
+            require_finite(rows)
+            for start in range(0, len(rows), batch_size):
+                yield rows[start : start + batch_size]
+            return
+        views = (self._view(number, image) for number, image in enumerate(rows))
+        for batch in iter(lambda: list(islice(views, batch_size)), []):
+            yield np.stack(batch)
 
     def _forward(self, views: NDArray[Any]) -> tuple[Tensor, Tensor]:
         self._require_input(views)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from schn_ray.core.atomic_files import write_atomically, write_json
+from schn_ray.core.atomic_files import write_atomically, write_json, writing
 from schn_ray.core.directories import AlreadyDone, new_directory
 from schn_ray.report.contents import ReportData
 from schn_ray.report.diagrams import Diagram
@@ -49,7 +49,8 @@ def write_figures(
     with suppress(AlreadyDone), new_directory(out, KIND, {}, made_from) as draft:
         for name, diagram in drawn.items():
             path = draft.path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path.with_name(f"{path.name}.json"), asdict(diagram))
             for suffix, theme in (("", LIGHT), ("-dark", DARK)):
                 png = draw_png(diagram, theme)

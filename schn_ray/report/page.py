@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from schn_ray.core.atomic_files import write_atomically
+from schn_ray.core.directories import locked_file
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
 from schn_ray.evaluation.figures import Figures
@@ -156,9 +157,9 @@ def write_page(out: Path, template: str, **values: Any) -> None:
         lstrip_blocks=True,
     )
     html = environment.get_template(template).render(**values, inline=inline, version=__version__)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # names of files need not be valid Unicode: what UTF-8 cannot encode is shown as "?"
-    write_atomically(out, html.encode("utf-8", "replace"))
+    with locked_file(out):
+        # names of files need not be valid Unicode: what UTF-8 cannot encode is shown as "?"
+        write_atomically(out, html.encode("utf-8", "replace"))
 
 
 def _figure(chart: Diagram) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from schn_ray.core.artefacts import open_artefact
+from schn_ray.core.documents import parse_json
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import MANIFEST, REQUEST
+from schn_ray.core.manifest import MANIFEST, REQUEST, is_finished, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location, join, kind_at
 from schn_ray.data.sources.fetch import fetch
@@ -27,7 +29,7 @@ from schn_ray.report.figure_files import write_figures
 from schn_ray.report.overview import overview
 from schn_ray.report.page import write_reports, write_search_page
 from schn_ray.retrieval.search import Result
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.recorder import METRICS, read_metrics
 
 _HEADINGS = {
     WORST: "The worst queries",
@@ -126,19 +128,20 @@ def _names(runs: Sequence[Path | str]) -> list[str]:
 
 def _data(run: Path, name: str, evaluation: Path | str | None) -> ReportData:
     request = _request(run)
+    history = _history(run)
     title = f"{name}: {request['config']['bits']}-bit image codes"
     provenance: dict[str, Any] = {
         key: request[key] for key in ("made_from", "versions", "config") if key in request
     }
     if evaluation is None:
-        return ReportData(title, history=read_metrics(run), provenance=provenance)
+        return ReportData(title, history=history, provenance=provenance)
     figures = read_figures(evaluation)
     return ReportData(
         title=title,
         summary_rows=_summary(figures),
         figures=figures,
         plots=read_plot_data(evaluation),
-        history=read_metrics(run),
+        history=history,
         examples=[_example(example) for example in read_examples(evaluation)],
         provenance=provenance | {"evaluation": _provenance(figures)},
     )
@@ -177,12 +180,19 @@ def write_results_page(results: Sequence[Result], out: Path) -> None:
 
 
 def _request(run: Path) -> dict[str, Any]:
-    for name in (MANIFEST, REQUEST):
-        if (run / name).is_file():
-            request = json.loads((run / name).read_text())
-            if request["kind"] == "run":
-                return dict(request)
+    if is_finished(run):
+        return asdict(read_manifest(run, "run"))
+    if (run / REQUEST).is_file():
+        request = parse_json((run / REQUEST).read_bytes(), str(run / REQUEST))
+        if isinstance(request, dict) and request.get("kind") == "run":
+            return request
     raise SchnRayError(f"{run} is no run: expected a directory that schn-ray train wrote")
+
+
+def _history(run: Path) -> list[dict[str, Any]]:
+    if is_finished(run):
+        open_artefact(run, "run").check([METRICS])
+    return read_metrics(run)
 
 
 def _example(example: ExampleQuery) -> Example:

@@ -2,7 +2,8 @@
 
 A directory of kind ``matches`` has a ``matches-*.parquet`` for every part of the queries' codes.
 Its columns are ``query`` (id), ``ids`` and ``distances`` (lists, nearest first, equal distances in
-the order of ids), and ``tied`` or ``within_radius`` (see ``search.Result``). A part is complete or
+the order of ids), ``scores`` of a rescored search, whose order they are, and ``tied`` or
+``within_radius`` (see ``search.Result``). A part is complete or
 missing; its receipt in ``receipts/`` has its SHA-256. After an interruption, the same call writes
 only parts without a receipt.
 """
@@ -15,7 +16,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import open_artefact, read_verified
 from schn_ray.core.atomic_files import sha256_file, writing
+from schn_ray.core.bits import unpack
 from schn_ray.core.directories import resumable_directory
 from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
@@ -41,12 +43,13 @@ from schn_ray.core.storage.mirror import open_output
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
-from schn_ray.retrieval.code_files import CODE, packed_codes, part_names
+from schn_ray.retrieval.code_files import CODE, RELAXED, packed_codes, part_names, relaxed_codes
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.index.union import Searchable, as_one
 from schn_ray.retrieval.search import SearchLimits
 
 _ROWS_AT_ONCE = 4096
+_LEAST_FLOAT16 = 2.0**-24
 
 
 def search_gallery(
@@ -78,7 +81,10 @@ def search_gallery(
     codes_files = open_artefact(codes, "codes")
     source = codes_files.manifest
     _require_same_model(opened, source, source_location)
-    config = {"k": limits.k, "radius": limits.radius}
+    config: dict[str, Any] = {"k": limits.k, "radius": limits.radius}
+    if limits.rescore is not None:
+        config["rescore"] = limits.rescore
+        _require_relaxed(source, source_location)
     made_from = {
         "indexes": [index.manifest.fingerprint for index in each_index],
         "queries": source.fingerprint,
@@ -160,7 +166,8 @@ def search_part(
         new_file(path) as partial_path,
         pq.ParquetWriter(partial_path, schema) as writer,
     ):
-        for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[ID, CODE]):
+        columns = [ID, CODE] if limits.rescore is None else [ID, CODE, RELAXED]
+        for batch in part.iter_batches(_ROWS_AT_ONCE, columns=columns):
             table = pa.Table.from_batches([batch])
             writer.write_table(_matches(index, table, limits).cast(schema))
         writer.close()
@@ -173,19 +180,27 @@ def search_part(
 
 
 def _schema(limits: SearchLimits) -> pa.Schema:
+    scores = {} if limits.rescore is None else {"scores": pa.list_(pa.float64())}
     return pa.schema(
         {
             "query": pa.string(),
             "ids": pa.list_(pa.string()),
             "distances": pa.list_(pa.int32()),
+            **scores,
             "tied" if limits.radius is None else "within_radius": pa.int64(),
         }
     )
 
 
 def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Table:
-    codes = packed_codes(table)
-    if limits.radius is None:
+    codes, scores = packed_codes(table), dict[str, pa.Array]()
+    if limits.rescore is not None:
+        scored = index.scored(_relaxed(table, index.bits), limits.k, limits.radius)
+        starts, rows, distances = scored.starts, scored.rows, scored.distances
+        scores = {"scores": _lists(starts, pa.array(scored.scores))}
+        near_count = scored.within_radius
+        count = {"tied": scored.tied} if near_count is None else {"within_radius": near_count}
+    elif limits.radius is None:
         matches = index.search(codes, limits.k or len(index))
         starts = np.arange(len(codes) + 1) * matches.rows.shape[1]
         rows, distances = matches.rows.ravel(), matches.distances.ravel()
@@ -196,7 +211,14 @@ def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Tab
         count = {"within_radius": near.within_radius}
     ids = _lists(starts, pa.array(index.ids(rows), pa.string()))
     columns = {"query": table[ID], "ids": ids, "distances": _lists(starts, pa.array(distances))}
-    return pa.table(columns | count)
+    return pa.table(columns | scores | count)
+
+
+def _relaxed(table: pa.Table, bits: int) -> NDArray[np.float32]:
+    """Return relaxed codes [q, K]; float16 made some 0, but the code still has their sign."""
+    relaxed = relaxed_codes(table).astype(np.float32)
+    signs = unpack(packed_codes(table), bits)
+    return np.where(relaxed == 0, signs * np.float32(_LEAST_FLOAT16), relaxed)
 
 
 def _lists(starts: NDArray[np.int64], values: pa.Array) -> pa.ListArray:
@@ -240,6 +262,14 @@ def _receipt(out: str, shard: Shard) -> _Receipt | None:
         return _Receipt(str(values["sha256"]), int(values["bytes"]), int(values["queries"]), own)
     except (OSError, BadDocument, KeyError, TypeError, ValueError):
         return None
+
+
+def _require_relaxed(source: Manifest, queries: str) -> None:
+    if not source.config.get("relaxed"):
+        raise SchnRayError(
+            f"{queries} has codes only, and --rescore query needs what they are the signs of: "
+            "encode the queries with --set relaxed=true"
+        )
 
 
 def _require_same_model(index: Searchable, source: Manifest, queries: str) -> None:

@@ -7,19 +7,25 @@ that is itself in the index out of its own result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.bits import pack
 from schn_ray.core.errors import SchnRayError
+from schn_ray.data.sources.fetch import fetch
 from schn_ray.retrieval.index.index import bytes_per_code, check_codes
+from schn_ray.retrieval.index.scores import weights_of
 from schn_ray.retrieval.index.union import Searchable, open_union
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
     from schn_ray.models.hasher import Hasher
+
+
+RESCORINGS = ("query",)
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,13 @@ class Hit:
         id: of the image.
         uri: location of the image.
         distance: Hamming distance to the query, in bits.
+        score: of a rescored search; None of another.
     """
 
     id: str
     uri: str
     distance: int
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,13 @@ class Result:
     Attributes:
         query: an image's path, an id or a code, as the user wrote it.
         uri: location of the query's image; "" for a code.
-        hits: the matches, nearest first, equal distances in the order of ids.
-        tied: images of the gallery at the last hit's distance; None for a search with a radius.
+        hits: the matches, nearest first, equal distances in the order of ids. Of a rescored
+            search, the best score first, equal scores in the order of ids.
+        tied: images of the gallery at the last hit's distance, or with its score; None for a
+            search with a radius.
         within_radius: images of the gallery within the radius, among the hits or not; None for a
             search without a radius.
+        rescored: what the hits are ordered by; None: by distance.
     """
 
     query: str
@@ -55,10 +66,16 @@ class Result:
     hits: tuple[Hit, ...]
     tied: int | None = None
     within_radius: int | None = None
+    rescored: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as dicts, lists, strings and numbers."""
-        return asdict(self)
+        """Return the result as dicts, lists, strings and numbers; no score without rescoring."""
+        values = asdict(self)
+        if self.rescored is None:
+            del values["rescored"]
+            for hit in values["hits"]:
+                del hit["score"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -68,10 +85,21 @@ class SearchLimits:
     Attributes:
         k: results of each query; None for all within the radius.
         radius: in bits; None for any distance.
+        rescore: what the results are ordered by, see ``RESCORINGS``; None: by distance.
+
+    Raises:
+        SchnRayError: an unknown rescoring.
     """
 
     k: int | None = 10
     radius: int | None = None
+    rescore: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rescore is not None and self.rescore not in RESCORINGS:
+            raise SchnRayError(
+                f"rescoring {self.rescore!r} is unknown; expected {' or '.join(RESCORINGS)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +112,14 @@ class Queries:
         codes: uint8 [q, w], packed.
         rows: int64 [q], row numbers in the index, to be left out of the result; -1 for a query that
             is not in the index.
+        relaxed: float32 [q, K], what the codes are the signs of; None where only codes are known.
     """
 
     names: Sequence[str]
     uris: Sequence[str]
     codes: NDArray[np.uint8]
     rows: NDArray[np.int64]
+    relaxed: NDArray[np.float32] | None = None
 
 
 def search_images(
@@ -131,27 +161,38 @@ def search_indexes(
         codes: codes to search for, in hexadecimal.
 
     Returns:
-        A result for each image, then for each id, then for each code.
+        A result for each image, then for each id, then for each code. Rescored, an id means the
+        image of that row, which is read and encoded again.
 
     Raises:
-        SchnRayError: no queries, images without a model, or as ``file_queries``, ``id_queries``
-            and ``code_queries``.
+        SchnRayError: no queries, images without a model, codes to be rescored, or as
+            ``file_queries``, ``id_queries`` and ``code_queries``.
 
     Example:
         ``search(["index"], SearchLimits(k=5), ids=["cats/001.jpg"])[0].hits``
     """
     if not (images or ids or codes):
         raise SchnRayError("nothing to search for: name images, --id ID or --code CODE")
-    index = open_union(indexes)
-    results = list[Result]()
-    if images:
+    if codes and limits.rescore is not None:
+        raise SchnRayError(
+            "a code is only signs, so there is nothing to rescore with: search for the image, or "
+            "for codes without --rescore"
+        )
+    index, hasher = open_union(indexes), None
+    if images or (ids and limits.rescore is not None):
         if model is None:
             raise SchnRayError("--model RUN is missing: name the model that encoded the index")
         from schn_ray.models.hasher import load
 
-        results += search_codes(index, file_queries(index, load(model), images), limits)
+        hasher = load(model)
+    results = list[Result]()
+    if images and hasher is not None:
+        results += search_codes(index, file_queries(index, hasher, images), limits)
     if ids:
-        results += search_codes(index, id_queries(index, ids), limits)
+        queries = id_queries(index, ids)
+        if limits.rescore is not None and hasher is not None:
+            queries = encoded_again(index, hasher, queries)
+        results += search_codes(index, queries, limits)
     if codes:
         results += search_codes(index, code_queries(index, codes), limits)
     return results
@@ -171,15 +212,28 @@ def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Qu
     require_same_model(index, hasher)
     if hasher.input == "images":
         names = [str(file) for file in files]
-        return Queries(names, names, hasher.encode(files), np.full(len(names), -1))
+        return relaxed_queries(names, names, hasher.relaxed_of(files))
     read = [_read_vectors(file) for file in files]
     names = [
         str(file) if len(X) == 1 else f"{file}#{row}"
         for file, X in zip(files, read, strict=True)
         for row in range(len(X))
     ]
-    codes = np.concatenate([hasher.encode(X) for X in read])
-    return Queries(names, names, codes, np.full(len(names), -1))
+    return relaxed_queries(names, names, np.concatenate([hasher.relaxed_of(X) for X in read]))
+
+
+def relaxed_queries(
+    names: Sequence[str], uris: Sequence[str], relaxed: NDArray[np.float32]
+) -> Queries:
+    """Return queries of what a model made of them.
+
+    Args:
+        names: [q].
+        uris: [q].
+        relaxed: [q, K], the model's output before the sign.
+    """
+    codes = pack(np.where(relaxed >= 0, 1, -1))
+    return Queries(names, uris, codes, np.full(len(names), -1), relaxed)
 
 
 def _read_vectors(file: Path) -> NDArray[np.float32]:
@@ -205,6 +259,28 @@ def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:
     """
     rows = np.array([index.find(id) for id in ids], np.int64)
     return Queries(ids, index.uris(rows), index.codes(rows), rows)
+
+
+def encoded_again(index: Searchable, hasher: Hasher, queries: Queries) -> Queries:
+    """Read the images of indexed rows, and encode them: an index has their signs only.
+
+    Args:
+        index: the index to search.
+        hasher: the model that encoded it.
+        queries: with rows of the index.
+
+    Raises:
+        SchnRayError: an image cannot be read any more, or the model takes vectors.
+    """
+    require_same_model(index, hasher)
+    if hasher.input != "images":
+        raise SchnRayError(
+            "the model takes vectors, and an index does not have those of its rows: give the "
+            "query's vector as a .npy file"
+        )
+    images = [fetch(uri) for uri in queries.uris]
+    encoded = relaxed_queries(queries.names, queries.uris, hasher.relaxed_of(images))
+    return replace(encoded, rows=queries.rows)
 
 
 def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:
@@ -265,6 +341,8 @@ def _search_group(
     index: Searchable, queries: Queries, group: NDArray[np.int64], limits: SearchLimits, extra: bool
 ) -> list[Result]:
     k = None if limits.k is None else limits.k + extra
+    if limits.rescore is not None:
+        return _rescored_group(index, queries, group, limits, extra)
     results = []
     if limits.radius is not None:
         near = index.within(queries.codes[group], limits.radius, k)
@@ -282,6 +360,46 @@ def _search_group(
         tied = int(matches.tied[i]) - itself if len(distances) else 0
         results.append(_result(index, queries, query, rows, distances, tied, None))
     return results
+
+
+def _rescored_group(
+    index: Searchable, queries: Queries, group: NDArray[np.int64], limits: SearchLimits, extra: bool
+) -> list[Result]:
+    assert queries.relaxed is not None
+    k = None if limits.k is None else limits.k + extra
+    scored = index.scored(queries.relaxed[group], k, limits.radius)
+    results = []
+    for i, query in enumerate(group.tolist()):
+        rows, scores, distances = scored.rows_of(i)
+        others = np.flatnonzero(rows != queries.rows[query])[: limits.k]
+        tied = int(scored.tied[i])
+        if extra and len(others):
+            last = scores[others[-1]]
+            tied = tied if last == scores[-1] else int((scores == last).sum())
+            tied -= int(_own_score(index, queries, query) == last)
+        within = None if scored.within_radius is None else int(scored.within_radius[i]) - extra
+        columns = index.ids(rows[others]), index.uris(rows[others])
+        values = distances[others].tolist(), scores[others].tolist()
+        hits = tuple(Hit(*hit) for hit in zip(*columns, *values, strict=True))
+        results.append(
+            Result(
+                queries.names[query],
+                queries.uris[query],
+                hits,
+                tied if within is None else None,
+                within,
+                limits.rescore,
+            )
+        )
+    return results
+
+
+def _own_score(index: Searchable, queries: Queries, query: int) -> float:
+    """Return the score of a query's own row."""
+    assert queries.relaxed is not None
+    weights = weights_of(queries.relaxed[[query]])
+    losses = weights.losses(index.codes(queries.rows[[query]])[None])
+    return float(weights.scores(np.zeros(1, np.int64), losses[0])[0])
 
 
 def _others(
@@ -328,7 +446,7 @@ def require_same_model(index: Searchable, hasher: Hasher) -> None:
 
 
 def results_text(results: Sequence[Result]) -> str:
-    """Return results as lines: each query, then distance, id and uri of its hits.
+    """Return results as lines: each query, then distance, score, id and uri of its hits.
 
     Args:
         results: of any number of queries.
@@ -337,8 +455,12 @@ def results_text(results: Sequence[Result]) -> str:
     for result in results:
         count = result.within_radius
         lines.append(result.query + ("" if count is None else f": {count:,} within the radius"))
-        lines += [f"  {hit.distance:4}  {hit.id}  {hit.uri}" for hit in result.hits]
+        lines += [f"  {_order(hit)}  {hit.id}  {hit.uri}" for hit in result.hits]
     return "\n".join(lines)
+
+
+def _order(hit: Hit) -> str:
+    return f"{hit.distance:4}" + ("" if hit.score is None else f"  {hit.score:9.4f}")
 
 
 def results_paths(results: Sequence[Result]) -> str:

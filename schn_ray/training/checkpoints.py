@@ -1,6 +1,6 @@
 """The files that a run goes on from: the last state and the one before, each with its SHA-256.
 
-checkpoints/last.pt       the state after the last iteration
+checkpoints/last.pt       the state after the last iteration, or where it was stopped within one
 checkpoints/previous.pt   the one before: what a run goes on from if the last is damaged
 checkpoints/best.pt       the state of the released model
 checkpoints/sha256.json   the SHA-256 of the states that were written last
@@ -13,12 +13,13 @@ that are there included: whenever a process is killed, the files that it leaves 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from schn_ray.core.atomic_files import sha256_file, write_json
+from schn_ray.core.atomic_files import PARTIAL, sha256_file, write_json, writing
 from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 
@@ -34,13 +35,36 @@ def save_checkpoint(state: dict[str, Any], path: Path, best: bool) -> None:
         state: tensors and plain values.
         path: the directory; created where it is missing.
         best: whether the state's model is the best so far.
+
+    Raises:
+        CannotWrite: the disk is full, say; the states that are there are as they were.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    partial_path = path / f"{LAST}.partial"
-    with partial_path.open("wb") as file:
-        torch.save(state, file)
+    partial_path = path / f"{LAST}{PARTIAL}"
+    with writing(path / LAST):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            _write(state, partial_path)
+            _rotate(partial_path, path, best)
+        except OSError:
+            with suppress(OSError):
+                partial_path.unlink(missing_ok=True)  # makes room
+            raise
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch says nothing of it
+                raise error.__context__ from None
+            raise
         file.flush()
         os.fsync(file.fileno())
+
+
+def _rotate(partial_path: Path, path: Path, best: bool) -> None:
+    """Make the last state the previous one, and the new one the last."""
     written, last = _written(path), path / LAST
     if last.is_file() and (digest := sha256_file(last)) in written:
         # a save that was killed left a digest before this one, which must not be forgotten
@@ -97,7 +121,7 @@ def damage_note(path: Path) -> str:
     sound, damaged = _sorted_out(path)
     if sound is None or not damaged:
         return ""
-    return f"{path / damaged[0]} is damaged; going on from {sound}, one iteration earlier"
+    return f"{path / damaged[0]} is damaged; going on from {sound}, which is older"
 
 
 def _sorted_out(path: Path) -> tuple[str | None, list[str]]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from schn_ray.methods.base import Batch
 from schn_ray.methods.config import ScheduleConfig
 from schn_ray.methods.trainer import Trainer
 from schn_ray.training.batches import Rows, global_batches, sampled_rows, view_draws
-from schn_ray.training.state import Learned, Run
+from schn_ray.training.state import Learned, Run, StoppedMidway
 
 
 class Descent:
@@ -25,8 +26,11 @@ class Descent:
         trainer: of the method.
     """
 
+    repeats = False
+
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
+        self._midway: dict[str, Any] | None = None  # where an iteration was stopped
 
     def most_iterations(self, schedule: ScheduleConfig) -> int | None:
         """Return the iterations of the schedule."""
@@ -44,13 +48,18 @@ class Descent:
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the method and of its optimisers, by name."""
         optimisers = {name: o.state_dict() for name, o in self.trainer.optimisers.items()}
-        return {"method": self.trainer.method.state_dict(), "optimisers": optimisers}
+        return {
+            "method": self.trainer.method.state_dict(),
+            "optimisers": optimisers,
+            "midway": self._midway,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.trainer.method.load_state_dict(state["method"])
         for name, optimiser in self.trainer.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
+        self._midway = state["midway"]
 
     def iterate(self, run: Run) -> Learned:
         """Train on the rows of one outer iteration and update their codes."""
@@ -58,8 +67,10 @@ class Descent:
         rows = sampled_rows(len(run.data), run.schedule.samples, run.seed, run.iteration)
         terms: dict[str, list[Tensor]] = defaultdict(list)
         outputs = _EpochOutputs(len(rows), run.device)
-        for epoch in range(run.schedule.epochs):
-            self._train_epoch(run, rows, epoch, terms, outputs)
+        epoch, steps = self._go_on(run, rows, terms, outputs)
+        while epoch < run.schedule.epochs:
+            self._train_epoch(run, rows, epoch, steps, terms, outputs)
+            epoch, steps = epoch + 1, 0
         loss = _mean_terms(terms, run)
         values = outputs.values()
         self._update_codes(run, outputs.rows, values)
@@ -76,14 +87,20 @@ class Descent:
         run: Run,
         rows: Rows,
         epoch: int,
+        done: int,
         terms: dict[str, list[Tensor]],
         outputs: _EpochOutputs,
     ) -> None:
-        batches = global_batches(rows, run.schedule.batch_size, run.seed, run.iteration, epoch)
+        batches = _batches(run, rows, epoch)[done:]
         draws = view_draws(len(run.data), run.seed, run.iteration, epoch)
         run.method.train()
-        outputs.begin_epoch()
-        for batch_rows, views in run.decoder.batches(run.data, batches, draws, run.workers):
+        if not done:
+            outputs.begin_epoch()
+        own_batches = run.decoder.batches(run.data, batches, draws, run.workers)
+        for steps, (batch_rows, views) in enumerate(own_batches, start=done):
+            if run.workers.any(run.stop_asked()):
+                self._midway = _gathered(run, epoch, steps, terms, outputs)
+                raise StoppedMidway
             batch = Batch(
                 run.data.inputs(views.to(run.device, non_blocking=True)),
                 torch.from_numpy(batch_rows),
@@ -95,6 +112,32 @@ class Descent:
             for name, term in step.terms.items():
                 terms[name].append(term * batch.share)
             outputs.add(batch.rows[batch.own], step.outputs)
+
+    def _go_on(
+        self,
+        run: Run,
+        rows: Rows,
+        terms: dict[str, list[Tensor]],
+        outputs: _EpochOutputs,
+    ) -> tuple[int, int]:
+        """Restore an iteration that was stopped; return its epoch, and the steps of it so far."""
+        if self._midway is None:
+            return 0, 0
+        midway, self._midway = self._midway, None
+        epoch, steps = midway["epoch"], midway["steps"]
+        for name, values in midway["terms"].items():  # [W, steps so far]
+            same = len(values) == run.workers.size
+            own = values[run.workers.rank] if same else values.mean(dim=0)
+            terms[name] = list(own.to(run.device))
+        done = _batches(run, rows, epoch)[:steps]
+        own_rows = np.concatenate([b[run.workers.own(len(b))] for b in done] or [rows[:0]])
+        saved_rows = midway["rows"].cpu().numpy()
+        order = np.argsort(saved_rows)
+        positions = torch.from_numpy(order[np.searchsorted(saved_rows, own_rows, sorter=order)])
+        values = {name: value.cpu()[positions] for name, value in midway["outputs"].items()}
+        outputs.add(torch.from_numpy(own_rows), values)
+        _set_random_state(midway["random"], run.device)
+        return epoch, steps
 
     def _update_codes(self, run: Run, rows: Tensor, values: dict[str, Tensor]) -> None:
         solved = self.trainer.method.update(rows, run.table.read(rows), values)
@@ -133,6 +176,37 @@ class _EpochOutputs:
 
     def values(self) -> dict[str, Tensor]:
         return {name: buffer[: self._count].cpu() for name, buffer in self._buffers.items()}
+
+
+def _batches(run: Run, rows: Rows, epoch: int) -> list[Rows]:
+    return global_batches(rows, run.schedule.batch_size, run.seed, run.iteration, epoch)
+
+
+def _gathered(
+    run: Run, epoch: int, steps: int, terms: Mapping[str, list[Tensor]], outputs: _EpochOutputs
+) -> dict[str, Any]:
+    """Return what all workers need to go on within an iteration, whatever their number then."""
+    gather = run.workers.gather_any
+    return {
+        "epoch": epoch,
+        "steps": steps,
+        "terms": {name: gather(torch.stack(values)[None].cpu()) for name, values in terms.items()},
+        "rows": gather(outputs.rows),
+        "outputs": {name: gather(value) for name, value in outputs.values().items()},
+        "random": _random_state(run.device),
+    }
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """Return the state of dropout's generators, which is the same on all workers."""
+    state = {"cpu": torch.get_rng_state()}
+    return state if device.type == "cpu" else state | {"cuda": torch.cuda.get_rng_state(device)}
+
+
+def _set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
 def _mean_terms(terms: Mapping[str, list[Tensor]], run: Run) -> dict[str, float]:

@@ -25,6 +25,8 @@ class Fitting:
         method: at its beginning.
     """
 
+    repeats = True
+
     def __init__(self, method: ShallowMethod[Any]) -> None:
         self.method = method
 

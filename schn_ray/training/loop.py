@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from schn_ray.evaluation.metrics.histograms import (
     without_themselves,
 )
 from schn_ray.training.batches import dropout_seed
-from schn_ray.training.state import Diverged, Learned, Run
+from schn_ray.training.state import Diverged, Learned, Run, StoppedMidway
 
 _COMPARED_CLASSES = 1000  # at most, in ``class_code_distance``
 
@@ -64,6 +65,7 @@ def train_run(run: Run, report: Report) -> None:
 
     Raises:
         Diverged: a loss is not finite; the message names the iteration and the term.
+        StoppedMidway: ``run.stop_asked`` said so; the run can be saved, and goes on there.
     """
     # Gradients that vanish, such as those of a discriminator that always wins, become denormal
     # numbers, which a CPU computes many times slower
@@ -71,7 +73,11 @@ def train_run(run: Run, report: Report) -> None:
     run.precision.set_products()
     while not run.finished:
         run.iteration += 1
-        measured = train_iteration(run)
+        try:
+            measured = train_iteration(run)
+        except StoppedMidway:
+            run.iteration -= 1  # those that are done
+            raise
         best = run.learner.releasable(run) and _is_best(run, measured.validation_map)
         if best:
             run.best_map, run.not_better = measured.validation_map, 0
@@ -91,17 +97,17 @@ def train_iteration(run: Run) -> Iteration:
 
     Raises:
         Diverged: a loss is not finite.
+        StoppedMidway: see ``train_run``.
     """
-    started, waited_s = time.monotonic(), run.decoder.waited_s
+    waited_s = run.decoder.waited_s
     torch.manual_seed(dropout_seed(run.seed, run.iteration))
-    learned = run.learner.iterate(run)
-    _require_finite(learned.loss, run)
-    run.converged = learned.converged
-    seconds = time.monotonic() - started
+    learned, seconds = _learned(run)
+    validation_map = _validate(run)
+    run.learned, run.spent_s = None, 0.0
     return Iteration(
         iteration=run.iteration,
         loss=learned.loss,
-        validation_map=_validate(run),
+        validation_map=validation_map,
         unique_share=len(np.unique(learned.codes, axis=0)) / len(learned.codes),
         code_distance=_code_distance(learned, run),
         images_per_second=learned.passes * len(learned.rows) / seconds,
@@ -109,6 +115,18 @@ def train_iteration(run: Run) -> Iteration:
         learning_rate=learned.learning_rate,
         workers=run.workers.size,
     )
+
+
+def _learned(run: Run) -> tuple[Learned, float]:
+    """Return an iteration's results, and the seconds that it took, also before it was stopped."""
+    started = time.monotonic() - run.spent_s
+    try:
+        learned = run.learned or run.learner.iterate(run)
+    finally:
+        run.spent_s = time.monotonic() - started
+    _require_finite(learned.loss, run)
+    run.converged, run.learned = learned.converged, learned
+    return learned, run.spent_s
 
 
 def class_code_distance(codes: Tensor, labels: csr_array) -> int | None:
@@ -161,13 +179,22 @@ def _validate(run: Run) -> float | None:
     if not len(run.validation) or not run.learner.validation_due(run):
         return None
     own = run.workers.own(len(run.validation))
-    labels, codes = run.validation.labels, run.encode(run.validation.own_views)
+    labels, codes = run.validation.labels, _validation_codes(run)
     gathered = run.workers.gather_any(torch.from_numpy(codes)).numpy()
     # each worker compares all rows with its own queries; the counts are then summed
     part = distance_histograms(gathered, labels, codes, labels[own], run.spec.bits)
     counts = (torch.from_numpy(x) for x in (part.all_rows, part.relevant))
     summed = Histograms(*(run.workers.sum(x).numpy() for x in counts))
     return mean_or_none(average_precision(without_themselves(summed, labels)))
+
+
+def _validation_codes(run: Run) -> NDArray[np.uint8]:
+    views, size = run.validation.own_views, run.schedule.batch_size
+    codes = []
+    for at in range(0, max(run.workers.rows_of_each(len(run.validation))), size):
+        run.stop_if_asked()
+        codes.append(run.encode(views[at : at + size]))
+    return np.concatenate(codes)
 
 
 def _is_best(run: Run, validation_map: float | None) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schn_ray.core.atomic_files import write_atomically
+from schn_ray.core.atomic_files import PARTIAL, write_atomically, writing
 from schn_ray.core.bits import pack
 from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
@@ -58,12 +58,13 @@ class Recorder:
         if best:
             self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
         self.run.history.append(asdict(measured))
-        with (self.path / METRICS).open("a") as file:
+        with writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
             file.write(json.dumps(asdict(measured)) + "\n")
             file.flush()
             os.fsync(file.fileno())
         if self._board:
-            self._board.add(asdict(measured))
+            with writing(self.path / TENSORBOARD):
+                self._board.add(asdict(measured))
         self.run.save(self.path / CHECKPOINTS, best)
 
     def finish(self, store: Store) -> None:
@@ -71,18 +72,19 @@ class Recorder:
         coded = self.run.table.coded
         rows = self.run.data.store_rows[coded]
         codes = code_column(pack(self.run.table.read(np.flatnonzero(coded))))
-        table = pa.table({"id": store.ids.take(pa.array(rows)), CODE: codes})
-        partial_path = self.path / f"{LEARNED}.partial"
-        pq.write_table(table, partial_path)
-        partial_path.rename(self.path / LEARNED)
+        self._write_table(pa.table({"id": store.ids.take(pa.array(rows)), CODE: codes}), LEARNED)
         self._write_trained(store)
 
     def _write_trained(self, store: Store) -> None:
         """Write ``trained.parquet``: ids and SHA-256 of the rows that the model must not meet."""
         rows = np.union1d(store.rows("train"), store.rows("validation"))
-        partial_path = self.path / f"{TRAINED}.partial"
-        pq.write_table(store.identities(rows), partial_path)
-        partial_path.rename(self.path / TRAINED)
+        self._write_table(store.identities(rows), TRAINED)
+
+    def _write_table(self, table: pa.Table, name: str) -> None:
+        partial_path = self.path / f"{name}{PARTIAL}"
+        with writing(self.path / name):
+            pq.write_table(table, partial_path)
+            partial_path.rename(self.path / name)
 
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:

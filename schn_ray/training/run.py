@@ -23,6 +23,7 @@ from torch import nn
 
 from schn_ray.core.directories import LOCK, AlreadyDone, DirectoryWriter, resumable_directory
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.interrupts import time_to_save
 from schn_ray.core.locks import locked
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.files import as_location, is_uri, join, remove_folder
@@ -52,7 +53,7 @@ from schn_ray.training.fitting import Fitting
 from schn_ray.training.loop import Iteration, train_run
 from schn_ray.training.recorder import CHECKPOINTS, Recorder, count_run
 from schn_ray.training.rows import read_rows, require_labels
-from schn_ray.training.state import Learner, Run
+from schn_ray.training.state import Learner, Run, StoppedMidway
 from schn_ray.training.tensorboard import require_tensorboard
 
 _DYING_S = 300.0  # most seconds until a worker ends whose driver was killed
@@ -184,6 +185,7 @@ def finish_run(
 
     Raises:
         Diverged: see ``train_run``.
+        StoppedMidway: ``run.stop_asked`` said so; the checkpoint of this moment is written.
     """
     first = run.workers.rank == 0
     with ExitStack() as held:
@@ -201,7 +203,13 @@ def finish_run(
                 mirror.send()
             reported(measured)
 
-        train_run(run, report)
+        try:
+            train_run(run, report)
+        except StoppedMidway:
+            if recorder:
+                run.save(mirror.local / CHECKPOINTS, best=False)
+                mirror.send()
+            raise
         if recorder:
             recorder.finish(store)
             mirror.send()
@@ -326,6 +334,8 @@ def train_locally(
         with frozen_features(config, store, mirror.location, features, map_locally) as vectors:
             stored = None if vectors is None else StoredFeatures(vectors)
             run = build_run(config, store, Workers(), best_device(), threads, stored)
-            finish_run(run, store, mirror.location, tensorboard=tensorboard)
+            with time_to_save() as asked:
+                run.stop_asked = asked.is_set
+                finish_run(run, store, mirror.location, tensorboard=tensorboard)
         conclude_run(mirror, draft, store)
     return read_manifest(mirror.local, "run")

@@ -67,8 +67,17 @@ class Learned(NamedTuple):
     converged: bool = False
 
 
+_ARRAYS = ("rows", "codes")
+
+
 class Learner(Protocol):
-    """Changes a run's method and codes, an outer iteration at a time."""
+    """Changes a run's method and codes, an outer iteration at a time.
+
+    Attributes:
+        repeats: whether a run that goes on repeats its iterations, as no checkpoint has them.
+    """
+
+    repeats: bool
 
     def iterate(self, run: Run) -> Learned:
         """Do the outer iteration ``run.iteration``.
@@ -91,6 +100,10 @@ class Learner(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
+
+
+class StoppedMidway(Exception):
+    """A run was asked to stop within an iteration; ``Run.save`` saves it as it is, to go on."""
 
 
 class Diverged(SchnRayError):
@@ -120,6 +133,9 @@ class Run:
         not_better: number of validations since the best one.
         converged: whether a further iteration would change nothing.
         history: the measurements of each iteration so far, as in ``metrics.jsonl``.
+        stop_asked: whether somebody wants this worker to save the run and to stop.
+        learned: results of an iteration that was stopped before it had been validated, or None.
+        spent_s: seconds that an iteration had taken when it was stopped.
     """
 
     method: Method[Any]
@@ -139,6 +155,9 @@ class Run:
     not_better: int = 0
     converged: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+    stop_asked: Callable[[], bool] = lambda: False
+    learned: Learned | None = None
+    spent_s: float = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -169,6 +188,8 @@ class Run:
             "not_better": self.not_better,
             "converged": self.converged,
             "history": self.history,
+            "learned": self._unvalidated(),
+            "spent_s": self.spent_s,
         }
         save_checkpoint(state, path, best)
 
@@ -188,12 +209,31 @@ class Run:
             self.iteration, self.history = state["iteration"], state["history"]
             self.best_map, self.not_better = state["best_map"], state["not_better"]
             self.converged = state["converged"]
+            self.spent_s = state["spent_s"]
+            if learned := state["learned"]:
+                arrays = {name: learned[name].cpu().numpy() for name in _ARRAYS}
+                self.learned = Learned(**(learned | arrays))
         seen = self.workers.gather_any(torch.tensor([self.iteration]))
         if (seen != self.iteration).any():
             raise SchnRayError(
                 f"{path}: the workers read states of different iterations: a disk is damaged, or "
                 "not the same for all of them"
             )
+
+    def _unvalidated(self) -> dict[str, Any] | None:
+        if self.learned is None or self.learner.repeats:
+            return None
+        arrays = {name: torch.from_numpy(getattr(self.learned, name)) for name in _ARRAYS}
+        return self.learned._asdict() | arrays
+
+    def stop_if_asked(self) -> None:
+        """End the iteration here if any worker was asked to stop; all workers call this.
+
+        Raises:
+            StoppedMidway: one was.
+        """
+        if self.workers.any(self.stop_asked()):
+            raise StoppedMidway
 
     def hasher(self) -> Hasher:
         """Return the hasher to release, in its present state; it shares the weights."""

@@ -5,7 +5,7 @@ OUT/pareto/          with several objectives: the settings of each trial in the 
 OUT/trials.csv       a line for each trial
 OUT/summary.json     the best trials, and whether the winner is better than the first trial
 OUT/confirmed.json   the results with fresh seeds, with --repeats
-OUT/study.db         the Optuna study
+OUT/study.jsonl      the Optuna study
 OUT/trials/0000 ...  the trials' runs; those that were not stopped have a model
 OUT/confirm/         the runs with fresh seeds
 """
@@ -24,8 +24,10 @@ from typing import Any
 import yaml
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from schn_ray.core.atomic_files import write_atomically, write_json
-from schn_ray.core.manifest import MANIFEST
+from schn_ray.core.artefacts import read_verified
+from schn_ray.core.atomic_files import write_atomically, write_json, writing
+from schn_ray.core.documents import parse_json
+from schn_ray.core.manifest import MANIFEST, parse_manifest
 from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.tuning.confirm import CONFIRMED, Confirmation
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
@@ -48,7 +50,8 @@ def write_results(out: Path, search: Search, confirmed: Confirmation | None) -> 
     (out / BEST).unlink(missing_ok=True)
     for row in best_rows(search, confirmed):
         name = f"{PARETO}/trial-{row.number:04}.yaml" if search.space.multi_objective else BEST
-        (out / name).parent.mkdir(exist_ok=True)
+        with writing(out / name):
+            (out / name).parent.mkdir(exist_ok=True)
         write_atomically(out / name, _settings_file(search, row, confirmed).encode())
     write_atomically(out / TABLE, trial_table(search).encode())
     write_json(out / SUMMARY, study_summary(search, confirmed))
@@ -212,8 +215,10 @@ def study_text(out: Path | str) -> str:
     Args:
         out: the search's directory, or its URI.
     """
-    counts = json.loads(read_file(join(as_location(out), MANIFEST)))["counts"]
-    summary = json.loads(read_file(join(as_location(out), SUMMARY)))
+    manifest = parse_manifest(read_file(join(as_location(out), MANIFEST)), out, "search")
+    location = join(as_location(out), SUMMARY)
+    summary = parse_json(read_verified(location, manifest.files[SUMMARY], "search"), location)
+    counts = manifest.counts
     lines = [
         f"{out}: {counts['trials']} trials: {counts['complete']} complete, {counts['pruned']} "
         f"stopped early, {counts['failed']} failed; table in {join(str(out), TABLE)}"

@@ -1,14 +1,11 @@
 """The trials of a search, in an Optuna study on disk. It is all that a search has to remember.
 
 The process that runs the trials gets each new trial from ``Search``, and reports to it the score
-after each iteration and the outcome. The study is in ``study.db``, and every step is written before
-anything is done about it, so that a search that is killed at any moment can continue. A trial that
-had started is proposed again with its number and settings, and the scores that it reported are
-known. Which settings come next depends on the seed, the trial's number and the earlier trials, not
-on how often the search was interrupted.
-
-The storage is SQLite, not Optuna's journal file. A kill while the journal is written leaves half a
-line in it, and the study does not open again; SQLite rolls back.
+after each iteration and the outcome. The study is in ``study.jsonl`` (see ``journal``), and every
+step is written before anything is done about it, so that a search that is killed at any moment can
+continue. A trial that had started is proposed again with its number and settings, and the scores
+that it reported are known. Which settings come next depends on the seed, the trial's number and the
+earlier trials, not on how often the search was interrupted.
 """
 
 from __future__ import annotations
@@ -26,19 +23,23 @@ from typing import Any, Literal
 import optuna
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage
+from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from schn_ray.core.atomic_files import writing
+from schn_ray.core.errors import SchnRayError
 from schn_ray.training.config import TrainConfig
+from schn_ray.tuning.journal import CheckedJournal
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.space import Domain, Space, Values, starting_point
 
-STUDY, STUDY_NAME = "study.db", "schn-ray"
+STUDY, STUDY_NAME = "study.jsonl", "schn-ray"
 State = Literal["running", "complete", "pruned", "failed"]
 
 # names of the study's attributes on disk
 _SETTINGS, _FIGURES, _REASON = "settings", "figures", "reason"
 _SECONDS, _ITERATIONS, _REPEATED, _SESSIONS = "seconds", "iterations", "repeats", "sittings"
+_STARTS = "starts"  # the last that is written of a new study
 _SAMPLER_TRIES = 5  # for settings that no trial has, before they are drawn at random
 _RANDOM_DRAWS = 2_000  # of settings that all have been tried, before a space counts as exhausted
 _STATES: dict[TrialState, State] = {
@@ -112,13 +113,18 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if not (path / STUDY).is_file():
             _create(path, space, base)
-        self._storage = _storage(path / STUDY)
-        self.study = optuna.load_study(
-            study_name=STUDY_NAME,
-            storage=self._storage,
-            sampler=RandomSampler(),
-            pruner=_pruner(space),
-        )
+        storage = JournalStorage(CheckedJournal(path / STUDY))
+        try:
+            self.study = optuna.load_study(
+                study_name=STUDY_NAME,
+                storage=storage,
+                sampler=RandomSampler(),
+                pruner=_pruner(space),
+            )
+        except KeyError as error:
+            raise _cut(path) from error
+        if _STARTS not in self.study.user_attrs:
+            raise _cut(path)
         self._trials: dict[int, Trial] = {}
         self.exhausted = False  # whether random draws no longer hit settings that are untried
 
@@ -247,11 +253,6 @@ class Search:
         """Return ``seconds`` and ``slots`` (trials at once) of each session of the search."""
         return list(self.study.user_attrs.get(_SESSIONS, []))
 
-    def close(self) -> None:
-        """Close the study's file."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
-
     def _reopened(self, frozen: FrozenTrial) -> Trial:
         # values that were drawn are read from the study; the sampler draws only the missing ones
         self.study.sampler = _sampler(self.space, self.seed, frozen.number)
@@ -262,6 +263,8 @@ class Search:
         values: Values = {}
         for key, domain in self.space.parameters.items():
             if domain.active(values):
+                # of its own seed: after a kill, some values are there and are not drawn again
+                self.study.sampler = _sampler(self.space, self.seed, f"{trial.number} {key}")
                 values[key] = _suggested(trial, key, domain)
         trial.set_user_attr(_SETTINGS, values)
         return Proposal(trial.number, values)
@@ -336,10 +339,9 @@ def _create(path: Path, space: Space, base: TrainConfig) -> None:
     """Write the study with its starting points; the file appears complete or not at all."""
     partial_path = path / f"{STUDY}.partial"
     partial_path.unlink(missing_ok=True)
-    storage = _storage(partial_path)
     study = optuna.create_study(
         study_name=STUDY_NAME,
-        storage=storage,
+        storage=JournalStorage(CheckedJournal(partial_path)),
         directions=[OBJECTIVES[name].direction for name in space.objectives],
     )
     with _without_experimental_warnings():
@@ -347,13 +349,16 @@ def _create(path: Path, space: Space, base: TrainConfig) -> None:
     for number in range(len(space.start)):
         point = starting_point(space, base, number)
         study.enqueue_trial({key: _stored(value) for key, value in point.items()})
-    storage.remove_session()
-    storage.engine.dispose()
-    partial_path.rename(path / STUDY)
+    study.set_user_attr(_STARTS, len(space.start))
+    with writing(path / STUDY):
+        partial_path.rename(path / STUDY)
 
 
-def _storage(path: Path) -> RDBStorage:
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+def _cut(path: Path) -> SchnRayError:
+    return SchnRayError(
+        f"{path / STUDY} is damaged: its beginning is missing. Put a copy of the file there, or "
+        "remove the search and run the same command again"
+    )
 
 
 def _pruner(space: Space) -> BasePruner:
@@ -364,9 +369,9 @@ def _pruner(space: Space) -> BasePruner:
     )
 
 
-def _sampler(space: Space, seed: int, number: int) -> BaseSampler:
+def _sampler(space: Space, seed: int, what: int | str) -> BaseSampler:
     # seeded for each trial: one seed would repeat its draws each time that the search is started
-    trial_seed = random.Random(f"{seed} {number}").getrandbits(32)
+    trial_seed = random.Random(f"{seed} {what}").getrandbits(32)
     with _without_experimental_warnings():
         if space.sampler == "random":
             return RandomSampler(seed=trial_seed)

@@ -57,6 +57,19 @@ def test_names_of_the_package_in_documents_exist() -> None:
         assert first in schn_ray.__all__ or file.is_dir() or file.with_suffix(".py").is_file(), name
 
 
+def test_tests_that_documents_name_exist() -> None:
+    for path in documents():
+        for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", path.read_text()):
+            assert f"\ndef {name}(" in (ROOT / file).read_text(), f"{path.name}: {file}::{name}"
+
+
+def test_every_answer_to_ray_s_users_names_a_test() -> None:
+    _, *sections = (ROOT / "docs" / "ray_users.md").read_text().split("\n## ")
+    assert len(sections) == 10
+    answered = ("::test_", "**Not done here.**")
+    assert not [text.splitlines()[0] for text in sections if not any(a in text for a in answered)]
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in documents():
         for link in re.findall(r"\]\(([\w./-]+)\)", path.read_text()):

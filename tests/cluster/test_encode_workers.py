@@ -1,6 +1,7 @@
 """Encoding as a user types it: ranges of workers, updates, and errors that come from workers."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,9 +35,12 @@ def encode(schn_ray: Run, photos: Path, tmp_path: Path) -> Run:
 
 
 @pytest.mark.slow
-def test_a_range_of_workers(encode: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_range_of_workers_of_which_ray_says_nothing(
+    encode: Run, photos: Path, tmp_path: Path
+) -> None:
     answer = encode(photos, "--workers", "1:2", "--json")
     assert (answer.code, json.loads(answer.out)["counts"]["encoded"]) == (0, 20), answer.err
+    assert re.fullmatch(r"encoding: 20 of 20 rows, [\d,]+/s, \d:\d\d\n", answer.err)
     assert len(list((tmp_path / "codes").glob("part-*.parquet"))) == 5
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C in training and SIGTERM in encoding, in a process and a Ray of its own."""
+"""Ctrl-C and SIGTERM in training and encoding, in a process and a Ray of its own."""
 
 import signal
 import time
@@ -9,10 +9,12 @@ import pytest
 import torch
 from support.models import write_model
 from support.processes import as_options, marked_processes, start, wait_for
-from support.trained import photo_store
+from support.trained import last_state, photo_store
+from support.trials import TAKES_MINUTES
 from support.users import TINY
 
 from schn_ray.core.artefacts import open_artefact
+from schn_ray.core.directories import LOCK
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import SourceConfig
@@ -20,14 +22,18 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import fingerprint
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
+from schn_ray.training.checkpoints import LAST
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.recorder import CHECKPOINTS, read_metrics
 from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.slow  # starts two clusters of its own
 
 SETTINGS = (*TINY, "schedule.iterations=4", "schedule.epochs=6", "schedule.batch_size=4")
+RAY = ("--workers", 1)
 ATTEMPTS = 5
+EPOCHS = 30
+LONG = ("schedule.iterations=1", f"schedule.epochs={EPOCHS}")  # many steps of one iteration
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +83,57 @@ def test_ctrl_c_stops_says_how_to_go_on_and_leaves_no_process(store: Path, tmp_p
     assert again.returncode == 0, text
     assert fingerprint(out) == fingerprint(tmp_path / "whole")
     assert [line["iteration"] for line in read_metrics(out)] == [1, 2, 3, 4]
+
+
+def terminated(store: Path, tmp_path: Path, *options: object) -> Path:
+    """Train by the command and send it SIGTERM within its only iteration; return the run.
+
+    On a busy machine the iteration may end before the signal, or the time to save may be too short:
+    then once more, in another run.
+    """
+    settings = as_options((*SETTINGS, *LONG))
+    for attempt in range(ATTEMPTS):
+        out, mark = tmp_path / f"terminated-{attempt}", uuid.uuid4().hex
+        process = start(
+            "train", store, "--out", out, "--preset", "digits", *settings, *options, mark=mark
+        )
+        lock = out / CHECKPOINTS / LOCK
+        wait_for(lambda lock=lock, process=process: lock.exists() or process.poll() is not None)
+        time.sleep(0.3)  # some steps
+        sent = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, text = process.communicate(timeout=600)
+        assert process.returncode in (0, 143), text
+        if process.returncode == 143:
+            assert time.monotonic() - sent < 10
+            assert "terminated; to go on, run the same command again" in text
+            assert "Traceback" not in text
+            wait_for(lambda mark=mark: not marked_processes(mark))
+            if (out / CHECKPOINTS / LAST).exists():
+                return out
+    pytest.fail(f"there was no time to save, {ATTEMPTS} times")
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param((), id="here", marks=TAKES_MINUTES), pytest.param(RAY, id="on Ray")]
+)
+def test_sigterm_saves_within_an_iteration_first(
+    options: tuple[object, ...], store: Path, tmp_path: Path
+) -> None:
+    out = terminated(store, tmp_path, *options)
+    assert read_metrics(out) == []
+    saved = torch.load(out / CHECKPOINTS / LAST, weights_only=True)["learner"]["midway"]
+    assert saved["epoch"] < EPOCHS
+    assert not [path for path in out.rglob("*") if path.name in (".halt", "last.pt.partial")]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    config = train_config("digits", None, (*SETTINGS, *LONG))
+    for run in (out, tmp_path / "whole"):
+        train_locally(config, store, run)
+    torch.set_num_threads(threads)
+    assert fingerprint(out) == fingerprint(tmp_path / "whole")
+    torch.testing.assert_close(last_state(out), last_state(tmp_path / "whole"), rtol=0, atol=0)
 
 
 def test_sigterm_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:

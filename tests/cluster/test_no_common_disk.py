@@ -215,5 +215,5 @@ def test_a_search_whose_command_is_killed(
     counts = json.loads(read_file(join(out, "manifest.json")))["counts"]
     assert (counts["trials"], counts["failed"]) == (5, 0)
     assert counts["complete"] + counts["pruned"] == 5
-    assert {"study.db", "best.yaml", "trials.csv", "report.html"} <= names_in(out)
+    assert {"study.jsonl", "best.yaml", "trials.csv", "report.html"} <= names_in(out)
     assert names_in(join(out, "trials")) == {f"{n:04}" for n in range(5)}

@@ -67,11 +67,7 @@ def space_file(store: Path) -> Path:
 
 def rows_of(out: Path, values: dict[str, Any]) -> list[TrialRow]:
     space = validated(Space, values)
-    search = Search(out, space, base_config(space, None, None, ()))
-    try:
-        return search.rows()
-    finally:
-        search.close()
+    return Search(out, space, base_config(space, None, None, ())).rows()
 
 
 def test_a_search_of_two_trials(

@@ -146,8 +146,8 @@ def test_a_second_writer_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_wrong_directories_are_named(tmp_path: Path) -> None:
     make(new_directory, tmp_path / "out")
-    with pytest.raises(SchnRayError, match="there is none"):
-        read_manifest(tmp_path / "nowhere", "codes")
+    with pytest.raises(SchnRayError, match="wanted an index directory, but there is none"):
+        read_manifest(tmp_path / "nowhere", "index")
     with pytest.raises(SchnRayError, match="is a codes directory; wanted a run"):
         read_manifest(tmp_path / "out", "run")
     (tmp_path / "empty").mkdir()

@@ -79,10 +79,16 @@ def test_the_same_row_is_an_overlap_and_no_copy() -> None:
     assert [finding.what for finding in audited(roles).findings] == ["queries are in the gallery"]
 
 
-@pytest.mark.parametrize(("row", "role"), [(2, "query"), (20, "train"), (70, "gallery")])
+@pytest.mark.parametrize(("row", "role"), [(2, "query"), (70, "gallery")])
 def test_planted_unlabelled_rows_are_named(row: int, role: str) -> None:
     result = audited(clean(), unlabelled=(row,))
     assert result.spoiling() == [f"1 {role} rows have no label:", f"  i{row}"]
+
+
+def test_unlabelled_training_rows_are_named_and_spoil_nothing() -> None:
+    result = audited(clean(), unlabelled=(20,))
+    assert [finding.what for finding in result.findings] == ["train rows have no label"]
+    assert result.spoiling() == []
 
 
 def test_planted_ids_that_repeat_are_named() -> None:

@@ -18,6 +18,7 @@ from support.manifests import edit_manifest
 from support.users import TINY
 
 from schn_ray.core.atomic_files import sha256_file
+from schn_ray.core.bits import unpack
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
@@ -29,7 +30,7 @@ from schn_ray.data.splits.protocols import Protocol
 from schn_ray.data.store.describe import SPLIT
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
-from schn_ray.evaluation import controls, examples
+from schn_ray.evaluation import controls, examples, rescored
 from schn_ray.evaluation import plot_data as diagrams
 from schn_ray.evaluation.config import ControlsConfig, EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
@@ -294,6 +295,38 @@ def test_equal_scores_are_ties_and_not_an_order() -> None:
     h = controls.ranked_by(np.array([0.5, 0.5, 0.9]), np.array([True, False, False]))
     np.testing.assert_array_equal(h.all_rows, [[1, 2]])
     assert average_precision(h)[0] == pytest.approx((1 / 2 + 1 / 3) / 2)
+
+
+def test_scores_without_ties_are_scikit_learns_and_equal_ones_tie() -> None:
+    rng = np.random.default_rng(3)
+    queries, gallery = drawn(rng, 12), drawn(rng, 300, distinct=500)
+    first = np.unique(gallery.codes, axis=0, return_index=True)[1]
+    q = rng.normal(size=(12, 12)).astype(np.float32)
+    values = rescored.query_ap(q, queries, gallery[first])
+    scores = q.astype(np.float64) @ unpack(gallery.codes[first], 12).T
+    relevant = (queries.labels @ gallery.labels[first].T).toarray() > 0
+    for query in range(12):
+        expected = np.nan
+        if relevant[query].any():
+            expected = average_precision_score(relevant[query], scores[query])
+        np.testing.assert_allclose(values[query], expected)
+    # if all bits weigh the same, the score is the distance, with all its ties
+    signs = unpack(queries.codes, 12)
+    np.testing.assert_allclose(rescored.query_ap(signs, queries, gallery), ap_of(queries, gallery))
+
+
+def test_rescored_figures_stand_apart(folder: Path) -> None:
+    settings = EvaluateConfig(rescore=("query",), controls=ControlsConfig(train_rows=0, queries=5))
+    evaluate_run(folder / "run", folder / "store", folder / "rescored", settings)
+    figures = read_figures(folder / "rescored")
+    before = read_figures(folder / "run-evaluation")
+    assert (figures.map, figures.map_interval) == (before.map, before.map_interval)
+    (row,) = figures.rescored
+    assert (row.by, row.queries, row.gallery) == ("query", 5, figures.gallery)
+    assert None not in (row.map, row.plain, row.gain)
+    assert row.gain.interval.mean == pytest.approx(row.map.mean - row.plain.mean)
+    assert "rescored by query, 5 queries" in figures_text(figures)
+    assert before.rescored == ()
 
 
 def test_random_codes_score_the_share_of_right_rows() -> None:

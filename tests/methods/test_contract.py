@@ -45,6 +45,7 @@ SHORTER = {
     "itq": ("method.rounds=5",),
     "itq-cca": ("method.rounds=5",),
     "lfh": ("method.rounds=9",),
+    "dsh-gan": ("method.warm_up=0", "schedule.epochs=8"),
 }
 SMALL_SCHN = (
     "method.latent_dropout=0.2",

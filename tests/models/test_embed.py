@@ -1,5 +1,6 @@
 """Features that ``embed`` writes: those of the backbone, whatever happens meanwhile."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from support.faults import DIED, at_change, ends
 from support.image_files import encode_image, write_tree
 
 import schn_ray
@@ -220,14 +222,13 @@ def test_weights_of_a_file_of_settings_are_used(photos: Path, tmp_path: Path) ->
 def test_a_killed_call_without_any_rows_is_unfinished_and_no_folder(
     photos: Path, tmp_path: Path
 ) -> None:
-    class Killed(BaseException):
-        pass
+    def embedded(root: Path, out: Path) -> None:
+        make(photos, out / "features")
 
-    def dies(function: Any, shards: Any) -> Any:
-        raise Killed
-
-    config = EmbedConfig(source=SHARDS, backbone=SMALL)
-    with pytest.raises(Killed):
-        embed_source(open_source(str(photos), SHARDS), tmp_path / "features", config, dies)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    at_first_rows = at_change(0, lambda path: "rows-" in path and os._exit(DIED), later=True)
+    killed = ends(embedded, tmp_path, folder, at_first_rows)
+    assert killed.code == DIED
     with pytest.raises(SchnRayError, match="features is unfinished: run the command that made it"):
-        open_source(str(tmp_path / "features"), SourceConfig())
+        open_source(str(folder / "features"), SourceConfig())

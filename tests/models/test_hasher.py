@@ -28,6 +28,7 @@ HEADS = [
     HeadSpec(kind="blocks", block=4),
     HeadSpec(kind="fitted", map="kernel", anchors=6),
     HeadSpec(kind="fitted", output="cos", unit=False),
+    HeadSpec(kind="recurrent", hidden=6),
 ]
 
 

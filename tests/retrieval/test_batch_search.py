@@ -55,6 +55,40 @@ def test_two_indexes_answer_as_the_whole(gallery: Path, wanted: SearchLimits) ->
         assert (row["ids"], row["distances"]) == (near.ids(0), expected.tolist())
 
 
+@pytest.mark.parametrize("limits", [SearchLimits(7, None, "query"), SearchLimits(None, 2, "query")])
+def test_rescored_with_what_encode_wrote(gallery: Path, limits: SearchLimits) -> None:
+    rng = np.random.default_rng(1)
+    relaxed = (rng.normal(size=(90, BITS)) * 10.0 ** rng.integers(-9, 2, (90, BITS))).astype("f4")
+    packed = np.packbits(relaxed >= 0, axis=1, bitorder="little")
+    queries = [f"q{i}" for i in range(90)]
+    write_codes(gallery / "asked", queries, packed, BITS, parts=2, relaxed=relaxed)
+    indexes = [gallery / "index", gallery / "second" / "index"]
+    search_gallery(indexes, gallery / "asked", gallery / "out", limits)
+    whole = open_index(gallery / "whole" / "index")
+    stored = np.where(relaxed.astype("f2") == 0, np.sign(relaxed) * 2.0**-24, relaxed.astype("f2"))
+    expected = whole.scored(stored, limits.k, limits.radius)
+    for query, row in enumerate(rows_in(gallery / "out")):
+        _, scores, distances = expected.rows_of(query)
+        assert (row["query"], row["ids"]) == (f"q{query}", expected.ids(query))
+        np.testing.assert_allclose(row["scores"], scores, atol=1e-5)
+        assert row["distances"] == distances.tolist()
+        if expected.within_radius is None:
+            assert row["tied"] == expected.tied[query]
+        else:
+            assert row["within_radius"] == expected.within_radius[query]
+
+
+def test_codes_without_relaxed_cannot_rescore(gallery: Path) -> None:
+    with pytest.raises(SchnRayError, match="encode the queries with --set relaxed=true"):
+        search_gallery(
+            [gallery / "index"],
+            gallery / "queries",
+            gallery / "out",
+            SearchLimits(3, None, "query"),
+        )
+    assert not (gallery / "out").exists()
+
+
 def test_parts_that_are_there_are_not_made_again(
     gallery: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

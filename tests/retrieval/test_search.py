@@ -33,6 +33,32 @@ def test_images_ids_and_codes_at_once(schn_ray: Run, gallery: Path) -> None:
     assert by_image["tied"] == open_index(index).search(code, 6).tied[0]
 
 
+def test_rescored_by_image_and_by_id(schn_ray: Run, gallery: Path) -> None:
+    index, photo = gallery / "index", gallery / "photos" / "cat" / "004.png"
+    asked = ("search", index, photo, "--id", "cat/004.png", "--model", gallery / "model")
+    answer = schn_ray(*asked, "--rescore", "query", "-k", 6, "--json")
+    assert answer.code == 0, answer.err
+    by_image, by_id = json.loads(answer.out)
+    relaxed = load(gallery / "model").relaxed_of([photo])
+    expected = open_index(index).scored(relaxed, 40)
+    rows, scores, distances = expected.rows_of(0)
+    assert [hit["id"] for hit in by_image["hits"]] == expected.ids(0)[:6]
+    assert [hit["score"] for hit in by_image["hits"]] == scores[:6].tolist()
+    assert [hit["distance"] for hit in by_image["hits"]] == distances[:6].tolist()
+    assert (by_image["rescored"], by_image["tied"]) == ("query", sum(scores == scores[5]))
+    others = np.flatnonzero(rows != open_index(index).find("cat/004.png"))
+    assert [hit["id"] for hit in by_id["hits"]] == [expected.ids(0)[i] for i in others[:6]]
+    assert by_id["tied"] == sum(scores[others] == scores[others][5])
+    (near,) = json.loads(
+        schn_ray(*asked[:3], *asked[5:], "--rescore", "query", "-r", 3, "--json").out
+    )
+    assert [hit["id"] for hit in near["hits"]] == [
+        id for id, d in zip(expected.ids(0), distances, strict=True) if d <= 3
+    ]
+    assert near["within_radius"] == len(near["hits"])
+    assert f"{scores[0]:9.4f}  {expected.ids(0)[0]}" in schn_ray(*asked, "--rescore", "query").out
+
+
 def test_a_radius_counts_all_and_shows_k(schn_ray: Run, gallery: Path) -> None:
     index = open_index(gallery / "index")
     within = index.within(index.codes(np.array([index.find("cat/004.png")])), 4)
@@ -74,6 +100,9 @@ def test_pictures_as_a_page(schn_ray: Run, gallery: Path, tmp_path: Path) -> Non
         (("--code", "00"), "has 4 hexadecimal digits"),
         (("--code", "00ff"), "beyond the 12"),
         (("--queries", "codes"), "--queries CODES and --out DIR go together"),
+        (("--code", "0000", "--rescore", "query"), "nothing to rescore with"),
+        (("--id", "cat/004.png", "--rescore", "query"), "--model RUN is missing"),
+        (("--id", "cat/004.png", "--rescore", "finely"), "'finely' is unknown; expected query"),
     ],
 )
 def test_mistakes_are_explained(

@@ -115,6 +115,24 @@ def test_drop_an_image_then_click_a_result_then_move_the_slider(page, gallery: P
     assert page.problems == []
 
 
+def test_finer_order_is_by_score(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
+    photo = gallery / "photos" / "cat" / "007.png"
+    index, hasher = open_index(gallery / "index"), load(gallery / "model")
+    scored = index.scored(hasher.relaxed_of([photo]), 40).ids(0)
+    near = index.search(hasher.encode([photo]), 40).ids(0)
+    assert scored != near
+    drop(page, "mine.png", photo.read_bytes())
+    page.wait_for_function(LOADED)
+    assert results(page) == near
+    for expected, status in ((scored, "The best 40 of 40"), (near, "The nearest 40 of 40")):
+        page.click("#rescore")
+        page.wait_for_function(
+            "t => document.getElementById('status').textContent === t", arg=status
+        )
+        assert results(page) == expected
+    assert page.problems == []
+
+
 def test_what_is_not_an_image_is_said(page) -> None:  # type: ignore[no-untyped-def]
     drop(page, "notes.txt", b"not an image")
     page.wait_for_selector("#status.wrong")

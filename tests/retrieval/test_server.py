@@ -104,6 +104,25 @@ def test_more_like_an_id_leaves_itself_out(ask: Client, gallery: Path) -> None:
     assert near["within_radius"] == sum(d <= distances[3] for d in distances)
 
 
+def test_rescored_by_image_and_by_id(ask: Client, gallery: Path) -> None:
+    photo = gallery / "photos" / "cat" / "003.png"
+    _, body, _ = ask("POST", "/search?k=7&rescore=query", photo.read_bytes())
+    expected = open_index(gallery / "index").scored(load(gallery / "model").relaxed_of([photo]), 30)
+    _, scores, distances = expected.rows_of(0)
+    found = json.loads(body)
+    assert (
+        found["hits"]
+        == [
+            {"id": id, "distance": distance, "score": score}
+            for id, distance, score in zip(expected.ids(0), distances.tolist(), scores, strict=True)
+        ][:7]
+    )
+    assert found["tied"] == sum(scores == scores[6])
+    status, like = ask.search({"id": "cat/003.png", "k": 29, "rescore": "query"})
+    others = [id for id in expected.ids(0) if id != "cat/003.png"]
+    assert (status, [hit["id"] for hit in like["hits"]]) == (200, others)
+
+
 def test_thumbnails_are_of_indexed_images(ask: Client, gallery: Path) -> None:
     status, body, headers = ask("GET", f"/image/{quote('dog & co/001.png')}")
     assert (status, headers["content-type"]) == (200, "image/png")
@@ -189,6 +208,9 @@ def test_a_long_body_without_a_length(ask: Client) -> None:
         {"code": "00"},
         {"code": "zzzz"},
         {"code": "00ff"},
+        {"code": "0000", "rescore": "query"},
+        {"id": "cat/001.png", "rescore": "finely"},
+        {"id": "cat/001.png", "rescore": ["query"]},
     ],
     ids=str,
 )

@@ -25,18 +25,32 @@ def draw_ids(rng: np.random.Generator, n: int) -> list[str]:
     return [f"{'äz/ '[i % 4]}{i}" for i in rng.permutation(n)]  # not in order, not only ASCII
 
 
-def write_codes(folder: Path, ids: list[str], codes: Codes, bits: int, parts: int = 3) -> Path:
+def write_codes(
+    folder: Path,
+    ids: list[str],
+    codes: Codes,
+    bits: int,
+    parts: int = 3,
+    uris: list[str] | None = None,
+    relaxed: NDArray[np.float32] | None = None,
+) -> Path:
+    uris = uris or [f"file:{id}" for id in ids]
     width = -(-bits // 8)
     made_from = {"model": "m0del", "source": "s"}
-    with new_directory(folder, "codes", {"bits": bits}, made_from) as draft:
+    config = {"bits": bits, "relaxed": relaxed is not None}
+    with new_directory(folder, "codes", config, made_from) as draft:
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
             part_ids = [ids[i] for i in rows]
             packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
-            columns = {"id": part_ids, "uri": [f"file:{i}" for i in part_ids], "code": packed}
+            columns = {"id": part_ids, "uri": [uris[i] for i in rows], "code": packed}
             schema = pa.schema(
                 [("id", pa.string()), ("uri", pa.string()), ("code", pa.binary(width))]
             )
             table = pa.table(columns, schema=schema)
+            if relaxed is not None:
+                flat = pa.array(relaxed[rows].astype(np.float16).ravel())
+                column = pa.FixedSizeListArray.from_arrays(flat, bits)
+                table = table.append_column("relaxed", column)
             pq.write_table(table, draft.path / f"part-{number:05}.parquet")
     return folder
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
+from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import validated
 from schn_ray.tuning.space import Space, base_config
 from schn_ray.tuning.study import STUDY, Outcome, Search, TrialRow, front, ranked
@@ -101,7 +104,6 @@ def test_stopped_anywhere_and_gone_on_is_the_same_search(tmp_path: Path) -> None
     for trials in (1, 11, 12, 14):
         search = opened(tmp_path)  # as after a kill: nothing of the last one is in memory
         run(search, trials)
-        search.close()
     assert as_text(opened(tmp_path)) == as_text(whole)
 
 
@@ -285,8 +287,8 @@ def test_what_is_drawn_lies_in_its_domain() -> None:
 def test_the_study_is_optuna_s_own(tmp_path: Path) -> None:
     search = opened(tmp_path)
     run(search, 3)
-    search.close()
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / STUDY}")
+    file = JournalFileBackend(str(tmp_path / STUDY))
+    study = optuna.load_study(study_name=None, storage=JournalStorage(file))
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     assert study.best_value == max(figure(row.values) for row in search.rows())
 
@@ -312,3 +314,39 @@ def test_the_front_is_what_nobody_beats() -> None:
     assert [r.number for r in front(rows, ("validation_map", "bits"))] == [1, 2, 3]
     assert [r.number for r in front(rows, ("validation_map",))] == [3]
     assert [r.number for r in ranked(rows)] == [3, 1, 4, 0, 2]
+
+
+def test_a_damaged_study_is_refused_and_a_cut_one_is_what_a_kill_leaves(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = opened(tmp_path / "whole")
+    run(whole, 6)
+    sound = (tmp_path / "whole" / STUDY).read_bytes()
+    created = sound.index(b"\n", sound.index(b'"starts"'))
+    rng, ends_equal = Random(0), 0
+    for turn in range(60):
+        data = bytearray(sound)
+        if turn % 2:
+            del data[rng.randrange(len(data)) :]
+        else:
+            data[rng.randrange(len(data) - 1)] ^= 1 << rng.randrange(8)
+        (tmp_path / STUDY).write_bytes(data)
+        if turn % 2 == 0 or len(data) <= created:
+            with pytest.raises(SchnRayError, match=r"study.jsonl.* is damaged"):
+                opened(tmp_path)
+            continue
+        search = opened(tmp_path)
+        for proposal in search.unfinished():
+            search.finish(proposal.number, complete(proposal.values))
+        run(search, 6)
+        assert as_text(search) == as_text(whole), len(data)
+        ends_equal += 1
+    assert ends_equal > 10
+
+
+def test_steps_that_are_missing_or_in_another_order_are_noticed(tmp_path: Path) -> None:
+    run(opened(tmp_path), 3)
+    lines = (tmp_path / STUDY).read_bytes().splitlines(keepends=True)
+    for other in ([*lines[:9], *lines[10:]], [*lines[:9], lines[10], lines[9], *lines[11:]]):
+        (tmp_path / STUDY).write_bytes(b"".join(other))
+        with pytest.raises(SchnRayError, match="line 10, is damaged"):
+            opened(tmp_path)

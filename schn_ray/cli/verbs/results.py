@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from schn_ray.evaluation.figures import Figures
     from schn_ray.methods.catalogue import Description
     from schn_ray.models.export import ExportCheck
-    from schn_ray.retrieval.duplicates import DuplicateCounts
+    from schn_ray.retrieval.duplicates.groups import DuplicateCounts
+    from schn_ray.retrieval.duplicates.leaks import LeakCounts
     from schn_ray.retrieval.search import Result
 
 
@@ -108,9 +109,10 @@ class Output(Printable, str):
         return self.manifest.fingerprint
 
     def text(self) -> str:
-        """Return path, kind and counts, a line each."""
+        """Return path, kind and counts, a line each; those that are not known are left out."""
         lines = [f"{self!s}: {self.kind}, finished"]
-        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in self.counts.items()]
+        known = {name: value for name, value in self.counts.items() if value is not None}
+        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in known.items()]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -149,6 +151,27 @@ class Evaluation(Output):
     def to_json(self) -> dict[str, Any]:
         """Return all figures, and the path."""
         return self.figures.to_json() | {"path": str(self)}
+
+    _repr_html_ = Printable._repr_html_
+
+
+class Converted(Output):
+    """Codes in the files of another engine, shown with the lines that search them."""
+
+    @property
+    def recipe(self) -> str:
+        """The lines that search the codes, in the engine's own language."""
+        from schn_ray.retrieval.engines.convert import recipe
+
+        return recipe(self.manifest, str(self))
+
+    def text(self) -> str:
+        """Return path and counts, and the lines that search."""
+        return f"{super().text()}\n\n{self.recipe}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path and counts, and the lines that search."""
+        return super().to_json() | {"recipe": self.recipe}
 
     _repr_html_ = Printable._repr_html_
 
@@ -211,12 +234,12 @@ class DuplicateGroups(Printable):
     """A Parquet file of near-duplicates.
 
     Attributes:
-        path: the file, with the columns ``group``, ``id`` and ``uri``.
+        path: the file; ``duplicates`` names its columns.
         counts: how many groups and images.
     """
 
     path: str
-    counts: DuplicateCounts
+    counts: DuplicateCounts | LeakCounts
 
     def text(self) -> str:
         """Return the counts as a line."""

@@ -1,4 +1,4 @@
-"""Verbs on codes: encode, build_index, change_index, search, duplicates, serve."""
+"""Verbs on codes: encode, build_index, change_index, search, serve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schn_ray.cli.verbs.arguments import (
     shards_mapper,
     source_of,
 )
-from schn_ray.cli.verbs.results import DuplicateGroups, Output, SearchResults
+from schn_ray.cli.verbs.results import Output, SearchResults
 
 if TYPE_CHECKING:
     from schn_ray.data.shards.rows import Source
@@ -109,7 +109,8 @@ def change_index(
     Args:
         index: the index's directory or URI.
         add: codes of the same model.
-        remove: ids, or a file with an id on each line.
+        remove: ids; or a file with an id on each line; or a Parquet file with a column ``id``,
+            and perhaps ``keep``: of those that ``duplicates`` says to keep, none is removed.
 
     Returns:
         The index, changed.
@@ -129,8 +130,12 @@ def change_index(
 def _read_ids(path: Path) -> list[str]:
     from schn_ray.core.errors import SchnRayError
 
+    if path.suffix == ".parquet":
+        from schn_ray.retrieval.duplicates.groups import read_removable
+
+        return read_removable(path)
     try:
-        return [line for line in path.read_text().splitlines() if line]
+        return [line for line in path.read_text().split("\n") if line]
     except UnicodeDecodeError as error:
         raise SchnRayError(f"{path} is not text: {error}") from error
 
@@ -146,6 +151,7 @@ def search(
     also: Sequence[Path | str | Index] | None = ...,
     k: int | None = ...,
     radius: int | None = ...,
+    rescore: str | None = ...,
     html: Path | str | None = ...,
 ) -> SearchResults: ...
 
@@ -159,6 +165,7 @@ def search(
     also: Sequence[Path | str | Index] | None = ...,
     k: int | None = ...,
     radius: int | None = ...,
+    rescore: str | None = ...,
     workers: Workers | None = ...,
 ) -> Output: ...
 
@@ -175,6 +182,7 @@ def search(
     also: Sequence[Path | str | Index] | None = None,
     k: int | None = None,
     radius: int | None = None,
+    rescore: str | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
 ) -> SearchResults | Output:
@@ -191,6 +199,9 @@ def search(
         also: more indexes of the same model, searched as one with ``index``.
         k: how many results of each query; default: 10, or all within the radius.
         radius: bits; only results at most so far away.
+        rescore: ``"query"``: order by the inner product of the query's output before the sign with
+            the codes, exactly; equal scores in the order of ids. An id's image is read again, and
+            ``queries`` need codes that were encoded with the setting ``relaxed``.
         html: a page to write, with the images.
         workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
 
@@ -198,7 +209,8 @@ def search(
         A list of results, one for each query; for ``queries``, the output directory.
 
     Raises:
-        SchnRayError: no query, an image that cannot be read, or another model than the index's.
+        SchnRayError: no query, an image that cannot be read, another model than the index's, or a
+            query that is a code and cannot be rescored.
 
     Example:
         >>> search("index", ["query.jpg"], model="run", k=3)  # doctest: +SKIP
@@ -210,7 +222,7 @@ def search(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
-    limits = SearchLimits(10 if k is None and radius is None else k, radius)
+    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore)
     indexes = [location_of(one) for one in (index, *(also or ()))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")
@@ -229,29 +241,6 @@ def search(
 
         write_results_page(results, Path(html))
     return results
-
-
-def duplicates(path: Path | str | Index, out: Path | str, *, radius: int = 0) -> DuplicateGroups:
-    """Group near-duplicates: images that are connected by a chain of close codes.
-
-    Args:
-        path: codes, or an index.
-        out: the Parquet file to write: ``group``, ``id`` and ``uri``.
-        radius: bits in which neighbours in a chain may differ, 0 to 4.
-
-    Returns:
-        The file, with the number of groups and images.
-
-    Raises:
-        SchnRayError: neither codes nor an index, or a radius below 0.
-
-    Example:
-        >>> duplicates("codes", "groups.parquet", radius=2).counts.groups  # doctest: +SKIP
-        14
-    """
-    from schn_ray.retrieval.duplicates import find_duplicates
-
-    return DuplicateGroups(str(out), find_duplicates(location_of(path), radius, Path(out)))
 
 
 def serve(

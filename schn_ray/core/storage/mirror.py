@@ -4,6 +4,10 @@ A writer renames files, locks them and appends to them, which object stores cann
 a local directory, and complete files are uploaded in the order in which they were written. If it
 is killed, the directory at the URI is as unfinished as a local one would be, and can be resumed.
 
+An object store has no locks. So a writer puts its mark beside the files, and looks before and after
+each upload whether it is still there: of two machines, the one that began first is refused. What
+is uploaded in the very moment in which the other begins is not noticed by either.
+
 If the output is a local directory, nothing is copied: all of this does nothing.
 """
 
@@ -11,11 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schn_ray.core.directories import LOCK, AlreadyDone
+from schn_ray.core.errors import SchnRayError
 from schn_ray.core.locks import locked
 from schn_ray.core.manifest import MANIFEST, REQUEST
 from schn_ray.core.storage.cache import UNFINISHED, cache_folder
@@ -27,23 +33,28 @@ from schn_ray.core.storage.files import (
     join,
     kind_at,
     new_file,
+    read_file,
     remove_file,
     send_file,
+    write_file,
 )
 
+_WRITER = ".writer"  # hidden, so that no reader lists it
 _State = tuple[int, int]  # size, time of change in nanoseconds
 
 
 class Mirror:
     """A local directory whose files are uploaded to a location.
 
-    Attributes:
+    Args:
         location: path or URI of the output directory.
         local: the local directory to write; the output directory itself if that is local.
+        mark: of the only writer of a URI; ``""`` where others write it in its name.
     """
 
-    def __init__(self, location: str, local: Path) -> None:
+    def __init__(self, location: str, local: Path, mark: str = "") -> None:
         self.location, self.local = location, local
+        self._mark, self._marked = mark, False
         self._synced: dict[str, _State] = {}  # name -> state when local and remote were equal
 
     def fetch(self, *names: str) -> None:
@@ -64,14 +75,20 @@ class Mirror:
             excluded: folders directly in the directory that are left out.
         """
         if is_uri(self.location):
+            self._require_mark()
             for name, _, _ in files_below(self.location):
                 if name.split("/")[0] not in excluded:
                     self._fetch(name)
 
     def send(self) -> None:
-        """Upload files that are new or changed, the manifest last; then delete removed ones."""
+        """Upload files that are new or changed, the manifest last; then delete removed ones.
+
+        Raises:
+            SchnRayError: another machine has begun to write the directory.
+        """
         if not is_uri(self.location):
             return
+        self._require_mark()
         states = {name: _state(path) for name, path in _files(self.local)}
         changed = [name for name in states if states[name] != self._synced.get(name)]
         for name in sorted(changed, key=lambda name: (name == MANIFEST, states[name][1], name)):
@@ -79,6 +96,32 @@ class Mirror:
         for name in self._synced.keys() - states.keys():
             remove_file(join(self.location, name))
         self._synced = states
+        self._require_mark()
+
+    def _require_mark(self) -> None:
+        """Put this writer's mark there, the first time; then see that no other has come since."""
+        if not self._mark:
+            return
+        location = join(self.location, _WRITER)
+        if not self._marked:
+            write_file(location, self._mark.encode())
+            self._marked = True
+        elif not self._has_mark():
+            raise SchnRayError(
+                f"another process has begun to write {self.location} since; when it has ended, run "
+                "the same command again"
+            )
+
+    def _has_mark(self) -> bool:
+        try:
+            return read_file(join(self.location, _WRITER)) == self._mark.encode()
+        except FileNotFoundError:  # the other has ended
+            return False
+
+    def remove_mark(self) -> None:
+        """Remove this writer's mark, unless another's is there."""
+        if self._marked and self._has_mark():
+            remove_file(join(self.location, _WRITER))
 
     def _fetch(self, name: str) -> None:
         target = self.local / name
@@ -95,7 +138,7 @@ def open_output(out: Path | str) -> Iterator[Mirror]:
 
     Request and manifest of a directory at a URI are downloaded first, so that ``directories`` can
     compare them with the new request. On one machine, a second process that writes the same URI is
-    refused; two machines do not notice each other.
+    refused; of two machines, the first to begin is, at its next upload.
 
     Args:
         out: path or URI of the output directory.
@@ -112,15 +155,19 @@ def open_output(out: Path | str) -> Iterator[Mirror]:
         yield Mirror(location, Path(out))
         return
     local = cache_folder() / UNFINISHED / hashlib.sha256(location.encode()).hexdigest()[:24]
-    mirror = Mirror(location, local)
-    _clear(mirror)
-    mirror.fetch(MANIFEST, REQUEST)
-    try:
-        yield mirror
-    except AlreadyDone as done:
-        raise AlreadyDone(done.path, done.kind, location) from done
-    mirror.send()
-    _clear(mirror, MANIFEST)
+    mirror = Mirror(location, local, uuid.uuid4().hex)
+    with locked(local.with_name(f"{local.name}{LOCK}"), location):
+        _clear(mirror)
+        mirror.fetch(MANIFEST, REQUEST)
+        try:
+            yield mirror
+            mirror.send()
+        except AlreadyDone as done:
+            raise AlreadyDone(done.path, done.kind, location) from done
+        finally:
+            with suppress(OSError):
+                mirror.remove_mark()
+        _clear(mirror, MANIFEST)
 
 
 @contextmanager
@@ -145,12 +192,11 @@ def open_shared_output(out: str) -> Iterator[Mirror]:
 
 
 def _clear(mirror: Mirror, *keep: str) -> None:
-    with locked(mirror.local / LOCK, mirror.location):
-        for path in sorted(mirror.local.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-            elif path.name != LOCK and path.name not in keep:
-                path.unlink()
+    for path in sorted(mirror.local.rglob("*"), reverse=True):
+        if path.is_dir():
+            path.rmdir()
+        elif path.name not in keep:
+            path.unlink()
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -92,8 +92,8 @@ def audit(
 
     The audit also finds rows without a label, ids and images that a role has twice, and numbers of
     rows that differ from the protocol's. An image that is twice in the gallery or in training is
-    reported, but does not make figures wrong. Missing labels are no finding where no row has one,
-    or where the protocol asks for none.
+    reported, but does not make figures wrong, and so is a training row without a label. Missing
+    labels are no finding where no row has one, or where the protocol asks for none.
 
     Args:
         split: role -> rows.
@@ -114,7 +114,8 @@ def audit(
     without_labels = unlabelled.all() or (protocol is not None and protocol.draw == UNLABELLED)
     ranked = {role: rows for role, rows in split.items() if role != JUNK}
     for role, rows in ranked.items():
-        allowed = distractors and role == "gallery"
+        # semi-supervised methods learn from training rows that have none
+        allowed = role == "train" or (distractors and role == "gallery")
         if not without_labels:
             findings.append(rows_with.no_label(rows, f"{role} rows have no label", not allowed))
         findings.append(rows_with.id_twice(rows, f"{role} rows repeat an id"))

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from schn_ray.core.atomic_files import write_atomically
+from schn_ray.core.atomic_files import PARTIAL, write_atomically, writing
 from schn_ray.core.documents import parse_yaml
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import Section, validated
@@ -87,13 +91,34 @@ def save_backbone(backbone: Backbone, config: BackboneConfig, path: Path) -> Non
         config: that it was built from.
         path: the directory; created where it is missing.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    partial_path = path / f"{WEIGHTS}.partial"
-    state = {k: v.contiguous() for k, v in backbone.module.state_dict().items()}
-    save_file(state, partial_path)
-    partial_path.rename(path / WEIGHTS)
+    write_weights(backbone.module, path / WEIGHTS)
     spec = yaml.safe_dump(_spec(backbone, config).model_dump(mode="json"), sort_keys=False)
     write_atomically(path / SPEC, spec.encode())
+
+
+def write_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's parameters and buffers as a safetensors file, atomically.
+
+    Args:
+        network: on any device.
+        path: of the file; its folder is created where it is missing.
+
+    Raises:
+        CannotWrite: the disk is full, say.
+    """
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    partial_path = path.with_name(path.name + PARTIAL)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(state, partial_path)
+        except SafetensorError as error:  # it has the operating system's number in its text only
+            partial_path.unlink(missing_ok=True)
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        partial_path.rename(path)
 
 
 def load_backbone(path: Path) -> tuple[Backbone, BackboneConfig]:

@@ -7,9 +7,15 @@ from torch import Tensor, nn
 
 from schn_ray.core.errors import SchnRayError
 
+_LEAST = 1e-6
+
 
 class BlocksHead(nn.Module):
     """z = F W + b in blocks of k; a code has a +1 a block, at the largest z, and -1 elsewhere.
+
+    h is relu(z) less the middle of its two largest values, block by block: its signs are the code,
+    and h . b / 2, for the code b of another row, is the sum of this row's relu(z) at the other's
+    ones, less a constant. That sum is the asymmetric score by look-up tables of the paper.
 
     Args:
         width: d, width of the features.
@@ -28,7 +34,7 @@ class BlocksHead(nn.Module):
         self.linear = nn.Linear(width, bits)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features [N, d] -> z [N, K] while training, which a loss descends; else the code [N, K].
+        """Features [N, d] -> z [N, K] while training, which a loss descends; else h [N, K].
 
         Of equal outputs of a block, the first is the largest. Outputs below 0 count as 0.
         """
@@ -36,6 +42,9 @@ class BlocksHead(nn.Module):
         if self.training:
             return z
         blocks = z.relu().unflatten(1, (-1, self.block))
+        ordered = blocks.sort(dim=2, descending=True).values
         largest = blocks.argmax(dim=2, keepdim=True)
         code = torch.full_like(blocks, -1.0).scatter(2, largest, 1.0)
-        return code.flatten(1)
+        middle = (ordered[:, :, :1] + ordered[:, :, 1:2]) / 2
+        # equal outputs are 0 from their middle, and must have the sign of the code all the same
+        return (code * (blocks - middle).abs().clamp(min=_LEAST)).flatten(1)

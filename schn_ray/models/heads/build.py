@@ -11,6 +11,7 @@ from schn_ray.models.heads.fitted import FittedHead
 from schn_ray.models.heads.linear import LinearHead
 from schn_ray.models.heads.mlp import MlpHead
 from schn_ray.models.heads.normalised import NormalisedHead
+from schn_ray.models.heads.recurrent import RecurrentHead
 
 
 def build_head(spec: HeadSpec, width: int, bits: int) -> nn.Module:
@@ -43,6 +44,8 @@ def build_head(spec: HeadSpec, width: int, bits: int) -> nn.Module:
         return MlpHead(width, _size(spec, "hidden"), bits)
     if spec.kind == "blocks":
         return BlocksHead(width, bits, _size(spec, "block"))
+    if spec.kind == "recurrent":
+        return RecurrentHead(width, _size(spec, "hidden"), bits, spec.shared)
     return LinearHead(width, bits)
 
 

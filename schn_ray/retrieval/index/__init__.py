@@ -11,6 +11,7 @@ Modules:
     scan: scans distinct codes, all of them or by certified lists.
     inverted_lists: clusters the codes into lists when an index is built.
     postings: expands codes into rows and ranks them; ties are handled there.
+    scores: ranks rows by the score of a query's relaxed output, with a proof.
     matches: the results.
     union: more than one index, searched as one.
     checked_files: maps the files and compares a block's hash before its first use.

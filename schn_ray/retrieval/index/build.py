@@ -94,7 +94,7 @@ def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
         open_output(out) as mirror,
         new_directory(mirror.local, "index", *request) as draft,
     ):
-        pieces = _pieces_of_codes(codes, config["bits"])
+        pieces = pieces_of_codes(codes, config["bits"])
         (draft.path / _FIRST_VERSION).mkdir()
         draft.counts |= _write(draft.path / _FIRST_VERSION, pieces, config["bits"], str(codes.path))
     return read_manifest(mirror.local, "index")
@@ -149,9 +149,9 @@ def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
     with new_version(path, "index", before.config, made_from) as draft:
         index = _open_unchanged(path, before)
         rows = np.delete(np.arange(len(index)), [index.find(id) for id in remove])
-        pieces: Iterable[Piece] = _pieces_of_index(index, rows)
+        pieces: Iterable[Piece] = pieces_of_index(index, rows)
         if added is not None:
-            pieces = itertools.chain(pieces, _pieces_of_codes(added, index.bits))
+            pieces = itertools.chain(pieces, pieces_of_codes(added, index.bits))
         draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}")
     return read_manifest(path, "index")
 
@@ -270,8 +270,16 @@ def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
     return order
 
 
-def _pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
-    """Yield the rows of all parts; a part is compared with its SHA-256 as it is read."""
+def pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
+    """Yield the rows of all parts; a part is compared with its SHA-256 as it is read.
+
+    Args:
+        codes: an opened ``codes`` directory.
+        bits: of a code.
+
+    Raises:
+        SchnRayError: a part is damaged.
+    """
     expected = pa.schema(
         [
             pa.field("id", pa.large_string(), nullable=False),
@@ -299,7 +307,16 @@ def _piece(table: pa.Table) -> Piece:
     return Piece(ids, uris.fill_null(""), packed_codes(table))
 
 
-def _pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
+def pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
+    """Yield rows of an index, in this order.
+
+    Args:
+        index: an opened index.
+        rows: int64 [m], row numbers.
+
+    Raises:
+        SchnRayError: the index is damaged.
+    """
     ids, uris = (column.whole() for column in index.columns())
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         chunk = rows[start : start + _ROWS_AT_ONCE]

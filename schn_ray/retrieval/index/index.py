@@ -24,9 +24,10 @@ from schn_ray.core.manifest import MANIFEST, Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.retrieval.index.checked_files import DIGESTS, CheckedFile, open_checked
 from schn_ray.retrieval.index.inverted_lists import kth_distance
-from schn_ray.retrieval.index.matches import Matches, Within
+from schn_ray.retrieval.index.matches import Matches, Scored, Within
 from schn_ray.retrieval.index.postings import QUERIES_AT_MOST, Postings, Ranked
 from schn_ray.retrieval.index.scan import Bytes, Flat, Pairs, Scan, concat_pairs, open_lists
+from schn_ray.retrieval.index.scores import ScoreScan
 from schn_ray.retrieval.index.string_columns import StringColumn
 
 T = TypeVar("T")
@@ -61,6 +62,8 @@ class Index:
         self._scan: Scan = self._flat
         if manifest.counts.get("lists"):
             self._scan = open_lists(files, int(manifest.counts["probes"]), self._flat)
+        self._scores = ScoreScan(self._scan, self._flat, self._postings, self.bits)
+        self._scores = ScoreScan(self._scan, self._flat, self._postings, self.bits)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -147,6 +150,25 @@ class Index:
             np.concatenate([*counts, np.zeros(0, np.int64)]),
             self,
         )
+
+    def scored(
+        self, relaxed: NDArray[np.floating], k: int | None, radius: int | None = None
+    ) -> Scored:
+        """Find the k rows of the best scores q . b, exactly; equal scores in the order of ids.
+
+        Args:
+            relaxed: [q, bits], what the model gives before the sign (``Hasher.relaxed_of``).
+            k: rows of each query; None for all within the radius.
+            radius: only rows at most so many bits from sign(q); None for any distance.
+
+        Raises:
+            SchnRayError: k < 1, neither k nor a radius, numbers of another width than the index
+                has bits or that are not finite, or a damaged index.
+
+        Example:
+            ``open_index("index").scored(hasher.relaxed_of(["query.jpg"]), k=10).scores``
+        """
+        return self._scores.search(relaxed, k, radius, self)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows; rows: int64 [r]."""

@@ -1,7 +1,8 @@
 """Results of a search: rows and distances as arrays; ids and uris are looked up on request.
 
 ``Matches`` are the k nearest rows of each query, ``Within`` all rows within a radius. In both,
-equal distances come in the order of ids; ``postings`` has the code that ranks them.
+equal distances come in the order of ids; ``postings`` has the code that ranks them. ``Scored`` are
+the k rows of the best scores, see ``scores``.
 """
 
 from __future__ import annotations
@@ -77,3 +78,36 @@ class Within:
     def uris(self, query: int) -> list[str]:
         """Return the uris of one query's rows, nearest first."""
         return self._names.uris(self.rows_of(query)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The rows of the best scores of each of q queries; equal scores in the order of ids.
+
+    Attributes:
+        starts: int64 [q + 1], where each query's rows begin in the three that follow.
+        rows: int64 [m], row numbers.
+        scores: float64 [m], descending for each query.
+        distances: int32 [m], Hamming distances in bits.
+        tied: int64 [q], rows that could be returned and have the last score, returned or not.
+        within_radius: int64 [q], rows within the radius; None for a search without a radius.
+    """
+
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    distances: NDArray[np.int32]
+    tied: NDArray[np.int64]
+    within_radius: NDArray[np.int64] | None
+    _names: NamedRows = field(repr=False)
+
+    def rows_of(
+        self, query: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
+        """Return one query's rows, their scores and their distances, the best first."""
+        of_query = slice(self.starts[query], self.starts[query + 1])
+        return self.rows[of_query], self.scores[of_query], self.distances[of_query]
+
+    def ids(self, query: int) -> list[str]:
+        """Return the ids of one query's rows, the best first."""
+        return self._names.ids(self.rows_of(query)[0])

@@ -65,14 +65,21 @@ class Postings:
 
     def counts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many rows have each of these codes; 0 for the number -1, which is no code."""
-        self._starts_file.check(8 * numbers.ravel(), 8 * numbers.ravel() + 16)
-        counts: NDArray[np.int64] = self._starts[numbers + 1] - self._starts[numbers]
+        codes = np.maximum(numbers, 0)
+        self._starts_file.check(8 * codes.ravel(), 8 * codes.ravel() + 16)
+        counts: NDArray[np.int64] = self._starts[codes + 1] - self._starts[codes]
         return np.where(numbers < 0, 0, counts)
 
     def all_counts(self) -> NDArray[np.int64]:
         """Return how many rows each code has: int64 [u]."""
         self._starts_file.check_all()
         return np.diff(self._starts)
+
+    def first_rows(self) -> NDArray[np.int64]:
+        """Return the first row of each code: int64 [u]."""
+        self._starts_file.check_all()
+        codes = np.arange(len(self._starts) - 1)
+        return self.expand(codes, np.ones_like(codes))
 
     def levels(self, pairs: Pairs, queries: int, most: int) -> Levels:
         """Find the distance of each query's last row to return, and count its rows.
@@ -103,7 +110,7 @@ class Postings:
         counts = self.counts(pairs.numbers)
         # a list ascends, and all its rows tie: only its first ``most`` rows can be returned
         taken = counts if most is None else np.minimum(counts, most)
-        rows = self._expanded(self._starts[pairs.numbers], taken)
+        rows = self.expand(pairs.numbers, taken)
         keys = pairs.queries << np.int64(_DISTANCE_BITS) | pairs.distances
         keys = np.repeat(keys, taken) << np.int64(_ROW_BITS) | rows
         keys.sort()
@@ -115,7 +122,14 @@ class Postings:
         distances = (keys >> _ROW_BITS) & ((1 << _DISTANCE_BITS) - 1)
         return Ranked(starts, keys & ((1 << _ROW_BITS) - 1), distances.astype(np.int32))
 
-    def _expanded(self, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    def expand(self, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first rows of each of these codes, one code after the other: int64 [m].
+
+        Args:
+            numbers: int64 [p], of codes; their counts were read before.
+            counts: int64 [p], rows to return of each.
+        """
+        starts = self._starts[numbers]
         ends = np.cumsum(counts)
         self._rows_file.check(4 * starts, 4 * (starts + counts))
         total = int(ends[-1]) if len(ends) else 0

@@ -111,7 +111,7 @@ class Flat:
 
     def nearest(self, queries: Bytes, k: int) -> NearestCodes:
         """See ``Scan``."""
-        codes = self._checked()
+        codes = self.checked()
         k = min(k, len(codes))
         distances, numbers = faiss.knn_hamming(queries, codes, k)
         reach = np.full(len(queries), FAR) if k == len(codes) else distances[:, -1]
@@ -119,7 +119,7 @@ class Flat:
 
     def within(self, queries: Bytes, radii: NDArray[np.int32]) -> Pairs:
         """See ``Scan``."""
-        codes = self._checked()
+        codes = self.checked()
 
         def scanned(chosen: NDArray[np.int64], radius: int) -> Pairs:
             subset, result = queries[chosen], faiss.RangeSearchResult(len(chosen))
@@ -135,10 +135,18 @@ class Flat:
 
         return _by_radius(radii, scanned)
 
-    def _checked(self) -> Bytes:
+    def checked(self) -> Bytes:
+        """Return all codes, hashed."""
         if self._file is not None:
             self._file.check_all()
         return self.codes
+
+    def codes_of(self, numbers: NDArray[np.int64]) -> Bytes:
+        """Return codes by their numbers, hashed: uint8 [..., w]; numbers: int64 of any shape."""
+        if self._file is not None:
+            starts = numbers.ravel() * self.codes.shape[1]
+            self._file.check(starts, starts + self.codes.shape[1])
+        return self.codes[numbers]
 
 
 class Lists:
@@ -177,7 +185,7 @@ class Lists:
         probed = faiss.knn_hamming(queries, self.centroids, min(self.probes, len(self.radii)))[1]
         bounds = self.bounds(queries)
         np.put_along_axis(bounds, probed, FAR, axis=1)
-        self._check(probed)
+        self.check(probed)
         with self._using:
             self.ivf.nprobe = probed.shape[1]
             distances, numbers = self.ivf.search_preassigned(queries, k, probed, None)
@@ -196,8 +204,8 @@ class Lists:
         worth_it = self.worth_it(selected)
 
         def scanned(chosen: NDArray[np.int64], radius: int) -> Pairs:
-            keys = _keys(selected[chosen])
-            self._check(keys)
+            keys = list_keys(selected[chosen])
+            self.check(keys)
             with self._using:
                 self.ivf.nprobe = keys.shape[1]
                 limits, distances, numbers = self.ivf.range_search_preassigned(
@@ -227,7 +235,8 @@ class Lists:
         """
         return (selected @ self.sizes) <= _MOST_BY_LISTS * len(self._flat.codes)
 
-    def _check(self, keys: NDArray[np.int64]) -> None:
+    def check(self, keys: NDArray[np.int64]) -> None:
+        """Hash the lists of these numbers before they are scanned; -1 is no list."""
         if self._file is not None:
             used = np.unique(keys[keys >= 0])
             starts, stops = self._byte_ranges
@@ -293,8 +302,12 @@ def uint64_words(codes: Bytes) -> NDArray[np.uint64]:
     return wide
 
 
-def _keys(selected: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the numbers of each query's selected lists, padded with -1 to the longest row."""
+def list_keys(selected: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the numbers of each query's selected lists, padded with -1 to the longest row.
+
+    Args:
+        selected: bool [q, l].
+    """
     counts = selected.sum(axis=1)
     keys = np.full((len(selected), max(1, int(counts.max(initial=0)))), -1, np.int64)
     keys[np.arange(keys.shape[1]) < counts[:, None]] = np.nonzero(selected)[1]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError, UnknownId
 from schn_ray.retrieval.index.index import Index, bytes_per_code, open_index
-from schn_ray.retrieval.index.matches import Matches, Within
+from schn_ray.retrieval.index.matches import Matches, Scored, Within
 from schn_ray.retrieval.index.scan import Bytes
 
 _QUERIES_AT_ONCE = 1024
@@ -37,6 +37,11 @@ class Searchable(Protocol):
 
     def within(self, codes: Bytes, radius: int, most: int | None = None) -> Within:
         """See ``Index.within``."""
+
+    def scored(
+        self, relaxed: NDArray[np.floating], k: int | None, radius: int | None = None
+    ) -> Scored:
+        """See ``Index.scored``."""
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows."""
@@ -147,6 +152,41 @@ class IndexUnion:
             starts = np.append(0, np.cumsum(np.minimum(np.diff(starts), most)))
         total = np.sum([part.within_radius for part in parts], axis=0)
         return Within(starts, rows[order], distances[order], total, self)
+
+    def scored(
+        self, relaxed: NDArray[np.floating], k: int | None, radius: int | None = None
+    ) -> Scored:
+        """See ``Index.scored``."""
+        parts = [index.scored(relaxed, k, radius) for index in self._indexes]
+        lengths = [np.diff(part.starts) for part in parts]
+        query = np.concatenate([np.repeat(np.arange(len(relaxed)), n) for n in lengths])
+        rows = np.concatenate(
+            [part.rows + first for part, first in zip(parts, self._firsts, strict=False)]
+        )
+        scores = np.concatenate([part.scores for part in parts])
+        order = np.lexsort((self._rank_by_id(rows), -scores, query))
+        starts = np.append(0, np.cumsum(np.sum(lengths, axis=0)))
+        if k is not None:
+            order = order[np.arange(len(order)) - starts[query[order]] < k]
+            starts = np.append(0, np.cumsum(np.minimum(np.diff(starts), k)))
+        last = np.full(len(relaxed), np.inf)
+        filled = np.diff(starts) > 0
+        last[filled] = scores[order][starts[1:][filled] - 1]
+        tied = np.zeros(len(relaxed), np.int64)
+        for part in parts:
+            # an index whose own last row is worse has returned all rows of this score
+            own = np.repeat(np.arange(len(relaxed)), np.diff(part.starts))
+            returned = np.bincount(own[part.scores == last[own]], minlength=len(relaxed))
+            ends = np.full(len(relaxed), -np.inf)
+            filled_part = np.diff(part.starts) > 0
+            ends[filled_part] = part.scores[part.starts[1:][filled_part] - 1]
+            tied += np.where(ends == last, part.tied, returned)
+        total = [part.within_radius for part in parts if part.within_radius is not None]
+        distances = np.concatenate([part.distances for part in parts])
+        within_radius = np.sum(total, axis=0) if total else None
+        return Scored(
+            starts, rows[order], scores[order], distances[order], tied, within_radius, self
+        )
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows."""

@@ -104,9 +104,10 @@ async def _search(service: Service, request: Request) -> dict[str, Any]:
     named = [
         name for name in searches if isinstance(query, dict) and isinstance(query.get(name), str)
     ]
-    if len(named) != 1 or query.keys() - {named[0], "k", "radius"}:
+    if len(named) != 1 or query.keys() - {named[0], "k", "radius", "rescore"}:
         raise Refused(
-            400, 'send {"id": ...} or {"code": ...} with a string, and "k" or "radius" or both'
+            400,
+            'send {"id": ...} or {"code": ...} with a string, and perhaps "k", "radius", "rescore"',
         )
     limits = _limits(query, service)
     return await run_in_threadpool(searches[named[0]], query[named[0]], limits)
@@ -140,7 +141,10 @@ def _limits(query: dict[str, Any], service: Service) -> SearchLimits:
     k, radius = whole_number("k", 1, min(50, most)), whole_number("radius", 0, None)
     if k is None or k > most:
         raise Refused(400, f"k is {k}; send a number from 1 to {most}")
-    return SearchLimits(k, radius)
+    try:
+        return SearchLimits(k, radius, query.get("rescore"))
+    except SchnRayError as error:
+        raise Refused(400, str(error)) from error
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -6,10 +6,12 @@ import functools
 import io
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from schn_ray.core.errors import SchnRayError, UnknownId
@@ -19,11 +21,13 @@ from schn_ray.models.hasher import Hasher, load
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.search import (
+    Hit,
     Queries,
     Result,
     SearchLimits,
     code_queries,
     id_queries,
+    relaxed_queries,
     require_same_model,
     search_codes,
 )
@@ -81,8 +85,8 @@ class Service:
                 view = evaluation_view(image, self._preprocessing)
             except BadImage as error:
                 raise Refused(415, f"the image cannot be used: {error.reason}") from error
-            codes = self._hasher.encode_views([view[None]])
-        return self._answer(Queries([""], [""], codes, np.array([-1])), limits)
+            relaxed = self._hasher.relaxed(view[None]).numpy()
+        return self._answer(relaxed_queries([""], [""], relaxed), limits)
 
     def search_id(self, id: str, limits: SearchLimits) -> dict[str, Any]:
         """Search for images like an indexed one.
@@ -92,12 +96,19 @@ class Service:
             limits: how many results, how near.
 
         Raises:
-            Refused: the index does not have the id.
+            Refused: the index does not have the id; or, for a rescored search, the image cannot
+                be read any more.
         """
         try:
             queries = id_queries(self.index, [id])
         except UnknownId as error:
             raise _unknown(id) from error
+        if limits.rescore is not None:
+            view = self._image_of(id, queries.uris[0])
+            with self._encoding:
+                relaxed = self._hasher.relaxed(view[None]).numpy()
+            encoded = relaxed_queries(queries.names, queries.uris, relaxed)
+            queries = replace(encoded, rows=queries.rows)
         return self._answer(queries, limits)
 
     def search_code(self, code: str, limits: SearchLimits) -> dict[str, Any]:
@@ -108,8 +119,10 @@ class Service:
             limits: how many results, how near.
 
         Raises:
-            Refused: not a code of the index's bits.
+            Refused: not a code of the index's bits, or a search to be rescored.
         """
+        if limits.rescore is not None:
+            raise Refused(400, "a code is only signs: send the image, or its id, to rescore")
         try:
             queries = code_queries(self.index, [code])
         except SchnRayError as error:
@@ -136,6 +149,12 @@ class Service:
         image.save(out, kind)
         return out.getvalue(), f"image/{kind.lower()}"
 
+    def _image_of(self, id: str, uri: str) -> NDArray[np.uint8]:
+        try:
+            return evaluation_view(fetch(uri), self._preprocessing)
+        except (SchnRayError, OSError, BadImage) as error:
+            raise Refused(404, f"the image of {id!r} cannot be read any more") from error
+
     def _answer(self, queries: Queries, limits: SearchLimits) -> dict[str, Any]:
         (result,) = search_codes(self.index, queries, limits)
         return {
@@ -143,8 +162,13 @@ class Service:
             "bits": self.index.bits,
             "rows": len(self.index),
             **_counts(result),
-            "hits": [{"id": hit.id, "distance": hit.distance} for hit in result.hits],
+            "hits": [_shown(hit) for hit in result.hits],
         }
+
+
+def _shown(hit: Hit) -> dict[str, Any]:
+    score = {} if hit.score is None else {"score": hit.score}
+    return {"id": hit.id, "distance": hit.distance} | score
 
 
 def _unknown(id: str) -> Refused:

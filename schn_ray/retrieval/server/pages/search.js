@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const shown = 60;
-let query = null; // {file} or {id} or {code}
+let query = null; // {file}, then with its code, or {id}
 let requests = 0; // only the answer to the last request is shown
 let timer = null;
 let preview = null;
@@ -29,14 +29,15 @@ function bits(n) {
 function request() {
   const radius = Number($("radius").value);
   const within = radius < Number($("radius").max) ? { radius } : {};
-  if (query.file) {
+  if ($("rescore").checked) within.rescore = "query";
+  if (query.file && (!query.code || within.rescore)) {
     const parameters = new URLSearchParams({ k: shown, ...within });
     return fetch(`/search?${parameters}`, { method: "POST", body: query.file });
   }
   return fetch("/search", {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ ...query, k: shown, ...within }),
+    body: JSON.stringify({ ...(query.file ? { code: query.code } : query), k: shown, ...within }),
   });
 }
 
@@ -54,7 +55,7 @@ async function search() {
     return;
   }
   if (mine !== requests) return;
-  if (query.file) query = { code: answer.code }; // the slider need not send the image again
+  if (query.file) query.code = answer.code; // the slider need not send the image again
   showResults(answer);
 }
 
@@ -74,9 +75,10 @@ function showResults(answer) {
 
 function summary({ within_radius: count, hits, rows }) {
   if (count === 0) return "Nothing within this distance: move the slider to the right.";
-  if (count === undefined) return `The nearest ${hits.length} of ${rows.toLocaleString()}`;
+  const best = hits.length && hits[0].score !== undefined ? "best" : "nearest";
+  if (count === undefined) return `The ${best} ${hits.length} of ${rows.toLocaleString()}`;
   const all = hits.length === count;
-  return `${count.toLocaleString()} found, ${all ? "nearest first" : `the nearest ${hits.length} shown`}`;
+  return `${count.toLocaleString()} found, ${all ? `${best} first` : `the ${best} ${hits.length} shown`}`;
 }
 
 function result(hit) {
@@ -99,6 +101,7 @@ function result(hit) {
   const distance = document.createElement("span");
   distance.className = "distance";
   distance.textContent = hit.distance === 0 ? "same code" : bits(hit.distance);
+  if (hit.score !== undefined) distance.title = `score ${hit.score.toFixed(3)}`;
   const id = document.createElement("span");
   id.className = "id";
   id.textContent = hit.id.split("/").pop();
@@ -146,6 +149,7 @@ $("radius").addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(search, 120);
 });
+$("rescore").addEventListener("change", search);
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();

@@ -1,0 +1,50 @@
+"""The command on near-duplicates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from schn_ray.cli.options import AsJson, Verbose, print_result
+from schn_ray.cli.verbs.duplicates import duplicates
+
+
+def duplicates_command(
+    path: Annotated[str, typer.Argument(metavar="CODES|INDEX", help="Codes, or an index.")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
+    radius: Annotated[int, typer.Option("-r", "--radius", min=0, help="Bits that may differ.")] = 0,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead: which images have a near-duplicate in this other gallery.",
+            metavar="CODES|INDEX",
+        ),
+    ] = None,
+    keep: Annotated[
+        Literal["best"] | None,
+        typer.Option(
+            help="Say what to keep of each group, the largest, then the oldest image; write lists "
+            "of ids to keep and to remove beside OUT."
+        ),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page, with the images.")] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help="Workers on Ray, for galleries that do not fit this machine. Default: none.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Group near-duplicates.
+
+    A group is all images that a chain of close codes connects.
+    """
+    result = duplicates(
+        path, out, radius=radius, against=against, keep=keep, html=html, workers=workers
+    )
+    print_result(result, as_json)
