@@ -165,7 +165,16 @@ def plan(bits: int, radius: int, count: int, width: int) -> list[Band]:
 @pytest.mark.parametrize("width", [3, 7])
 @pytest.mark.parametrize(
     ("bits", "radius", "count"),
-    [(64, 1, 2), (64, 4, 2), (64, 4, 5), (64, 9, 3), (100, 7, 8), (256, 31, 16), (20, 4, 3)],
+    [
+        (64, 1, 2),
+        (64, 4, 2),
+        (64, 4, 5),
+        (64, 9, 3),
+        (100, 7, 8),
+        (256, 31, 16),
+        (20, 4, 3),
+        (16, 3, 4),
+    ],
 )
 def test_any_bands_and_small_blocks(
     bits: int, radius: int, count: int, width: int, monkeypatch: pytest.MonkeyPatch
@@ -174,7 +183,7 @@ def test_any_bands_and_small_blocks(
     assert sum(band.threshold + 1 for band in bands_of_test) == radius + 1
     for module in (connected, nearest):
         monkeypatch.setattr(module, "choose_bands", lambda *_: bands_of_test)
-        monkeypatch.setattr(module, "SHIFTED", 3)
+        monkeypatch.setattr(module, "SHIFTED", 3 * (width - 2))
         monkeypatch.setattr(module, "_PAIRS_AT_ONCE", 300)
         monkeypatch.setattr(module, "_AT_ONCE", 7)
     for name, value in (("_SEEDS", 1), ("_LARGE", 6), ("_MANY", 2)):
