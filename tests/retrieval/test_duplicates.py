@@ -111,13 +111,18 @@ def draw_constant(rng: np.random.Generator, n: int, bits: int) -> Codes:
 
 
 def same_partition(labels: np.ndarray, codes: Codes, radius: int) -> bool:
-    """Tell whether labels are the components of the graph of neighbours, by all pairs."""
-    expected = np.arange(len(codes))
-    for row in range(len(codes)):
-        near = np.flatnonzero(distances_to(codes, codes[row]) <= radius)
-        merged = np.unique(expected[near])
-        if len(merged) > 1:
-            expected[np.isin(expected, merged)] = merged[0]
+    """Tell whether labels are the components of the graph of neighbours, by a flood fill."""
+    words = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8))).view(np.uint64)
+    expected, left = np.empty(len(codes), np.int64), np.ones(len(codes), np.bool_)
+    for seed in range(len(codes)):
+        reached = [seed] if left[seed] else []
+        left[seed] = False
+        while reached:
+            row = reached.pop()
+            expected[row] = seed
+            near = left & (np.bitwise_count(words ^ words[row]).sum(axis=1) <= radius)
+            left[near] = False
+            reached.extend(np.flatnonzero(near).tolist())
     pairs = np.unique(np.stack([expected, labels]), axis=1).shape[1]
     return pairs == len(np.unique(expected)) == len(np.unique(labels))
 
