@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import pickle
 import resource
 import tempfile
 import time
@@ -26,10 +27,14 @@ import pyarrow as pa
 
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.job import JobResult, OutputRequest, ShardJob, run_shard_job
+from schn_ray.data.shards.listing_pieces import PieceFiles
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.shards.part_files import PartFiles
-from schn_ray.data.shards.receipts import UnitReceipt
-from schn_ray.data.shards.rows import BadRow, Row, Shard, units_of
+from schn_ray.data.shards.pending import UnwrittenShards
+from schn_ray.data.shards.receipts import Receipt, UnitReceipt
+from schn_ray.data.shards.repeated_ids import repeated_ids
+from schn_ray.data.shards.rows import BadRow, Row, Shard, shards_after, units_of
+from schn_ray.data.shards.streamed_listing import StreamedListing
 from schn_ray.data.shards.units import PartUnits
 from schn_ray.retrieval.code_files import CodeFiles, code_batch
 
@@ -42,11 +47,19 @@ def main() -> None:
     )
     parser.add_argument("files", type=float, nargs="+")
     parser.add_argument("--workers", type=int, default=2, help="0: this process, without Ray")
+    parser.add_argument(
+        "--no-parts",
+        action="store_true",
+        help="without workers: list, hand out, compare ids",
+    )
     parser.add_argument("--disk", type=Path, help="where the parts lie for the time")
     arguments = parser.parse_args()
     for files in arguments.files:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            pool.apply(measured, (int(files), arguments.workers, arguments.disk))
+            if arguments.no_parts:
+                pool.apply(without_parts, (int(files),))
+            else:
+                pool.apply(measured, (int(files), arguments.workers, arguments.disk))
 
 
 @dataclass(frozen=True)
@@ -91,11 +104,6 @@ def measured(files: int, workers: int, disk: Path | None) -> None:
     from schn_ray.cluster.map_shards import RayShards
     from schn_ray.cluster.session import ray_session
 
-    size = f"{files:.0e}".replace("+0", "")
-
-    def step(name: str) -> None:
-        print(f"{size}: {name} after {time.perf_counter() - started:.1f} s; {peak()}", flush=True)
-
     def mapped(function: Callable[[Any], Any], shards: Iterable[Any]) -> Iterator[Any]:
         results = RayShards("making up", workers) if workers else map_locally
         all_listed, parts = False, files // SHARD_ROWS + 1
@@ -116,11 +124,48 @@ def measured(files: int, workers: int, disk: Path | None) -> None:
         out = Path(folder, "codes")
         job = ShardJob("encode", MadeUpFiles(files), PartFiles(str(out), CodeFiles()), codes_of)
         request = OutputRequest("codes", {}, {"source": "made-up"})
-        started = time.perf_counter()
+        step = steps(files)
         step("begun")
         manifest = run_shard_job(job, out, request, SourceConfig(), mapped, finish)
         step(f"finished, {time.process_time():.1f} s of the driver's CPU")
     assert manifest.counts == {"rows": files, "encoded": files}
+
+
+def without_parts(files: int) -> None:
+    """List, hand out shards that nobody works on, and compare made-up ids; print the steps."""
+    step, source = steps(files), MadeUpFiles(files)
+
+    def ids(number: int, _: str) -> list[str]:
+        first = number * SHARD_ROWS
+        return [f"photo-{row:08}" for row in range(first, min(first + SHARD_ROWS, files))]
+
+    def no_receipt(number: int) -> Receipt:
+        raise AssertionError(number)
+
+    with tempfile.TemporaryDirectory() as folder:
+        pieces = PieceFiles(folder)
+        step("begun")
+        with StreamedListing(lambda last: shards_after(source, last), pieces) as listing:
+            listing.is_quick()
+            listing.write_pieces()
+            sent, parts = 0, 0
+            for parts, shard in enumerate(UnwrittenShards(listing, (), no_receipt, False), 1):
+                sent += len(pickle.dumps(shard))
+                if parts == 1:
+                    step("first shard handed out")
+        step(f"all {parts:,} shards handed out")
+    assert not list(repeated_ids(range(parts), ids))
+    step(f"ids compared, {time.process_time():.1f} s of CPU")
+
+
+def steps(files: int) -> Callable[[str], None]:
+    """Return a function that prints a step, the seconds until then, and the peak."""
+    size, started = f"{files:.0e}".replace("+0", ""), time.perf_counter()
+
+    def step(name: str) -> None:
+        print(f"{size}: {name} after {time.perf_counter() - started:.1f} s; {peak()}", flush=True)
+
+    return step
 
 
 def peak() -> str:

@@ -238,6 +238,9 @@ class _Output:
         listed = _Listed(self.job.shards_after())
         pending = self._pending(listed, retry_failed)
         if is_finished(self.writer.path) and not pending.tasks and not pending.emptied:
+            # of a run that was killed between the manifest and its end
+            (self.writer.path / REQUEST).unlink(missing_ok=True)
+            self.mirror.send()
             raise AlreadyDone(self.writer.path, self.writer.request["kind"])
         if retry_failed and not update:
             _refuse_changed_source(pending.changes)
