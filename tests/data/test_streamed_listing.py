@@ -55,13 +55,14 @@ def test_a_folder_is_listed_in_the_order_of_whole_paths(
         monkeypatch.setattr(folder, "is_uri", lambda location: True)
         monkeypatch.setattr(folder, "join", os.path.join)
         monkeypatch.setattr(folder, "filesystem_of", lambda uri: (fs.LocalFileSystem(), uri))
-    source = folder.FolderSource(location, 2)
-    shards = list(source.shards())
-    assert [name for shard in shards for name in shard.files] == sorted(
-        [*names, "é/7.png", "a b/8.png"]
-    )
-    for number, last in enumerate(shards):
-        assert list(source.shards_after(last)) == shards[number + 1 :]
+    for shard_rows in (1, 2):
+        source = folder.FolderSource(location, shard_rows)
+        shards = list(source.shards())
+        assert [name for shard in shards for name in shard.files] == sorted(
+            [*names, "é/7.png", "a b/8.png"]
+        )
+        for number, last in enumerate(shards):
+            assert list(source.shards_after(last)) == shards[number + 1 :]
 
 
 def sources(root: Path) -> dict[str, Path]:
