@@ -63,9 +63,7 @@ INPUTS = {
     "cpu_rate": Input(37, MEASURED, "images/s: decoding, resizing and AlexNet at 224"),
     "shards_rate": Input(100, EXAMPLE, "shards/s that the driver hands out; not measured yet"),
     # the driver
-    "driver_held": Input(
-        250e6, EXAMPLE, "bytes the driver holds at any size: Python, Ray, two pieces"
-    ),
+    "driver_held": Input(250e6, EXAMPLE, "bytes the driver holds: Python, Ray, two pieces"),
     "part_held": Input(1000, EXAMPLE, "bytes it holds a part: its names and hashes"),
     "match_row": Input(780, MEASURED, "bytes an update holds a row that moved to another shard"),
     "file_row_s": Input(1.6e-6, MEASURED, "its seconds a row of image files: pieces, pickling"),
