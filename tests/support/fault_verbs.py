@@ -175,7 +175,7 @@ def run_content(out: Path, name: str = "run") -> object:
 
 
 def rows_content(out: Path, kind: str) -> object:
-    """Return the hash of every file of rows; each has a receipt, and nothing else is there."""
+    """Return counts, and every file's hash; parts have receipts, and nothing else is there."""
     artefact = open_artefact(out / kind, kind)
     artefact.check()
     files = artefact.manifest.files
@@ -186,7 +186,7 @@ def rows_content(out: Path, kind: str) -> object:
     assert parts == receipts
     present = {p.relative_to(out / kind).as_posix() for p in (out / kind).rglob("*") if p.is_file()}
     assert present == {*files, MANIFEST}
-    return files
+    return artefact.manifest.counts, files
 
 
 PHOTOS, STORE, RUN = ("photos",), ("store",), ("run",)
