@@ -61,7 +61,7 @@ def their_pca(X: Features, bits: int, seed: int) -> Code:
     transform = faiss.PCAMatrix(X.shape[1], bits)
     transform.max_points_per_d = _ALL
     transform.train(X)
-    P = faiss.vector_to_array(transform.A).reshape(X.shape[1], -1)[:bits]
+    P = faiss.vector_to_array(transform.A).reshape(-1, X.shape[1])[:bits]
     flips = np.sign(P[np.arange(bits), np.abs(P).argmax(axis=1)])
     R = (flips[:, None] * random_rotation(bits, bits, seed)).astype(np.float32)
     return lambda rows: transform.apply(rows) @ R

@@ -1,6 +1,6 @@
 """KSH, SDH and COSDISH against literal versions: the same codes, and how much longer those take.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.methods.all_pairs --rows 5000
+    OMP_NUM_THREADS=1 python -m benchmarks.methods.all_pairs --rows 5000 --iterations 20
 
 The literal ones follow the papers row by row on arrays in memory. KSH and COSDISH form the
 similarity of all pairs [n, n]; SDH has none in the paper, so its literal form only knows no label
@@ -154,10 +154,12 @@ def learned_codes(fit: ShallowFit[Any], problem: Problem) -> Array:
     return rows.gather(lambda _, numbers: fit.row_codes(numbers, problem.labels))
 
 
-def methods(rows: int, anchors: int) -> dict[str, tuple[type[ShallowFit[Any]], Any, Literal]]:
+def methods(
+    rows: int, anchors: int, iterations: int = 500
+) -> dict[str, tuple[type[ShallowFit[Any]], Any, Literal]]:
     """Return each method with its settings, and its literal form."""
     return {
-        "KSH": (Ksh, KshConfig(anchors=anchors, rows=rows), literal_ksh),
+        "KSH": (Ksh, KshConfig(anchors=anchors, rows=rows, iterations=iterations), literal_ksh),
         "SDH": (Sdh, SdhConfig(anchors=anchors), literal_sdh),
         "COSDISH": (Cosdish, CosdishConfig(anchors=anchors), literal_cosdish),
     }
@@ -169,9 +171,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--anchors", type=int, default=300)
     parser.add_argument("--bits", type=int, default=16)
+    parser.add_argument("--iterations", type=int, default=20, help="of KSH a bit, at most")
     asked = parser.parse_args()
     problem = drawn_problem(asked.rows)
-    for name, (method, config, literal) in methods(asked.rows, asked.anchors).items():
+    for name, (method, config, literal) in methods(
+        asked.rows, asked.anchors, asked.iterations
+    ).items():
         started = time.process_time()
         ours = learned_codes(method(config, asked.bits, 0), problem)
         middle = time.process_time()

@@ -298,10 +298,12 @@ class Round(NamedTuple):
     Attributes:
         terms: values of the objective's terms by name.
         converged: whether a further round would change nothing.
+        encodes: whether the head can encode rows; some methods have one after the last round only.
     """
 
     terms: dict[str, float]
     converged: bool
+    encodes: bool = True
 
 
 class ShallowMethod(Method[C]):

@@ -65,16 +65,20 @@ class Fitting:
             threads=run.decoder.threads,
         )
         fit = self.method.fit(rows, run.iteration)
-        if fit.converged and self.method.solves_codes():
+        if self.method.solves_codes():
             run.table.packed[:] = self.method.solved_codes(rows)
             run.table.coded[:] = True
         shown = sampled_rows(len(data), run.schedule.samples, run.seed, run.iteration)
-        own = shown[run.workers.own(len(shown))]
-        codes = run.encode(data.vectors(data.store_rows[own]))
+        if fit.encodes:
+            own = shown[run.workers.own(len(shown))]
+            encoded = torch.from_numpy(run.encode(data.vectors(data.store_rows[own])))
+            codes = run.workers.gather_any(encoded).numpy()
+        else:
+            codes = run.table.packed[shown]
         return Learned(
             loss=fit.terms,
             rows=shown,
-            codes=run.workers.gather_any(torch.from_numpy(codes)).numpy(),
+            codes=codes,
             passes=1,
             learning_rate=0.0,
             converged=fit.converged,

@@ -43,19 +43,26 @@ class FittedMethod(ShallowMethod[ShallowConfig]):
     def fit(self, rows: FeatureRows, round: int) -> Round:
         """Do the rounds up to this one that are not done yet; leave the result in the head.
 
-        Some fits have a head at their end only: then all of their rounds are one.
+        Some fits have a head at their end only. If one of those solves no codes either, nothing
+        could be said of its rounds: then all of them are one.
         """
         labels = None if self.labels == "none" else self.problem.label_sets
         converged = False
         # products of matrices have other bits on another number of threads
         with threadpool_limits(limits=1, user_api="blas"):
-            while not converged and (self._rounds < round or not hasattr(self._fit, "head")):
+            while not converged and (self._rounds < round or not self._tells):
                 self._rounds += 1
                 converged = self._fit.fit(rows, labels, self._rounds)
-        self.head_spec, head = head_of(self._fit.head, rows.width)
-        self.encoder.head = head.to(self.problem.precision.device)
+        if encodes := hasattr(self._fit, "head"):
+            self.head_spec, head = head_of(self._fit.head, rows.width)
+            self.encoder.head = head.to(self.problem.precision.device)
         objective = self._fit.objective
-        return Round({} if objective is None else {"objective": float(objective)}, converged)
+        terms = {} if objective is None else {"objective": float(objective)}
+        return Round(terms, converged, encodes)
+
+    @property
+    def _tells(self) -> bool:
+        return hasattr(self._fit, "head") or self.solves_codes()
 
     @classmethod
     def solves_codes(cls) -> bool:
