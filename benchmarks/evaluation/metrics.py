@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
@@ -85,11 +86,14 @@ def random_sides() -> tuple[Side, Side]:
 
 
 def trained_sides(evaluation: Path, store_path: Path) -> tuple[Side, Side]:
+    from schn_ray.core.artefacts import open_artefact
     from schn_ray.data.store.reader import open_store
-    from schn_ray.retrieval.code_files import read_codes
+    from schn_ray.retrieval.code_files import packed_codes
 
-    store = open_store(store_path)
-    _, codes = read_codes(evaluation / "codes")
+    store, measured = open_store(store_path), open_artefact(evaluation, "evaluation")
+    names = sorted(name for name in measured.manifest.files if name.startswith("codes/part-"))
+    tables = [pq.read_table(measured.file(name)) for name in names]
+    codes = np.concatenate([packed_codes(table) for table in tables])
     query, gallery = store.rows("query"), store.rows("gallery")
     return (codes[query], store.labels[query]), (codes[gallery], store.labels[gallery])
 

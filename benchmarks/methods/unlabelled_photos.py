@@ -45,7 +45,7 @@ def main() -> None:
         out / "features",
         backbone=BACKBONE,
         weights=str(write_weights(out / "weights.safetensors")),
-        settings={"backbone.image_size": PIXELS},
+        settings={"backbone.image_size": PIXELS, "source.shard_rows": 256},
     )
     recalls = {
         (method, bits): recall(store, features, out / f"{method}-{bits}", method, bits)

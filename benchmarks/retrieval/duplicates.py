@@ -8,8 +8,8 @@ duplicates of a photo archive are. c5: 100 centres, 5 % of bits flipped. Each ra
 process of its own, whose peak of resident memory is its own, the codes included.
 
 --flat compares all pairs with faiss and connects them with scipy, in the same run, and compares the
-groups. --verb writes an index to DIR and runs the verb from there, with ids, uris and the file.
---band measures one band of a gallery that is too large to be tried whole here.
+groups. --verb writes codes and an index to DIR, once, and runs the verb on both, ids, uris and the
+file included. --band measures one band of a gallery that is too large to be tried whole here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from schn_ray.retrieval.duplicates.bands import choose_bands, pairs_within, word
 from schn_ray.retrieval.duplicates.components import Components
 from schn_ray.retrieval.duplicates.connected import NeighbourSearch, connected_labels
 from schn_ray.retrieval.duplicates.groups import find_duplicates
-from schn_ray.retrieval.index.build import write_index
+from schn_ray.retrieval.index.build import write_bare_index
 
 _AT_ONCE = 64  # queries of a scan of all pairs
 
@@ -96,8 +96,10 @@ def measure(asked: argparse.Namespace, radius: int) -> None:
 def verb(asked: argparse.Namespace, radius: int) -> None:
     faiss.omp_set_num_threads(1)
     used = time.process_time()
-    counts = find_duplicates(asked.verb / "index", radius, asked.verb / "groups.parquet")
-    print(f"verb: {time.process_time() - used:.2f} s, {peak()}; {counts}", flush=True)
+    for source in ("index", "codes"):
+        counts = find_duplicates(asked.verb / source, radius, asked.verb / "groups.parquet")
+        print(f"of {source}: {time.process_time() - used:.2f} s, {peak()}; {counts}", flush=True)
+        used = time.process_time()
 
 
 def main() -> None:
@@ -112,7 +114,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.verb and not (asked.verb / "index").exists():
         codes = gallery(asked.rows, asked.bits, asked.codes)
-        write_index(write_codes(asked.verb / "codes", codes), asked.verb / "index")
+        write_bare_index(write_codes(asked.verb / "codes", codes), asked.verb / "index")
     for radius in asked.radii:
         process = multiprocessing.get_context("spawn").Process(
             target=verb if asked.verb else measure, args=(asked, radius)

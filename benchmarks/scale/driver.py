@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.scale.driver
 
-Nothing is encoded. A made-up listing goes through the code that ``encode``
-runs in the driver's own process: listing, fingerprint, plan, what is sent to workers, receipts,
-repeated ids, manifest. Memory is resident memory of a process of its own for each kind of source;
-the figure a row is the difference between the two sizes, so that what Python and its imports
-take does not count. docs/scaling.md says what follows for 1e8 and 1e9 rows.
+Nothing is encoded. A made-up listing goes through the code that ``encode`` runs in the driver's own
+process: listing, what is sent to workers, receipts, repeated ids, manifest. Memory is resident
+memory of a process of its own for each kind of source; the figure a row is the difference between
+the two sizes, so that what Python and its imports take does not count. docs/scaling.md says what
+follows for 1e8 and 1e9 rows; ``benchmarks.scale.listing`` puts a listing through a whole job.
 """
 
 from __future__ import annotations
@@ -23,32 +23,36 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.scale.listing import SHARD_ROWS, MadeUpFiles
 from schn_ray.core.directories import new_directory
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import decode, evaluation_view
 from schn_ray.data.shards import job
+from schn_ray.data.shards.listing_pieces import PieceFiles
 from schn_ray.data.shards.part_files import PartFiles
-from schn_ray.data.shards.pending import find_pending
+from schn_ray.data.shards.pending import ShardTask, find_pending
 from schn_ray.data.shards.receipts import (
     Receipt,
     UnitReceipt,
     receipt_from_bytes,
     receipt_to_bytes,
 )
-from schn_ray.data.shards.rows import Shard, cut, listing_sha256, units_of
-from schn_ray.data.sources import folder
+from schn_ray.data.shards.rows import Shard, units_of
+from schn_ray.data.shards.streamed_listing import StreamedListing
 from schn_ray.data.sources import webdataset as tars
 from schn_ray.models.backbones.build import build_backbone
 from schn_ray.models.config import BackboneConfig
 from schn_ray.retrieval.code_files import CodeFiles, code_batch
 
-SHARD_ROWS, FILE_ROWS = 2048, 65_536
+FILE_ROWS = 65_536
 STAMP = "104857-1760000000000000000"
 PARTS = 40
 
@@ -69,8 +73,8 @@ def main() -> None:
     print(in_a_process(decoding), flush=True)
     few, many = (in_a_process(handed_out, n) for n in arguments.shards)
     more = arguments.shards[1] - arguments.shards[0]
-    print(f"Ray Data: {more / (many[0] - few[0]):,.0f} shards/s that do nothing, 2 workers")
-    print(f"Ray Data: {(many[1] - few[1]) / more:,.0f} bytes of the driver's peak a shard")
+    print(f"Ray: {more / (many[0] - few[0]):,.0f} shards/s that do nothing, 2 workers")
+    print(f"Ray: {(many[1] - few[1]) / more:,.0f} bytes of the driver's peak a shard")
 
 
 def in_a_process(work: Callable[..., Any], *args: Any) -> Any:
@@ -78,39 +82,47 @@ def in_a_process(work: Callable[..., Any], *args: Any) -> Any:
         return pool.apply(work, args)
 
 
-# --- memory
+# --- a listing
 
 
 def held(layout: str, rows: int) -> dict[str, float]:
-    """Return what a driver holds after each step, in bytes, and CPU seconds that it took."""
-    found: dict[str, float] = {}
+    """Return what a driver holds after each step, in bytes, and CPU seconds that it took.
+
+    First what a new directory takes; then an update in which every file has moved to another shard,
+    so that all of them have to be matched by name.
+    """
+    steps: dict[str, float] = {}
     clock = time.process_time()
 
     def step(name: str) -> None:
         nonlocal clock
-        found[f"bytes held after {name}"] = resident()
-        found[f"seconds of {name}"] = time.process_time() - clock
+        steps[f"bytes held after {name}"] = resident()
+        steps[f"seconds of {name}"] = time.process_time() - clock
         clock = time.process_time()
 
-    found["bytes at the start"] = resident()
-    shards = files(rows) if layout == "files" else tables(rows)
-    step("listing")
-    listing_sha256(shards)
-    step("its fingerprint")
-    plan = find_pending(shards, {}, SHARD_ROWS)
-    step("the plan")
-    sent: list[dict[str, Any]] = [
-        {"number": task.number, "shard": pickle.dumps(task)} for task in plan.tasks
-    ]
-    step("pickling")
-    found["bytes sent to workers"] = sum(len(row["shard"]) for row in sent)
-    del sent  # Ray's object store has them
-    receipts = {task.number: receipt(task) for task in plan.tasks}
-    step("reading all receipts")
-    find_pending(shards, receipts, SHARD_ROWS)
-    step("the plan of a second run")
-    found["bytes at the peak"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found
+    source = MadeUpFiles(rows) if layout == "files" else MadeUpTables(rows)
+    steps["bytes at the start"] = resident()
+    with tempfile.TemporaryDirectory() as name:
+        pieces = PieceFiles(name)
+        with StreamedListing(lambda last: source.shards(), pieces) as listing:
+            listing.is_quick()
+            listing.write_pieces()
+            listing.wait()
+            step("listing, and its pieces")
+            sent = sum(len(pickle.dumps(ShardTask(**vars(shard)))) for shard in listing)
+            step("reading them again, and pickling")
+    steps["bytes sent to workers"] = sent
+    count = -(-rows // SHARD_ROWS)
+
+    def of_another_shard(number: int) -> Receipt:
+        (shard,) = islice(source.shards_after(Shard(count - 2 - number, 0)), 1)
+        return receipt(replace(shard, number=number))
+
+    pending = find_pending(source.shards(), range(count), of_another_shard, SHARD_ROWS)
+    step("the plan of an update that matches every file")
+    assert not pending.tasks
+    steps["bytes at the peak"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return steps
 
 
 def resident() -> int:
@@ -118,26 +130,20 @@ def resident() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
-def files(rows: int) -> list[Shard]:
-    """List image files, as a folder a class: ids of 28 letters."""
-    names = ((f"class-{i % 1000:03}/photo-{i:08}.jpg", 104_857, STAMP[:-9] + f"{i:09}") for i in
-             range(rows))  # fmt: skip
-    listed = folder._images
-    folder._images = lambda root: names
-    try:
-        return folder.FolderSource("s3://bucket/photos", SHARD_ROWS).shards()
-    finally:
-        folder._images = listed
+class MadeUpTables:
+    """Parquet files of 65,536 rows."""
 
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
 
-def tables(rows: int) -> list[Shard]:
-    """List Parquet files of 65,536 rows."""
-    shards: list[Shard] = []
-    for file, (_, count) in enumerate(cut(rows, FILE_ROWS)):
-        name = f"year=2026/part-{file:05}.parquet"
-        for start, some in cut(count, SHARD_ROWS):
-            shards.append(Shard(len(shards), some, start, (name,), 1 << 32, (STAMP,)))
-    return shards
+    def shards(self) -> Iterator[Shard]:
+        return self.shards_after(Shard(-1, 0))
+
+    def shards_after(self, last: Shard) -> Iterator[Shard]:
+        for start in range((last.number + 1) * SHARD_ROWS, self._rows, SHARD_ROWS):
+            file, first = divmod(start, FILE_ROWS)
+            name, rows = f"year=2026/part-{file:05}.parquet", min(SHARD_ROWS, self._rows - start)
+            yield Shard(start // SHARD_ROWS, rows, first, (name,), 1 << 32, (STAMP,))
 
 
 def receipt(shard: Shard) -> Receipt:
@@ -152,7 +158,7 @@ def receipt(shard: Shard) -> Receipt:
 def parts() -> list[str]:
     """Write parts of image files; say what a row takes, and how fast a driver goes through them."""
     with tempfile.TemporaryDirectory() as name:
-        shards = files(PARTS * SHARD_ROWS)
+        shards = list(MadeUpFiles(PARTS * SHARD_ROWS).shards())
         part_files = PartFiles(name, CodeFiles())
         sizes = {}
         for bits, relaxed in ((64, False), (64, True), (128, False)):
@@ -164,15 +170,14 @@ def parts() -> list[str]:
         rows = PARTS * SHARD_ROWS
 
         def reading() -> None:
-            part_files.read_receipts()
+            for _ in part_files.totals(part_files.numbers(), {}):
+                pass
 
         lines.append(f"receipts of image files: {seconds(reading) / rows * 1e6:.2f} us a row")
-        receipts = part_files.read_receipts()
-        repeated = seconds(lambda: job._quarantine_repeated_ids(part_files, receipts))
+        numbers = part_files.numbers()
+        repeated = seconds(lambda: job._quarantine_repeated_ids(part_files, numbers))
         lines.append(f"repeated ids: {repeated / rows * 1e6:.2f} us a row")
-        hashing_receipts = seconds(lambda: part_files.known_files(receipts.values()))
-        lines.append(f"SHA-256 of receipts: {hashing_receipts / rows * 1e6:.2f} us a row")
-        written(part_files, tables(rows), 64, False)
+        written(part_files, list(MadeUpTables(rows).shards()), 64, False)
         lines.append(f"receipts of tables: {seconds(reading) / PARTS * 1e6:,.0f} us a part")
     with tempfile.TemporaryDirectory() as name:
         with new_directory(Path(name, "codes"), "codes", {}, {}) as draft:
@@ -201,7 +206,9 @@ def written(part_files: PartFiles, shards: list[Shard], bits: int, relaxed: bool
         )
         done = tuple(UnitReceipt(unit, unit.rows) for unit in units_of(shard))
         done_receipt = part_files.write(shard.number, [codes], done)
-        size += sum(size for _, size in part_files.known_files([done_receipt]).values())
+        files: dict[str, tuple[str, int]] = {}
+        list(part_files.totals([done_receipt.number], files))
+        size += sum(size for _, size in files.values())
     return size / sum(shard.rows for shard in shards)
 
 
@@ -232,7 +239,7 @@ def decoding() -> str:
     )
 
 
-# --- Ray Data
+# --- Ray
 
 
 def handed_out(count: int) -> tuple[float, int]:
@@ -240,7 +247,7 @@ def handed_out(count: int) -> tuple[float, int]:
     from schn_ray.cluster.map_shards import RayShards
     from schn_ray.cluster.session import ray_session
 
-    shards = tables(count * SHARD_ROWS)
+    shards = MadeUpTables(count * SHARD_ROWS).shards()
     with ray_session():
         run, started = RayShards("handing out", 2), time.perf_counter()
         assert sum(1 for _ in run(operator.attrgetter("number"), shards)) == count

@@ -121,7 +121,7 @@ def kill(kind: str, process: subprocess.Popen[bytes], mark: str) -> None:
     if kind == "driver":
         process.kill()
     elif kind == "actor":
-        end(min(marked(mark, lambda line: line.startswith("ray::MapWorker")), default=0))
+        end(min(marked(mark, lambda line: line.startswith("ray::ShardWorker")), default=0))
     else:
         # the newest raylet: nodes start after the head
         raylets = marked(mark, lambda line: line.split("\0")[0].endswith("/raylet"))

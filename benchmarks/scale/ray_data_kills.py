@@ -3,10 +3,10 @@
     python -m benchmarks.scale.ray_data_kills DIR --moments 10
 
 What is repeated, lost, encoded again, read again; and how long a second start takes. Both read the
-same Parquet files of small photos, run the same model on two actors of one Ray that stays up, and
-write Parquet. Each is killed when the same share of the rows has gone into the model: SIGKILL of
-the driver, after which the same command is run again at once, or of one of the two actors. Every
-row that goes into a model, and every row that Ray Data reads in its second start, is logged as it
+same Parquet files of small photos, run the same model on an actor (``--actors``) of one Ray that
+stays up, and write Parquet. Each is killed when the same share of the rows has gone into the model:
+SIGKILL of the driver, after which the same command is run again at once, or of an actor. Every row
+that goes into a model, and every row that Ray Data reads in its second start, is logged as it
 happens. DIR keeps the results: stopped, the same call goes on.
 
 Ray Data runs ``read_parquet``, ``map_batches``, ``write_parquet`` with
@@ -59,12 +59,12 @@ from schn_ray.models.hasher import load
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 
-FILES, FILE_ROWS, WORKERS, SIZE = 40, 60, 2, 32
+FILES, FILE_ROWS, SIZE = 40, 60, 32
 ROWS = FILES * FILE_ROWS
 ENGINES = ("encode", "ray-data", "ray-data-default", "ray-data-items")
 KINDS = ("whole", "driver", "worker", "again")
 COUNTS = ("encoded_again", "stored_encoded_again", "stored_read_again", "repeated", "lost")
-LIMIT_S = 120
+LIMIT_S = 150
 LOG = "log"
 FORK = multiprocessing.get_context("fork")
 
@@ -72,17 +72,18 @@ FORK = multiprocessing.get_context("fork")
 def main() -> None:
     """Run a job, or kill jobs and print what came of it."""
     arguments = parsed()
-    began, file = time.monotonic(), arguments.folder / "results.jsonl"
+    file = arguments.folder / "results.jsonl"
     if not (arguments.folder / "photos").exists():
         write_input(arguments.folder)
     texts = file.read_text().splitlines() if file.exists() else []
     results = [json.loads(text) for text in texts]
     with one_ray(arguments.cpus) as mark:
+        began = time.monotonic()
         for share, kind, engine in trials(arguments):
             known = {(r["engine"], r["kind"], r["share"]) for r in results}
             if (engine, kind, share) in known or time.monotonic() - began > arguments.seconds:
                 continue
-            result = Trial(arguments.folder, engine, mark).run(kind, share)
+            result = Trial(arguments.folder, engine, mark, arguments.actors).run(kind, share)
             results.append(result)
             with file.open("a") as lines_of_results:
                 lines_of_results.write(json.dumps(result) + "\n")
@@ -98,7 +99,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES[:2])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--moments", type=int, default=10, help="kills of each kind")
-    parser.add_argument("--cpus", type=int, default=5, help="that Ray is told the machine has")
+    parser.add_argument("--cpus", type=int, default=4, help="that Ray is told the machine has")
+    parser.add_argument("--actors", type=int, default=1, help="that run the model")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no other job after these")
     return parser.parse_args()
 
@@ -119,7 +121,7 @@ def one_ray(cpus: int) -> Iterator[str]:
 
 
 def _hold_ray(cpus: int, pipe: Connection) -> None:
-    while not ray.is_initialized():  # a busy machine is too slow for Ray's limit of 30 s
+    while not ray.is_initialized():  # on a busy machine it takes more than Ray's 30 s
         with suppress(Exception):
             ray.init(address="local", num_cpus=cpus, include_dashboard=False)
     pipe.send(ray.get_runtime_context().gcs_address)
@@ -128,11 +130,11 @@ def _hold_ray(cpus: int, pipe: Connection) -> None:
 
 
 def trials(arguments: argparse.Namespace) -> Iterator[tuple[float, str, str]]:
-    """Yield (share, kind, engine): engines in turns; two undisturbed jobs, one to run again."""
+    """Yield (share, kind, engine): engines in turns; an undisturbed job and one to run again."""
     order = random.Random(0).sample(range(arguments.moments), arguments.moments)
     for turn, moment in enumerate(order):
         for kind, engine in itertools.product(arguments.kinds, arguments.engines):
-            if turn < {"whole": 2, "again": 1}.get(kind, arguments.moments):
+            if turn < {"whole": 1, "again": 1}.get(kind, arguments.moments):
                 yield (moment + 0.5) / arguments.moments, kind, engine
 
 
@@ -150,18 +152,18 @@ def write_input(folder: Path) -> None:
 # --- what is killed
 
 
-def run_job(engine: str, folder: Path, out: Path) -> None:
+def run_job(engine: str, folder: Path, out: Path, actors: int) -> None:
     """Encode the photos; killed at any moment, the same call goes on."""
     with (out / "printed.txt").open("a") as printed:
         os.dup2(printed.fileno(), 1)
         os.dup2(printed.fileno(), 2)
     ray.init(log_to_driver=False)
     if engine != "encode":
-        encode_with_ray_data(engine, folder, out)
+        encode_with_ray_data(engine, folder, out, actors)
         return
     config = EncodeConfig(source=SourceConfig(shard_rows=FILE_ROWS))
     source = LoggedPhotos(str(folder / "photos"), config.source, log_file=str(out / LOG))
-    on_ray = RayShards("encoding", WORKERS, writes=out / "codes")
+    on_ray = RayShards("encoding", actors, writes=out / "codes")
     with suppress(AlreadyDone):
         encode_source(source, folder / "model", out / "codes", config, on_ray)
 
@@ -179,7 +181,7 @@ class LoggedPhotos(ParquetSource):
             yield row
 
 
-def encode_with_ray_data(engine: str, folder: Path, out: Path) -> None:
+def encode_with_ray_data(engine: str, folder: Path, out: Path, actors: int) -> None:
     """Encode the photos as its documentation shows it."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -200,7 +202,7 @@ def encode_with_ray_data(engine: str, folder: Path, out: Path) -> None:
     coded = rows.map_batches(
         Encode,
         fn_constructor_args=(str(folder / "model"), str(out / LOG)),
-        compute=ray.data.ActorPoolStrategy(size=WORKERS),
+        compute=ray.data.ActorPoolStrategy(size=actors),
         batch_size=FILE_ROWS,
         batch_format="pyarrow",
         num_cpus=1,
@@ -247,8 +249,8 @@ def log(log_file: str, kind: str, ids: list[str]) -> None:
 class Trial:
     """Runs one job, kills it, sees it finished, and counts."""
 
-    def __init__(self, folder: Path, engine: str, mark: str) -> None:
-        self._input, self._engine, self._mark = folder, engine, mark
+    def __init__(self, folder: Path, engine: str, mark: str, actors: int) -> None:
+        self._input, self._engine, self._mark, self._actors = folder, engine, mark, actors
         self._out = Path(tempfile.mkdtemp(dir=folder, prefix=f"{engine}-"))
         self._log = self._out / LOG
 
@@ -298,7 +300,8 @@ class Trial:
     @contextmanager
     def _started(self) -> Iterator[ForkProcess]:
         # forked, so that no start imports torch and Ray again
-        process = FORK.Process(target=run_job, args=(self._engine, self._input, self._out))
+        job = self._engine, self._input, self._out, self._actors
+        process = FORK.Process(target=run_job, args=job)
         process.start()
         try:
             yield process

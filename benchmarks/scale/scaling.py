@@ -8,9 +8,9 @@ Arithmetic, no more: nothing is run. Each input below is *measured* (docs/scalin
 script), *ours* (how the code works, or a setting of it), or an *example*: a price, a network or a
 machine that you have to put your own in for. All that is printed is computed from these.
 
-A job's time is that of its slowest part, since parts overlap on many nodes, plus the time in which
-only the driver works. Start-up of nodes and of Ray is not in it, nor what a busy machine or a
-throttling store takes away.
+A job's time is that of its slowest part, since parts overlap on many nodes and with the listing,
+plus the time in which only the driver works. Start-up of nodes and of Ray is not in it, nor what a
+busy machine or a throttling store takes away.
 """
 
 from __future__ import annotations
@@ -61,21 +61,18 @@ INPUTS = {
     "decode_rate": Input(614, MEASURED, "images/s: decoding alone, 500 x 375"),
     "view_rate": Input(330, MEASURED, "images/s: decoding and resizing to 224, 500 x 375"),
     "cpu_rate": Input(37, MEASURED, "images/s: decoding, resizing and AlexNet at 224"),
-    "shards_rate": Input(108, MEASURED, "shards/s that Ray Data hands out, on 2 cores"),
+    "shards_rate": Input(100, EXAMPLE, "shards/s that the driver hands out; not measured yet"),
     # the driver
-    "file_row": Input(535, MEASURED, "bytes the driver holds a row of image files, at its peak"),
-    "file_row_s": Input(61e-6, MEASURED, "its seconds a row: listing, fingerprint, plan, pickling"),
-    "shard_held": Input(1_493, MEASURED, "bytes it holds a shard of tables, at its peak"),
-    "shard_s": Input(176e-6, MEASURED, "its seconds a shard of tables, likewise"),
-    "shard_ray": Input(8_200, MEASURED, "bytes it holds a shard for Ray Data, besides"),
-    "id_held": Input(
-        16, OURS, "bytes a row to find repeated ids: hashes, twice while they are sorted"
-    ),
-    "receipt_row_s": Input(26e-6, MEASURED, "its seconds to read a row's receipt: image files"),
-    "receipt_part_s": Input(720e-6, MEASURED, "its seconds to open a part for its receipt"),
-    "ids_row_s": Input(3.3e-6, MEASURED, "its seconds a row to find repeated ids"),
+    "driver_held": Input(250e6, EXAMPLE, "bytes the driver holds: Python, Ray, two pieces"),
+    "part_held": Input(1000, EXAMPLE, "bytes it holds a part: its names and hashes"),
+    "match_row": Input(780, MEASURED, "bytes an update holds a row that moved to another shard"),
+    "file_row_s": Input(1.6e-6, MEASURED, "its seconds a row of image files: pieces, pickling"),
+    "id_disk": Input(12, OURS, "bytes a row on its disk, to find repeated ids"),
+    "receipt_row_s": Input(2.3e-6, MEASURED, "its seconds to read a row's receipt: image files"),
+    "receipt_part_s": Input(54e-6, MEASURED, "its seconds to read a part's receipt: tables"),
+    "ids_row_s": Input(1.0e-6, MEASURED, "its seconds a row to find repeated ids"),
     "sha_mb": Input(158, MEASURED, "MB/s of SHA-256, for the manifest"),
-    "manifest_part": Input(139, MEASURED, "bytes of the manifest a part"),
+    "manifest_part": Input(286, MEASURED, "bytes of the manifest a part"),
     # what is stored, and searched
     "part_row": Input(73.6, MEASURED, "bytes of a part a row: 64 bits, ids of 28 letters"),
     "index_row": Input(89, MEASURED, "bytes of an index a row: 64 bits, 1e7 rows"),
@@ -103,7 +100,7 @@ class Rates:
 
 
 class Layout(NamedTuple):
-    """How images lie: requests of a worker an image, and of the driver before it begins."""
+    """How images lie: requests of a worker an image, and of the driver that lists."""
 
     name: str
     reads: float
@@ -142,6 +139,7 @@ def encode(r: Rates, n: float, layout: Layout, gpu: bool) -> Job:
         "the store's requests": r.requests_s / layout.reads,
         "handing out shards": r.shards_rate * r.shard_rows,
     }
+    rates["the driver's listing"] = 1 / (layout.listing * r.latency + r.file_row_s)
     if gpu:
         rates["GPUs"] = nodes * r.gpu_rate
     bottleneck = min(rates, key=rates.__getitem__)
@@ -160,10 +158,8 @@ def encode(r: Rates, n: float, layout: Layout, gpu: bool) -> Job:
 def driver(r: Rates, n: float, layout: Layout) -> float:
     """Return the seconds in which only the driver works; workers may have gone by then."""
     shards, by_file = n / r.shard_rows, layout.name == "an object an image"
-    seconds = n * layout.listing * r.latency
-    seconds += n * r.file_row_s if by_file else shards * r.shard_s
     receipts = shards * r.receipt_part_s + (n * r.receipt_row_s if by_file else 0)
-    return seconds + receipts + n * r.ids_row_s + n * r.part_row / (1e6 * r.sha_mb)
+    return receipts + n * r.ids_row_s + n * r.part_row / (1e6 * r.sha_mb)
 
 
 def prepare(r: Rates, n: float) -> Job:
@@ -226,11 +222,11 @@ def driver_table(r: Rates, n: float) -> Iterator[str]:
     yield "| the driver | image files | Parquet |"
     yield "| --- | --- | --- |"
     yield f"| shards, and files in the directory of codes | {shards:,.0f} | {shards:,.0f} |"
-    yield f"| listing, plan, receipts | {size(n * r.file_row)} | {size(shards * r.shard_held)} |"
-    ray = size(shards * r.shard_ray)
-    yield f"| Ray Data's own, while it works | {ray} | {ray} |"
-    ids = size(n * r.id_held)
-    yield f"| repeated ids | {ids} | {ids} |"
+    held = size(r.driver_held + shards * r.part_held)
+    yield f"| its memory | {held} | {held} |"
+    yield f"| its memory in an update that moves every file | {size(n * r.match_row)} | {held} |"
+    ids = size(n * r.id_disk)
+    yield f"| its disk, to find repeated ids | {ids} | {ids} |"
     manifest = size(shards * r.manifest_part)
     yield f"| the manifest | {manifest} | {manifest} |"
     yield ""

@@ -14,9 +14,14 @@ from schn_ray.retrieval.code_files import code_column
 _AT_ONCE = 1 << 18
 
 
+def centres_of(bits: int) -> np.ndarray:
+    """Return the 100 centres of drawn codes: bool [100, bits]."""
+    return np.random.default_rng(7).random((100, bits)) < 0.5
+
+
 def draw(n: int, bits: int, flips: float | None, seed: int) -> np.ndarray:
     """Draw n packed codes around 100 centres, each bit flipped with a chance; None: random bits."""
-    centres = np.random.default_rng(7).random((100, bits)) < 0.5
+    centres = centres_of(bits)
     rng, parts = np.random.default_rng(seed), []
     for start in range(0, n, _AT_ONCE):
         some = min(_AT_ONCE, n - start)

@@ -156,9 +156,9 @@ def run_and_exit(work: Callable[[], object]) -> NoReturn:
 def _stop_at_once(code: int) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):  # a second one does not wait for Ray
         signal.signal(number, lambda *_: os._exit(code))
-    from schn_ray.core.interrupts import seconds_since_asked
+    from schn_ray.core.interrupts import seconds_since_request
 
-    limit = threading.Timer(max(1.0, _GRACE_S - seconds_since_asked()), os._exit, [code])
+    limit = threading.Timer(max(1.0, _GRACE_S - seconds_since_request()), os._exit, [code])
     limit.daemon = True
     limit.start()
     name = Path(sys.argv[0]).name.replace("__main__.py", "python -m schn_ray")

@@ -16,6 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from schn_ray.cluster.map_shards import RayShards
+from schn_ray.cluster.metrics import TrainingFigures
 from schn_ray.cluster.session import WorkerRequest, ray_session
 from schn_ray.cluster.shared_storage import require_shared
 from schn_ray.core import workers as distributed
@@ -110,7 +111,7 @@ def train_on_ray(
                 frozen_features(config, store, run, features, shards) as vectors,
                 _shown(run, checked.learner.most_iterations(config.schedule)),
             ):
-                _fit_until_asked_to_end(settings | {"features": vectors}, request)
+                _fit_or_save_and_end(settings | {"features": vectors}, request)
         conclude_run(mirror, draft, store)
     return read_manifest(mirror.local, "run")
 
@@ -129,7 +130,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"method": method, "backbone": backbone})
 
 
-def _fit_until_asked_to_end(settings: dict[str, Any], request: WorkerRequest) -> None:
+def _fit_or_save_and_end(settings: dict[str, Any], request: WorkerRequest) -> None:
     """Train; SIGTERM has the workers save the run where it is first, where time allows."""
     halt = settings["halt"]
     remove_file(halt)
@@ -138,7 +139,7 @@ def _fit_until_asked_to_end(settings: dict[str, Any], request: WorkerRequest) ->
         with suppress(OSError):  # then the run ends without it
             write_file(halt, b"")
 
-    with time_to_save(asked=ask):
+    with time_to_save(on_request=ask):
         try:
             _fit_while_progressing(settings, request)
         finally:
@@ -211,8 +212,8 @@ def _worker(settings: dict[str, Any]) -> str | None:
             raise Stopped
 
     try:
-        with _halted_by(settings["halt"], workers) as asked:
-            run.stop_asked = asked.is_set
+        with _halted_by(settings["halt"], workers) as requested:
+            run.stop_requested = requested.is_set
             finish_run(run, store, settings["out"], reported, settings["tensorboard"])
     except (Diverged, CannotWrite) as error:
         return str(error)
@@ -248,14 +249,19 @@ def _any_worker_sees(file: str, workers: distributed.Workers) -> bool:
 @contextmanager
 def _shown(out: str, iterations: int | None) -> Iterator[None]:
     """Show a progress line that follows the metrics written by the first worker."""
-    done = threading.Event()
+    done, figures = threading.Event(), TrainingFigures()
     before = len(read_metrics(out))
     with Progress("training", iterations, "iterations", before) as progress:
 
+        def show() -> None:
+            lines = read_metrics(out)
+            if len(lines) > progress.done:
+                figures.show(lines[-1])
+            progress.advance(len(lines) - progress.done, _note(lines))
+
         def follow() -> None:
             while not done.wait(_LOCAL_POLL_S if not is_uri(out) else _REMOTE_POLL_S):
-                lines = read_metrics(out)
-                progress.advance(len(lines) - progress.done, _note(lines))
+                show()
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -264,8 +270,7 @@ def _shown(out: str, iterations: int | None) -> Iterator[None]:
         finally:
             done.set()
             thread.join()
-            lines = read_metrics(out)
-            progress.advance(len(lines) - progress.done, _note(lines))
+            show()
 
 
 def _note(lines: list[dict[str, Any]]) -> str:

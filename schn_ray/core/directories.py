@@ -51,16 +51,18 @@ class DirectoryWriter:
         request: see ``request_of``.
         known: name -> SHA-256 and size in bytes of files that are already hashed; the others are
             read and hashed at the end.
+        notes: beside the request while the directory is unfinished, for a run after a kill.
     """
 
     path: Path
     counts: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
     known: dict[str, tuple[str, int]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Mark the directory as unfinished, before files of a finished one are changed."""
-        write_json(self.path / REQUEST, self.request)
+        write_json(self.path / REQUEST, self.request | self.notes)
         with writing(self.path / MANIFEST):
             (self.path / MANIFEST).unlink(missing_ok=True)
 

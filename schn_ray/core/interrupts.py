@@ -10,17 +10,17 @@ from contextlib import contextmanager
 
 SAVING_S = 5.0  # after it, what is not saved is lost; `ray job stop` and others kill soon after
 
-_asked_at: list[float] = []  # when the process was first asked to end
+_requested_at: list[float] = []  # when the process was first asked to end
 
 
-def seconds_since_asked() -> float:
+def seconds_since_request() -> float:
     """Return how long ago a signal was held back by ``time_to_save``; 0 if none was."""
-    return time.monotonic() - _asked_at[0] if _asked_at else 0.0
+    return time.monotonic() - _requested_at[0] if _requested_at else 0.0
 
 
 @contextmanager
 def time_to_save(
-    seconds: float = SAVING_S, asked: Callable[[], object] = lambda: None
+    seconds: float = SAVING_S, on_request: Callable[[], object] = lambda: None
 ) -> Iterator[threading.Event]:
     """Hold SIGTERM back while the block saves its work and ends.
 
@@ -30,7 +30,7 @@ def time_to_save(
 
     Args:
         seconds: that the block has.
-        asked: called when the signal comes.
+        on_request: called when the signal comes.
 
     Yields:
         An event that is set when the signal comes.
@@ -45,9 +45,9 @@ def time_to_save(
         if event.is_set():
             handler(signal.SIGTERM, None)
         event.set()
-        _asked_at.append(time.monotonic())
+        _requested_at.append(time.monotonic())
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        asked()
+        on_request()
 
     alarm = signal.signal(signal.SIGALRM, handler)
     signal.signal(signal.SIGTERM, hold_back)

@@ -48,7 +48,7 @@ class Progress:
         out: TextIO | None = None,
     ) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
-        self._done_before = done
+        self._done_before, self._so_far = done, False
         self._out = out or sys.stderr
         self._started = self._shown = time.monotonic()
         self._note, self._shown_done = "", -1
@@ -72,14 +72,27 @@ class Progress:
         seconds = time.monotonic() - self._started
         of_total = f" of {self.total:,}" if self.total else ""
         rate = (self.done - self._done_before) / seconds if seconds > 0 else 0.0
-        parts = [f"{self.what}: {self.done:,}{of_total} {self.unit}"]
+        so_far = " so far" if self.total and self._so_far else ""
+        parts = [f"{self.what}: {self.done:,}{of_total} {self.unit}{so_far}"]
         if rate:
             parts.append(f"{rate:,.0f}/s" if rate >= 1 else f"{1 / rate:,.0f} s each")
-        if self.total and rate and self.done < self.total:
+        if self.total and rate and self.done < self.total and not so_far:
             parts.append(f"{_clock((self.total - self.done) / rate)} left")
         else:
             parts.append(_clock(seconds))
         return ", ".join(parts) + (f"  {self._note}" if self._note else "")
+
+    def expect(self, total: int, so_far: bool = False, done_before: int = 0) -> None:
+        """Change how many units there are.
+
+        Args:
+            total: units in all.
+            so_far: whether there may be more: then no time left is shown.
+            done_before: units that were done in an earlier run, as far as that is known.
+        """
+        self.total, self._so_far = total, so_far
+        self.done += done_before - self._done_before
+        self._done_before = done_before
 
     def advance(self, done: int, note: str = "") -> None:
         """Count more units as done.

@@ -125,7 +125,6 @@ def embed_source(
         FEATURES,
         config.recorded(),
         {"source": source.location, BACKBONE: fingerprint},
-        verify_update=True,
     )
 
     def finish(directory: Path, result: JobResult) -> dict[str, Any]:
@@ -135,7 +134,7 @@ def embed_source(
         return counts | (result.update.counts if result.update else {})
 
     arguments = config.source, map_shards, finish, update, retry_failed
-    return run_shard_job(job, source.shards(), out, request, *arguments)
+    return run_shard_job(job, out, request, *arguments)
 
 
 def embed_rows(units: PartUnits, options: EmbedOptions) -> Iterator[pa.RecordBatch]:

@@ -20,7 +20,8 @@ class GlobalDropout(nn.Module):
     """One dropout layer, drawn for the rows of all workers.
 
     Args:
-        layer: the layer to draw with; ``nn.Dropout`` and its kind, or ``StochasticDepth``.
+        layer: the layer to draw with; ``nn.Dropout`` and its kind, or one that drops whole rows:
+            ``StochasticDepth``, and what timm and transformers call ``DropPath``.
         workers: who shares each global batch.
 
     Attributes:
@@ -35,11 +36,23 @@ class GlobalDropout(nn.Module):
         """Drop from this worker's rows [b, ...] what one process would drop from them."""
         if not self.training:
             return x
-        row = x.shape[1:]
-        if isinstance(self.layer, StochasticDepth):  # whole rows, or the whole batch
-            row = torch.Size([1] * len(row))
-        mask = self.layer(x.new_ones(self.rows, *row))
-        return x * mask[self.workers.own(self.rows)]
+        rows = x[:1].expand(self.rows, *x.shape[1:])
+        if not isinstance(self.layer, _Dropout):  # whole rows, or the whole batch
+            rows = rows[(slice(None), *[slice(1)] * (x.ndim - 1))]
+        # as x lies in memory: numbers are drawn in this order
+        ones = torch.ones_like(rows, memory_format=_memory_format(x))
+        return x * self.layer(ones)[self.workers.own(self.rows)]
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last and not x.is_contiguous() else torch.contiguous_format
+
+
+def _drops(layer: nn.Module) -> bool:
+    if type(layer).__name__.endswith("DropPath"):  # a class of each model in transformers
+        return bool(getattr(layer, "drop_prob", 0))
+    return isinstance(layer, (*_Dropout, StochasticDepth)) and layer.p > 0
 
 
 def share_dropout(network: nn.Module, workers: Workers) -> list[GlobalDropout]:
@@ -57,7 +70,7 @@ def share_dropout(network: nn.Module, workers: Workers) -> list[GlobalDropout]:
     shared = []
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, (*_Dropout, StochasticDepth)) and child.p > 0:
+            if _drops(child):
                 shared.append(GlobalDropout(child, workers))
                 setattr(module, name, shared[-1])
     return shared

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import open_artefact, read_verified
 from schn_ray.core.atomic_files import sha256_file, writing
-from schn_ray.core.bits import unpack
 from schn_ray.core.directories import resumable_directory
 from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
@@ -217,8 +216,10 @@ def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Tab
 def _relaxed(table: pa.Table, bits: int) -> NDArray[np.float32]:
     """Return relaxed codes [q, K]; float16 made some 0, but the code still has their sign."""
     relaxed = relaxed_codes(table).astype(np.float32)
-    signs = unpack(packed_codes(table), bits)
-    return np.where(relaxed == 0, signs * np.float32(_LEAST_FLOAT16), relaxed)
+    # no core.bits: it imports torch
+    ones = np.unpackbits(packed_codes(table), axis=1, count=bits, bitorder="little")
+    least = np.where(ones, _LEAST_FLOAT16, -_LEAST_FLOAT16).astype(np.float32)
+    return np.where(relaxed == 0, least, relaxed)
 
 
 def _lists(starts: NDArray[np.int64], values: pa.Array) -> pa.ListArray:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from schn_ray.core.artefacts import read_verified
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST, parse_manifest
-from schn_ray.core.storage.files import as_location, join, names_in, open_file, read_file
+from schn_ray.core.storage.files import as_location, join, kind_at, open_file, read_file
 from schn_ray.data.shards.receipts import ID, URI
 
 CODE, SHA256, RELAXED = "code", "sha256", "relaxed"
@@ -129,35 +129,29 @@ def part_names(files: Iterable[str]) -> list[str]:
 def read_codes(
     out: Path | str, files: Mapping[str, tuple[str, int]] | None = None
 ) -> tuple[pa.Table, NDArray[np.uint8]]:
-    """Read all parts in order; each is compared with its SHA-256, where that is known.
+    """Read all parts in order; each is compared with its SHA-256.
 
     Args:
-        out: a directory of codes, or its URI.
+        out: a finished directory of codes, or its URI.
         files: name -> SHA-256 and size of the files of a directory without a manifest, from
-            whoever wrote them; without them, such a directory is read as it is.
+            whoever wrote them.
 
     Returns:
         A table of id and uri, and the packed codes [n, ceil(K / 8)].
 
     Raises:
-        SchnRayError: there is no part, or one differs from what was written.
+        SchnRayError: it is not finished, there is no part, or one differs from what was written.
     """
     location = as_location(out)
-    present = names_in(location)
     if files is not None:
         hashes = {name: sha256 for name, (sha256, _) in files.items()}
-    elif MANIFEST in present:
+    elif kind_at(join(location, MANIFEST)):
         hashes = parse_manifest(read_file(join(location, MANIFEST)), location, "codes").files
     else:
-        hashes = dict.fromkeys(present, "")
+        raise SchnRayError(f"{out} is no finished directory of codes: it has no {MANIFEST}")
     names = part_names(hashes)
     if not names:
         raise SchnRayError(f"{out} has no {PARTS}")
-    parts = (
-        read_verified(join(location, name), hashes[name], "codes")
-        if hashes[name]
-        else read_file(join(location, name))
-        for name in names
-    )
+    parts = (read_verified(join(location, name), hashes[name], "codes") for name in names)
     table = pa.concat_tables(pq.read_table(io.BytesIO(part)) for part in parts)
     return table.select([ID, URI]), packed_codes(table)

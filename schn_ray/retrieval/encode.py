@@ -7,7 +7,7 @@ only the rest, and finished codes can be brought up to date.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def encode_source(
         TooManyBadRows: more rows than allowed could not be encoded; the first are named.
         SchnRayError: the source has no rows, or changed meanwhile; ``out`` has another content.
     """
-    shards, hasher = source.shards(), load(model)
+    hasher = load(model)
     options = EncodeOptions(
         as_location(model),
         config.batch_size,
@@ -105,10 +105,9 @@ def encode_source(
         "codes",
         config.recorded() | {"bits": hasher.bits},
         {"source": source.location, "model": hasher.fingerprint},
-        verify_update=True,
     )
     arguments = config.source, map_shards, _counts, update, retry_failed
-    return run_shard_job(_job(source, options, out), shards, out, request, *arguments)
+    return run_shard_job(_job(source, options, out), out, request, *arguments)
 
 
 def _counts(_: Path, result: JobResult) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def _counts(_: Path, result: JobResult) -> dict[str, Any]:
 
 def encode_shards(
     source: Source,
-    shards: Sequence[Shard],
+    shards: Iterable[Shard],
     options: EncodeOptions,
     out: str,
     map_shards: MapShards = map_locally,
@@ -140,10 +139,13 @@ def encode_shards(
         Name, relative to ``out`` -> (SHA-256, bytes), of each file written.
     """
     job = _job(source, options, out)
-    job.parts.remove(job.parts.read_receipts())
+    job.parts.remove(job.parts.numbers())
     job.parts.remove_leftovers()
     write_parts(job, shards, map_shards)
-    return job.parts.known_files(job.parts.read_receipts().values())
+    files: dict[str, tuple[str, int]] = {}
+    for _ in job.parts.totals(job.parts.numbers(), files):
+        pass
+    return files
 
 
 def _job(source: Source, options: EncodeOptions, out: Path | str) -> ShardJob:

@@ -7,23 +7,23 @@ that is itself in the index out of its own result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schn_ray.core.bits import pack
 from schn_ray.core.errors import SchnRayError
-from schn_ray.data.sources.fetch import fetch
-from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.scores import weights_of
 from schn_ray.retrieval.index.union import Searchable, open_union
-
-if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
-    from schn_ray.models.hasher import Hasher
-
+from schn_ray.retrieval.queries import (
+    Queries,
+    code_queries,
+    encoded_again,
+    file_queries,
+    id_queries,
+)
 
 RESCORINGS = ("query",)
 
@@ -102,26 +102,6 @@ class SearchLimits:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """The q queries of a search.
-
-    Attributes:
-        names: [q], as the user wrote them.
-        uris: [q], locations of their images; "" for a code.
-        codes: uint8 [q, w], packed.
-        rows: int64 [q], row numbers in the index, to be left out of the result; -1 for a query that
-            is not in the index.
-        relaxed: float32 [q, K], what the codes are the signs of; None where only codes are known.
-    """
-
-    names: Sequence[str]
-    uris: Sequence[str]
-    codes: NDArray[np.uint8]
-    rows: NDArray[np.int64]
-    relaxed: NDArray[np.float32] | None = None
-
-
 def search_images(
     index_path: Path, model: Path, images: Sequence[Path], k: int = 10
 ) -> list[Result]:
@@ -196,119 +176,6 @@ def search_indexes(
     if codes:
         results += search_codes(index, code_queries(index, codes), limits)
     return results
-
-
-def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Queries:
-    """Encode what files hold: images, or vectors where the model takes those.
-
-    Args:
-        index: the index to search.
-        hasher: the model that encoded it.
-        files: of images; or ``.npy`` files of one vector [d] or more [n, d].
-
-    Raises:
-        SchnRayError: a file cannot be read, or the index was encoded by another model.
-    """
-    require_same_model(index, hasher)
-    if hasher.input == "images":
-        names = [str(file) for file in files]
-        return relaxed_queries(names, names, hasher.relaxed_of(files))
-    read = [_read_vectors(file) for file in files]
-    names = [
-        str(file) if len(X) == 1 else f"{file}#{row}"
-        for file, X in zip(files, read, strict=True)
-        for row in range(len(X))
-    ]
-    return relaxed_queries(names, names, np.concatenate([hasher.relaxed_of(X) for X in read]))
-
-
-def relaxed_queries(
-    names: Sequence[str], uris: Sequence[str], relaxed: NDArray[np.float32]
-) -> Queries:
-    """Return queries of what a model made of them.
-
-    Args:
-        names: [q].
-        uris: [q].
-        relaxed: [q, K], the model's output before the sign.
-    """
-    codes = pack(np.where(relaxed >= 0, 1, -1))
-    return Queries(names, uris, codes, np.full(len(names), -1), relaxed)
-
-
-def _read_vectors(file: Path) -> NDArray[np.float32]:
-    try:
-        X = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise SchnRayError(
-            f"{file} has no vectors that can be read: {error}. The model takes vectors: give .npy "
-            "files, of one vector [d] or more [n, d]"
-        ) from error
-    return np.atleast_2d(X).astype(np.float32)
-
-
-def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:
-    """Take the codes of indexed images, to search for others like them.
-
-    Args:
-        index: the index to search.
-        ids: ids that it has.
-
-    Raises:
-        UnknownId: an id is not in the index.
-    """
-    rows = np.array([index.find(id) for id in ids], np.int64)
-    return Queries(ids, index.uris(rows), index.codes(rows), rows)
-
-
-def encoded_again(index: Searchable, hasher: Hasher, queries: Queries) -> Queries:
-    """Read the images of indexed rows, and encode them: an index has their signs only.
-
-    Args:
-        index: the index to search.
-        hasher: the model that encoded it.
-        queries: with rows of the index.
-
-    Raises:
-        SchnRayError: an image cannot be read any more, or the model takes vectors.
-    """
-    require_same_model(index, hasher)
-    if hasher.input != "images":
-        raise SchnRayError(
-            "the model takes vectors, and an index does not have those of its rows: give the "
-            "query's vector as a .npy file"
-        )
-    images = [fetch(uri) for uri in queries.uris]
-    encoded = relaxed_queries(queries.names, queries.uris, hasher.relaxed_of(images))
-    return replace(encoded, rows=queries.rows)
-
-
-def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:
-    """Read codes to search for.
-
-    Args:
-        index: the index to search.
-        codes: each the hexadecimal digits of its bytes.
-
-    Raises:
-        SchnRayError: not hexadecimal, or not a code of the index's bits.
-    """
-    width = bytes_per_code(index.bits)
-    try:
-        packed = [bytes.fromhex(code) for code in codes]
-    except ValueError as error:
-        raise SchnRayError(
-            f"a code is not hexadecimal: {error}; give {2 * width} digits 0 to 9, a to f"
-        ) from error
-    for code, content in zip(codes, packed, strict=True):
-        if len(content) != width:
-            raise SchnRayError(
-                f"the code {code} has {len(content)} bytes; the index holds {index.bits} bits: "
-                f"give a code that has {2 * width} hexadecimal digits"
-            )
-    table = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, width)
-    check_codes(table, index.bits, "the codes")
-    return Queries(codes, [""] * len(codes), table, np.full(len(codes), -1))
 
 
 def search_codes(index: Searchable, queries: Queries, limits: SearchLimits) -> list[Result]:
@@ -421,28 +288,6 @@ def _result(
     columns = zip(index.ids(rows), index.uris(rows), distances.tolist(), strict=True)
     hits = tuple(Hit(*hit) for hit in columns)
     return Result(queries.names[query], queries.uris[query], hits, tied, within_radius)
-
-
-def require_same_model(index: Searchable, hasher: Hasher) -> None:
-    """Refuse a model that did not encode the index.
-
-    Args:
-        index: the index to search.
-        hasher: the model that encodes the queries.
-
-    Raises:
-        SchnRayError: other bits, or other weights.
-    """
-    if index.bits != hasher.bits:
-        raise SchnRayError(
-            f"the index holds codes of {index.bits} bits, the model makes {hasher.bits}: "
-            "use the model that encoded the index"
-        )
-    if index.model != hasher.fingerprint:
-        raise SchnRayError(
-            "the index was encoded by another model of as many bits, so codes cannot be compared. "
-            "Use that model, or encode and index the gallery with this one"
-        )
 
 
 def results_text(results: Sequence[Result]) -> str:

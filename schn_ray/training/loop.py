@@ -65,7 +65,7 @@ def train_run(run: Run, report: Report) -> None:
 
     Raises:
         Diverged: a loss is not finite; the message names the iteration and the term.
-        StoppedMidway: ``run.stop_asked`` said so; the run can be saved, and goes on there.
+        StoppedMidway: ``run.stop_requested`` said so; the run can be saved, and goes on there.
     """
     # Gradients that vanish, such as those of a discriminator that always wins, become denormal
     # numbers, which a CPU computes many times slower
@@ -192,7 +192,7 @@ def _validation_codes(run: Run) -> NDArray[np.uint8]:
     views, size = run.validation.own_views, run.schedule.batch_size
     codes = []
     for at in range(0, max(run.workers.rows_of_each(len(run.validation))), size):
-        run.stop_if_asked()
+        run.stop_if_requested()
         codes.append(run.encode(views[at : at + size]))
     return np.concatenate(codes)
 

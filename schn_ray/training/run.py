@@ -185,7 +185,7 @@ def finish_run(
 
     Raises:
         Diverged: see ``train_run``.
-        StoppedMidway: ``run.stop_asked`` said so; the checkpoint of this moment is written.
+        StoppedMidway: ``run.stop_requested`` said so; the checkpoint of this moment is written.
     """
     first = run.workers.rank == 0
     with ExitStack() as held:
@@ -196,11 +196,12 @@ def finish_run(
         mirror = held.enter_context(open_shared_output(as_location(out)))
         run.load(mirror.local / CHECKPOINTS)
         recorder = Recorder(mirror.local, run, tensorboard) if first else None
+        send = held.enter_context(mirror.sending())
 
         def report(measured: Iteration, best: bool) -> None:
             if recorder:
                 recorder.record(measured, best)
-                mirror.send()
+                send()
             reported(measured)
 
         try:
@@ -208,11 +209,11 @@ def finish_run(
         except StoppedMidway:
             if recorder:
                 run.save(mirror.local / CHECKPOINTS, best=False)
-                mirror.send()
+                send()
             raise
         if recorder:
             recorder.finish(store)
-            mirror.send()
+            send()
 
 
 @contextmanager
@@ -334,8 +335,8 @@ def train_locally(
         with frozen_features(config, store, mirror.location, features, map_locally) as vectors:
             stored = None if vectors is None else StoredFeatures(vectors)
             run = build_run(config, store, Workers(), best_device(), threads, stored)
-            with time_to_save() as asked:
-                run.stop_asked = asked.is_set
+            with time_to_save() as requested:
+                run.stop_requested = requested.is_set
                 finish_run(run, store, mirror.location, tensorboard=tensorboard)
         conclude_run(mirror, draft, store)
     return read_manifest(mirror.local, "run")

@@ -133,7 +133,7 @@ class Run:
         not_better: number of validations since the best one.
         converged: whether a further iteration would change nothing.
         history: the measurements of each iteration so far, as in ``metrics.jsonl``.
-        stop_asked: whether somebody wants this worker to save the run and to stop.
+        stop_requested: whether somebody wants this worker to save the run and to stop.
         learned: results of an iteration that was stopped before it had been validated, or None.
         spent_s: seconds that an iteration had taken when it was stopped.
     """
@@ -155,7 +155,7 @@ class Run:
     not_better: int = 0
     converged: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
-    stop_asked: Callable[[], bool] = lambda: False
+    stop_requested: Callable[[], bool] = lambda: False
     learned: Learned | None = None
     spent_s: float = 0.0
 
@@ -226,13 +226,13 @@ class Run:
         arrays = {name: torch.from_numpy(getattr(self.learned, name)) for name in _ARRAYS}
         return self.learned._asdict() | arrays
 
-    def stop_if_asked(self) -> None:
+    def stop_if_requested(self) -> None:
         """End the iteration here if any worker was asked to stop; all workers call this.
 
         Raises:
             StoppedMidway: one was.
         """
-        if self.workers.any(self.stop_asked()):
+        if self.workers.any(self.stop_requested()):
             raise StoppedMidway
 
     def hasher(self) -> Hasher:

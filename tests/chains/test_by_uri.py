@@ -31,6 +31,7 @@ from schn_ray.retrieval.batch_search import search_gallery
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
+from schn_ray.retrieval.engines.convert import convert_codes
 from schn_ray.retrieval.index.build import rewrite_index, write_index
 from schn_ray.retrieval.index.index import open_index, verify_index
 from schn_ray.retrieval.search import SearchLimits, search_indexes
@@ -141,6 +142,17 @@ def test_the_same_files_lie_there_and_nothing_stays_here(local: Chain, remote: C
         }
     left = [p.name for p in (cache_folder() / "unfinished").rglob("*") if p.is_file()]
     assert set(left) == {"manifest.json"}
+
+
+def test_codes_of_a_bucket_are_converted_into_it(local: Chain, remote: Chain) -> None:
+    tables = []
+    for chain, kind in ((local, "codes"), (remote, "codes"), (remote, "index")):
+        out = join(chain.root, f"parquet-of-{kind}")
+        convert_codes(join(chain.root, kind), "parquet", out, chain.store)
+        tables.append(pq.read_table(local_copy(out) / "codes.parquet").sort_by("id"))
+    assert tables[0].equals(tables[1])
+    assert tables[0].equals(tables[2])
+    assert len(set(map(str, tables[0]["labels"].to_pylist()))) == 3
 
 
 def test_done_already_says_so_by_uri(photos: str, remote: Chain) -> None:

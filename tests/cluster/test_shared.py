@@ -4,7 +4,6 @@ The tests with two nodes mount, and take a minute each: with SCHN_RAY_TRIALS=1, 
 """
 
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from support.trained import photo_store
 from support.users import TINY
 
 from schn_ray.cluster import shared_storage as module
-from schn_ray.cluster.map_shards import RayShards, _OnShard
+from schn_ray.cluster.map_shards import RayShards, ShardWorker
 from schn_ray.cluster.shared_storage import require_seen, require_shared, shared
 from schn_ray.core.directories import PROBE_PREFIX, new_directory
 from schn_ray.core.errors import SchnRayError
@@ -58,9 +57,8 @@ def test_the_file_is_there_for_the_block_and_never_counts(tmp_path: Path) -> Non
 
 
 def test_a_node_that_came_later_is_refused_by_its_address(tmp_path: Path) -> None:
-    worker = _OnShard(lambda shard: pytest.fail("worked"), tmp_path / "gone" / ".seen-1")
-    result = worker({"number": 1, "shard": pickle.dumps(Shard(1, 1))})["result"]
-    error = pickle.loads(result).error
+    worker = ShardWorker(lambda shard: pytest.fail("worked"), tmp_path / "gone" / ".seen-1")
+    error = worker.work(Shard(1, 1)).error
     assert isinstance(error, SchnRayError)
     address = ray.util.get_node_ip_address()
     assert f"{address} did not see a file that was written to it" in str(error)

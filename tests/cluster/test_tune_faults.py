@@ -18,7 +18,7 @@ from support.faults import (
     check_two,
 )
 from support.image_files import write_tree
-from support.trials import on_trial
+from support.trials import on_trial, takes_minutes
 
 from schn_ray.cluster import tune
 from schn_ray.cluster.tune import SearchBudget, tune_on_ray
@@ -107,19 +107,23 @@ def test_killed_at_every_file(root: Path, tmp_path: Path) -> None:
     assert check_kills(VERBS["tune"], root, tmp_path, on_trial(1, 40)) > 0
 
 
+@takes_minutes
 def test_a_signal_at_every_file(root: Path, tmp_path: Path) -> None:
     assert check_signals(VERBS["tune"], root, tmp_path, on_trial(1, 60)) > 0
 
 
+@takes_minutes
 def test_a_full_disk_at_every_file(root: Path, tmp_path: Path) -> None:
     assert check_full_disk(VERBS["tune"], root, tmp_path, on_trial(1, 60)) > 0
 
 
+@takes_minutes
 @pytest.mark.parametrize("name", ["more trials", "its text"])
 def test_damage_of_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_damage(VERBS[name], root, tmp_path, on_trial(200, 1)) > 1
 
 
+@takes_minutes
 def test_two_at_once(root: Path, tmp_path: Path) -> None:
     first, second = VERBS["tune"], VERBS["tune"]
     assert check_two(first, second, root, tmp_path, on_trial(1, 60)) > 0

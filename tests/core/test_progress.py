@@ -92,3 +92,18 @@ def test_a_log_needs_no_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_live_line", refuse)
     with Progress("encoding", 4, out=io.StringIO()) as progress:
         progress.advance(4)
+
+
+def test_a_total_that_may_grow_has_no_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    out = io.StringIO()
+    with Progress("encoding", out=out) as progress:
+        for total, so_far in ((1000, True), (2000, False)):
+            now += 20
+            progress.expect(total, so_far, done_before=200)
+            progress.advance(100)
+    assert out.getvalue().splitlines() == [
+        "encoding: 300 of 1,000 rows so far, 5/s, 0:20",
+        "encoding: 400 of 2,000 rows, 5/s, 5:20 left",
+    ]

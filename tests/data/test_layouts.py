@@ -403,7 +403,7 @@ def test_names_for_numbers(tmp_path: Path) -> None:
 
 
 def test_rows_know_their_list(tmp_path: Path) -> None:
-    shards = open_source(str(makers.hashnet(tmp_path)), SourceConfig()).shards()
+    shards = list(open_source(str(makers.hashnet(tmp_path)), SourceConfig()).shards())
     lists = {entry.list for shard in shards for entry in shard.entries}
     assert lists == {f"{tmp_path}/{name}.txt" for name in ("train", "test", "database")}
     assert json.dumps([entry.line for shard in shards for entry in shard.entries])

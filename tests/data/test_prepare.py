@@ -65,8 +65,9 @@ class Killed(BaseException):
 def killed_after(shards_done: int, half_written: bool = False) -> Any:
     """Map over some shards, in any order, and stop; perhaps in the middle of a file."""
 
-    def work(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
-        order = random.Random(shards_done).sample(shards, len(shards))
+    def work(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
+        order = list(shards)
+        random.Random(shards_done).shuffle(order)
         for shard in order[:shards_done]:
             yield function(pickle.loads(pickle.dumps(shard)))
         if half_written:
@@ -78,7 +79,8 @@ def killed_after(shards_done: int, half_written: bool = False) -> Any:
 
 
 def counted(done: list[int]) -> Any:
-    def work(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
+    def work(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
+        shards = list(shards)
         done.extend(shard.number for shard in shards)
         return map(function, shards)
 
@@ -189,7 +191,8 @@ def test_update_takes_in_what_is_new_changed_and_gone(image_tree: Path, tmp_path
     (image_tree / "dog" / "004.png").unlink()
     read: list[str] = []
 
-    def noting(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
+    def noting(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
+        shards = list(shards)
         read.extend(name for shard in shards for name in shard.files)
         return map(function, shards)
 
@@ -382,7 +385,7 @@ def test_a_flipped_bit_is_found_by_whoever_reads_the_store(
     source = open_source(str(tmp_path / "store"), SourceConfig())
     readers: list[Callable[[], object]] = [
         lambda: open_store(tmp_path / "store"),
-        lambda: list(source.read(source.shards()[0])),
+        lambda: list(source.read(next(iter(source.shards())))),
         lambda: fetch(f"{tmp_path / 'store'}#0"),
     ]
     for read in readers:

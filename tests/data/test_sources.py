@@ -33,7 +33,7 @@ def opened(location: Path | str, **settings: Any) -> Source:
 
 def read_all(source: Source) -> list[Row | BadRow]:
     """Read every shard, after the trip through pickle that a worker would give it."""
-    shards = source.shards()
+    shards = list(source.shards())
     assert [shard.number for shard in shards] == list(range(len(shards)))
     all_rows: list[Row | BadRow] = []
     for shard in shards:
@@ -50,7 +50,7 @@ def ids(source: Source) -> list[str]:
 
 def refusal(location: Path | str, **settings: Any) -> str:
     with pytest.raises(SchnRayError) as caught:
-        opened(location, **settings).shards()
+        list(opened(location, **settings).shards())
     return str(caught.value)
 
 
@@ -383,7 +383,7 @@ def test_a_store_is_a_source_of_the_same_rows(image_tree: Path, tmp_path: Path) 
 @pytest.mark.skipif(not (SHARED / "data/cifar10.parquet").is_file(), reason="no shared data")
 def test_the_real_cifar10_parquet() -> None:
     source = opened(SHARED / "data/cifar10.parquet")
-    shards = source.shards()
+    shards = list(source.shards())
     assert sum(shard.rows for shard in shards) == 60_000
     row = next(iter(source.read(shards[-1])))
     assert isinstance(row, Row)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import pickle
 import random
@@ -49,9 +50,10 @@ def quarantine(out: Path) -> list[tuple[str, str, str]]:
     return [(row["id"], row["stage"], row["reason"]) for row in rows]
 
 
-def shuffled_workers(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
+def shuffled_workers(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
     """As other processes would: the function and results are pickled, shards end in any order."""
-    order = random.Random(1).sample(shards, len(shards))
+    order = list(shards)
+    random.Random(1).shuffle(order)
     return [pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(function))(s))) for s in order]
 
 
@@ -145,8 +147,8 @@ def test_too_many_bad_images_stop_the_job(image_tree: Path, tmp_path: Path) -> N
     assert (again["rows"], again["quarantined"]) == (30, 7)
 
 
-def must_not_work(function: object, shards: list[Shard]) -> Iterable[Any]:
-    assert not shards
+def must_not_work(function: object, shards: Iterable[Shard]) -> Iterable[Any]:
+    assert not list(shards)
     return []
 
 
@@ -237,13 +239,13 @@ def test_an_unknown_protocol_stops_before_any_work(image_tree: Path, tmp_path: P
 def test_nothing_good_left(tmp_path: Path) -> None:
     (tmp_path / "images" / "a").mkdir(parents=True)
     (tmp_path / "images" / "a" / "x.png").write_bytes(b"")
-    with pytest.raises(SchnRayError, match=r"at least two classes, got 0 \(none\)"):
+    with pytest.raises(SchnRayError, match=r"none of the 1 rows can be used; quarantine"):
         make(tmp_path / "images", tmp_path / "s", max_bad_share=1)
 
 
 def test_a_lost_shard_is_noticed(image_tree: Path, tmp_path: Path) -> None:
-    def loses_one(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
-        return map(function, shards[1:])
+    def loses_one(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
+        return map(function, itertools.islice(shards, 1, None))
 
     message = "30 rows were listed, but 23 are written and 0 quarantined"
     with pytest.raises(SchnRayError, match=message):
@@ -308,7 +310,7 @@ def test_a_part_of_the_real_cifar10(tmp_path: Path) -> None:
 def test_the_work_is_small_to_send(image_tree: Path, tmp_path: Path) -> None:
     sizes = []
 
-    def measure(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
+    def measure(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
         assert isinstance(function, functools.partial)
         sizes.append(len(pickle.dumps(function)))
         return map(function, shards)

@@ -51,9 +51,10 @@ def make(
     return prepare_store(source, chosen, out, *arguments, update=update).counts
 
 
-def shuffled_workers(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
+def shuffled_workers(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
     """As other processes would: the function and results are pickled, shards end in any order."""
-    order = random.Random(1).sample(shards, len(shards))
+    order = list(shards)
+    random.Random(1).shuffle(order)
     return [pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(function))(s))) for s in order]
 
 
@@ -154,8 +155,8 @@ def test_killed_and_run_again(tmp_path: Path, done: int) -> None:
     path = write(tmp_path / "a.parquet")
     make(path, tmp_path / "whole", shard_rows=1)
 
-    def stops(function: Callable[[Shard], T], shards: list[Shard]) -> Iterator[T]:
-        yield from map(function, shards[:done])
+    def stops(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterator[T]:
+        yield from map(function, list(shards)[:done])
         raise Killed
 
     with pytest.raises(Killed):

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score
+from support.evaluations import evaluated_codes
 from support.image_files import write_tree
 from support.manifests import edit_manifest
 from support.users import TINY
@@ -47,7 +48,6 @@ from schn_ray.evaluation.results import (
 )
 from schn_ray.evaluation.text import figures_text
 from schn_ray.models.hasher import LEARNED
-from schn_ray.retrieval.code_files import read_codes
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sides(folder: Path) -> tuple[LabelledCodes, LabelledCodes]:
     store = open_store(folder / "store")
-    _, codes = read_codes(folder / "run-evaluation" / "codes")
+    codes = evaluated_codes(folder / "run-evaluation")
     both = (store.rows(role) for role in ("query", "gallery"))
     queries, gallery = (LabelledCodes(rows, codes[rows], store.labels[rows]) for rows in both)
     return queries, gallery

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import csr_array
+from support.evaluations import evaluated_codes
 from support.image_files import write_tree
 from support.users import TINY
 
@@ -26,7 +27,6 @@ from schn_ray.evaluation.metrics.recall import RecallRanks, neighbour_recalls
 from schn_ray.evaluation.results import read_examples, read_figures, read_plot_data, read_queries
 from schn_ray.evaluation.text import figures_text
 from schn_ray.report.runs import report_runs
-from schn_ray.retrieval.code_files import read_codes
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_recall_is_that_of_the_codes_on_disk(folder: Path) -> None:
     measured, store = read_figures(folder / "run-evaluation"), open_store(folder / "store")
-    _, codes = read_codes(folder / "run-evaluation" / "codes")
+    codes = evaluated_codes(folder / "run-evaluation")
     rows = [store.rows(role) for role in ("query", "gallery")]
     F = [features.features_of(folder / "run", store, part, map_locally) for part in rows]
     own = {"model": (codes[rows[0]], codes[rows[1]])}
@@ -175,7 +175,7 @@ def test_recall_is_of_the_vectors_where_a_model_takes_them(
     assert (measured.map is None) == (store == "store")
     assert measured.main_recall is not None
     query, gallery = (opened.rows(role) for role in ("query", "gallery"))
-    _, codes = read_codes(tmp_path / "e" / "codes")
+    codes = evaluated_codes(tmp_path / "e")
     own = {"model": (codes[query], codes[gallery])}
     at = RecallRanks(1, 1)
     sides = opened.vectors(query), opened.vectors(gallery)

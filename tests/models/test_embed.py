@@ -76,7 +76,7 @@ def test_labels_and_hashes_come_along_and_features_are_a_source(
 ) -> None:
     make(photos, tmp_path / "features")
     source = open_source(str(tmp_path / "features"), SourceConfig())
-    shards = source.shards()
+    shards = list(source.shards())
     assert str(vectors_of(source)) == "float16[64]"
     rows = [row for shard in shards for row in source.read(shard)]
     assert {row.labels for row in rows} == {("cat",), ("dog",)}  # type: ignore[union-attr]
@@ -192,11 +192,12 @@ def test_shards_of_a_killed_call_are_not_embedded_again(photos: Path, tmp_path: 
         pass
 
     def dies(function: Any, shards: Any) -> Any:
-        for shard in shards[:1]:
+        for shard in list(shards)[:1]:
             yield function(shard)
         raise Killed
 
     def counted(function: Any, shards: Any) -> Any:
+        shards = list(shards)
         done.extend(shard.number for shard in shards)
         return map_locally(function, shards)
 

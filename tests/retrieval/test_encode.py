@@ -191,13 +191,12 @@ class Killed(BaseException):
 
 
 def killed_after(shards: int) -> Callable[..., Iterable[Any]]:
-    def map_shards(function: Callable[[Shard], Any], todo: list[Shard]) -> Iterable[Any]:
+    def map_shards(function: Callable[[Shard], Any], todo: Iterable[Shard]) -> Iterable[Any]:
         for done, shard in enumerate(todo):
             if done == shards:
                 raise Killed
             yield function(shard)
-        if shards == len(todo):
-            raise Killed
+        raise Killed
 
     return map_shards
 
@@ -247,7 +246,7 @@ def test_a_source_that_changes_meanwhile_is_an_error(model: Path, tmp_path: Path
     images = [encode_image(i, (4, 4)) for i in range(20)]
     pq.write_table(pa.table({"image": images}), source)
 
-    def changes(function: Callable[[Shard], Any], todo: list[Shard]) -> Iterable[Any]:
+    def changes(function: Callable[[Shard], Any], todo: Iterable[Shard]) -> Iterable[Any]:
         pq.write_table(pa.table({"image": images[:10]}), source)
         yield from map(function, todo)
 
@@ -257,8 +256,8 @@ def test_a_source_that_changes_meanwhile_is_an_error(model: Path, tmp_path: Path
 
 
 def test_a_lost_shard_is_noticed(image_tree: Path, model: Path, tmp_path: Path) -> None:
-    def loses_one(function: Callable[[Shard], Any], todo: list[Shard]) -> Iterable[Any]:
-        yield from map(function, todo[1:])
+    def loses_one(function: Callable[[Shard], Any], todo: Iterable[Shard]) -> Iterable[Any]:
+        yield from map(function, list(todo)[1:])
 
     message = "30 rows were listed, but 23 are written and 0 quarantined"
     with pytest.raises(SchnRayError, match=message):

@@ -236,7 +236,7 @@ def test_a_file_that_may_not_grow_is_said_too(
     arguments = ["1500", str(Path(__file__).parent), str(image_tree), str(model), str(out)]
     command = [sys.executable, "-c", LIMITED, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "SchnRayError: cannot write" in ended.stderr, ended.stderr
+    assert "CannotWrite: cannot write" in ended.stderr, ended.stderr
     assert "File too large" in ended.stderr
     assert not list(out.glob("*.partial"))
     assert code(image_tree, model, out)["encoded"] == 30
@@ -246,7 +246,7 @@ def test_a_file_that_may_not_grow_is_said_too(
 
 
 def waits(entered: Any, leave: Any) -> Callable[..., Iterable[Any]]:
-    def map_shards(function: Callable[[Any], Any], shards: list[Any]) -> Iterable[Any]:
+    def map_shards(function: Callable[[Any], Any], shards: Iterable[Any]) -> Iterable[Any]:
         entered.set()
         leave.wait(60)
         return map(function, shards)

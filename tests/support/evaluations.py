@@ -1,8 +1,15 @@
 """Figures of an evaluation that was never run."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.results import CODES
+from schn_ray.retrieval.code_files import read_codes
 
 FIGURES: dict[str, Any] = {  # as metrics.json has them
     "run": "run",
@@ -48,3 +55,14 @@ FIGURES: dict[str, Any] = {  # as metrics.json has them
 def figures(**changes: Any) -> Figures:
     """Read figures in which ``changes`` are other values, under the keys of the file."""
     return Figures.model_validate(FIGURES | changes)
+
+
+def evaluated_codes(evaluation: Path) -> NDArray[np.uint8]:
+    """Return the codes of all rows of the store, as an evaluation has them."""
+    manifest = open_artefact(evaluation, "evaluation").manifest
+    files = {
+        name.removeprefix(f"{CODES}/"): (sha256, manifest.sizes[name])
+        for name, sha256 in manifest.files.items()
+        if name.startswith(f"{CODES}/")
+    }
+    return read_codes(evaluation / CODES, files)[1]

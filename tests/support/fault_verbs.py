@@ -95,7 +95,7 @@ def _begin_run(root: Path) -> None:
 
 
 def prepared(root: Path, out: Path, update: bool = False) -> None:
-    source = open_source(str(root / "photos"), SHARDS)
+    source = open_source(os.path.realpath(root / "photos"), SHARDS)
     config = PrepareConfig(source=SHARDS, validation_share=0.3)
     prepare_store(source, config, out / "store", update=update)
 
@@ -107,12 +107,12 @@ def trained(root: Path, out: Path, name: str = "run", features: str | None = Non
 
 
 def encoded(root: Path, out: Path, source: str = "photos", update: bool = False) -> None:
-    opened = open_source(str(root / source), SHARDS)
+    opened = open_source(os.path.realpath(root / source), SHARDS)
     encode_source(opened, root / "run", out / "codes", EncodeConfig(source=SHARDS), update=update)
 
 
 def embedded(root: Path, out: Path, update: bool = False) -> None:
-    source = open_source(str(root / "photos"), SHARDS)
+    source = open_source(os.path.realpath(root / "photos"), SHARDS)
     config = EmbedConfig(source=SHARDS, backbone=SMALL)
     embed_source(source, out / "features", config, update=update)
 
@@ -175,7 +175,7 @@ def run_content(out: Path, name: str = "run") -> object:
 
 
 def rows_content(out: Path, kind: str) -> object:
-    """Return the hash of every file of rows; each has a receipt, and nothing else is there."""
+    """Return counts, and every file's hash; parts have receipts, and nothing else is there."""
     artefact = open_artefact(out / kind, kind)
     artefact.check()
     files = artefact.manifest.files
@@ -186,10 +186,10 @@ def rows_content(out: Path, kind: str) -> object:
     assert parts == receipts
     present = {p.relative_to(out / kind).as_posix() for p in (out / kind).rglob("*") if p.is_file()}
     assert present == {*files, MANIFEST}
-    return files
+    return artefact.manifest.counts, files
 
 
-STORE, RUN = ("store",), ("run",)
+PHOTOS, STORE, RUN = ("photos",), ("store",), ("run",)
 VERBS = {
     "store": Verb(prepared),
     "run": Verb(trained, STORE, content=run_content),
@@ -199,7 +199,7 @@ VERBS = {
     "begun run": Verb(
         partial(trained, name="begun"), STORE, ("begun",), partial(run_content, name="begun")
     ),
-    "codes": Verb(encoded, RUN),
+    "codes": Verb(encoded, RUN, needs=PHOTOS),
     "codes of a store": Verb(partial(encoded, source="store"), ("run", "store")),
     "features": Verb(embedded),
     "index": Verb(lambda root, out: write_index(root / "codes", out / "index"), ("codes",)),
@@ -214,14 +214,18 @@ VERBS = {
 }
 UPDATES = {
     "store": Verb(
-        partial(prepared, update=True), changes=STORE, content=partial(rows_content, kind="store")
+        partial(prepared, update=True),
+        changes=STORE,
+        content=partial(rows_content, kind="store"),
+        needs=PHOTOS,
     ),
     "codes": Verb(
-        partial(encoded, update=True), RUN, ("codes",), partial(rows_content, kind="codes")
+        partial(encoded, update=True), RUN, ("codes",), partial(rows_content, kind="codes"), PHOTOS
     ),
     "features": Verb(
         partial(embedded, update=True),
         changes=("features",),
         content=partial(rows_content, kind="features"),
+        needs=PHOTOS,
     ),
 }

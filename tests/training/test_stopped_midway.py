@@ -61,7 +61,7 @@ def train(
     """Train, or go on, until it is asked to stop."""
     opened = open_store(store)
     run = build_run(small_config(), opened, workers or Workers(), CPU)
-    run.stop_asked = asked
+    run.stop_requested = asked
     finish_run(run, opened, out)
 
 

@@ -318,6 +318,24 @@ def send_file(path: Path, uri: str) -> None:
             stream.write(chunk)
 
 
+def copied(uri: str, copy: str) -> bool:
+    """Copy a file within an object store, which nothing passes this machine for.
+
+    Args:
+        uri: of the file.
+        copy: URI of the copy, in the same store.
+
+    Returns:
+        Whether the store could do it; if not, upload the file.
+    """
+    filesystem, path = filesystem_of(uri)
+    try:
+        filesystem.copy_file(path, filesystem_of(copy)[1])
+    except (OSError, NotImplementedError):  # S3 copies up to 5 GB
+        return False
+    return True
+
+
 def remove_file(location: str) -> None:
     """Remove a file, if it exists.
 

@@ -14,9 +14,11 @@ If the output is a local directory, nothing is copied: all of this does nothing.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from schn_ray.core.storage.cache import UNFINISHED, cache_folder
 from schn_ray.core.storage.files import (
     as_location,
     chunks_of,
+    copied,
     files_below,
     is_uri,
     join,
@@ -40,7 +43,9 @@ from schn_ray.core.storage.files import (
 )
 
 _WRITER = ".writer"  # hidden, so that no reader lists it
-_State = tuple[int, int]  # size, time of change in nanoseconds
+_State = tuple[int, int, int]  # size, time of change in nanoseconds, inode
+_MOMENT = ".moment-"  # begins the names of folders with the files of an upload
+_COPIED = 1 << 20  # larger files are linked: those are replaced, never written further
 
 
 class Mirror:
@@ -86,17 +91,55 @@ class Mirror:
         Raises:
             SchnRayError: another machine has begun to write the directory.
         """
+        if is_uri(self.location):
+            self._send(dict(_files(self.local)), {n: _state(p) for n, p in _files(self.local)})
+
+    @contextmanager
+    def sending(self) -> Iterator[Callable[[], None]]:
+        """Let the block upload what there is at a moment, and go on while that is under way.
+
+        Each upload is as ``send``: in the order of writing, whatever is written meanwhile. One that
+        still waits when the next is asked for is left out, as the next has all that it had. The
+        block's end waits for the last one, also after an error, but not after an interruption.
+
+        Yields:
+            A function that takes the files of the moment.
+
+        Raises:
+            OSError, SchnRayError: an upload failed, see ``send``; raised by the next call of the
+                function, or at the end.
+        """
         if not is_uri(self.location):
+            yield lambda: None
             return
+        uploads = _Uploads(self)
+        try:
+            yield uploads.begin
+        except Exception:
+            uploads.end(raising=False)
+            raise
+        except BaseException:
+            uploads.abandon()
+            raise
+        uploads.end()
+
+    def _send(self, files: dict[str, Path], states: dict[str, _State]) -> None:
         self._require_mark()
-        states = {name: _state(path) for name, path in _files(self.local)}
         changed = [name for name in states if states[name] != self._synced.get(name)]
         for name in sorted(changed, key=lambda name: (name == MANIFEST, states[name][1], name)):
-            send_file(self.local / name, join(self.location, name))
+            self._send_file(name, files[name], states[name])
         for name in self._synced.keys() - states.keys():
             remove_file(join(self.location, name))
-        self._synced = states
+            del self._synced[name]
         self._require_mark()
+
+    def _send_file(self, name: str, path: Path, state: _State) -> None:
+        """Upload a file, or have the store copy it where it has it under another name."""
+        target = join(self.location, name)
+        twin = next((other for other, s in self._synced.items() if s == state), None)
+        if twin is None or not copied(join(self.location, twin), target):
+            send_file(path, target)
+        self._synced[name] = state
 
     def _require_mark(self) -> None:
         """Put this writer's mark there, the first time; then see that no other has come since."""
@@ -130,6 +173,47 @@ class Mirror:
             for chunk in chunks_of(join(self.location, name)):
                 file.write(chunk)
         self._synced[name] = _state(target)
+
+
+class _Uploads:
+    """Uploads of a mirror's files as they were at a moment, on a thread, one after the other."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._thread = ThreadPoolExecutor(1)
+        self._uploads: list[tuple[Future[None], Path]] = []  # and the files of each
+
+    def begin(self) -> None:
+        for upload, _ in self._uploads:
+            if upload.done():
+                upload.result()
+        folder = Path(tempfile.mkdtemp(prefix=_MOMENT, dir=self._mirror.local))
+        files, states = {}, {}
+        for name, path in _files(self._mirror.local):
+            files[name], states[name] = folder / name, _state(path)
+            files[name].parent.mkdir(parents=True, exist_ok=True)
+            if states[name][0] <= _COPIED:
+                shutil.copyfile(path, files[name])
+            else:
+                files[name].hardlink_to(path)
+        for upload, overtaken in self._uploads:
+            if upload.cancel():
+                shutil.rmtree(overtaken)
+        self._uploads = [one for one in self._uploads if not one[0].done()]
+        self._uploads.append((self._thread.submit(self._upload, files, states, folder), folder))
+
+    def end(self, raising: bool = True) -> None:
+        self._thread.shutdown()
+        if raising:
+            for upload, _ in self._uploads:
+                upload.result()
+
+    def abandon(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _upload(self, files: dict[str, Path], states: dict[str, _State], folder: Path) -> None:
+        self._mirror._send(files, states)
+        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -209,4 +293,4 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _state(path: Path) -> _State:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino

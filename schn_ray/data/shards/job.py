@@ -1,35 +1,57 @@
-"""One job over the shards of a source: ``prepare`` and ``encode`` differ in what a row becomes.
+"""One job over the shards of a source: its commands differ in what a row becomes.
 
-The driver lists what is left to do (``pending``), workers write parts (``part_files``), and the
+The source is listed while its first shards are written (``streamed_listing``), or once as a whole
+where parts must be matched with it (``pending``). Workers write parts (``part_files``), and the
 driver counts rows from the receipts. Killed at any moment, the same call does only the rest.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from schn_ray.core.directories import AlreadyDone, resumable_directory
+from schn_ray.core.directories import AlreadyDone, DirectoryWriter, resumable_directory
+from schn_ray.core.documents import parse_json
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest, is_finished, read_manifest
-from schn_ray.core.storage.files import join, kind_at, sha256_and_size
-from schn_ray.core.storage.mirror import open_output
+from schn_ray.core.manifest import REQUEST, Manifest, is_finished, read_manifest
+from schn_ray.core.storage.files import join, kind_at, sha256_and_size, size_and_stamp
+from schn_ray.core.storage.mirror import Mirror, open_output
 from schn_ray.data.config import SourceConfig
+from schn_ray.data.shards.listing_pieces import PieceFiles
 from schn_ray.data.shards.map_shards import MapShards
 from schn_ray.data.shards.part_files import PartFiles, take_rows
-from schn_ray.data.shards.pending import PendingWork, find_pending
-from schn_ray.data.shards.quarantine import refuse_too_many, write_quarantine
-from schn_ray.data.shards.receipts import Receipt
+from schn_ray.data.shards.pending import (
+    Changes,
+    PendingWork,
+    SourceChanged,
+    UnwrittenShards,
+    find_pending,
+)
+from schn_ray.data.shards.quarantine import Quarantine, refuse_too_many, write_quarantine
 from schn_ray.data.shards.repeated_ids import quarantine_rows, repeated_ids, rows_without
-from schn_ray.data.shards.rows import Shard, Source, listing_sha256
+from schn_ray.data.shards.rows import (
+    BadRow,
+    Shard,
+    Source,
+    listed_bytes,
+    listing_sha256,
+    shards_after,
+)
+from schn_ray.data.shards.streamed_listing import StreamedListing
 from schn_ray.data.shards.units import PartUnits
 
 LISTING = "listing"
+_CHANGES = "changes"  # in an unfinished directory's request: what an update found
+
+
+def _as_listed(shard: Shard) -> Shard:
+    return shard
 
 
 @dataclass(frozen=True)
@@ -42,12 +64,25 @@ class ShardJob:
         parts: where they are written.
         make_batches: reads the rows of one part with ``PartUnits.read`` and yields what is to be
             written, in the same order, a batch at a time.
+        with_stamps: adds to a shard's stamps what else makes its rows different.
     """
 
     command: str
     source: Source
     parts: PartFiles
     make_batches: Callable[[PartUnits], Iterator[pa.RecordBatch]]
+    with_stamps: Callable[[Shard], Shard] = _as_listed
+
+    def shards_after(self, last: Shard | None = None) -> Iterable[Shard]:
+        """List the source's shards that follow one; by default all."""
+        return map(self.with_stamps, shards_after(self.source, last))
+
+    @property
+    def pieces(self) -> PieceFiles:
+        """Where the listing is kept until the directory is finished."""
+        is_file = kind_at(self.source.location) == "file"
+        state = size_and_stamp(self.source.location)[1] if is_file else ""
+        return PieceFiles(self.parts.location, state)
 
 
 @dataclass(frozen=True)
@@ -59,14 +94,12 @@ class OutputRequest:
         config: settings that decide what is written.
         made_from: name of each input -> its fingerprint; the listing is added by the job.
         free: settings that may change until the directory is finished.
-        verify_update: whether an update first compares every file with the manifest's SHA-256.
     """
 
     kind: str
     config: dict[str, Any]
     made_from: dict[str, Any]
     free: tuple[str, ...] = ()
-    verify_update: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,16 +109,21 @@ class JobResult:
     Attributes:
         listed: rows of the source.
         written: rows of all parts.
-        quarantined: rows that are in no part.
+        quarantine: rows that are in no part.
         numbers: of the parts, ascending.
         update: what changed in the source; None where this was not an update.
     """
 
     listed: int
     written: int
-    quarantined: int
+    quarantine: Quarantine
     numbers: tuple[int, ...]
-    update: PendingWork | None
+    update: Changes | None
+
+    @property
+    def quarantined(self) -> int:
+        """How many rows are in no part."""
+        return self.quarantine.rows
 
 
 Finish = Callable[[Path, JobResult], dict[str, Any]]
@@ -93,7 +131,6 @@ Finish = Callable[[Path, JobResult], dict[str, Any]]
 
 def run_shard_job(
     job: ShardJob,
-    shards: list[Shard],
     out: Path | str,
     request: OutputRequest,
     config: SourceConfig,
@@ -106,7 +143,6 @@ def run_shard_job(
 
     Args:
         job: what to do with a shard.
-        shards: all that the source lists now.
         out: the directory, or its URI: that of ``job.parts``.
         request: what the directory is.
         config: rows per part, and how many rows may be bad.
@@ -121,47 +157,182 @@ def run_shard_job(
         SchnRayError: the source changed, or ``out`` has another content.
     """
     again = update or retry_failed
-    made_from = request.made_from | {LISTING: listing_sha256(shards)}
-    settings = request.config, made_from, LISTING, again, request.free
-    with (
-        open_output(out) as mirror,
-        resumable_directory(mirror.local, request.kind, *settings) as writer,
-    ):
-        _refuse_changed_output(writer.path, request, job.parts)
-        receipts = job.parts.read_receipts()
-        pending = find_pending(shards, receipts, config.shard_rows, retry_failed)
-        if is_finished(writer.path) and not pending.tasks and not pending.emptied:
-            raise AlreadyDone(writer.path, request.kind)
-        if retry_failed and not update:
-            _refuse_changed_source(pending)
-        if again:
-            writer.begin()
-        mirror.send()
-        job.parts.remove_leftovers()
-        write_parts(job, pending.tasks, map_shards)
-        # not before: new parts have higher numbers than these, also in a run after a kill
-        job.parts.remove(pending.emptied)
-        receipts = job.parts.read_receipts()
-        job.parts.remove_leftovers()  # of workers that were killed meanwhile
-        receipts |= _quarantine_repeated_ids(job.parts, receipts)
-        result = _count(shards, receipts, pending if again else None)
-        bad_rows = [row for receipt in receipts.values() for row in receipt.quarantined]
-        write_quarantine(writer.path, bad_rows)
-        refuse_too_many(bad_rows, result.listed, config.max_bad_share)
-        writer.counts |= finish(writer.path, result)
-        writer.known |= job.parts.known_files(receipts.values())
+    with open_output(out) as mirror:
+        is_compared = is_finished(mirror.local) and not again
+        listing = listing_sha256(job.shards_after()) if is_compared else None
+        made_from = request.made_from | {LISTING: listing}
+        settings = request.config, made_from, LISTING, not is_compared, request.free
+        with resumable_directory(mirror.local, request.kind, *settings) as writer:
+            if is_finished(writer.path) and not again:  # by another process, meanwhile
+                raise AlreadyDone(writer.path, request.kind)
+            _refuse_changed_output(writer.path, request, job.parts)
+            output = _Output(job, mirror, writer, _read_begun(writer.path), config, map_shards)
+            if again or output.begun.changes is not None:
+                rows, changes = output.update(update, retry_failed)
+            else:
+                rows, changes = output.create(), None
+            result = output.summarise(rows, changes)
+            refuse_too_many(result.quarantine, result.listed, config.max_bad_share)
+            writer.counts |= finish(writer.path, result)
+            job.pieces.remove()
     return read_manifest(mirror.local, request.kind)
 
 
-def write_parts(job: ShardJob, shards: Sequence[Shard], map_shards: MapShards) -> None:
+@dataclass(frozen=True)
+class _Begun:
+    """What an unfinished directory says of the run that began it.
+
+    Attributes:
+        listing: SHA-256 of the listing; None if that was not complete.
+        changes: what an update found; None if it was not an update.
+    """
+
+    listing: str | None = None
+    changes: Changes | None = None
+
+
+def _read_begun(path: Path) -> _Begun:
+    if not (path / REQUEST).is_file():
+        return _Begun()
+    values = parse_json((path / REQUEST).read_bytes(), str(path / REQUEST))
+    changes = values.get(_CHANGES)
+    return _Begun(values["made_from"].get(LISTING), Changes(**changes) if changes else None)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A directory while its parts are written."""
+
+    job: ShardJob
+    mirror: Mirror
+    writer: DirectoryWriter
+    begun: _Begun
+    config: SourceConfig
+    map_shards: MapShards
+
+    def create(self) -> int:
+        """Write the parts that a new directory still lacks; return how many rows are listed."""
+        job, parts = self.job, self.job.parts
+        numbers = parts.numbers()
+        parts_end = max(numbers, default=-1) + 1
+        listing = StreamedListing(job.shards_after, job.pieces, parts_end, self._begin)
+        with listing:
+            self._begin(listing.sha256 if listing.is_quick() else None)
+            parts.remove_leftovers()
+            listing.write_pieces()
+            listed_before = self.begun.listing is not None
+            shards = UnwrittenShards(listing, numbers, parts.read_receipt, listed_before)
+            try:
+                write_parts(job, shards, self.map_shards)
+                listing.wait()
+            except SourceChanged as error:
+                raise self._held_other_files() from error
+            if shards.changed:
+                self._write_pending(self._pending(listing))
+        return listing.rows
+
+    def update(self, update: bool, retry_failed: bool) -> tuple[int, Changes]:
+        """Bring parts up to date; return how many rows are listed, and what changed."""
+        listed = _Listed(self.job.shards_after())
+        pending = self._pending(listed, retry_failed)
+        if is_finished(self.writer.path) and not pending.tasks and not pending.emptied:
+            # of a run that was killed between the manifest and its end
+            (self.writer.path / REQUEST).unlink(missing_ok=True)
+            self.mirror.send()
+            raise AlreadyDone(self.writer.path, self.writer.request["kind"])
+        if retry_failed and not update:
+            _refuse_changed_source(pending.changes)
+        if not (update or retry_failed):
+            self._refuse_other_listing(listed.sha256)
+        # what is left of an update that was killed is not all that it changed
+        changes = self.begun.changes or Changes()
+        if self.begun.changes is None or self.begun.listing != listed.sha256:
+            changes += pending.changes
+        self.writer.notes[_CHANGES] = asdict(changes)
+        self._begin(listed.sha256)
+        self.job.pieces.remove()
+        self.job.parts.remove_leftovers()
+        self._write_pending(pending)
+        return listed.rows, changes
+
+    def _begin(self, listing: str | None) -> None:
+        """Mark the directory as unfinished, made from a listing that may not be complete yet."""
+        if not self.writer.notes:
+            self._refuse_other_listing(listing)
+        self.writer.request["made_from"][LISTING] = listing or self.begun.listing
+        self.writer.begin()
+        self.mirror.send()
+
+    def _refuse_other_listing(self, listing: str | None) -> None:
+        if None not in (listing, self.begun.listing) and listing != self.begun.listing:
+            raise self._held_other_files()
+
+    def _held_other_files(self) -> SchnRayError:
+        return SchnRayError(
+            f"{self.mirror.location} was made when the source held other files: take in what is "
+            "new, changed or gone with --update"
+        )
+
+    def _pending(self, shards: Iterable[Shard], retry_failed: bool = False) -> PendingWork:
+        parts = self.job.parts
+        receipts = parts.numbers(), parts.read_receipt
+        return find_pending(shards, *receipts, self.config.shard_rows, retry_failed)
+
+    def _write_pending(self, pending: PendingWork) -> None:
+        write_parts(self.job, pending.tasks, self.map_shards)
+        # not before: new parts have higher numbers than these, also in a run after a kill
+        self.job.parts.remove(pending.emptied)
+
+    def summarise(self, listed: int, changes: Changes | None) -> JobResult:
+        """Quarantine rows that repeat an id, count all rows, and write the quarantined ones."""
+        parts = self.job.parts
+        numbers = parts.numbers()
+        parts.remove_leftovers()  # of workers that were killed meanwhile
+        _quarantine_repeated_ids(parts, numbers)
+        written = 0
+
+        def bad_rows() -> Iterator[BadRow]:
+            nonlocal written
+            for receipt in parts.totals(numbers, self.writer.known):
+                written += receipt.written
+                yield from receipt.quarantined
+
+        quarantine = write_quarantine(self.writer.path, bad_rows())
+        if written + quarantine.rows != listed:
+            raise SchnRayError(
+                f"{listed:,} rows were listed, but {written:,} are written and "
+                f"{quarantine.rows:,} quarantined: run the same command again, it goes on with "
+                "what is missing"
+            )
+        return JobResult(listed, written, quarantine, tuple(numbers), changes)
+
+
+class _Listed:
+    """Shards as they are listed; their rows and the SHA-256 when all are read."""
+
+    def __init__(self, shards: Iterable[Shard]) -> None:
+        self._shards, self._digest, self.rows = shards, hashlib.sha256(), 0
+
+    def __iter__(self) -> Iterator[Shard]:
+        for shard in self._shards:
+            self._digest.update(listed_bytes(shard))
+            self.rows += shard.rows
+            yield shard
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def write_parts(job: ShardJob, shards: Iterable[Shard], map_shards: MapShards) -> None:
     """Write a part per shard; older parts of these numbers are replaced.
 
     Args:
         job: what to do with a shard.
-        shards: their numbers become those of the parts.
+        shards: their numbers become those of the parts; may be listed meanwhile.
         map_shards: applies a function to all shards, on whatever machines.
     """
-    for _ in map_shards(functools.partial(write_part, job=job), list(shards)):
+    for _ in map_shards(functools.partial(write_part, job=job), shards):
         pass  # the receipts say what was written, also after a kill
 
 
@@ -194,7 +365,7 @@ def _refuse_changed_output(path: Path, request: OutputRequest, parts: PartFiles)
     if not is_finished(path):
         return
     manifest = read_manifest(path, request.kind)
-    for name, sha256 in manifest.files.items() if request.verify_update else ():
+    for name, sha256 in manifest.files.items():
         location = join(parts.location, name)
         if kind_at(location) and sha256_and_size(location)[0] != sha256:
             raise SchnRayError(
@@ -203,33 +374,17 @@ def _refuse_changed_output(path: Path, request: OutputRequest, parts: PartFiles)
             )
 
 
-def _refuse_changed_source(pending: PendingWork) -> None:
-    if pending.new or pending.changed or pending.gone:
+def _refuse_changed_source(changes: Changes) -> None:
+    if changes.new or changes.changed or changes.gone:
         raise SchnRayError(
-            f"the source changed: {pending.new:,} rows are new, {pending.changed:,} changed, "
-            f"{pending.gone:,} are gone. Add --update to take that in, too"
+            f"the source changed: {changes.new:,} rows are new, {changes.changed:,} changed, "
+            f"{changes.gone:,} are gone. Add --update to take that in, too"
         )
 
 
-def _quarantine_repeated_ids(parts: PartFiles, receipts: dict[int, Receipt]) -> dict[int, Receipt]:
-    """Take out rows whose id an earlier row has; return the receipts of parts written again."""
-    changed = {}
-    for number, rows in repeated_ids(list(receipts), parts.read_strings):
-        table, units = parts.read(number), receipts[number].units
+def _quarantine_repeated_ids(parts: PartFiles, numbers: list[int]) -> None:
+    """Take out rows whose id an earlier row has."""
+    for number, rows in repeated_ids(numbers, parts.read_strings):
+        table, units = parts.read(number), parts.read_receipt(number).units
         remaining = take_rows(table, rows_without(len(table), rows))
-        changed[number] = parts.write(number, remaining, quarantine_rows(units, rows))
-    return changed
-
-
-def _count(
-    shards: Sequence[Shard], receipts: dict[int, Receipt], update: PendingWork | None
-) -> JobResult:
-    listed = sum(shard.rows for shard in shards)
-    written = sum(receipt.written for receipt in receipts.values())
-    quarantined = sum(len(receipt.quarantined) for receipt in receipts.values())
-    if written + quarantined != listed:
-        raise SchnRayError(
-            f"{listed:,} rows were listed, but {written:,} are written and {quarantined:,} "
-            "quarantined: run the same command again, it goes on with what is missing"
-        )
-    return JobResult(listed, written, quarantined, tuple(receipts), update)
+        parts.write(number, remaining, quarantine_rows(units, rows))

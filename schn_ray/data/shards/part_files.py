@@ -16,6 +16,7 @@ whether it is this part's receipt (``_settle``). No other part is read to know i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schn_ray.core.atomic_files import sha256_file
+from schn_ray.core.atomic_files import cannot_write, sha256_file, writing
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import (
     join,
@@ -40,9 +41,11 @@ from schn_ray.core.storage.files import (
 )
 from schn_ray.data.shards.receipts import (
     Receipt,
+    ReceiptTotals,
     UnitReceipt,
     receipt_from_bytes,
     receipt_to_bytes,
+    totals_from_bytes,
 )
 
 RECEIPTS = "receipts"
@@ -117,7 +120,8 @@ class PartFiles:
             The receipt.
 
         Raises:
-            SchnRayError: the disk is full, or the directory cannot be written.
+            CannotWrite: the disk is full, or the directory cannot be written. Parts that are
+                written already stay.
         """
         location, rows = join(self.location, self.name(number)), _Rows(batches)
         receipt_location = join(self.location, self.receipt_name(number))
@@ -127,16 +131,14 @@ class PartFiles:
                 size = path.stat().st_size
                 receipt = Receipt(number, tuple(units), sha256_file(path), size)
                 data = receipt_to_bytes(receipt)
-                write_file(receipt_location + _NEXT, data)
-            write_file(receipt_location, data)
-            remove_file(receipt_location + _NEXT)
+                _write_receipt(receipt_location + _NEXT, data)
         except OSError as error:
             if error is rows.error:  # the source could not be read
                 raise
-            raise SchnRayError(
-                f"cannot write {location}: {error.strerror or error}. The parts before it stay: "
-                "make room and run the same command again"
-            ) from error
+            raise cannot_write(error, location) from error
+        _write_receipt(receipt_location, data)
+        with writing(receipt_location):
+            remove_file(receipt_location + _NEXT)
         return receipt
 
     def read(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -177,34 +179,38 @@ class PartFiles:
             self._settle(name)
         return _read_receipt(join(self.location, name))
 
-    def read_receipts(self) -> dict[int, Receipt]:
-        """Read the receipts of all parts: number -> receipt, ascending.
+    def numbers(self) -> list[int]:
+        """Return the numbers of all parts that have a receipt, ascending.
+
+        Raises:
+            SchnRayError: a damaged receipt, where one was being replaced.
+        """
+        for name in sorted(names_in(join(self.location, RECEIPTS))):
+            if name.endswith(_SUFFIX + _NEXT):
+                self._settle(f"{RECEIPTS}/{name.removesuffix(_NEXT)}")
+        names = self._names_of_parts() & self._names_of_receipts()
+        return sorted(int(name.removeprefix(self.format.stem)) for name in names)
+
+    def totals(
+        self, numbers: Iterable[int], known: dict[str, tuple[str, int]]
+    ) -> Iterator[ReceiptTotals]:
+        """Yield what the receipts of parts have in all, one after the other; no part is read.
+
+        Args:
+            numbers: of these parts.
+            known: gets the SHA-256 and the bytes of each part and receipt, by name.
 
         Raises:
             SchnRayError: a damaged receipt.
         """
-        receipt_names = names_in(join(self.location, RECEIPTS))
-        for name in sorted(receipt_names):
-            if name.endswith(_SUFFIX + _NEXT):
-                self._settle(f"{RECEIPTS}/{name.removesuffix(_NEXT)}")
-        names = self._names_of_parts() & self._names_of_receipts()
-        receipts = [
-            _read_receipt(join(self.location, f"{RECEIPTS}/{name}{_SUFFIX}")) for name in names
-        ]
-        return {r.number: r for r in sorted(receipts, key=lambda receipt: receipt.number)}
-
-    def known_files(self, receipts: Iterable[Receipt]) -> dict[str, tuple[str, int]]:
-        """Return name -> (SHA-256, bytes) of parts and receipts; no part is read for it.
-
-        Args:
-            receipts: of these parts.
-        """
-        files = {}
-        for receipt in receipts:
-            files[self.name(receipt.number)] = (receipt.sha256, receipt.size)
-            data = read_file(join(self.location, name := self.receipt_name(receipt.number)))
-            files[name] = (hashlib.sha256(data).hexdigest(), len(data))
-        return files
+        for number in numbers:
+            location = join(self.location, name := self.receipt_name(number))
+            data = read_file(location)
+            with _damage_of(location):
+                totals = totals_from_bytes(data)
+            known[self.name(number)] = (totals.sha256, totals.size)
+            known[name] = (hashlib.sha256(data).hexdigest(), len(data))
+            yield totals
 
     def remove(self, numbers: Iterable[int]) -> None:
         """Remove parts with their receipts.
@@ -245,7 +251,7 @@ class PartFiles:
         following = _read_receipt(location + _NEXT)
         part = join(self.location, self.name(following.number))
         if kind_at(part) and sha256_and_size(part) == (following.sha256, following.size):
-            write_file(location, receipt_to_bytes(following))
+            _write_receipt(location, receipt_to_bytes(following))
         remove_file(location + _NEXT)
 
 
@@ -276,9 +282,22 @@ def take_rows(table: pa.Table, rows: NDArray[np.int64]) -> Iterator[pa.RecordBat
         yield from chunk.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
 
 
-def _read_receipt(location: str) -> Receipt:
+def _write_receipt(location: str, data: bytes) -> None:
     try:
+        write_file(location, data)
+    except OSError as error:
+        raise cannot_write(error, location) from error  # not its temporary name
+
+
+def _read_receipt(location: str) -> Receipt:
+    with _damage_of(location):
         return receipt_from_bytes(read_file(location))
+
+
+@contextlib.contextmanager
+def _damage_of(location: str) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise SchnRayError(
             f"{location} is damaged ({error}); remove this file and run the same command again, "

@@ -3,21 +3,26 @@
 A first run, a run after a kill, an update and another try of failed rows ask the same question, of
 the parts that exist. So each of them may be killed and run again.
 
-A part is matched by the names of its files, not by its number: where files appear or vanish, the
-slices of a sorted listing shift. A unit whose name and stamp are still listed stays as it is. A
-unit with another stamp is read again. A unit that is gone leaves its part. New units make new
-parts.
+A first run, and one after it was killed, ask shard by shard (``UnwrittenShards``): parts have the
+numbers of their shards, and nothing of a shard stays in memory. Any other asks once for all that is
+listed (``find_pending``), and holds what is not settled at once.
+
+In the latter, a part is matched by the names of its files, not by its number: where files appear or
+vanish, the slices of a sorted listing shift. A unit whose name and stamp are still listed stays as
+it is. A unit with another stamp is read again. A unit that is gone leaves its part. New units make
+new parts.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 
 from schn_ray.data.shards.receipts import Receipt, UnitReceipt
 from schn_ray.data.shards.rows import Shard, Unit, cut, shard_of, units_of
+from schn_ray.data.shards.streamed_listing import StreamedListing
 
 NEW, CHANGED, GONE, FAILED, SAME = "new", "changed", "gone", "failed", "same"
 
@@ -34,20 +39,16 @@ class ShardTask(Shard):
 
 
 @dataclass(frozen=True)
-class PendingWork:
-    """What is left to do, and why.
+class Changes:
+    """How many rows of a source differ from those that are written.
 
     Attributes:
-        tasks: parts to write or to write again.
-        emptied: numbers of parts that have no unit any more.
         new: rows of units that are in no part.
         changed: rows of units whose stamp changed.
         gone: rows of units that are not listed any more.
         failed: quarantined rows that are tried again.
     """
 
-    tasks: tuple[ShardTask, ...]
-    emptied: tuple[int, ...] = ()
     new: int = 0
     changed: int = 0
     gone: int = 0
@@ -55,29 +56,131 @@ class PendingWork:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows of the source an update found to differ, for the manifest."""
+        """What the manifest of an update records."""
         return {"new": self.new, "changed": self.changed, "gone": self.gone}
+
+    def __add__(self, later: Changes) -> Changes:
+        pairs = zip(astuple(self), astuple(later), strict=True)
+        return Changes(*(before + after for before, after in pairs))
+
+
+@dataclass(frozen=True)
+class PendingWork:
+    """What is left to do, and why.
+
+    Attributes:
+        tasks: parts to write or to write again.
+        emptied: numbers of parts that have no unit any more.
+        changes: what differs.
+    """
+
+    tasks: tuple[ShardTask, ...]
+    emptied: tuple[int, ...]
+    changes: Changes
+
+
+ReadReceipt = Callable[[int], Receipt]
+"""Reads the receipt of the part of a number."""
+
+
+class SourceChanged(Exception):
+    """A part has other units than the shard of its number: the source lists other files now."""
+
+
+class UnwrittenShards:
+    """The shards of a streamed listing that have no part yet; a ``ListedMeanwhile``.
+
+    Args:
+        listing: in whose order parts were begun, and are numbered.
+        numbers: of the parts that exist.
+        read_receipt: reads the receipt of one of them.
+        listed_before: whether an earlier run came to the listing's end: then it is compared before
+            anything that may be new is yielded.
+
+    Attributes:
+        done_before: rows of shards that have their part.
+        changed: whether units of them have another stamp than when they were read.
+    """
+
+    def __init__(
+        self,
+        listing: StreamedListing,
+        numbers: Collection[int],
+        read_receipt: ReadReceipt,
+        listed_before: bool,
+    ) -> None:
+        self._listing, self._numbers = listing, frozenset(numbers)
+        self._read_receipt, self._listed_before = read_receipt, listed_before
+        self.done_before, self.changed = 0, False
+
+    @property
+    def rows(self) -> int:
+        """How many rows are listed so far."""
+        return self._listing.rows
+
+    @property
+    def all_listed(self) -> bool:
+        """Whether the source is listed to its end."""
+        return self._listing.sha256 is not None
+
+    def __iter__(self) -> Iterator[ShardTask]:
+        """Yield the shards that have no part.
+
+        Raises:
+            SourceChanged: see there.
+        """
+        number = -1
+        for shard in self._listing:
+            number, is_known = shard.number, self._listing.has_units_of_part(shard)
+            if self._listed_before and not is_known:
+                self._listing.wait()
+            if number not in self._numbers:
+                yield ShardTask(**vars(shard))
+                continue
+            self.done_before += shard.rows
+            if not is_known:
+                self._compare(shard)
+        if max(self._numbers, default=-1) > number:
+            raise SourceChanged
+
+    def _compare(self, shard: Shard) -> None:
+        written, listed = _units(self._read_receipt(shard.number)), units_of(shard)
+        if written == listed:
+            return
+        if [_without_stamp(unit) for unit in written] != [_without_stamp(unit) for unit in listed]:
+            raise SourceChanged
+        self.changed = True
+
+
+def _without_stamp(unit: Unit) -> tuple[str, int, int]:
+    return unit.file, unit.start, unit.rows
 
 
 def find_pending(
-    shards: Sequence[Shard], receipts: dict[int, Receipt], shard_rows: int, retry: bool = False
+    shards: Iterable[Shard],
+    numbers: Collection[int],
+    read_receipt: ReadReceipt,
+    shard_rows: int,
+    retry: bool = False,
 ) -> PendingWork:
     """Compare what a source lists with the receipts.
 
     Args:
-        shards: what the source lists now.
-        receipts: part number -> receipt, of all parts that exist.
+        shards: what the source lists now. One whose part has the same units is dropped at once.
+        numbers: of the parts that exist.
+        read_receipt: reads the receipt of one of them.
         shard_rows: rows of a new part, at most.
         retry: whether units with quarantined rows are read again.
 
     Example:
         >>> files = [Shard(0, 2, files=("a.png", "b.png"), stamps=("1-1", "2-2"))]
-        >>> find_pending(files, {}, shard_rows=100).new
+        >>> find_pending(files, (), lambda number: None, shard_rows=100).changes.new
         2
     """
-    open_shards, open_receipts = _without_settled(shards, receipts, retry)
+    taken = set(numbers)
+    open_shards, open_numbers = _without_settled(shards, taken, read_receipt, retry)
     units = _by_name(unit for shard in open_shards for unit in units_of(shard))
-    matches = _match(open_receipts.values(), units)
+    matches = _match(map(read_receipt, open_numbers), units)
     # a row that was quarantined for its id may be the only one with that id now
     retry_ids = any(unit != done.unit for pairs in matches.values() for done, unit in pairs)
     tasks, emptied, counts = [], [], Counter[str]()
@@ -93,23 +196,23 @@ def find_pending(
         elif len(unchanged) < len(pairs):
             tasks.append(_task(number, read, unchanged))
     counts[NEW] = sum(unit.rows for unit in units.values())
-    tasks += _new_parts(open_shards, units, set(receipts), shard_rows)
+    tasks += _new_parts(open_shards, units, taken, shard_rows)
     del counts[SAME]
-    return PendingWork(tuple(tasks), tuple(emptied), **counts)
+    return PendingWork(tuple(tasks), tuple(emptied), Changes(**counts))
 
 
 def _without_settled(
-    shards: Sequence[Shard], receipts: dict[int, Receipt], retry: bool
-) -> tuple[list[Shard], dict[int, Receipt]]:
+    shards: Iterable[Shard], taken: set[int], read_receipt: ReadReceipt, retry: bool
+) -> tuple[list[Shard], list[int]]:
     """Leave out shards whose part, of the same number, has the same units: most, as a rule."""
-    open_receipts, open_shards = dict(receipts), []
+    open_numbers, open_shards = set(taken), []
     for shard in shards:
-        receipt = receipts.get(shard.number)
+        receipt = read_receipt(shard.number) if shard.number in taken else None
         if receipt and not _may_pass_now(receipt, retry) and _units(receipt) == units_of(shard):
-            del open_receipts[shard.number]
+            open_numbers.remove(shard.number)
         else:
             open_shards.append(shard)
-    return open_shards, open_receipts
+    return open_shards, sorted(open_numbers)
 
 
 def _units(receipt: Receipt) -> list[Unit]:

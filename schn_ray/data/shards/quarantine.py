@@ -2,47 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import TooManyBadRows
 from schn_ray.data.shards.rows import BadRow
 
 QUARANTINE = "quarantine.parquet"
+_NAMED = 5  # in an error
+_AT_ONCE = 1 << 16
 _BAD_ROWS = pa.schema(dict.fromkeys(("id", "uri", "stage", "reason"), pa.string()))
 
 
-def refuse_too_many(bad_rows: list[BadRow], rows: int, allowed: float) -> None:
+@dataclass(frozen=True)
+class Quarantine:
+    """The quarantined rows of a directory, which are in its ``quarantine.parquet``.
+
+    Attributes:
+        rows: how many there are.
+        first: the first few of them.
+    """
+
+    rows: int
+    first: tuple[BadRow, ...]
+
+    def __str__(self) -> str:
+        named = "\n".join(f"  {row.id} ({row.uri}): {row.reason}" for row in self.first)
+        more = self.rows - len(self.first)
+        return f"{named}\n  and {more:,} more" if more else named
+
+
+def refuse_too_many(quarantine: Quarantine, rows: int, allowed: float) -> None:
     """Stop if a larger share of the rows is bad than allowed.
 
     Args:
-        bad_rows: the quarantined rows.
+        quarantine: the quarantined rows.
         rows: how many there are in all.
         allowed: the share that may be bad, 0 to 1.
 
     Raises:
         TooManyBadRows: with the count, the share and the first few rows.
     """
-    if len(bad_rows) <= allowed * rows:
+    if quarantine.rows <= allowed * rows:
         return
-    named = "\n".join(f"  {row.id} ({row.uri}): {row.reason}" for row in bad_rows[:5])
-    more = f"\n  and {len(bad_rows) - 5:,} more" if len(bad_rows) > 5 else ""
     raise TooManyBadRows(
-        f"{len(bad_rows):,} of {rows:,} rows are bad, more than max_bad_share = {allowed:g} "
-        f"allows:\n{named}{more}\n'schn-ray check' names them all: repair or remove them, or allow "
+        f"{quarantine.rows:,} of {rows:,} rows are bad, more than max_bad_share = {allowed:g} "
+        f"allows:\n{quarantine}\n'schn-ray check' names them all: repair or remove them, or allow "
         "more with --set source.max_bad_share=0.2"
     )
 
 
-def write_quarantine(directory: Path, bad_rows: list[BadRow]) -> None:
+def write_quarantine(directory: Path, bad_rows: Iterable[BadRow]) -> Quarantine:
     """Write ``quarantine.parquet``: id, uri, stage and reason of each row; also if there is none.
 
     Args:
         directory: local.
-        bad_rows: the quarantined rows.
+        bad_rows: the quarantined rows, which may be more than memory holds.
+
+    Raises:
+        CannotWrite: the disk is full, say.
     """
-    table = pa.Table.from_pylist([asdict(row) for row in bad_rows], _BAD_ROWS)
-    pq.write_table(table, directory / QUARANTINE)
+    rows, path = iter(bad_rows), directory / QUARANTINE
+    chunk = list(islice(rows, _AT_ONCE))
+    first, count = tuple(chunk[:_NAMED]), len(chunk)
+    with writing(path):
+        writer = pq.ParquetWriter(path, _BAD_ROWS)
+        writer.write_table(_table(chunk))
+    while chunk := list(islice(rows, _AT_ONCE)):
+        count += len(chunk)
+        with writing(path):
+            writer.write_table(_table(chunk))
+    with writing(path):
+        writer.close()
+    return Quarantine(count, first)
+
+
+def _table(bad_rows: list[BadRow]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(row) for row in bad_rows], _BAD_ROWS)

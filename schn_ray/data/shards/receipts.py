@@ -83,6 +83,43 @@ def receipt_from_bytes(data: bytes) -> Receipt:
         raise ValueError(str(error)) from error
 
 
+@dataclass(frozen=True)
+class ReceiptTotals:
+    """What a receipt has in all, without its units.
+
+    Attributes:
+        sha256: hexadecimal SHA-256 of the part file.
+        size: of the part file, in bytes.
+        rows: of all units.
+        written: rows of the part.
+        quarantined: the rows that are not in it.
+    """
+
+    sha256: str
+    size: int
+    rows: int
+    written: int
+    quarantined: tuple[BadRow, ...]
+
+
+def totals_from_bytes(data: bytes) -> ReceiptTotals:
+    """Read the totals of a receipt; several times as fast as ``receipt_from_bytes``.
+
+    Args:
+        data: the bytes of a receipt file.
+
+    Raises:
+        ValueError: these bytes are not a receipt.
+    """
+    try:
+        sha256, size, _, *units = json.loads(gzip.decompress(data))
+        bad = tuple(BadRow(*row) for unit in units for row in unit[5])
+        rows, written = sum(unit[2] for unit in units), sum(unit[4] for unit in units)
+    except (OSError, EOFError, TypeError, IndexError, zlib.error) as error:
+        raise ValueError(str(error)) from error
+    return ReceiptTotals(sha256, size, rows, written, bad)
+
+
 def _plain_values(done: UnitReceipt) -> list[Any]:
     unit = done.unit
     bad = [list(asdict(row).values()) for row in done.quarantined]

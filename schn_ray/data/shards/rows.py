@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, cast
 
 from numpy.typing import NDArray
 
@@ -121,7 +122,9 @@ class Unit:
 class Source(Protocol):
     """Images or vectors in one layout. Small to pickle: what it lists is in its shards.
 
-    A source of vectors has one attribute more, see ``shards/vectors``.
+    A source of vectors has one attribute more, see ``shards/vectors``. One that takes long to list
+    should have ``shards_after(last)``, the shards that follow one of ``shards()``, without listing
+    those before it.
 
     Attributes:
         kind: name of the layout, as in ``SourceConfig.kind``.
@@ -138,8 +141,8 @@ class Source(Protocol):
         """Absolute path, or ``digits``."""
         ...
 
-    def shards(self) -> list[Shard]:
-        """List all rows, in a fixed order.
+    def shards(self) -> Iterable[Shard]:
+        """List all rows, in a fixed order; best one shard after the other, as they are asked for.
 
         Raises:
             SchnRayError: nothing is at the location, or nothing in this layout.
@@ -155,7 +158,21 @@ class Source(Protocol):
         ...
 
 
-def listing_sha256(shards: list[Shard]) -> str:
+def shards_after(source: Source, last: Shard | None) -> Iterable[Shard]:
+    """List the shards of a source that follow one of them.
+
+    Args:
+        source: of any kind.
+        last: a shard of an earlier call; None: all are listed.
+    """
+    if last is None:
+        return source.shards()
+    if (resumed := getattr(source, "shards_after", None)) is not None:
+        return cast(Iterable[Shard], resumed(last))
+    return islice(source.shards(), last.number + 1, None)
+
+
+def listing_sha256(shards: Iterable[Shard]) -> str:
     """Return the SHA-256 of what a source lists: names, row counts and sizes of files.
 
     Args:
@@ -163,8 +180,18 @@ def listing_sha256(shards: list[Shard]) -> str:
     """
     digest = hashlib.sha256()
     for shard in shards:
-        digest.update(json.dumps(asdict(shard) | {"stamps": ()}).encode())
+        digest.update(listed_bytes(shard))
     return digest.hexdigest()
+
+
+def listed_bytes(shard: Shard) -> bytes:
+    """Return what a shard adds to the SHA-256 of its listing.
+
+    Args:
+        shard: of the source.
+    """
+    # not asdict, which copies each name
+    return json.dumps(vars(shard) | {"stamps": ()}).encode()
 
 
 def units_of(shard: Shard) -> list[Unit]:

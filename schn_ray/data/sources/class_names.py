@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.data.shards.rows import BadRow, Row, Shard, Source
+from schn_ray.data.shards.rows import BadRow, Row, Shard, Source, shards_after
 from schn_ray.data.shards.vectors import VectorFormat, vectors_of
 from schn_ray.data.sources.listing import read_lines
 
@@ -40,9 +40,13 @@ class NamedClasses:
         """The format of the source's vectors."""
         return vectors_of(self.source)
 
-    def shards(self) -> list[Shard]:
+    def shards(self) -> Iterable[Shard]:
         """List the source's shards."""
         return self.source.shards()
+
+    def shards_after(self, last: Shard) -> Iterable[Shard]:
+        """List the source's shards that follow one of them."""
+        return shards_after(self.source, last)
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Read the shard's rows; a row whose label has no name becomes a ``BadRow``."""

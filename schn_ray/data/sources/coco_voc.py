@@ -12,7 +12,7 @@ from schn_ray.core.storage.files import join, names_in
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import Entry
 from schn_ray.data.sources.flickr import first_below
-from schn_ray.data.sources.listing import QUERY, TRAIN, Item, read_lines, read_text, split_word
+from schn_ray.data.sources.listing import QUERY, TRAIN, Item, read_lines, split_word, text_lines
 
 _INSTANCES = re.compile(r"instances_(?P<part>.+)\.json")
 _VOC_FOLDERS = ("", "VOC2012", "VOCdevkit/VOC2012")
@@ -85,7 +85,7 @@ def _instances(location: str) -> list[tuple[str, str, str]]:
 
 def _parsed(file: str) -> dict[str, Any]:
     try:
-        values = json.loads(read_text(file))
+        values = json.loads("".join(text_lines(file)))
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         raise SchnRayError(f"{file}:{line}: not JSON: {error}; get it again") from error

@@ -11,17 +11,20 @@ quarantined, so that a list from a stranger cannot make us read other files;
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import is_uri, kind_at, read_file, size_and_stamp
+from schn_ray.core.storage.files import is_uri, kind_at, open_file, read_file, size_and_stamp
 from schn_ray.data.config import SourceConfig
-from schn_ray.data.shards.rows import BadRow, Entry, Row, Shard, Unit, cut, units_of
+from schn_ray.data.shards.rows import BadRow, Entry, Row, Shard, Unit, units_of
 from schn_ray.data.sources.roots import OutsideRootError, Root
 
 TRAIN, QUERY, GALLERY, JUNK = "train", "test", "database", "junk"
@@ -66,20 +69,28 @@ class ListingSource:
     read_items: ReadListing
     base: str
 
-    def shards(self) -> list[Shard]:
-        """List the images.
+    def shards(self) -> Iterator[Shard]:
+        """List the images, as the list is read.
 
         Raises:
             SchnRayError: the list names no images, or is not in this layout.
         """
-        items = list(self.read_items(self.location, self.config))
-        if not items:
+        return self._shards_from(0)
+
+    def shards_after(self, last: Shard) -> Iterator[Shard]:
+        """List the shards that follow one of ``shards``; images before it are not looked at."""
+        return self._shards_from(last.number + 1)
+
+    def _shards_from(self, number: int) -> Iterator[Shard]:
+        items = iter(self.read_items(self.location, self.config))
+        size = self.config.shard_rows
+        for _ in islice(items, number * size):
+            pass
+        while chunk := list(islice(items, size)):
+            yield self._shard(number, chunk)
+            number += 1
+        if not number:
             raise SchnRayError(f"{self.location}: no images listed in there")
-        runs = cut(len(items), self.config.shard_rows)
-        return [
-            self._shard(number, items[start : start + count])
-            for number, (start, count) in enumerate(runs)
-        ]
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Read the shard's images."""
@@ -156,19 +167,23 @@ def fetch_listed(root: Root, path: str, row_id: str) -> tuple[str, bytes] | BadR
     return BadRow(printable(row_id), printable(location), "read", reason)
 
 
-def read_text(location: str) -> str:
-    """Read a list as text.
+def text_lines(location: str, newline: str = "\n") -> Iterator[str]:
+    """Yield a list's lines with what ends them; the list may be longer than memory.
 
     Bytes that are not UTF-8 become surrogates, so that the bad line can be reported.
 
     Args:
         location: the file, a path or a URI.
+        newline: what ends a line; if empty, all that Python takes for an end of a line.
 
     Raises:
         SchnRayError: the file cannot be read.
     """
     try:
-        return read_file(location).decode("utf-8-sig", "surrogateescape")
+        if not is_uri(location) and not stat.S_ISREG(os.stat(location).st_mode):
+            raise OSError("not a regular file")  # reading a pipe could wait for ever
+        with io.TextIOWrapper(open_file(location), "utf-8-sig", "surrogateescape", newline) as file:
+            yield from file
     except OSError as error:
         raise SchnRayError(f"{location} cannot be read: {error.strerror or error}") from error
 
@@ -182,7 +197,7 @@ def read_lines(location: str) -> list[str]:
     Raises:
         SchnRayError: the file cannot be read.
     """
-    lines = read_text(location).split("\n")
+    lines = [line.removesuffix("\n") for line in text_lines(location)]
     while lines and not lines[-1].strip():
         lines.pop()
     return lines

@@ -9,7 +9,6 @@ first line decides. A CSV has a header with ``path``, and optionally ``labels`` 
 from __future__ import annotations
 
 import csv
-import io
 import posixpath
 import re
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.core.storage.files import join, names_in
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import Entry
-from schn_ray.data.sources.listing import GALLERY, Item, read_lines, read_text, split_word
+from schn_ray.data.sources.listing import GALLERY, Item, read_lines, split_word, text_lines
 
 _WORD = re.compile(r"\S+")
 _NUMBER = re.compile(r"[0-9]+")
@@ -39,7 +38,7 @@ def text_items(location: str, config: SourceConfig) -> Iterator[Item]:
         SchnRayError: the list cannot be read.
     """
     field_count: int | None = None
-    for number, line in enumerate(read_text(location).split("\n"), 1):
+    for number, line in enumerate(text_lines(location), 1):
         if path_and_fields := _path_and_fields(line):
             path, fields = path_and_fields
             field_count = len(fields) if field_count is None else field_count
@@ -226,7 +225,7 @@ def csv_items(location: str, config: SourceConfig) -> Iterator[Item]:
     Raises:
         SchnRayError: not CSV, no column of paths, or two columns with the same name.
     """
-    reader = csv.reader(io.StringIO(read_text(location), newline=""), strict=True)
+    reader = csv.reader(text_lines(location, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         columns = _columns(location, header, config)

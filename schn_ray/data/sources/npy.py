@@ -55,16 +55,23 @@ class NpySource:
         name, _, _ = self._files()[0]
         return _format_of(file_location(self.location, name), self.config.vector_width)
 
-    def shards(self) -> list[Shard]:
-        """List row ranges, file by file.
+    def shards(self) -> Iterator[Shard]:
+        """List row ranges, file by file; a file is opened when its turn comes.
 
         Raises:
             SchnRayError: no files or rows; a file that cannot be read, is not [n, D], or has
                 another format than the first; ids or labels of another number of rows.
         """
+        return self._shards_after(None)
+
+    def shards_after(self, last: Shard) -> Iterator[Shard]:
+        """List the shards that follow one of ``shards``; files before it are not opened."""
+        return self._shards_after(last)
+
+    def _shards_after(self, last: Shard | None) -> Iterator[Shard]:
         files = [(name, size, self._stamp(name, stamp)) for name, size, stamp in self._files()]
         shard_rows = rows_of_shard(self.config.shard_rows, self.vectors)
-        return table_shards(self.location, files, shard_rows, self._rows_of)
+        yield from table_shards(self.location, files, shard_rows, self._rows_of, last)
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Read the shard's rows one by one."""

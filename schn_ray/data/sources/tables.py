@@ -124,15 +124,22 @@ class TableSource:
         """The format of the rows' vectors; None if they have none."""
         return self.layout.vectors
 
-    def shards(self) -> list[Shard]:
-        """List row ranges, file by file.
+    def shards(self) -> Iterator[Shard]:
+        """List row ranges, file by file; a file is opened when its turn comes.
 
         Raises:
             SchnRayError: no files or rows, a damaged file, or a column that is missing or has
                 another type.
         """
+        return self._shards_after(None)
+
+    def shards_after(self, last: Shard) -> Iterator[Shard]:
+        """List the shards that follow one of ``shards``; files before it are not opened."""
+        return self._shards_after(last)
+
+    def _shards_after(self, last: Shard | None) -> Iterator[Shard]:
         shard_rows = rows_of_shard(self.config.shard_rows, self.vectors)
-        return table_shards(self.location, self.files(), shard_rows, self._rows_of)
+        yield from table_shards(self.location, self.files(), shard_rows, self._rows_of, last)
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Read the shard's rows one by one; only the columns that a row needs are read."""
@@ -259,7 +266,8 @@ def table_shards(
     files: list[tuple[str, int, str]],
     shard_rows: int,
     rows_of: Callable[[str], int],
-) -> list[Shard]:
+    last: Shard | None = None,
+) -> Iterator[Shard]:
     """Cut tables into shards of whole row ranges.
 
     Args:
@@ -267,17 +275,37 @@ def table_shards(
         files: as ``table_files`` returns them.
         shard_rows: the most rows of a shard.
         rows_of: counts a file's rows; raises ``SchnRayError`` for a table that cannot be used.
+        last: only the shards that follow this one.
 
     Raises:
         SchnRayError: no rows, or raised by ``rows_of``.
     """
-    shards: list[Shard] = []
-    for name, size, stamp in files:
+    number, first_file, first_row = next_rows(last, [name for name, _, _ in files])
+    for name, size, stamp in files[first_file:]:
         for start, count in cut(rows_of(file_location(location, name)), shard_rows):
-            shards.append(Shard(len(shards), count, start, (name,), size, (stamp,)))
-    if not shards:
+            if start >= first_row:
+                yield Shard(number, count, start, (name,), size, (stamp,))
+                number += 1
+        first_row = 0
+    if not number:
         raise SchnRayError(f"{location}: no rows in there")
-    return shards
+
+
+def next_rows(last: Shard | None, names: list[str]) -> tuple[int, int, int]:
+    """Return where rows go on after a shard of one file: shard number, position of the file, row.
+
+    Args:
+        last: the shard; None: it begins with the first row of all.
+        names: of all files, in the order of the listing.
+
+    Raises:
+        SchnRayError: the shard's file is not listed any more.
+    """
+    if last is None:
+        return 0, 0, 0
+    if last.files[0] not in names:
+        raise SchnRayError(f"{last.files[0]} is gone since the source was listed: add --update")
+    return last.number + 1, names.index(last.files[0]), last.start + last.rows
 
 
 def file_location(location: str, name: str) -> str:

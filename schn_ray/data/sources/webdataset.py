@@ -29,6 +29,7 @@ from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import BadRow, Row, Shard, cut, units_of
 from schn_ray.data.sources.folder import EXTENSIONS
 from schn_ray.data.sources.listing import label_names, split_word
+from schn_ray.data.sources.tables import next_rows
 
 _MAX_FIELD_BYTES = 1 << 20  # of a .cls or .json; a longer one is not a label
 
@@ -60,21 +61,31 @@ class WebDataset:
     config: SourceConfig
     kind: str = "webdataset"
 
-    def shards(self) -> list[Shard]:
-        """List the samples, tar by tar.
+    def shards(self) -> Iterator[Shard]:
+        """List the samples, tar by tar; a tar is opened when its turn comes.
 
         Raises:
             SchnRayError: no tar, a damaged one, or no samples.
         """
-        shards: list[Shard] = []
-        for name in self._names():
+        return self._shards_after(None)
+
+    def shards_after(self, last: Shard) -> Iterator[Shard]:
+        """List the shards that follow one of ``shards``; tars before it are not opened."""
+        return self._shards_after(last)
+
+    def _shards_after(self, last: Shard | None) -> Iterator[Shard]:
+        names = self._names()
+        number, first_tar, first_sample = next_rows(last, names)
+        for name in names[first_tar:]:
             size, stamp = size_and_stamp(self._tar(name))
             count = len(samples_of(self._tar(name), stamp))
             for start, rows in cut(count, self.config.shard_rows):
-                shards.append(Shard(len(shards), rows, start, (name,), size, (stamp,)))
-        if not shards:
+                if start >= first_sample:
+                    yield Shard(number, rows, start, (name,), size, (stamp,))
+                    number += 1
+            first_sample = 0
+        if not number:
             raise SchnRayError(f"{self.location}: no samples in there")
-        return shards
 
     def read(self, shard: Shard) -> Iterator[Row | BadRow]:
         """Read the shard's samples."""

@@ -20,6 +20,7 @@ from schn_ray.data.config import PrepareConfig
 from schn_ray.data.shards.job import JobResult, OutputRequest, ShardJob, run_shard_job
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.part_files import PartFiles
+from schn_ray.data.shards.quarantine import QUARANTINE
 from schn_ray.data.shards.rows import Entry, Shard, Source
 from schn_ray.data.shards.vectors import vectors_of
 from schn_ray.data.splits.protocols import GIVEN, RANDOM, find_protocol
@@ -69,14 +70,18 @@ def prepare_store(
         TooManyBadRows: more than ``max_bad_share`` of the rows are bad; the first are named.
     """
     config = _with_protocol(config)
-    shards = _with_labels(source.shards())
-    vectors = vectors_of(source)  # after shards: it travels to the workers with the source
+    vectors = vectors_of(source)  # known now, it travels to the workers with the source
     parts = PartFiles(as_location(out), RowFiles(vectors))
     options = ImageOptions(config.source.max_pixels, config.largest_side, config.quality)
     make_batches = functools.partial(store_rows, options=options, vectors=vectors)
-    job = ShardJob("prepare", source, parts, make_batches)
+    job = ShardJob("prepare", source, parts, make_batches, _with_labels)
 
     def finish(directory: Path, result: JobResult) -> dict[str, Any]:
+        if not result.written:
+            raise SchnRayError(
+                f"none of the {result.listed:,} rows can be used; {QUARANTINE} in {out} has them "
+                f"all, with their reasons:\n{result.quarantine}"
+            )
         counts: dict[str, Any] = {"rows_read": result.listed, "quarantined": result.quarantined}
         counts |= describe_and_split(parts, result.numbers, directory, config)
         if vectors is not None:
@@ -84,7 +89,7 @@ def prepare_store(
         return counts | (result.update.counts if result.update else {})
 
     request = OutputRequest("store", config.recorded(), _inputs(source, config), _SPLIT_SETTINGS)
-    return run_shard_job(job, shards, out, request, config.source, map_shards, finish, update)
+    return run_shard_job(job, out, request, config.source, map_shards, finish, update)
 
 
 def _with_protocol(config: PrepareConfig) -> PrepareConfig:
@@ -99,14 +104,11 @@ def _with_protocol(config: PrepareConfig) -> PrepareConfig:
     return config.model_copy(update={"split_from": str(file), "protocol": name})
 
 
-def _with_labels(shards: list[Shard]) -> list[Shard]:
+def _with_labels(shard: Shard) -> Shard:
     """Add what a list says of an image to its stamp: another label is a change, too."""
-    return [
-        replace(shard, stamps=tuple(map(_with_entry, shard.stamps, shard.entries)))
-        if shard.entries
-        else shard
-        for shard in shards
-    ]
+    if not shard.entries:
+        return shard
+    return replace(shard, stamps=tuple(map(_with_entry, shard.stamps, shard.entries)))
 
 
 def _with_entry(stamp: str, entry: Entry) -> str:

@@ -18,6 +18,9 @@ class Components:
     Args:
         nodes: n, at most 2**32.
 
+    Attributes:
+        largest: nodes of the largest component.
+
     Example:
         >>> components = Components(4)
         >>> components.connect(np.array([3]), np.array([1]))
@@ -28,6 +31,7 @@ class Components:
     def __init__(self, nodes: int) -> None:
         self._parent = np.arange(nodes, dtype=np.uint32)
         self._size = np.ones(nodes, np.uint32)
+        self.largest = min(nodes, 1)
 
     def connect(self, first: Rows, second: Rows) -> None:
         """Connect pairs of nodes: first and second, of the same length."""
@@ -43,6 +47,7 @@ class Components:
         after = self.roots(before)
         moved = after != before
         np.add.at(self._size, after[moved], self._size[before[moved]])
+        self.largest = max(self.largest, int(self._size[after].max()))
 
     def roots(self, nodes: Rows) -> NDArray[np.uint32]:
         """Return the root of each node: equal for nodes of the same component."""

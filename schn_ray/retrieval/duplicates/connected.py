@@ -142,6 +142,9 @@ class NeighbourSearch:
     def _connect_block(self, ordered: Sorted, first: Rows, second: Rows) -> None:
         """Connect codes of two lists of positions, the first one a part of the second."""
         components = self._components
+        if components.largest < _LARGE:
+            self._connect_within(ordered, first, second)
+            return
         labels = components.roots(ordered.rows[second])
         if (labels == labels[0]).all():
             return
@@ -177,8 +180,10 @@ class NeighbourSearch:
         queries, numbers, _ = pairs_within(
             _bytes(ordered.words, first), _bytes(ordered.words, second), self._radius
         )
-        if len(queries):
-            self._components.connect(ordered.rows[first[queries]], ordered.rows[second[numbers]])
+        codes, others = first[queries], second[numbers]
+        apart = codes != others
+        if apart.any():
+            self._components.connect(ordered.rows[codes[apart]], ordered.rows[others[apart]])
 
 
 def _groups(ordered: Sorted, band: Band) -> Iterator[tuple[int, int, NDArray[np.int64]]]:

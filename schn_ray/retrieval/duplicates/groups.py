@@ -32,7 +32,7 @@ from schn_ray.retrieval.duplicates.best import (
     read_facts,
 )
 from schn_ray.retrieval.duplicates.connected import connected_labels
-from schn_ray.retrieval.index.build import write_index
+from schn_ray.retrieval.index.build import write_bare_index
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.scan import Bytes
 
@@ -181,7 +181,7 @@ def index_of(path: Path | str, scratch: Path) -> Iterator[Index]:
         SchnRayError: ``path`` is neither.
     """
     if directory_kind(as_location(path)) != "index":
-        write_index(path, scratch)
+        write_bare_index(path, scratch)
         path = scratch
     yield open_index(path)
 

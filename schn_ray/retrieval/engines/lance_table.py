@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.code_files import CODE
 from schn_ray.retrieval.engines.engine import Engine, Target, errors_of
 from schn_ray.retrieval.engines.gallery import CodeGallery, RowBatch
@@ -28,11 +29,27 @@ def byte_vectors(codes: Bytes) -> pa.FixedSizeListArray:
 def _write(gallery: CodeGallery, batches: Iterator[RowBatch], folder: Path) -> None:
     import lancedb
 
-    tables = (batch.table({CODE: byte_vectors(batch.codes)}) for batch in batches)
+    failed: list[SchnRayError] = []
+    tables = _tables(batches, failed)
     first = next(tables)
     reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], tables))
-    with errors_of("LanceDB", OSError, RuntimeError):
-        lancedb.connect(folder).create_table("codes", reader)
+    try:
+        with errors_of("LanceDB", OSError, RuntimeError):
+            lancedb.connect(folder).create_table("codes", reader)
+    except SchnRayError:
+        if failed:  # Lance would show it with its traceback
+            raise failed[0] from None
+        raise
+
+
+def _tables(batches: Iterator[RowBatch], failed: list[SchnRayError]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows as Lance has them; an error of reading is added to ``failed``, too."""
+    try:
+        for batch in batches:
+            yield batch.table({CODE: byte_vectors(batch.codes)})
+    except SchnRayError as error:
+        failed.append(error)
+        raise
 
 
 def _recipe(target: Target) -> str:

@@ -16,7 +16,7 @@ import hashlib
 import io
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +86,27 @@ def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     Example:
         ``write_index("codes", "index").counts["rows"]``
     """
+    return _write_new(codes_dir, out, _write)
+
+
+def write_bare_index(codes_dir: Path | str, out: Path | str) -> Manifest:
+    """Write an index without lists, for one pass over all codes.
+
+    Args:
+        codes_dir: see ``write_index``.
+        out: see ``write_index``.
+
+    Raises:
+        SchnRayError: see ``write_index``.
+    """
+    return _write_new(codes_dir, out, _write_bare)
+
+
+def _write_new(
+    codes_dir: Path | str,
+    out: Path | str,
+    write: Callable[[Path, Iterable[Piece], int, str], dict[str, Any]],
+) -> Manifest:
     codes = open_artefact(local_copy(codes_dir), "codes")
     source = codes.manifest
     config = {"bits": source.config["bits"], "model": source.made_from["model"]}
@@ -96,7 +117,7 @@ def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     ):
         pieces = pieces_of_codes(codes, config["bits"])
         (draft.path / _FIRST_VERSION).mkdir()
-        draft.counts |= _write(draft.path / _FIRST_VERSION, pieces, config["bits"], str(codes.path))
+        draft.counts |= write(draft.path / _FIRST_VERSION, pieces, config["bits"], str(codes.path))
     return read_manifest(mirror.local, "index")
 
 
@@ -219,6 +240,12 @@ def _write(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[
     lists = (folder / "radii").stat().st_size // 4
     tried = {name: round(value, 4) for name, value in asdict(trial).items()}
     return counted | {"lists": lists} | tried
+
+
+def _write_bare(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[str, Any]:
+    codes, counts = write_index_rows(folder, pieces, bits, what)
+    write_digests(folder)
+    return {"rows": int(counts.sum()), "unique_codes": len(codes)}
 
 
 def _gathered(

@@ -20,6 +20,7 @@ scores are equal, whichever lists they came from.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -34,9 +35,11 @@ from schn_ray.retrieval.index.postings import Postings
 from schn_ray.retrieval.index.scan import Bytes, Flat, Lists, Scan, list_keys
 
 Floats = NDArray[np.float64]
-_SPARE = 8  # codes beyond k of a first scan, so that a tie with the k-th row shows
+_FIRST_QUERIES = 32  # of which the first radii of the others are learned
+_SPARE = 2  # codes beyond k of a first scan, so that a tie with the k-th row shows
 _GROWTH = 8  # of the codes to scan for, where the ties were more than that
 _CELLS = 1 << 21  # of an array per block of queries
+_NUMBERS = 1 << 18  # of float64: an array that stays in the processor's cache
 _WHOLE_BITS = 51  # of a sum of weights; float64 holds whole numbers of 53
 _EPSILON = 2.0**-24  # of float32
 _NEXT_TO_ZERO = 1e-4  # of the largest |q_i|; float32 may lose less of the distance of two bytes
@@ -90,13 +93,14 @@ class Weights:
     def losses(self, codes: Bytes) -> Floats:
         """Return the loss of codes uint8 [q, m, w], m a query: float64 [q, m], exact."""
         queries, m, width = codes.shape
-        patterns = (_byte_signs() > 0).astype(np.float64)
-        tables = (self.whole.reshape(queries * width, 8) @ patterns.T).ravel()
-        first = (np.arange(queries) * (256 * width))[:, None]
-        losses = np.zeros((queries, m))
-        for byte in range(width):
-            different = codes[:, :, byte] ^ self.codes[:, byte, None]
-            losses += tables[first + 256 * byte + different]
+        losses = np.empty((queries, m))
+        columns = max(1, min(m, _NUMBERS // (8 * width)))
+        rows = max(1, _NUMBERS // (8 * width * columns))
+        for row, column in itertools.product(range(0, queries, rows), range(0, m, columns)):
+            block = slice(row, row + rows), slice(column, column + columns)
+            different = codes[block] ^ self.codes[block[0], None]
+            bits = np.unpackbits(different, axis=2, bitorder="little").astype(np.float64)
+            losses[block] = (bits @ self.whole[block[0], :, None])[:, :, 0]
         return losses
 
     def least(self, bits: int) -> Floats:
@@ -196,22 +200,38 @@ class ScoreScan:
             None,
             names,
         )
-        at_once = self._queries_at_once(k)
-        for start in range(0, len(vectors), at_once):
+        share, start, at_once = 1.0, 0, min(_FIRST_QUERIES, self._queries_at_once(k))
+        while start < len(vectors):
             block = np.arange(start, min(start + at_once, len(vectors)))
-            pairs = self._best(weights[block], vectors[block], k)
-            self._fill(scored, block, weights[block], pairs, k)
+            part = weights[block]
+            least, guess = part.least(self._bits), self._centroid_losses(part)
+            radii = np.minimum((least <= share * guess[:, None]).sum(axis=1) - 1, self._bits)
+            pairs = self._best(part, vectors[block], k, least, radii)
+            self._fill(scored, block, part, pairs, k)
+            start, at_once = start + at_once, self._queries_at_once(k)
+            kth = np.zeros(len(block))
+            np.maximum.at(kth, pairs.queries, pairs.losses)
+            if self._lists is not None and (guess > 0).any():
+                # most of the next queries are done with a radius of so much, and few codes more
+                share = float(np.quantile(kth[guess > 0] / guess[guess > 0], 0.9))
         return scored
 
     def _queries_at_once(self, m: int) -> int:
         lists = 0 if self._lists is None else len(self._lists.radii)
-        cells = max(256 * self._flat.codes.shape[1], 2 * m, lists)
+        cells = max(2 * m, lists)
         return max(1, min(1024, _CELLS // cells))
 
-    def _best(self, weights: Weights, vectors: NDArray[np.float32], k: int) -> ScoredCodes:
+    def _best(
+        self,
+        weights: Weights,
+        vectors: NDArray[np.float32],
+        k: int,
+        least: Floats,
+        radii: NDArray[np.int64],
+    ) -> ScoredCodes:
         """Scan farther, and for more codes, until no other code can be among the k best rows."""
-        codes, least = len(self._flat.codes), weights.least(self._bits)
-        radii, m = self._first_radii(weights, least), min(k + _SPARE, codes)
+        codes = len(self._flat.codes)
+        m = min(k + _SPARE, codes)
         parts, pending = list[ScoredCodes](), np.arange(len(vectors))
         while len(pending):
             rest, short = [], False
@@ -223,14 +243,15 @@ class ScoreScan:
                 kth = self._kth(numbers, losses, k)
                 # the certificate: what codes lose at least that are farther, or were not returned
                 beyond = least[chosen, radii[chosen] + 1]
-                enough = kth < self._reach(part, numbers, scores, m)
+                reach = self._reach(part, numbers, scores, m)
+                enough = (kth < reach) | np.isinf(reach)
                 complete = enough & (kth < beyond)
                 close = (losses <= kth[:, None]) & (numbers >= 0) & complete[:, None]
                 query = chosen[np.nonzero(close)[0]]
                 parts.append(ScoredCodes(query, numbers[close], losses[close]))
                 radii[chosen] = np.where(
                     np.isinf(kth),
-                    np.minimum(2 * radii[chosen] + 1, self._bits),
+                    np.minimum(radii[chosen] + 1 + radii[chosen] // 4, self._bits),
                     np.maximum(radii[chosen], (least[chosen] <= kth[:, None]).sum(axis=1) - 1),
                 )
                 rest.append(chosen[~complete])
@@ -239,14 +260,12 @@ class ScoreScan:
         empty = ScoredCodes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
         return ScoredCodes(*map(np.concatenate, zip(empty, *parts, strict=True)))
 
-    def _first_radii(self, weights: Weights, least: Floats) -> NDArray[np.int64]:
-        """Guess a radius [q]: codes like a list's centroid are usually among its members."""
+    def _centroid_losses(self, weights: Weights) -> Floats:
+        """Return the loss of the nearest list's centroid [q], which its best members are like."""
         if self._lists is None:
-            return np.full(len(least), self._bits)
+            return np.full(len(weights.codes), np.inf)
         nearest = faiss.knn_hamming(weights.codes, self._lists.centroids, 1)[1]
-        losses = weights.losses(self._lists.centroids[nearest])
-        radii: NDArray[np.int64] = (least <= losses).sum(axis=1) - 1
-        return radii
+        return weights.losses(self._lists.centroids[nearest])[:, 0]
 
     def _scan(
         self, weights: Weights, vectors: NDArray[np.float32], m: int, radii: NDArray[np.int64]

@@ -20,17 +20,14 @@ from schn_ray.data.sources.fetch import fetch
 from schn_ray.models.hasher import Hasher, load
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.index.index import Index, open_index
-from schn_ray.retrieval.search import (
-    Hit,
+from schn_ray.retrieval.queries import (
     Queries,
-    Result,
-    SearchLimits,
     code_queries,
     id_queries,
     relaxed_queries,
     require_same_model,
-    search_codes,
 )
+from schn_ray.retrieval.search import Hit, Result, SearchLimits, search_codes
 
 _TINY, _THUMBNAIL = 64, 320  # pixels; a tiny image is sent unchanged, as PNG
 _THUMBNAILS = 512  # cached in memory
