@@ -207,7 +207,7 @@ def by_pynear(problem: Problem) -> Built:
 
     index = pynear.MIHBinaryIndex(max(2, problem.codes.shape[1] // 2))  # pieces of 16 bits
     seconds = cpu(lambda: index.set(problem.codes))
-    size = problem.codes.nbytes  # of its tables, it tells nothing
+    size = float("nan")  # it does not tell
 
     def search(radius: int, queries: np.ndarray) -> np.ndarray:
         distances: np.ndarray = index.searchKNN_arrays(queries, K, radius)[1]
