@@ -134,4 +134,4 @@ def test_duplicates_as_typed(schn_ray: Run, gallery: Path, tmp_path: Path) -> No
     counted = json.loads(answer.out)
     assert (counted["rows"], counted["groups"] > 0) == (40, True)
     assert schn_ray("duplicates", gallery / "codes", "--out", tmp_path / "g").code == 0
-    assert schn_ray("duplicates", gallery / "codes", "-r", 9, "--out", tmp_path / "g").code == 2
+    assert schn_ray("duplicates", gallery / "codes", "-r", -1, "--out", tmp_path / "g").code == 2
