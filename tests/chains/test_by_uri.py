@@ -201,12 +201,13 @@ def test_encoding_killed_goes_on_with_the_rest(
     out, done = f"{bucket}/codes-killed", list[int]()
 
     def dies(function: Any, shards: Any) -> Iterator[Any]:
-        yield function(shards[1])
+        yield function(list(shards)[1])
         raise Killed
 
     def counts(function: Any, shards: Any) -> Iterator[Any]:
-        done.extend(shard.number for shard in shards)
-        return map(function, shards)
+        remaining = list(shards)
+        done.extend(shard.number for shard in remaining)
+        return map(function, remaining)
 
     small = SourceConfig(shard_rows=20)
     source, config = open_source(photos, small), EncodeConfig(source=small)

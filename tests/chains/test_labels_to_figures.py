@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import makers
+from support.evaluations import evaluated_codes
 from support.image_files import encode_image
 from support.users import TINY
 
@@ -30,7 +31,6 @@ from schn_ray.evaluation.metrics.reid import (
 )
 from schn_ray.evaluation.results import read_figures
 from schn_ray.report.runs import report_run
-from schn_ray.retrieval.code_files import read_codes
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
@@ -100,12 +100,12 @@ def test_identities_with_distractors(tmp_path: Path, monkeypatch: pytest.MonkeyP
     measured = through(tmp_path)
     assert (measured.queries, measured.gallery) == (6, 19)
     assert measured.undefined_queries == 0
-    assert measured.reidentification == by_the_files_names(tmp_path / "evaluation" / "codes")
+    assert measured.reidentification == by_the_files_names(tmp_path / "evaluation")
 
 
-def by_the_files_names(codes: Path) -> ReidFigures:
+def by_the_files_names(evaluation: Path) -> ReidFigures:
     """Measure re-identification by identity and camera as Market-1501's names have them."""
-    table, packed = read_codes(codes)
+    table, packed = evaluated_codes(evaluation)
     ids = np.array(table["id"].to_pylist())
     asked = np.char.startswith(ids, "query")
     junk = np.char.find(ids, "/-1_") >= 0

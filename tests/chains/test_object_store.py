@@ -78,13 +78,14 @@ def test_prepared_from_it_and_to_it(made: Manifest, photos: str, bucket: str) ->
 
 
 def test_killed_and_run_again(made: Manifest, photos: str, bucket: str) -> None:
-    def dies(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
-        yield function(shards[2])
+    def dies(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
+        yield function(list(shards)[2])
         raise KeyboardInterrupt
 
-    def counts(function: Callable[[Shard], T], shards: list[Shard]) -> Iterable[T]:
-        left.extend(shard.number for shard in shards)
-        return map(function, shards)
+    def counts(function: Callable[[Shard], T], shards: Iterable[Shard]) -> Iterable[T]:
+        remaining = list(shards)
+        left.extend(shard.number for shard in remaining)
+        return map(function, remaining)
 
     left: list[int] = []
     source, out = open_source(photos, CONFIG.source), f"{bucket}/again"

@@ -1,7 +1,7 @@
 """SIGKILL in the middle of encoding on Ray, by the script that anyone can run for longer.
 
 It also kills actors, and a node of a test cluster. What a killed driver leaves is tested for every
-moment, without Ray, in tests/chains/test_faults.py; this takes minutes: SCHN_RAY_TRIALS=1.
+moment, without Ray, in tests/chains/test_faults_of_verbs.py; this takes minutes: SCHN_RAY_TRIALS=1.
 """
 
 import subprocess

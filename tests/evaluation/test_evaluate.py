@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sides(folder: Path) -> tuple[LabelledCodes, LabelledCodes]:
     store = open_store(folder / "store")
-    codes = evaluated_codes(folder / "run-evaluation")
+    _, codes = evaluated_codes(folder / "run-evaluation")
     both = (store.rows(role) for role in ("query", "gallery"))
     queries, gallery = (LabelledCodes(rows, codes[rows], store.labels[rows]) for rows in both)
     return queries, gallery

@@ -24,7 +24,7 @@ from schn_ray.evaluation.text import figures_text
 
 PACKAGE = Path(__file__).parents[2] / "schn_ray"
 INTERVAL = {"mean": 0.75, "low": 0.7, "high": 0.8, "queries": 60}
-OPTIONAL = ("reidentification", "without_labels")
+OPTIONAL = ("reidentification", "without_labels", "rescored")
 GAP = {"interval": INTERVAL, "p_value": 0.01}
 RECALL: dict[str, Any] = dict.fromkeys(("model", "itq", "pca_rotation", "lsh", "random"), INTERVAL)
 RECALL |= {"classifier": None, "model_less_itq": GAP}

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_recall_is_that_of_the_codes_on_disk(folder: Path) -> None:
     measured, store = read_figures(folder / "run-evaluation"), open_store(folder / "store")
-    codes = evaluated_codes(folder / "run-evaluation")
+    _, codes = evaluated_codes(folder / "run-evaluation")
     rows = [store.rows(role) for role in ("query", "gallery")]
     F = [features.features_of(folder / "run", store, part, map_locally) for part in rows]
     own = {"model": (codes[rows[0]], codes[rows[1]])}
@@ -175,7 +175,7 @@ def test_recall_is_of_the_vectors_where_a_model_takes_them(
     assert (measured.map is None) == (store == "store")
     assert measured.main_recall is not None
     query, gallery = (opened.rows(role) for role in ("query", "gallery"))
-    codes = evaluated_codes(tmp_path / "e")
+    _, codes = evaluated_codes(tmp_path / "e")
     own = {"model": (codes[query], codes[gallery])}
     at = RecallRanks(1, 1)
     sides = opened.vectors(query), opened.vectors(gallery)

@@ -16,7 +16,7 @@ from support.faults import (
 from support.gallery_codes import draw_clustered, make_index, write_codes
 
 from schn_ray.retrieval.batch_search import search_gallery
-from schn_ray.retrieval.duplicates import find_duplicates
+from schn_ray.retrieval.duplicates.groups import find_duplicates
 from schn_ray.retrieval.index import inverted_lists
 from schn_ray.retrieval.index.build import rewrite_index, write_index
 from schn_ray.retrieval.search import SearchLimits

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import open_artefact
@@ -49,6 +50,7 @@ FIGURES: dict[str, Any] = {  # as metrics.json has them
     "side_by_side": [],
     "controls": None,
     "without_labels": None,
+    "rescored": [],
 }
 
 
@@ -57,12 +59,12 @@ def figures(**changes: Any) -> Figures:
     return Figures.model_validate(FIGURES | changes)
 
 
-def evaluated_codes(evaluation: Path) -> NDArray[np.uint8]:
-    """Return the codes of all rows of the store, as an evaluation has them."""
+def evaluated_codes(evaluation: Path) -> tuple[pa.Table, NDArray[np.uint8]]:
+    """Return id and uri of all rows of the store, and their codes, as an evaluation has them."""
     manifest = open_artefact(evaluation, "evaluation").manifest
     files = {
         name.removeprefix(f"{CODES}/"): (sha256, manifest.sizes[name])
         for name, sha256 in manifest.files.items()
         if name.startswith(f"{CODES}/")
     }
-    return read_codes(evaluation / CODES, files)[1]
+    return read_codes(evaluation / CODES, files)

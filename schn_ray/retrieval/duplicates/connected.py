@@ -54,7 +54,7 @@ def connected_labels(codes: Bytes, bits: int, radius: int) -> NDArray[np.uint32]
         uint32 [u], equal for codes of the same component: the number of its first code.
 
     Example:
-        >>> connected_labels(np.array([[0], [1], [3], [128]], np.uint8), 8, 1).tolist()
+        >>> connected_labels(np.array([[0], [1], [3], [192]], np.uint8), 8, 1).tolist()
         [0, 0, 0, 3]
     """
     if radius >= bits:

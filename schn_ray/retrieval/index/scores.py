@@ -133,9 +133,8 @@ def weights_of(relaxed: NDArray[np.floating]) -> Weights:
 
     Example:
         >>> weights = weights_of(np.array([[0.5, -0.25, 2.0]]))
-        >>> weights.codes.tolist(), weights.least(3).tolist()[0][1] == weights.whole.min(where=
-        ...     weights.whole > 0, initial=np.inf)
-        ([[5]], True)
+        >>> weights.codes.tolist(), (weights.whole[0, :3] / weights.whole[0, 1]).tolist()
+        ([[5]], [2.0, 1.0, 8.0])
     """
     bad = ~np.isfinite(relaxed).all(axis=1)
     if bad.any():
