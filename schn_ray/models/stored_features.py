@@ -76,11 +76,7 @@ class StoredFeatures:
         Raises:
             SchnRayError: a row has no feature, or that of another image.
         """
-        artefact = Artefact(self.path, self.manifest)
-        for name in self.manifest.files:
-            if name.startswith("rows-"):
-                artefact.file(name)
-        table = map_rows(self.path)
+        table = map_rows(Artefact(self.path, self.manifest))
         ids = store.ids.take(pa.array(rows))
         positions = pc.index_in(ids, table["id"].combine_chunks())
         if positions.null_count:

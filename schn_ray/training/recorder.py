@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from schn_ray.training.tensorboard import TensorBoardWriter
 
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
 TENSORBOARD = "tensorboard"
+_DIGEST = "sha256"  # of the rest of a line: no manifest has it while training goes on
 _REPAIR = "remove this file and run the same command again; an unfinished run writes it anew"
 
 
@@ -44,7 +46,7 @@ class Recorder:
     def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
         self.path, self.run = path, run
         remove_leftovers(path / CHECKPOINTS)
-        text = "".join(json.dumps(line) + "\n" for line in run.history)
+        text = "".join(map(_line, run.history))
         write_atomically(path / METRICS, text.encode())
         self._board = TensorBoardWriter(path / TENSORBOARD, run.history) if tensorboard else None
 
@@ -59,7 +61,7 @@ class Recorder:
             self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
         self.run.history.append(asdict(measured))
         with writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(asdict(measured)) + "\n")
+            file.write(_line(asdict(measured)))
             file.flush()
             os.fsync(file.fileno())
         if self._board:
@@ -107,13 +109,21 @@ def read_metrics(run: Path | str) -> list[dict[str, Any]]:
     return [_parsed(line, number, run) for number, line in enumerate(lines, start=1)]
 
 
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values | {_DIGEST: _digest_of(values)}) + "\n"
+
+
+def _digest_of(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
 def _parsed(line: str, number: int, run: Path | str) -> dict[str, Any]:
     where = f"{join(as_location(run), METRICS)}, line {number}"
     try:
         values = parse_json(line.encode(), where)
     except BadDocument as error:
         raise SchnRayError(f"{where}, is damaged: {_REPAIR}") from error
-    if not isinstance(values, dict) or "iteration" not in values:
+    if not isinstance(values, dict) or values.pop(_DIGEST, None) != _digest_of(values):
         raise SchnRayError(f"{where}, is damaged: {_REPAIR}")
     return values
 

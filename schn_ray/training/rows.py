@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.workers import Workers
 from schn_ray.data.images import Preprocessing, evaluation_view
@@ -117,8 +117,7 @@ def settings_of_inputs(location: str, features: str | None = None) -> dict[str, 
         keys = {"name", "base_channels", "frozen", "weights"}
         return {"backbone": config.model_dump(include=keys)}
     path = local_copy(location)
-    read_manifest(path, "store")
-    vectors = format_of_rows(map_rows(path))  # training opens and checks the store
+    vectors = format_of_rows(map_rows(open_artefact(path, "store")))
     if vectors is None or vectors.images:
         return {}
     return {"backbone": {"name": f"features:{vectors.width}", "weights": None}}

@@ -93,6 +93,7 @@ def test_a_head_is_trained_on_features_of_the_store(tmp_path: Path) -> None:
         features, run, tmp_path / "of-features", settings={"relaxed": True}
     )
     assert np.abs(relaxed(of_images) - relaxed(of_features)).max() < 0.05  # float16 features
+    assert parts_of(of_features)["uri"].equals(parts_of(of_images)["uri"])  # where the images are
     other = tmp_path / "other.safetensors"
     torch.manual_seed(1)
     save_file(build_backbone(BackboneConfig(name="small")).module.state_dict(), other)
@@ -101,8 +102,12 @@ def test_a_head_is_trained_on_features_of_the_store(tmp_path: Path) -> None:
         schn_ray.encode(strange, run, tmp_path / "codes")
 
 
+def parts_of(codes: str) -> pa.Table:
+    """Return all rows of codes in the order of their ids."""
+    tables = [pq.read_table(file) for file in sorted(Path(codes).glob("part-*.parquet"))]
+    return pa.concat_tables(tables).sort_by("id")
+
+
 def relaxed(codes: str) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Return all relaxed codes in the order of their ids."""
-    tables = [pq.read_table(file) for file in sorted(Path(codes).glob("part-*.parquet"))]
-    table = pa.concat_tables(tables).sort_by("id")
-    return np.array(table["relaxed"].to_pylist(), np.float32)
+    return np.array(parts_of(codes)["relaxed"].to_pylist(), np.float32)

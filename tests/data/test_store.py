@@ -17,14 +17,14 @@ import pytest
 from support.image_files import encode_image, write_tree
 
 from schn_ray.core.artefacts import open_artefact
-from schn_ray.core.directories import AlreadyDone
+from schn_ray.core.directories import AlreadyDone, new_directory
 from schn_ray.core.errors import SchnRayError, TooManyBadRows
 from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.shards.map_shards import T
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.sources.stored import map_rows
+from schn_ray.data.sources.stored import open_rows
 from schn_ray.data.splits.protocols import ROLES
 from schn_ray.data.store.describe import multi_hot_matrix, vocabulary
 from schn_ray.data.store.prepare import prepare_store
@@ -320,11 +320,16 @@ def test_the_work_is_small_to_send(image_tree: Path, tmp_path: Path) -> None:
 
 
 def test_files_of_rows_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    for number in (99_999, 100_000, 2):
+    def write(folder: Path, number: int) -> None:
         batch = pa.record_batch(
             {name: [str(number) if name == "id" else None] for name in ROWS.names}, ROWS
         )
-        path = tmp_path / f"rows-{number:05}.arrow"
+        path = folder / f"rows-{number:05}.arrow"
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, ROWS) as writer:
             writer.write_batch(batch)
-    assert map_rows(tmp_path)["id"].to_pylist() == ["2", "99999", "100000"]
+
+    with new_directory(tmp_path / "store", "store", {}, {}) as draft:
+        for number in (99_999, 100_000, 2):
+            write(draft.path, number)
+    write(tmp_path / "store", 3)  # somebody's copy, of which the manifest knows nothing
+    assert open_rows(tmp_path / "store")["id"].to_pylist() == ["2", "99999", "100000"]

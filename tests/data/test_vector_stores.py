@@ -27,7 +27,7 @@ from schn_ray.data.shards.rows import BadRow, Row, Shard, Source
 from schn_ray.data.shards.vectors import VectorFormat, rebatched, vectors_of
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.sources.stored import map_rows
+from schn_ray.data.sources.stored import open_rows
 from schn_ray.data.splits.audit import audit
 from schn_ray.data.splits.protocols import PROTOCOLS, split
 from schn_ray.data.store.prepare import prepare_store
@@ -129,7 +129,7 @@ def test_a_store_of_both(tmp_path: Path) -> None:
 
 def test_a_store_of_images_is_as_it_was(image_tree: Path, tmp_path: Path) -> None:
     counts = make(image_tree, tmp_path / "store")
-    assert map_rows(tmp_path / "store").schema == ROWS
+    assert open_rows(tmp_path / "store").schema == ROWS
     assert not {"vector_width", "vector_dtype", "protocol"} & counts.keys()
     store = open_store(tmp_path / "store")
     assert (store.vector_width, store.vector_dtype, store.has_images) == (None, None, True)

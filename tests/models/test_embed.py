@@ -20,7 +20,7 @@ from schn_ray.data.images import evaluation_view, normalise
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.shards.vectors import vectors_of
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.sources.stored import map_rows
+from schn_ray.data.sources.stored import open_rows
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.models import embed
@@ -44,7 +44,7 @@ def make(photos: Path, out: Path, update: bool = False, **settings: Any) -> Mani
 
 def features(out: Path) -> dict[str, NDArray[np.float32]]:
     """Return the vectors by id."""
-    table = map_rows(out)
+    table = open_rows(out)
     X = np.array(table["vector"].to_pylist(), np.float32)
     return dict(zip(table["id"].to_pylist(), X, strict=True))
 

@@ -1,6 +1,5 @@
 """Whole small runs in this process, without Ray."""
 
-import json
 import math
 from pathlib import Path
 
@@ -280,9 +279,18 @@ def test_more_workers_than_rows_in_a_batch_are_refused(store: Path) -> None:
         training.require_shareable(small_config(), open_store(store), 9)
 
 
-def test_an_unfinished_line_of_metrics_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"iteration": 1}) + '\n{"iterat')
-    assert read_metrics(tmp_path) == [{"iteration": 1}]
+def test_lines_of_metrics_are_whole_or_not_read(store: Path, tmp_path: Path) -> None:
+    train_locally(small_config(), store, tmp_path / "run")
+    file = tmp_path / "run" / "metrics.jsonl"
+    written, measured = file.read_text(), read_metrics(tmp_path / "run")
+    file.write_text(written + '{"iterat')  # as a kill leaves it
+    assert read_metrics(tmp_path / "run") == measured
+    for key in ("iteration", "validation_map", "sha256"):
+        at = written.index(f'"{key}": ') + len(key) + 6
+        changed = "2" if written[at] != "2" else "3"
+        file.write_text(written[:at] + changed + written[at + 1 :])
+        with pytest.raises(SchnRayError, match="line 1, is damaged"):
+            read_metrics(tmp_path / "run")
 
 
 def test_class_code_distance_is_the_smallest_between_majorities() -> None:

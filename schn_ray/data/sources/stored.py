@@ -5,10 +5,10 @@ A store at a URI is first copied to this machine, once, and compared with its ha
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -76,11 +76,14 @@ class StoreSource:
     def read_batches(self, shard: Shard) -> Iterator[VectorRows]:
         """Read the shard's rows of vectors, many at once."""
         assert self.vectors is not None
-        table = open_rows(local_copy(self.location)).slice(shard.start, shard.rows)
+        path = local_copy(self.location)
+        of_images = read_rows_manifest(path).kind == "features"  # which lie where they were
+        table = open_rows(path).slice(shard.start, shard.rows)
         first = shard.start
         for batch in table.to_batches(self.vectors.rows_at_once):
             columns = {name: batch[name] for name in ("id", "labels", "split", "camera", "vector")}
-            uris = numbered(f"{self.location}#", np.arange(first, first + len(batch)))
+            numbers = np.arange(first, first + len(batch))
+            uris = batch["uri"] if of_images else numbered(f"{self.location}#", numbers)
             yield vector_rows(columns | {"uri": uris}, {}, self.vectors)
             first += len(batch)
 
@@ -167,9 +170,7 @@ def open_rows(path: Path) -> pa.Table:
     Raises:
         SchnRayError: no finished store, or a damaged file.
     """
-    artefact = Artefact(path, read_rows_manifest(path))
-    artefact.check(name for name in artefact.manifest.files if _is_row_file(name))
-    return map_rows(path)
+    return map_rows(Artefact(path, read_rows_manifest(path)))
 
 
 def stored_image(location: str, row: int) -> bytes:
@@ -209,34 +210,31 @@ def no_image(location: str, row: int) -> SchnRayError:
 def _files_of(path: Path, modified_ns: int) -> tuple[Artefact, list[str], list[int]]:
     """Return a store's files of rows, and the first row of each, with the number of all rows."""
     artefact = Artefact(path, read_rows_manifest(path))
-    files = [name for name in artefact.manifest.files if _is_row_file(name)]
-    files.sort(key=_file_order)
+    files = _row_files(artefact)
     counts = [map_file(path / name).num_rows for name in files]
     return artefact, files, list(accumulate(counts, initial=0))
 
 
-def _is_row_file(name: str) -> bool:
-    return fnmatch(name, ROW_FILES)
+def _row_files(artefact: Artefact) -> list[str]:
+    """Return the names of the files of rows, in the order of their numbers."""
+    names = fnmatch.filter(artefact.manifest.files, ROW_FILES)
+    return sorted(names, key=lambda name: (len(name), name))  # 100,000 comes after 99,999
 
 
-def _file_order(name: str) -> tuple[int, str]:
-    return len(name), name  # 100,000 comes after 99,999
-
-
-def map_rows(directory: Path) -> pa.Table:
-    """Memory-map the Arrow files in a directory as one table, in the order of their numbers.
+def map_rows(artefact: Artefact) -> pa.Table:
+    """Memory-map the Arrow files of a store as one table, after a comparison of their SHA-256.
 
     Args:
-        directory: of a store, finished or not.
+        artefact: a store, or the features of one.
 
     Raises:
         SchnRayError: no such files, or a damaged one.
     """
-    files = sorted(directory.glob(ROW_FILES), key=lambda file: _file_order(file.name))
-    tables = [map_file(file) for file in files]
-    if not tables:
-        raise SchnRayError(f"{directory} has no {ROW_FILES}; make the store again")
-    return pa.concat_tables(tables)
+    files = _row_files(artefact)
+    if not files:
+        raise SchnRayError(f"{artefact.path} has no {ROW_FILES}; make the store again")
+    artefact.check(files)
+    return pa.concat_tables(map_file(artefact.path / name) for name in files)
 
 
 def map_file(path: Path) -> pa.Table:

@@ -57,7 +57,7 @@ class Store:
         artefact = Artefact(self.path, self.manifest)
         artefact.check()
         self.classes: tuple[str, ...] = tuple(json.loads(artefact.read(CLASSES)))
-        self._table = map_rows(self.path)
+        self._table = map_rows(artefact)
         self._images, self._starts = _chunks(self._table["image"])
         vectors = format_of_rows(self._table)
         self.vector_width: int | None = vectors.width if vectors else None
