@@ -27,7 +27,9 @@ def test_workers_find_what_one_process_finds(schn_ray: Run, tmp_path: Path) -> N
     make_index(tmp_path, ids[:300], codes[:300], 24)
     make_index(tmp_path / "more", ids[300:], codes[300:], 24)
     relaxed = (np.unpackbits(codes[:90], axis=1, bitorder="little") - 0.5) * rng.random((90, 24))
-    queries = write_codes(tmp_path / "queries", ids[:90], codes[:90], 24, 5, relaxed.astype("f4"))
+    queries = write_codes(
+        tmp_path / "queries", ids[:90], codes[:90], 24, 5, relaxed=relaxed.astype("f4")
+    )
     indexes = [tmp_path / "index", tmp_path / "more" / "index"]
     asked = ("search", indexes[0], "--also", indexes[1], "--queries", queries)
     answer = schn_ray(*asked, "--out", tmp_path / "ray", "-k", 6, "--workers", 2, "--json")
