@@ -148,8 +148,9 @@ class DshGan(DeepMethod[DshGanConfig]):
         return counted_mean((self.config.margin + near - far).clamp(min=0), complete, batch)
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        early = {"triplet"} if self.iterations < self.config.warm_up else set()
-        return weighted({n: t for n, t in terms.items() if n not in early}, self.config)
+        # times 0, as workers wait for a gradient of every weight
+        counted = float(self.iterations >= self.config.warm_up)
+        return weighted(terms | {"triplet": counted * terms["triplet"]}, self.config)
 
     def _others(self, batch: Batch) -> Batch:
         draws = torch.rand(len(batch.Y))

@@ -112,6 +112,15 @@ def test_two_workers_equal_one(which: type[DshGan]) -> None:
     assert_shared(make_case(which, 0))
 
 
+def test_triplets_have_no_gradient_before_they_count_and_workers_wait_for_none() -> None:
+    case = make_case(OfTheEncoder, 0, warm_up=1)
+    for counts in (False, True):
+        total = case.method._total(case.terms())
+        (of_head,) = torch.autograd.grad(total, [case.h])  # an error where it is not connected
+        assert bool(of_head.any()) == counts
+        case.method.update(case.batch.rows, case.batch.B, {})
+
+
 def test_labels_are_drawn_among_those_that_share_none() -> None:
     Y = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0]], np.uint8)
     sets = label_sets(csr_array(Y))
