@@ -39,13 +39,13 @@ class ShardFigures:
 
         Args:
             rows: of the shard.
-            result: of the job's function; a receipt knows its quarantined rows.
+            result: of the job's function; one that writes parts says how many are quarantined.
         """
         self._done += rows
         self._rate.set(self._done / max(time.monotonic() - self._started, 1e-9))
         for counter, count in (
             (self._rows, rows),
-            (self._quarantined, len(getattr(result, "quarantined", ()))),
+            (self._quarantined, getattr(result, "quarantined", 0)),
         ):
             if count:  # Ray's counters refuse 0
                 counter.inc(count)

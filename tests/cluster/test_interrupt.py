@@ -10,7 +10,7 @@ import torch
 from support.models import write_model
 from support.processes import as_options, marked_processes, start, wait_for
 from support.trained import last_state, photo_store
-from support.trials import TAKES_MINUTES
+from support.trials import TAKES_MINUTES, takes_minutes
 from support.users import TINY
 
 from schn_ray.core.artefacts import open_artefact
@@ -61,6 +61,7 @@ def interrupted(store: Path, tmp_path: Path, mark: str) -> tuple[Path, int, str]
     pytest.fail(f"training ended before the signal, {ATTEMPTS} times")
 
 
+@takes_minutes
 def test_ctrl_c_stops_says_how_to_go_on_and_leaves_no_process(store: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as Ray's workers have

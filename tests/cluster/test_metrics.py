@@ -2,29 +2,20 @@
 
 import re
 import urllib.request
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import ray
+from support.image_files import write_tree
 from support.processes import wait_for
 
 from schn_ray.cluster.map_shards import RayShards
 from schn_ray.cluster.metrics import TrainingFigures
+from schn_ray.data.config import PrepareConfig, SourceConfig
+from schn_ray.data.sources.kinds import open_source
+from schn_ray.data.store.prepare import prepare_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A shard; as a result, a receipt of it."""
-
-    number: int
-    rows: int = 10
-    quarantined: list[str] = field(default_factory=lambda: ["bad.png"])
-
-
-def itself(piece: Piece) -> Piece:
-    return piece
 
 
 def exported() -> dict[tuple[str, str], float]:
@@ -36,20 +27,23 @@ def exported() -> dict[tuple[str, str], float]:
     return {(name, work): float(value) for name, work, value in lines}
 
 
-def test_prometheus_sees_a_job_and_a_training() -> None:
-    pieces = [Piece(number) for number in range(3)]
-    results = list(RayShards("counting pieces", workers=1)(itself, pieces))
-    assert sorted(piece.number for piece in results) == [0, 1, 2]
+def test_prometheus_sees_a_job_and_a_training(tmp_path: Path) -> None:
+    photos = write_tree(tmp_path / "photos", {"cat": 15, "dog": 15})
+    for name in ("cat/003", "cat/005", "dog/007"):
+        (photos / f"{name}.png").write_bytes(b"cut")
+    config = PrepareConfig(source=SourceConfig(shard_rows=10, max_bad_share=0.2))
+    source = open_source(str(photos), config.source)
+    prepare_store(source, config, tmp_path / "store", RayShards("preparing", workers=1))
     line = {"iteration": 4, "images_per_second": 250.0, "data_wait": 0.25}
     figures = TrainingFigures()
     figures.show(line | {"validation_map": 0.75})
     figures.show(line | {"validation_map": None})  # not every iteration is validated
-    wait_for(lambda: ("rows_total", "counting pieces") in exported())
+    wait_for(lambda: ("rows_total", "preparing") in exported())
     wait_for(lambda: ("iterations", "training") in exported())
     seen = exported()
-    assert seen["rows_total", "counting pieces"] == 30
-    assert seen["quarantined_total", "counting pieces"] == 3
-    assert seen["rows_per_second", "counting pieces"] > 0
+    assert seen["rows_total", "preparing"] == 30
+    assert seen["quarantined_total", "preparing"] == 3
+    assert seen["rows_per_second", "preparing"] > 0
     assert seen["iterations", "training"] == 4
     assert seen["rows_per_second", "training"] == 250
     assert seen["data_wait", "training"] == 0.25

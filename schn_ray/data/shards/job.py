@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -336,22 +336,31 @@ def write_parts(job: ShardJob, shards: Iterable[Shard], map_shards: MapShards) -
         pass  # the receipts say what was written, also after a kill
 
 
-def write_part(shard: Shard, job: ShardJob) -> int:
+class WrittenPart(NamedTuple):
+    """What a worker says of a part that it wrote; the receipt says all.
+
+    Attributes:
+        number: of the part.
+        quarantined: rows that are not in it.
+    """
+
+    number: int
+    quarantined: int
+
+
+def write_part(shard: Shard, job: ShardJob) -> WrittenPart:
     """Write the part of one shard, on the machine that ``map_shards`` chooses.
 
     Args:
         shard: what to read; a ``ShardTask`` may have units that stay as they are.
         job: what to do with it.
 
-    Returns:
-        The part's number.
-
     Raises:
         SchnRayError: the shard has other rows than were listed, or the part cannot be written.
     """
     units = PartUnits(shard, job.source, job.parts, job.command)
-    job.parts.write(shard.number, _all_batches(units, job), units.receipts)
-    return shard.number
+    receipt = job.parts.write(shard.number, _all_batches(units, job), units.receipts)
+    return WrittenPart(shard.number, len(receipt.quarantined))
 
 
 def _all_batches(units: PartUnits, job: ShardJob) -> Iterator[pa.RecordBatch]:
