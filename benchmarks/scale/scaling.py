@@ -61,10 +61,10 @@ INPUTS = {
     "decode_rate": Input(614, MEASURED, "images/s: decoding alone, 500 x 375"),
     "view_rate": Input(330, MEASURED, "images/s: decoding and resizing to 224, 500 x 375"),
     "cpu_rate": Input(37, MEASURED, "images/s: decoding, resizing and AlexNet at 224"),
-    "shards_rate": Input(100, EXAMPLE, "shards/s that the driver hands out; not measured yet"),
+    "shards_rate": Input(83, MEASURED, "shards/s handed to two workers, on two cores in all"),
     # the driver
-    "driver_held": Input(250e6, EXAMPLE, "bytes the driver holds: Python, Ray, two pieces"),
-    "part_held": Input(1000, EXAMPLE, "bytes it holds a part: its names and hashes"),
+    "driver_held": Input(271e6, MEASURED, "bytes the driver holds: Python, Ray, two pieces"),
+    "part_held": Input(1400, MEASURED, "bytes it holds a part: its names and hashes"),
     "match_row": Input(780, MEASURED, "bytes an update holds a row that moved to another shard"),
     "file_row_s": Input(1.6e-6, MEASURED, "its seconds a row of image files: pieces, pickling"),
     "id_disk": Input(12, OURS, "bytes a row on its disk, to find repeated ids"),
