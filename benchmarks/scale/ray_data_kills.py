@@ -282,7 +282,9 @@ class Trial:
             if kind == "driver":
                 process.kill()
             else:
-                actors = marked(self._mark, lambda line: line.startswith("ray::MapWorker"))
+                # Ray Data's, and ours
+                names = "ray::MapWorker", "ray::ShardWorker"
+                actors = marked(self._mark, lambda line: line.startswith(names))
                 end(max(actors, key=started_at))
                 process.join(LIMIT_S)
                 assert process.exitcode == 0, process.exitcode
