@@ -9,6 +9,7 @@ import pytest
 from support.examples import ONE, SMALL, run_example
 from support.image_files import write_tree
 from support.processes import free_port
+from support.trials import takes_minutes
 
 import schn_ray
 
@@ -36,6 +37,7 @@ def test_on_a_cluster(
     assert schn_ray.open_store(tmp_path / "store").manifest.counts["rows"] == 32
 
 
+@takes_minutes
 def test_tune(
     monkeypatch: pytest.MonkeyPatch,
     photos: Path,

@@ -12,6 +12,7 @@ import torch
 from support.image_files import encode_image, write_tree
 from support.shared_training import OPTIONS, config
 from support.trained import last_state
+from support.trials import TAKES_MINUTES
 from support.users import Run
 
 from schn_ray.cluster.map_shards import RayShards
@@ -91,7 +92,7 @@ def test_two_workers_end_where_one_does(runs: dict[int, Path]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("most", [1, pytest.param(2, marks=TAKES_MINUTES)])
 def test_so_does_a_range_of_workers(
     runs: dict[int, Path], store: Path, tmp_path: Path, most: int
 ) -> None:
