@@ -38,8 +38,11 @@ class Store:
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     pytest.importorskip("fsspec")
     slow = Store(monkeypatch)
+    others = set(threading.enumerate())
     yield slow
     slow.go_on.set()
+    for thread in set(threading.enumerate()) - others:
+        thread.join(60)  # an interrupted writer does not wait for its upload
     remove_folder(URI)
 
 
