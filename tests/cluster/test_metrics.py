@@ -33,17 +33,17 @@ def test_prometheus_sees_a_job_and_a_training(tmp_path: Path) -> None:
         (photos / f"{name}.png").write_bytes(b"cut")
     config = PrepareConfig(source=SourceConfig(shard_rows=10, max_bad_share=0.2))
     source = open_source(str(photos), config.source)
-    prepare_store(source, config, tmp_path / "store", RayShards("preparing", workers=1))
+    prepare_store(source, config, tmp_path / "store", RayShards("preparing 30 photos", workers=1))
     line = {"iteration": 4, "images_per_second": 250.0, "data_wait": 0.25}
     figures = TrainingFigures()
     figures.show(line | {"validation_map": 0.75})
     figures.show(line | {"validation_map": None})  # not every iteration is validated
-    wait_for(lambda: ("rows_total", "preparing") in exported())
+    wait_for(lambda: ("rows_total", "preparing 30 photos") in exported())
     wait_for(lambda: ("iterations", "training") in exported())
     seen = exported()
-    assert seen["rows_total", "preparing"] == 30
-    assert seen["quarantined_total", "preparing"] == 3
-    assert seen["rows_per_second", "preparing"] > 0
+    assert seen["rows_total", "preparing 30 photos"] == 30
+    assert seen["quarantined_total", "preparing 30 photos"] == 3
+    assert seen["rows_per_second", "preparing 30 photos"] > 0
     assert seen["iterations", "training"] == 4
     assert seen["rows_per_second", "training"] == 250
     assert seen["data_wait", "training"] == 0.25
