@@ -17,7 +17,7 @@ from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.shards.equal_rows import as_digests
 from schn_ray.data.shards.vectors import VectorColumn
-from schn_ray.data.sources.stored import BACKBONE, map_rows
+from schn_ray.data.sources.stored import BACKBONE, open_rows
 from schn_ray.data.splits.protocols import Rows
 from schn_ray.data.store.reader import Store
 from schn_ray.models.backbones.backbone import Backbone
@@ -76,7 +76,7 @@ class StoredFeatures:
         Raises:
             SchnRayError: a row has no feature, or that of another image.
         """
-        table = map_rows(Artefact(self.path, self.manifest))
+        table = open_rows(self.path)
         ids = store.ids.take(pa.array(rows))
         positions = pc.index_in(ids, table["id"].combine_chunks())
         if positions.null_count:

@@ -117,6 +117,7 @@ def settings_of_inputs(location: str, features: str | None = None) -> dict[str, 
         keys = {"name", "base_channels", "frozen", "weights"}
         return {"backbone": config.model_dump(include=keys)}
     path = local_copy(location)
+    # training opens the store and compares its files
     vectors = format_of_rows(map_rows(open_artefact(path, "store")))
     if vectors is None or vectors.images:
         return {}

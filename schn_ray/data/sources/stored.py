@@ -170,7 +170,9 @@ def open_rows(path: Path) -> pa.Table:
     Raises:
         SchnRayError: no finished store, or a damaged file.
     """
-    return map_rows(Artefact(path, read_rows_manifest(path)))
+    artefact = Artefact(path, read_rows_manifest(path))
+    artefact.check(_row_files(artefact))
+    return map_rows(artefact)
 
 
 def stored_image(location: str, row: int) -> bytes:
@@ -222,10 +224,10 @@ def _row_files(artefact: Artefact) -> list[str]:
 
 
 def map_rows(artefact: Artefact) -> pa.Table:
-    """Memory-map the Arrow files of a store as one table, after a comparison of their SHA-256.
+    """Memory-map the Arrow files of a store as one table; ``open_rows`` compares them first.
 
     Args:
-        artefact: a store, or the features of one.
+        artefact: a store, or features.
 
     Raises:
         SchnRayError: no such files, or a damaged one.
@@ -233,7 +235,6 @@ def map_rows(artefact: Artefact) -> pa.Table:
     files = _row_files(artefact)
     if not files:
         raise SchnRayError(f"{artefact.path} has no {ROW_FILES}; make the store again")
-    artefact.check(files)
     return pa.concat_tables(map_file(artefact.path / name) for name in files)
 
 
