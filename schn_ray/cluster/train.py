@@ -208,7 +208,8 @@ def _worker(settings: dict[str, Any]) -> str | None:
 
     def reported(measured: Iteration) -> None:
         ray.train.report(asdict(measured))
-        if settings["stop"] and _any_worker_sees(settings["stop"], run.workers):
+        # all workers must stop after the same iteration, even if only some see the file already
+        if settings["stop"] and run.workers.any(kind_at(settings["stop"]) is not None):
             raise Stopped
 
     try:
@@ -239,11 +240,6 @@ def _halted_by(file: str, workers: distributed.Workers) -> Iterator[threading.Ev
         yield seen
     finally:
         ended.set()
-
-
-def _any_worker_sees(file: str, workers: distributed.Workers) -> bool:
-    # all workers must stop after the same iteration, even if only some see the file already
-    return bool(workers.sum(torch.tensor([float(kind_at(file) is not None)])).item())
 
 
 @contextmanager

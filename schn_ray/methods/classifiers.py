@@ -37,12 +37,20 @@ class LabelClassifier(nn.Module):
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """Inputs of own rows [b, width] -> the loss, a mean over the rows that have a label."""
-        logits, Y = self.linear(x).to(batch.Y), batch.Y[batch.own]
+        return labelled_mean(self.row_losses(x, batch.Y[batch.own]), batch)
+
+    def row_losses(self, x: Tensor, Y: Tensor) -> Tensor:
+        """Return the loss of each row [b], whether it has a label or not.
+
+        Args:
+            x: [b, width] inputs.
+            Y: [b, C] labels.
+        """
+        logits = self.linear(x).to(Y)
         if self._single:
-            return labelled_mean(soft_cross_entropy(logits, Y), batch)
+            return soft_cross_entropy(logits, Y)
         entries = binary_cross_entropy_with_logits(logits, Y, reduction="none")
-        rows = entries.sum(dim=1) if self._reduction == "sum" else entries.mean(dim=1)
-        return labelled_mean(rows, batch)
+        return entries.sum(dim=1) if self._reduction == "sum" else entries.mean(dim=1)
 
 
 def one_label_a_row(label_sets: LabelSets) -> bool:

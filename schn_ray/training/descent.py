@@ -98,7 +98,7 @@ class Descent:
             outputs.begin_epoch()
         own_batches = run.decoder.batches(run.data, batches, draws, run.workers)
         for steps, (batch_rows, views) in enumerate(own_batches, start=done):
-            if run.workers.any(run.stop_requested()):
+            if run.must_stop():
                 self._midway = _gathered(run, epoch, steps, terms, outputs)
                 raise StoppedMidway
             batch = Batch(

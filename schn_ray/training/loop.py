@@ -192,7 +192,8 @@ def _validation_codes(run: Run) -> NDArray[np.uint8]:
     views, size = run.validation.own_views, run.schedule.batch_size
     codes = []
     for at in range(0, max(run.workers.rows_of_each(len(run.validation))), size):
-        run.stop_if_requested()
+        if run.must_stop():
+            raise StoppedMidway
         codes.append(run.encode(views[at : at + size]))
     return np.concatenate(codes)
 

@@ -226,14 +226,9 @@ class Run:
         arrays = {name: torch.from_numpy(getattr(self.learned, name)) for name in _ARRAYS}
         return self.learned._asdict() | arrays
 
-    def stop_if_requested(self) -> None:
-        """End the iteration here if any worker was asked to stop; all workers call this.
-
-        Raises:
-            StoppedMidway: one was.
-        """
-        if self.workers.any(self.stop_requested()):
-            raise StoppedMidway
+    def must_stop(self) -> bool:
+        """Tell whether any worker was asked to stop; all workers call this, and raise it."""
+        return self.workers.any(self.stop_requested())
 
     def hasher(self) -> Hasher:
         """Return the hasher to release, in its present state; it shares the weights."""

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize, one_hot
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
 
 from schn_ray.core.settings import Count, Searched, Weight
 from schn_ray.methods.base import (
@@ -19,10 +19,10 @@ from schn_ray.methods.base import (
     Paper,
     Problem,
 )
-from schn_ray.methods.classifiers import one_label_a_row, soft_cross_entropy
+from schn_ray.methods.classifiers import LabelClassifier, one_label_a_row
 from schn_ray.methods.deep.discrete_steps import chunks
 from schn_ray.methods.deep.recipe import fine_tuned
-from schn_ray.methods.losses import counted_mean, other_rows, square_quantisation
+from schn_ray.methods.losses import cosines, counted_mean, other_rows, square_quantisation
 from schn_ray.methods.triplets import soft_hamming
 from schn_ray.models.encoder import Encoder
 
@@ -74,7 +74,7 @@ class Tssdh(DeepMethod[TssdhConfig]):
 
     def __init__(self, config: TssdhConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
-        self.classifier = nn.Linear(problem.width, problem.classes)
+        self.classifier = LabelClassifier(problem.width, problem)
         self._single = one_label_a_row(problem.label_sets)
         labels = problem.label_sets
         labelled = torch.from_numpy(labels.sets.indptr[1:] > labels.sets.indptr[:-1])
@@ -86,16 +86,16 @@ class Tssdh(DeepMethod[TssdhConfig]):
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of pairs, classes, features and quantisation, weighted by confidence."""
         U, F, own, config = torch.tanh(out.h), out.F.to(out.h), batch.own, self.config
-        f, Y, r = normalize(F, dim=1), self._labels(batch), self.confidence[batch.rows].to(out.h)
+        Y, r = self._labels(batch), self.confidence[batch.rows].to(out.h)
         w = r[own][:, None] * r * other_rows(batch)
         A = (Y[own] @ Y.T > 0).to(out.h)
         apart = soft_hamming(U, batch.gather(U)) * (4 / self.problem.bits)
         surely_apart = (-torch.expm1(-apart.clamp(min=1e-4))).log()
-        distances = (f[:, None] - batch.gather(f)).square().sum(dim=2)
+        distances = 2 - 2 * cosines(F, batch.gather(F))  # of features of length 1
         margin = (config.feature_margin - distances).clamp(min=0)
         return {
             "pair": counted_mean(A * apart - (1 - A) * surely_apart, w, batch),
-            "classification": counted_mean(self._of_class(F, Y[own]), r[own], batch),
+            "classification": counted_mean(self.classifier.row_losses(F, Y[own]), r[own], batch),
             "feature": counted_mean(A * distances + (1 - A) * margin, w, batch),
             "quantization": square_quantisation(U),
         }
@@ -104,7 +104,7 @@ class Tssdh(DeepMethod[TssdhConfig]):
     def outputs(self, out: Outputs) -> dict[str, Tensor]:
         """Return relaxed codes, features of length 1 and the likeliest class."""
         F = out.F.to(out.h)
-        classes = self.classifier(F).argmax(dim=1)
+        classes = self.classifier.linear(F).argmax(dim=1)
         return super().outputs(out) | {"f": normalize(F, dim=1), "class": classes}
 
     def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> None:
@@ -127,12 +127,6 @@ class Tssdh(DeepMethod[TssdhConfig]):
         predicted = self.classes[batch.rows]
         Y = one_hot(predicted.clamp(min=0), self.problem.classes) * (predicted >= 0)[:, None]
         return torch.maximum(batch.Y, Y.to(batch.Y))
-
-    def _of_class(self, F: Tensor, Y: Tensor) -> Tensor:
-        logits = self.classifier(F)
-        if self._single:
-            return soft_cross_entropy(logits, Y)
-        return binary_cross_entropy_with_logits(logits, Y, reduction="none").sum(dim=1)
 
 
 def _nearest_sums(f: Tensor, f_all: Tensor, nearest: int) -> Tensor:

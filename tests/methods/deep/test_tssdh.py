@@ -55,8 +55,8 @@ def literal(case: Case) -> dict[str, Tensor]:
     for i in n:
         if not r[i]:
             continue
-        logits = torch.stack([(w * case.F[i]).sum() for w in method.classifier.weight])
-        logits = logits + method.classifier.bias
+        logits = torch.stack([(w * case.F[i]).sum() for w in method.classifier.linear.weight])
+        logits = logits + method.classifier.linear.bias
         known += r[i]
         if several:
             p = 1 / (1 + torch.exp(-logits))
