@@ -8,7 +8,6 @@ driver counts rows from the receipts. Killed at any moment, the same call does o
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,9 +36,9 @@ from schn_ray.data.shards.quarantine import Quarantine, refuse_too_many, write_q
 from schn_ray.data.shards.repeated_ids import quarantine_rows, repeated_ids, rows_without
 from schn_ray.data.shards.rows import (
     BadRow,
+    Listed,
     Shard,
     Source,
-    listed_bytes,
     listing_sha256,
     shards_after,
 )
@@ -233,7 +232,7 @@ class _Output:
 
     def update(self, update: bool, retry_failed: bool) -> tuple[int, Changes]:
         """Bring parts up to date; return how many rows are listed, and what changed."""
-        listed = _Listed(self.job.shards_after())
+        listed = Listed(self.job.shards_after())
         pending = self._pending(listed, retry_failed)
         if is_finished(self.writer.path) and not pending.tasks and not pending.emptied:
             # of a run that was killed between the manifest and its end
@@ -305,23 +304,6 @@ class _Output:
                 "what is missing"
             )
         return JobResult(listed, written, quarantine, tuple(numbers), changes)
-
-
-class _Listed:
-    """Shards as they are listed; their rows and the SHA-256 when all are read."""
-
-    def __init__(self, shards: Iterable[Shard]) -> None:
-        self._shards, self._digest, self.rows = shards, hashlib.sha256(), 0
-
-    def __iter__(self) -> Iterator[Shard]:
-        for shard in self._shards:
-            self._digest.update(listed_bytes(shard))
-            self.rows += shard.rows
-            yield shard
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
 
 
 def write_parts(job: ShardJob, shards: Iterable[Shard], map_shards: MapShards) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,11 +78,9 @@ def receipt_from_bytes(data: bytes) -> Receipt:
     Raises:
         ValueError: these bytes are not a receipt.
     """
-    try:
+    with _no_receipt():
         sha256, size, number, *units = json.loads(gzip.decompress(data))
         return Receipt(number, tuple(_unit_receipt(*values) for values in units), sha256, size)
-    except (OSError, EOFError, TypeError, zlib.error) as error:  # OSError: not in gzip's format
-        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,12 @@ class ReceiptTotals:
     Attributes:
         sha256: hexadecimal SHA-256 of the part file.
         size: of the part file, in bytes.
-        rows: of all units.
         written: rows of the part.
         quarantined: the rows that are not in it.
     """
 
     sha256: str
     size: int
-    rows: int
     written: int
     quarantined: tuple[BadRow, ...]
 
@@ -111,13 +109,19 @@ def totals_from_bytes(data: bytes) -> ReceiptTotals:
     Raises:
         ValueError: these bytes are not a receipt.
     """
-    try:
+    with _no_receipt():
         sha256, size, _, *units = json.loads(gzip.decompress(data))
         bad = tuple(BadRow(*row) for unit in units for row in unit[5])
-        rows, written = sum(unit[2] for unit in units), sum(unit[4] for unit in units)
-    except (OSError, EOFError, TypeError, IndexError, zlib.error) as error:
+        return ReceiptTotals(sha256, size, sum(unit[4] for unit in units), bad)
+
+
+@contextmanager
+def _no_receipt() -> Iterator[None]:
+    """Turn whatever bytes that are no receipt cause into a ValueError."""
+    try:
+        yield
+    except (OSError, EOFError, TypeError, IndexError, zlib.error) as error:  # OSError: no gzip
         raise ValueError(str(error)) from error
-    return ReceiptTotals(sha256, size, rows, written, bad)
 
 
 def _plain_values(done: UnitReceipt) -> list[Any]:

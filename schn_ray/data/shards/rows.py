@@ -172,16 +172,42 @@ def shards_after(source: Source, last: Shard | None) -> Iterable[Shard]:
     return islice(source.shards(), last.number + 1, None)
 
 
+class Listed:
+    """The shards of a source while they are read once, with what is known at their end.
+
+    Args:
+        shards: of the source.
+
+    Attributes:
+        rows: of the shards that were read.
+    """
+
+    def __init__(self, shards: Iterable[Shard]) -> None:
+        self._shards, self._digest, self.rows = shards, hashlib.sha256(), 0
+
+    def __iter__(self) -> Iterator[Shard]:
+        """Yield the shards."""
+        for shard in self._shards:
+            self._digest.update(listed_bytes(shard))
+            self.rows += shard.rows
+            yield shard
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the listing, as far as it was read, see ``listing_sha256``."""
+        return self._digest.hexdigest()
+
+
 def listing_sha256(shards: Iterable[Shard]) -> str:
     """Return the SHA-256 of what a source lists: names, row counts and sizes of files.
 
     Args:
         shards: of the source; their stamps do not count.
     """
-    digest = hashlib.sha256()
-    for shard in shards:
-        digest.update(listed_bytes(shard))
-    return digest.hexdigest()
+    listed = Listed(shards)
+    for _ in listed:
+        pass
+    return listed.sha256
 
 
 def listed_bytes(shard: Shard) -> bytes:

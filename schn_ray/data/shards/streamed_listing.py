@@ -163,11 +163,8 @@ class StreamedListing:
                 if not self._fill(source):
                     break
                 fresh = self._open[0].number >= self._parts_end
-                piece, last, rows = (
-                    piece_of(digest.hexdigest(), self._open, fresh),
-                    self._open[-1],
-                    0,
-                )
+                piece = piece_of(digest.hexdigest(), self._open, fresh)
+                last, rows = self._open[-1], 0  # they were counted when they were listed
                 self._set(_full=True)
                 if not self._wait_to_write():
                     return None
@@ -202,7 +199,7 @@ class StreamedListing:
             return not self._stopped
 
     def _say_what_is_known(self, last: Shard | None) -> None:
-        if last is not None and self._full is False:
+        if last is not None and not self._full:
             print(
                 f"schn-ray: {self.rows:,} rows were listed before this command was stopped; what "
                 "has changed among them since then is for --update",
