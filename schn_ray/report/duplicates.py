@@ -85,20 +85,12 @@ def write_groups_page(groups: Path, lead: str, out: Path) -> None:
                     int(sizes[group]) - len(members),
                 )
             )
-    radius = _metadata(groups, "radius")
-    write_page(
-        out,
-        "duplicates.html.jinja",
-        title="Near-duplicates",
-        lead=lead,
-        note=(
-            f"Images of a group are connected by chains of codes that differ in at most {radius} "
-            "bits. The distance, in bits, is to the first image of the row."
-        ),
-        groups=shown,
-        more=len(sizes) - len(shown),
-        full=pictures.full,
+    note = (
+        "Images of a group are connected by chains of codes that differ in at most "
+        f"{_metadata(groups, 'radius')} bits. The distance, in bits, is to the first image of the "
+        "row."
     )
+    _write(out, "Near-duplicates", lead, note, shown, len(sizes), pictures)
 
 
 def write_leaks_page(leaks: Path, lead: str, out: Path) -> None:
@@ -122,17 +114,30 @@ def write_leaks_page(leaks: Path, lead: str, out: Path) -> None:
             row["against_id"], row["against_uri"], pictures.read(row["against_uri"]), [bits]
         )
         shown.append(PageGroup(bits, [own, other]))
+    note = (
+        "On the left an image, beside it the nearest of the other gallery, at most "
+        f"{_metadata(leaks, 'radius')} bits away."
+    )
+    _write(out, "Near-duplicates in another gallery", lead, note, shown, len(table), pictures)
+
+
+def _write(
+    out: Path,
+    title: str,
+    lead: str,
+    note: str,
+    shown: Sequence[PageGroup],
+    total: int,
+    pictures: _Pictures,
+) -> None:
     write_page(
         out,
         "duplicates.html.jinja",
-        title="Near-duplicates in another gallery",
+        title=title,
         lead=lead,
-        note=(
-            "On the left an image, beside it the nearest of the other gallery, at most "
-            f"{_metadata(leaks, 'radius')} bits away."
-        ),
+        note=note,
         groups=shown,
-        more=len(table) - len(shown),
+        more=total - len(shown),
         full=pictures.full,
     )
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import networkx as nx
 import numpy as np
@@ -252,6 +253,18 @@ def test_a_chain_is_one_group(tmp_path: Path) -> None:
     find_duplicates(write_codes(tmp_path / "c", list("edcba"), codes, 16), 1, tmp_path / "g")
     assert groups_in(tmp_path / "g") == [["b", "c", "d", "e"]]
     assert pq.read_table(tmp_path / "g")["distance"].to_pylist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("keep", [None, "best"])
+def test_a_gallery_without_near_duplicates_has_no_groups(
+    tmp_path: Path, keep: Literal["best"] | None
+) -> None:
+    codes = np.array([[0], [15], [240]], np.uint8)
+    path = write_codes(tmp_path / "codes", ["a", "b", "c"], codes, 8)
+    counts = find_duplicates(path, 1, tmp_path / "groups.parquet", keep)
+    assert (counts.groups, counts.in_groups, counts.largest) == (0, 0, 0)
+    assert counts.removable == (None if keep is None else 0)
+    assert pq.read_table(tmp_path / "groups.parquet").num_rows == 0
 
 
 def test_leaks_name_the_nearest_of_the_other_gallery(tmp_path: Path) -> None:

@@ -224,8 +224,8 @@ def group_starts(keys: NDArray[Any]) -> NDArray[np.int64]:
     Args:
         keys: [n].
     """
-    changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
-    return np.concatenate([[0], changes, [len(keys)]]).astype(np.int64)
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    return np.append(starts, len(keys))
 
 
 def table_of(keys: NDArray[np.uint32], band: Band) -> NDArray[np.int64]:

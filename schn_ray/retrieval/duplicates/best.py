@@ -20,6 +20,7 @@ from schn_ray.core.progress import Progress
 from schn_ray.core.storage.files import open_file, size_and_stamp
 from schn_ray.data.images import BadImage, image_size
 from schn_ray.data.sources.fetch import fetch
+from schn_ray.retrieval.duplicates.bands import group_starts
 
 UNKNOWN = -1
 _THREADS = 8  # they wait for the disk or the network
@@ -79,8 +80,7 @@ def choose_best(groups: NDArray[np.int64], facts: ImageFacts) -> NDArray[np.int6
     pixels = np.where(facts.width < 0, UNKNOWN, facts.width * facts.height)
     modified = np.where(facts.modified < 0, _LATEST, facts.modified)
     order = np.lexsort((modified, -facts.bytes, -pixels, groups))  # stable: then by id
-    first = np.append(True, groups[1:] != groups[:-1])[: len(groups)]  # groups[order] is groups
-    best: NDArray[np.int64] = order[first]
+    best: NDArray[np.int64] = order[group_starts(groups)[:-1]]  # groups[order] is groups
     return best
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,7 +23,7 @@ from schn_ray.core.directories import scratch_folder
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location
-from schn_ray.retrieval.duplicates.bands import distances_between, word_view
+from schn_ray.retrieval.duplicates.bands import distances_between, group_starts, word_view
 from schn_ray.retrieval.duplicates.best import (
     UNKNOWN,
     ImageFacts,
@@ -236,19 +236,16 @@ def write_groups(
     sizes = np.bincount(groups)
     counts = DuplicateCounts(gallery, len(sizes), len(groups), int(sizes.max(initial=0)))
     facts = None
-    first = np.flatnonzero(np.append(True, groups[1:] != groups[:-1])[: len(groups)])
+    first = group_starts(groups)[:-1]
     if keep is not None:
-        uris = (rows.names(at)[1] for at in _chunks(len(groups)))
+        uris = (rows.names(at)[1] for at in row_chunks(len(groups)))
         facts = read_facts(uris, len(groups))
         first = choose_best(groups, facts)
         files += _write_lists(rows, first, folder, out)
-        counts = DuplicateCounts(
-            counts.rows,
-            counts.groups,
-            counts.in_groups,
-            counts.largest,
-            len(groups) - len(first),
-            int((facts.width == UNKNOWN).sum()),
+        counts = replace(
+            counts,
+            removable=len(groups) - len(first),
+            unreadable=int((facts.width == UNKNOWN).sum()),
         )
     _write_table(rows, first, facts, folder / out.name, described)
     with writing(out):
@@ -257,7 +254,12 @@ def write_groups(
     return counts
 
 
-def _chunks(rows: int) -> Iterator[NDArray[np.int64]]:
+def row_chunks(rows: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the numbers from 0 to ``rows`` - 1, as many at a time as are written at once.
+
+    Args:
+        rows: how many.
+    """
     for start in range(0, rows, _ROWS_AT_ONCE):
         yield np.arange(start, min(rows, start + _ROWS_AT_ONCE))
 
@@ -275,7 +277,7 @@ def _write_table(
         columns |= {"bytes": pa.int64(), "modified": pa.timestamp("ns", "UTC")}
     schema = pa.schema(columns, metadata=described)
     with writing(path), pq.ParquetWriter(path, schema) as writer:
-        for at in _chunks(len(rows.groups)):
+        for at in row_chunks(len(rows.groups)):
             reference = first[rows.groups[at]]
             codes, references = word_view(rows.codes(at)), word_view(rows.codes(reference))
             values = [rows.groups[at], *rows.names(at), distances_between(codes, references)]
@@ -296,7 +298,7 @@ def _write_lists(rows: GroupedRows, best: NDArray[np.int64], folder: Path, out: 
     others[best] = False
     with contextlib.ExitStack() as stack:
         keep, remove, paths = (stack.enter_context(FileWriter(folder / name)) for name in names)
-        for at in _chunks(len(rows.groups)):
+        for at in row_chunks(len(rows.groups)):
             removed_ids, removed_uris = rows.names(at[others[at]])
             for file, lines in (
                 (keep, id_lines(rows.names(at[~others[at]])[0], "id")),

@@ -12,10 +12,8 @@ import pyarrow.parquet as pq
 from schn_ray.core.atomic_files import writing
 from schn_ray.core.directories import scratch_folder
 from schn_ray.core.errors import SchnRayError
-from schn_ray.retrieval.duplicates.groups import index_of, refuse_bad_request
+from schn_ray.retrieval.duplicates.groups import index_of, refuse_bad_request, row_chunks
 from schn_ray.retrieval.duplicates.nearest import nearest_within
-
-_ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,8 @@ def find_leaks(path: Path | str, against: Path | str, radius: int, out: Path) ->
         described |= {"against": other.manifest.fingerprint}
         schema, path = pa.schema(columns, metadata=described), folder / out.name
         with writing(path), pq.ParquetWriter(path, schema) as writer:
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                at = rows[start : start + _ROWS_AT_ONCE]
+            for chunk in row_chunks(len(rows)):
+                at = rows[chunk]
                 number = numbers[at]
                 names = index.ids(at), index.uris(at)
                 matched = nearest[number]
