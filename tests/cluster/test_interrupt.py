@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.models import write_model
-from support.processes import as_options, marked_processes, start, wait_for
+from support.processes import as_options, marked_processes, start, terminate, wait_for
 from support.trained import last_state, photo_store
 from support.trials import TAKES_MINUTES, takes_minutes
 from support.users import TINY
@@ -101,17 +101,8 @@ def terminated(store: Path, tmp_path: Path, *options: object) -> Path:
         lock = out / CHECKPOINTS / LOCK
         wait_for(lambda lock=lock, process=process: lock.exists() or process.poll() is not None)
         time.sleep(0.3)  # some steps
-        sent = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        _, text = process.communicate(timeout=600)
-        assert process.returncode in (0, 143), text
-        if process.returncode == 143:
-            assert time.monotonic() - sent < 10
-            assert "terminated; to go on, run the same command again" in text
-            assert "Traceback" not in text
-            wait_for(lambda mark=mark: not marked_processes(mark))
-            if (out / CHECKPOINTS / LAST).exists():
-                return out
+        if terminate(process, mark) == 143 and (out / CHECKPOINTS / LAST).exists():
+            return out
     pytest.fail(f"there was no time to save, {ATTEMPTS} times")
 
 
@@ -142,15 +133,7 @@ def test_sigterm_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:
     command = ("encode", "digits", "--model", model, "--out", out, "--workers", 1)
     process = start(*command, mark=mark)
     wait_for(lambda: list(out.glob("part-*.parquet")) or process.poll() is not None)
-    sent = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    _, text = process.communicate(timeout=600)
-    assert process.returncode == 143, text
-    assert time.monotonic() - sent < 10
-    assert "terminated; to go on, run the same command again" in text
-    assert "Traceback" not in text
-    assert "SIGTERM" not in text  # Ray's trace begins with it
-    wait_for(lambda: not marked_processes(mark))
+    assert terminate(process, mark) == 143
 
     source = open_source("digits", SourceConfig())
     for path in (out, tmp_path / "whole"):

@@ -1,8 +1,6 @@
 """SIGTERM to every verb that works on Ray, which Kubernetes, Slurm and spot nodes send."""
 
-import signal
 import socket
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.models import write_model
-from support.processes import as_options, free_port, marked_processes, start, wait_for
+from support.processes import as_options, free_port, start, terminate, wait_for
 from support.trials import takes_minutes
 from support.users import TINY
 
@@ -85,12 +83,4 @@ def test_it_ends_in_time_with_its_code_and_no_process(
     process = start(*words, mark=mark)
     wait_for(lambda: at_work() or process.poll() is not None)
     assert process.poll() is None, process.communicate()[1]
-    sent = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    _, text = process.communicate(timeout=600)
-    assert process.returncode == 143, text
-    assert time.monotonic() - sent < 10
-    assert "terminated; to go on, run the same command again" in text
-    assert "Traceback" not in text
-    assert "SIGTERM" not in text  # Ray's trace begins with it
-    wait_for(lambda: not marked_processes(mark))
+    assert terminate(process, mark) == 143

@@ -1,6 +1,7 @@
 """The command in a process of its own, the processes that it leaves, and their CPU time."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,24 @@ def started(*arguments: object, address: str | None = None) -> Iterator[subproce
     finally:
         process.kill()
         process.communicate()
+
+
+def terminate(process: subprocess.Popen[str], mark: str) -> int:
+    """Send SIGTERM, and return the exit code; one that is not 0 is 143 and comes in time.
+
+    It says how to go on then, without a trace, and leaves no process of its mark behind.
+    """
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=600)
+    assert process.returncode in (0, 143), text
+    if process.returncode:
+        assert time.monotonic() - sent < 10
+        assert "terminated; to go on, run the same command again" in text
+        assert "Traceback" not in text
+        assert "SIGTERM" not in text  # Ray's trace begins with it
+        wait_for(lambda: not marked_processes(mark))
+    return process.returncode
 
 
 def as_options(settings: tuple[str, ...]) -> list[str]:

@@ -125,10 +125,11 @@ def _checked(
 ) -> Iterator[RowBatch]:
     """Yield the batches; refuse ids that are too long, and show how far it is."""
     for batch in gallery.batches():
-        longest = int(pc.max(pc.binary_length(batch.ids)).as_py())
-        if longest_id is not None and longest > longest_id:
-            raise SchnRayError(
-                f"{gallery.location}: an id has {longest:,} bytes, {name} takes {longest_id:,}"
-            )
+        if longest_id is not None:
+            longest = int(pc.max(pc.binary_length(batch.ids)).as_py())
+            if longest > longest_id:
+                raise SchnRayError(
+                    f"{gallery.location}: an id has {longest:,} bytes, {name} takes {longest_id:,}"
+                )
         yield batch
         progress.advance(len(batch.ids))
