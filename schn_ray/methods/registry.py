@@ -78,7 +78,7 @@ def find_method(name: str) -> type[Method[Any]]:
         'Csq'
     """
     if name not in METHODS and ":" not in name:
-        hint = nearest(name, list(METHODS))
+        hint = nearest(name, list(METHODS)) or "."
         raise SchnRayError(
             f"no method '{name}'{hint} Available: {', '.join(METHODS)}; or a class of your own, as "
             "./mine.py:Mine"

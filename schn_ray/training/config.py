@@ -145,7 +145,7 @@ def _preset(name: str | None, method: str) -> dict[str, Any]:
     if name not in preset_names():
         if name in METHODS:
             raise SchnRayError(f"'{name}' is a method, not a preset any more: --method {name}")
-        hint = nearest(name, preset_names())
+        hint = nearest(name, preset_names()) or "."
         raise SchnRayError(f"no preset '{name}'{hint} Available: {', '.join(preset_names())}")
     values = read_yaml(PRESETS / f"{name}.yaml")
     own = values.pop("methods", {}).get(method, {})

@@ -167,7 +167,7 @@ def read_space(name: str, config: Callable[[], TrainConfig] | None = None) -> Sp
     if name in space_names():
         path = SPACES / f"{name}.yaml"
     elif not path.is_file():
-        hint = nearest(name, space_names())
+        hint = nearest(name, space_names()) or "."
         raise SchnRayError(
             f"no search space '{name}'{hint} Name a YAML file, or one of: "
             + ", ".join([METHOD_SPACE, *space_names()])
@@ -427,7 +427,7 @@ def _check_objectives(space: Space) -> None:
     for name in space.objectives:
         if name not in OBJECTIVES:
             raise SchnRayError(
-                f"objective '{name}' is not measured{nearest(name, list(OBJECTIVES))} "
+                f"objective '{name}' is not measured{nearest(name, list(OBJECTIVES)) or '.'} "
                 f"There are: {', '.join(OBJECTIVES)}"
             )
         decides = OBJECTIVES[name].decided_by

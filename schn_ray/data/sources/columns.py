@@ -208,7 +208,7 @@ def check_image(path: str, schema: pa.Schema, column: str) -> None:
     """
     if column not in schema.names:
         raise SchnRayError(
-            f"{path}: no column '{column}'{nearest(column, schema.names)} There are: "
+            f"{path}: no column '{column}'{nearest(column, schema.names) or '.'} There are: "
             f"{', '.join(schema.names)}; name the column of images with "
             "--set source.image_column=NAME, or that of vectors with source.vector_column=NAME"
         )

@@ -244,7 +244,7 @@ def _columns(location: str, header: list[str], config: SourceConfig) -> _Columns
     if config.path_column not in header:
         raise SchnRayError(
             f"{location}: no column '{config.path_column}'"
-            f"{nearest(config.path_column, header)} The first line is: {', '.join(header)}; "
+            f"{nearest(config.path_column, header) or '.'} The first line is: {', '.join(header)}; "
             "expected a header. Name the column of paths with --set source.path_column=NAME"
         )
     if repeated := [name for name in header if header.count(name) > 1]:

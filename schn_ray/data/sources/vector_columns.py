@@ -289,7 +289,7 @@ def _named(path: str, schema: pa.Schema, name: str, candidates: list[str]) -> st
     known = f"There are: {', '.join(candidates) or 'none'}"
     if name not in schema.names:
         raise SchnRayError(
-            f"{path}: no column '{name}' of vectors{nearest(name, candidates)} {known}"
+            f"{path}: no column '{name}' of vectors{nearest(name, candidates) or '.'} {known}"
         )
     if name not in candidates:
         raise SchnRayError(

@@ -35,7 +35,7 @@ def read_given(file: Path, ids: pa.ChunkedArray) -> Split:
     for role in ids_of_role:
         if role not in _ROLES:
             raise SchnRayError(
-                f"{file}: no role '{role}'{nearest(role, list(_ROLES))} There are: "
+                f"{file}: no role '{role}'{nearest(role, list(_ROLES)) or '.'} There are: "
                 f"{', '.join(_ROLES)}"
             )
     all_ids = ids.combine_chunks()

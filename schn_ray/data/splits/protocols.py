@@ -116,7 +116,7 @@ def find_protocol(name: str) -> Protocol:
         return _GIVEN
     if name not in PROTOCOLS:
         raise SchnRayError(
-            f"no protocol '{name}'{nearest(name, list(PROTOCOLS))} "
+            f"no protocol '{name}'{nearest(name, list(PROTOCOLS)) or '.'} "
             f"There are: {', '.join(PROTOCOLS)}"
         )
     return PROTOCOLS[name]

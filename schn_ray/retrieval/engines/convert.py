@@ -91,9 +91,8 @@ def recipe(manifest: Manifest, out: str) -> str:
 
 def _engine(name: str) -> Engine:
     if name not in ENGINES:
-        raise SchnRayError(
-            f"no engine {name!r}{nearest(name, list(ENGINES))}; there are {', '.join(ENGINES)}"
-        )
+        hint = nearest(name, list(ENGINES)) or "."
+        raise SchnRayError(f"no engine '{name}'{hint} Available: {', '.join(ENGINES)}")
     return ENGINES[name]
 
 
