@@ -6,8 +6,10 @@ The next run of the same command clears it. Until then, and if that run never co
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,5 +92,9 @@ def _is_held(lock: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
-    return sum(file.stat().st_size for file in files)
+    size = 0 if path.is_dir() else path.stat().st_size
+    for root, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):  # a writer has just removed it
+                size += Path(root, name).stat().st_size
+    return size

@@ -1,6 +1,7 @@
 """Uploads that a writer does not wait for: in order, of one moment, and nothing claimed before."""
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,3 +136,22 @@ def test_what_the_store_has_under_another_name_is_copied_there(
     assert store.sent == ["metrics.jsonl", "last.pt"] * 2
     assert read_file(join(URI, "previous.pt")) == LARGE + b"1"
     assert read_file(join(URI, "last.pt")) == LARGE + b"2"
+
+
+def test_an_upload_that_ends_while_files_are_listed_is_not_in_the_way(tmp_path: Path) -> None:
+    step(tmp_path, 1)
+    listed = threading.Event()
+
+    def come_and_go() -> None:
+        while not listed.is_set():
+            (tmp_path / ".moment-x" / "model").mkdir(parents=True)
+            shutil.rmtree(tmp_path / ".moment-x")
+
+    uploads = threading.Thread(target=come_and_go)
+    uploads.start()
+    try:
+        for _ in range(1000):
+            assert {name for name, _ in storage._files(tmp_path)} == {"last.pt", "metrics.jsonl"}
+    finally:
+        listed.set()
+        uploads.join()

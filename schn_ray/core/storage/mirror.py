@@ -14,6 +14,7 @@ If the output is a local directory, nothing is copied: all of this does nothing.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import uuid
@@ -92,7 +93,8 @@ class Mirror:
             SchnRayError: another machine has begun to write the directory.
         """
         if is_uri(self.location):
-            self._send(dict(_files(self.local)), {n: _state(p) for n, p in _files(self.local)})
+            files = dict(_files(self.local))
+            self._send(files, {name: _state(path) for name, path in files.items()})
 
     @contextmanager
     def sending(self) -> Iterator[Callable[[], None]]:
@@ -276,19 +278,21 @@ def open_shared_output(out: str) -> Iterator[Mirror]:
 
 
 def _clear(mirror: Mirror, *keep: str) -> None:
-    for path in sorted(mirror.local.rglob("*"), reverse=True):
+    for path in mirror.local.iterdir() if mirror.local.exists() else ():
         if path.is_dir():
-            path.rmdir()
+            shutil.rmtree(path, ignore_errors=True)  # an abandoned upload may be removing it, too
         elif path.name not in keep:
             path.unlink()
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        hidden = any(part.startswith(".") for part in name.split("/"))
-        if path.is_file() and not hidden and path.suffix != ".partial":
-            yield name, path
+    for root, folders, names in os.walk(folder):
+        # an upload may be removing its own hidden folder in this very moment
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(root, name)
+            if not name.startswith(".") and path.suffix != ".partial":
+                yield path.relative_to(folder).as_posix(), path
 
 
 def _state(path: Path) -> _State:
