@@ -32,16 +32,35 @@ Activation = Literal["tanh", "none"]
 
 
 @dataclass(frozen=True)
+class PublishedFigure:
+    """What others measured of a method, under their protocol; not to be mixed with figures of ours.
+
+    Attributes:
+        data: data set and code lengths.
+        scores: mAP of each length; ``@1000``: over so many results only.
+        protocol: network, and gallery where it is not the usual one.
+        source: who says so.
+    """
+
+    data: str
+    scores: str
+    protocol: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Paper:
     """Where a method was published.
 
     Attributes:
         title: of the paper.
         venue: where and when.
+        figures: that could be verified.
     """
 
     title: str
     venue: str
+    figures: tuple[PublishedFigure, ...] = ()
 
 
 class MethodConfig(Section):
