@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from schn_ray.cli.verbs.data import check, prepare
     from schn_ray.cli.verbs.duplicates import duplicates
     from schn_ray.cli.verbs.engines import convert
-    from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
+    from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
     from schn_ray.cli.verbs.retrieval import build_index, change_index, encode, search, serve
     from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SchnRayError",
+    "benchmark",
     "build_index",
     "change_index",
     "check",
@@ -80,7 +81,7 @@ _MODULES = {
     "cli.verbs.data": ("check", "prepare"),
     "cli.verbs.engines": ("convert",),
     "cli.verbs.duplicates": ("duplicates",),
-    "cli.verbs.evaluation": ("compare", "evaluate", "write_report"),
+    "cli.verbs.evaluation": ("benchmark", "compare", "evaluate", "write_report"),
     "cli.verbs.retrieval": ("build_index", "change_index", "encode", "search", "serve"),
     "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),

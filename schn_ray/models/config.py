@@ -16,7 +16,8 @@ class BackboneConfig(Section):
 
     Attributes:
         name: ``small``, a bare name of torchvision, or a name with a prefix: ``timm:``, ``hf:``,
-            ``open_clip:``, or ``features:D`` for vectors of D numbers.
+            ``open_clip:``; ``features:D`` for vectors of D numbers; ``pixels:S`` for the pixels of
+            the image as a square of side S.
         weights: a file; ``DEFAULT``, or another name of torchvision's, for pretrained weights that
             are downloaded; ``none`` to train from scratch.
         image_size: side of the network's input in pixels; None for the backbone's own.

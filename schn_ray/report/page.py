@@ -136,6 +136,22 @@ def write_tuning_page(
     )
 
 
+def write_suite_page(out: Path, title: str, charts: Sequence[Chart], **values: Any) -> None:
+    """Write the page of a suite of methods as one HTML file.
+
+    Args:
+        out: the file.
+        title: of the page.
+        charts: of the best methods.
+        **values: the other variables of the template.
+
+    Raises:
+        SchnRayError: ``out`` is a directory.
+    """
+    figures = [_figure(chart) for chart in charts]
+    write_page(out, "suite.html.jinja", title=title, figures=figures, **values)
+
+
 def write_page(out: Path, template: str, **values: Any) -> None:
     """Fill a template and write the page.
 
