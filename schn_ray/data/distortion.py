@@ -71,7 +71,7 @@ def distorted_view(
 def _part(
     size: tuple[int, int], least: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom of a random part; one as wide as the image is cut there."""
+    """Return left, top, right and bottom of a random part, no wider or higher than the image."""
     area, ratio = rng.uniform(least, 1), np.exp(rng.uniform(-1, 1) * np.log(_RATIO))
     pixels = area * size[0] * size[1]
     width, height = min(size[0], (pixels * ratio) ** 0.5), min(size[1], (pixels / ratio) ** 0.5)

@@ -92,9 +92,7 @@ class Descent:
         outputs: _EpochOutputs,
     ) -> None:
         batches = _batches(run, rows, epoch)[done:]
-        draws = view_draws(
-            len(run.data), run.seed, run.iteration, epoch, len(run.data.views)
-        )
+        draws = view_draws(len(run.data), run.seed, run.iteration, epoch, len(run.data.views))
         run.method.train()
         if not done:
             outputs.begin_epoch()

@@ -193,7 +193,8 @@ def test_extreme_shapes_need_little_memory(size: tuple[int, int]) -> None:
     p = Preprocessing(resize=256, crop=224)
     tracemalloc.start()
     assert evaluation_view(data, p).shape == (3, 224, 224)
-    assert training_view(decode(data, CAP), p, 4, True, np.array([0.99, 0.99, 0.9])).shape == (3, 224, 224)
+    view = training_view(decode(data, CAP), p, 4, True, np.array([0.99, 0.99, 0.9]))
+    assert view.shape == (3, 224, 224)
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
@@ -23,8 +24,12 @@ from schn_ray.models.heads.build import build_head
 from schn_ray.models.precision import Precision
 
 BITS, WIDTH, CLASSES, ROWS, BATCH = 8, 6, 5, 14, 9
-DRAWS = range(20)
-SEVERAL = {False: "one label a row", True: "several"}
+SEEDS = range(20)
+# of each loss: half of the draws have rows of several labels, and each has a row without any
+DRAWS = [
+    pytest.param(seed, seed % 2 > 0, id=f"{seed}-{'several labels' if seed % 2 else 'one label'}")
+    for seed in SEEDS
+]
 
 Terms = Mapping[str, Tensor]
 

@@ -1,4 +1,4 @@
-"""CroVCA: Cross-View Code Alignment (Moummad et al., CVPR workshops 2026), without or with labels."""
+"""CroVCA: Cross-View Code Alignment (Moummad et al., CVPRW 2026), without or with labels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class Crovca(DeepMethod[CrovcaConfig]):
     Config = CrovcaConfig
     labels = "none"
     views = ("distorted", "distorted")
-    paper = Paper("CroVCA: Cross-View Code Alignment", "CVPR workshops 2026")
+    paper = Paper(
+        "Image Hashing via Cross-View Code Alignment in the Age of Foundation Models", "CVPRW 2026"
+    )
 
     @classmethod
     def choose_head(cls, config: CrovcaConfig, head: HeadConfig) -> HeadSpec:

@@ -13,11 +13,11 @@ class WordsHead(nn.Module):
     """X = tanh(F W + b) in words: of each codebook E_m the word nearest to what is left of X.
 
     A code has a block a codebook, with a +1 at the word that was taken and -1 elsewhere. Let R_m be
-    what the words before leave of X. h is R_m . e - |e|^2 / 2 for each word e of E_m, less the
-    middle of the two largest: its signs are the code. For the code b of another row x with the
-    words e_m, h . b / 2 is sum_m (R_m . e_m - |e_m|^2 / 2) less a constant. That is -|X - sum_m
-    e_m|^2 / 2 less a constant wherever x has this row's own words but for one; beyond, products of
-    two words of x are taken with one of this row's.
+    the words before leave of X. h is R_m . e - |e|^2 / 2 for each word e of E_m, less the middle of
+    the two largest: its signs are the code. For the code b of another row, with the words e_m, h .
+    b / 2 is sum_m (R_m . e_m - |e_m|^2 / 2) less a constant. That is -|X - sum_m e_m|^2 / 2 less a
+    constant, but that each product of two words of the other row has this row's earlier word in
+    it; so it is exact where the two rows have all words but the last in common.
 
     Args:
         width: d, width of the features.
@@ -47,7 +47,7 @@ class WordsHead(nn.Module):
         if self.training:
             return X
         with torch.autocast(features.device.type, enabled=False):
-            return signed_blocks(word_scores(X.float(), self.words)[0])
+            return signed_blocks(word_scores(X.to(self.words), self.words)[0])
 
 
 def word_scores(X: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:

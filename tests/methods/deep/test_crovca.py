@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, SEEDS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.crovca import Crovca, CrovcaLabelled, coding_rate
@@ -49,13 +49,12 @@ def literal_labelled(case: Case) -> dict[str, Tensor]:
     return loss_of(case, targets)
 
 
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_loss_is_the_equation(seed: int) -> None:
     assert_literal(make_case(Crovca, seed), literal)
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_with_labels_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(make_case(CrovcaLabelled, seed, several), literal_labelled)
 

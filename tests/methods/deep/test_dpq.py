@@ -4,8 +4,7 @@ import itertools
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
-from support.loss_problem import class_loss
+from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, class_loss, make_case
 from torch import Tensor
 
 from schn_ray.core.errors import SchnRayError
@@ -57,8 +56,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(problem(seed, several), literal)
 
@@ -82,25 +80,17 @@ def test_codes_while_training_are_those_of_the_released_head() -> None:
     assert (codes == 1).sum(dim=1).tolist() == [2] * len(F)
 
 
-def test_scores_of_rows_with_the_querys_words_but_for_one_are_distances() -> None:
-    """Of all codes, those that share all words but the last, or but the first."""
+def test_scores_of_rows_that_differ_in_the_last_word_are_distances() -> None:
     case = problem(1)
     head, F = filled_head(case), case.F.detach()
-    E = head.words.double()
-    X = torch.tanh(head.linear(F))
-    for h, x in zip(head(F).double(), X, strict=True):
-        first, last = h.unflatten(0, (2, 4)).argmax(dim=1).tolist()
-        near = [(first, j) for j in range(4)] + [(j, last) for j in range(4)]
-        codes = torch.full((8, 8), -1.0, dtype=torch.float64)
-        for code, (i, j) in zip(codes, near, strict=True):
-            code[[i, 4 + j]] = 1
-        distances = torch.stack([((x - E[0, i] - E[1, j]) ** 2).sum() for i, j in near])
-        for rows in (slice(0, 4), slice(4, 8)):
-            scores, away = codes[rows] @ h / 2, -distances[rows] / 2
-            if rows.start:  # the last word is the nearest of what the query's own first one leaves
-                away = away - E[0] @ E[1, last] + E[0, first] @ E[1, last] + E[0] @ E[1, last]
-                continue
-            torch.testing.assert_close(scores - scores[0], away - away[0], rtol=1e-4, atol=1e-4)
+    for h, x in zip(head(F), torch.tanh(head.linear(F)), strict=True):
+        first = head.words[0, int(h[:4].argmax())]
+        codes = -torch.ones(4, 8, dtype=torch.float64)
+        codes[:, int(h[:4].argmax())] = 1
+        codes[range(4), range(4, 8)] = 1
+        away = torch.stack([((x - first - last) ** 2).sum() for last in head.words[1]])
+        scores = codes @ h / 2
+        torch.testing.assert_close(scores - scores[0], (away[0] - away) / 2)
 
 
 def test_codebooks_of_k_means_leave_less_with_each_word() -> None:
@@ -118,10 +108,24 @@ def test_codebooks_of_k_means_leave_less_with_each_word() -> None:
     assert lengths[-1] < 0.3 * lengths[0]
 
 
-def test_fewer_rows_than_words_are_quantised_exactly() -> None:
+def test_with_fewer_rows_than_words_rows_are_words() -> None:
+    torch.manual_seed(0)
     X = torch.randn(3, 5, dtype=torch.float64)
-    words = residual_words(X, 1, 16, seed=0)[0]
-    assert torch.cdist(X, words).min(dim=1).values.max() < 1 or len(words) == 16
+    words = residual_words(X, 1, 64, seed=0)[0]
+    assert torch.cdist(X, words).min(dim=1).values.max() < 1e-6
+
+
+def test_codebooks_start_at_the_first_update_and_the_head_gets_them() -> None:
+    case = make_case(Dpq, 0, width=7)
+    method, rows = case.method, case.batch.rows
+    outputs = {"X": case.h.detach()}
+    method.update(rows, case.batch.B, outputs)
+    expected = residual_words(case.h.detach()[rows.argsort()], 2, 4, seed=0)
+    assert torch.equal(method.codebooks, expected)
+    with torch.no_grad():
+        method.codebooks.add_(1)
+    method.update(rows, case.batch.B, outputs)
+    assert torch.equal(method.encoder.head.words, expected + 1)
 
 
 def test_bits_that_do_not_divide_are_refused() -> None:
