@@ -106,7 +106,7 @@ def describe_method(name: str) -> Description:
         figures=[_figure(figure) for figure in method.paper.figures] if method.paper else [],
         labels=_LABELS[method.labels],
         inputs="images or vectors" if deep else "vectors, or images with a frozen backbone",
-        kind="descends batches" if deep else "fitted in rounds",
+        kind=_kind(method),
         solves_codes=method.solves_codes(),
         head=_head(method),
         recipe=_flat(method.Config.recipe),
@@ -155,6 +155,12 @@ def method_text(described: Description) -> str:
         for s in described.settings
     ]
     return "\n".join(lines).rstrip()
+
+
+def _kind(method: type[Method[Any]]) -> str:
+    if not issubclass(method, DeepMethod):
+        return "fitted in rounds"
+    return "descends batches" + (" of two views a row" if len(method.views) > 1 else "")
 
 
 def _head(method: type[Method[Any]]) -> str:
