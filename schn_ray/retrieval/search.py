@@ -213,8 +213,8 @@ def search_codes(index: Searchable, queries: Queries, limits: SearchLimits) -> l
             extra = bool(indexed[group[0]])
             results += _search_group(index, queries, group, limits, extra)
     if limits.where is not None:
-        of_filter = {"where": limits.where, "passing": len(index)}
-        results = [replace(result, **of_filter) for result in results]
+        passing = len(index)
+        results = [replace(result, where=limits.where, passing=passing) for result in results]
     order = np.argsort(np.concatenate(groups))
     return [results[i] for i in order]
 
