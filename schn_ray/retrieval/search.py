@@ -254,7 +254,7 @@ def _rescored_group(
     for i, query in enumerate(group.tolist()):
         rows, scores, distances = scored.rows_of(i)
         others = np.flatnonzero(rows != queries.rows[query])[: limits.k]
-        tied = int(scored.tied[i])
+        tied = int(scored.tied[i]) if len(others) else 0
         if extra and len(others):
             last = scores[others[-1]]
             tied = tied if last == scores[-1] else int((scores == last).sum())

@@ -36,7 +36,7 @@ from schn_ray.retrieval.index.matches import (
 from schn_ray.retrieval.index.postings import QUERIES_AT_MOST, Postings, Ranked
 from schn_ray.retrieval.index.scan import Bytes, Flat, Pairs, Scan, concat_pairs, open_lists
 from schn_ray.retrieval.index.scores import ScoreScan
-from schn_ray.retrieval.index.selection import Searched, rows_that_pass, select
+from schn_ray.retrieval.index.selection import SearchedCodes, rows_that_pass, select
 from schn_ray.retrieval.index.string_columns import StringColumn
 
 T = TypeVar("T")
@@ -71,15 +71,15 @@ class Index:
         scan: Scan = flat
         if manifest.counts.get("lists"):
             scan = open_lists(files, int(manifest.counts["probes"]), flat)
-        self._whole = Searched(flat, scan, postings)
+        self._whole = SearchedCodes(flat, scan, postings)
         self._search_in(self._whole, None)
 
-    def _search_in(self, searched: Searched, passing: NDArray[np.bool_] | None) -> None:
+    def _search_in(self, searched: SearchedCodes, passing: NDArray[np.bool_] | None) -> None:
         """Set what searches see, and which rows that is; None: all."""
         self._flat, self._scan, self._postings = searched
         self._scores = ScoreScan(self._scan, self._flat, self._postings, self.bits)
         self._passing = passing
-        self._rows = len(self._ids) if passing is None else int(passing.sum())
+        self._rows = len(self._ids) if passing is None else int(np.count_nonzero(passing))
 
     def __len__(self) -> int:
         """Return the number of rows; after ``where``, of those that pass."""
@@ -211,7 +211,7 @@ class Index:
         if self._passing is not None:
             passing &= self._passing
         view = copy.copy(self)
-        view._search_in(select(self._whole, passing), passing)
+        view._search_in(select(self._whole, passing, self._numbers_of), passing)
         return view
 
     def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -251,10 +251,7 @@ class Index:
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of rows: uint8 [r, ceil(bits / 8)]."""
-        self._number_file.check(4 * rows, 4 * rows + 4)
-        numbers = self._number_of_row[rows].astype(np.int64)
-        self._codes_file.check(numbers * self._codes.shape[1], (numbers + 1) * self._codes.shape[1])
-        return self._codes[numbers]
+        return self._whole.flat.codes_of(self._numbers_of(rows))
 
     def numbers(self) -> NDArray[np.int64]:
         """Return the number of each row's code, a row number into ``distinct()[0]``: int64 [n]."""
@@ -288,6 +285,10 @@ class Index:
             "model": self.model,
             "made_by": self.manifest.versions.get("schn-ray", "?"),
         }
+
+    def _numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        self._number_file.check(4 * rows, 4 * rows + 4)
+        return self._number_of_row[rows].astype(np.int64)
 
     def _nearest(self, queries: Bytes, plan: _NearestPlan) -> Pairs:
         """Return the codes of each query's k nearest rows, and all that tie with the last."""

@@ -20,6 +20,7 @@ scores are equal, whichever lists they came from.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from dataclasses import dataclass
@@ -396,6 +397,7 @@ def _scaled(relaxed: NDArray[np.floating], width: int) -> NDArray[np.float32]:
     return vectors
 
 
+@functools.lru_cache(maxsize=4)
 def _sign_quantiser(width: int) -> Any:
     """Return a product quantiser that reads packed codes of w bytes as vectors of signs [8 w]."""
     quantiser: Any = faiss.ProductQuantizer(8 * width, width, 8)

@@ -9,6 +9,7 @@ proves by it stays true.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import faiss
@@ -23,10 +24,11 @@ from schn_ray.retrieval.index.scan import Flat, Lists, Scan
 from schn_ray.retrieval.index.string_columns import StringColumn
 from schn_ray.retrieval.where import parse_condition
 
-_FEWEST_BY_LISTS = 1 << 15  # codes; a flat scan of fewer is quicker than one by lists
+_FEWEST_BY_LISTS = 1 << 13  # codes; a flat scan of fewer is quicker than one by lists
+_FEW = 8  # rows for each that passes: then it is quicker to sort those than to go through all
 
 
-class Searched(NamedTuple):
+class SearchedCodes(NamedTuple):
     """What a search sees.
 
     Attributes:
@@ -76,43 +78,67 @@ def rows_that_pass(
     return parsed.passing(pa.table(arrays))
 
 
-def select(whole: Searched, passing: NDArray[np.bool_]) -> Searched:
+def select(
+    whole: SearchedCodes,
+    passing: NDArray[np.bool_],
+    numbers_of: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+) -> SearchedCodes:
     """Return what a search sees if only some rows pass.
 
     Args:
         whole: all rows.
         passing: bool [n].
+        numbers_of: returns the numbers of the codes of rows.
     """
-    if passing.all():
+    passing_rows = np.flatnonzero(passing)
+    if len(passing_rows) == len(passing):
         return whole
-    starts, rows = whole.postings.whole()
+    if len(passing_rows) * _FEW < len(passing):
+        numbers, starts, rows = _groups_of_few(passing_rows, numbers_of(passing_rows))
+    else:
+        numbers, starts, rows = _groups_of_many(whole.postings, passing)
+    flat = Flat(whole.flat.codes_of(numbers))
+    scan: Scan = flat
+    if isinstance(whole.scan, Lists) and len(numbers) >= _FEWEST_BY_LISTS:
+        scan = _with_members(whole.scan, numbers, len(whole.flat.codes), flat)
+    files = {"starts": _InMemory(starts), "rows": _InMemory(rows)}
+    return SearchedCodes(flat, scan, Postings(files))
+
+
+def _groups_of_few(
+    rows: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32]]:
+    """Return the distinct codes of rows, where each one's rows begin, and the rows."""
+    order = np.argsort(numbers, kind="stable")
+    distinct, starts = np.unique(numbers[order], return_index=True)
+    return distinct, np.append(starts, len(rows)), rows[order].astype(np.uint32)
+
+
+def _groups_of_many(
+    postings: Postings, passing: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32]]:
+    """As ``_groups_of_few``, without sorting: the lists of all rows, less those that fail."""
+    starts, rows = postings.whole()
     passes = passing[rows]
     before = np.append(0, np.cumsum(passes))[starts]  # passing rows before each code's first
-    has_rows = before[1:] > before[:-1]
-    flat = Flat(whole.flat.checked()[has_rows])
-    files = {
-        "starts": _InMemory(np.append(before[:-1][has_rows], before[-1])),
-        "rows": _InMemory(rows[passes]),
-    }
-    scan: Scan = flat
-    if isinstance(whole.scan, Lists) and len(flat.codes) >= _FEWEST_BY_LISTS:
-        scan = _with_members(whole.scan, has_rows, flat)
-    return Searched(flat, scan, Postings(files))
+    distinct = np.flatnonzero(before[1:] > before[:-1])
+    return distinct, np.append(before[distinct], before[-1]), rows[passes]
 
 
-def _with_members(lists: Lists, members: NDArray[np.bool_], flat: Flat) -> Lists:
-    """Return lists of some codes, bool [u], numbered as in ``flat``."""
+def _with_members(lists: Lists, numbers: NDArray[np.int64], codes: int, flat: Flat) -> Lists:
+    """Return lists of only these of u codes, which have new numbers in ``flat``."""
     lists.check(np.arange(len(lists.radii)))
-    number = np.cumsum(members) - 1
+    new_number = np.full(codes, -1)
+    new_number[numbers] = np.arange(len(numbers))
     old, width = lists.ivf.invlists, lists.ivf.code_size
     new: Any = faiss.ArrayInvertedLists(old.nlist, width)
     for i, size in enumerate(lists.sizes.tolist()):
         if size:
-            numbers = faiss.rev_swig_ptr(old.get_ids(i), size)
-            codes = faiss.rev_swig_ptr(old.get_codes(i), size * width).reshape(size, width)
-            chosen = members[numbers]
-            numbers, codes = number[numbers[chosen]], codes[chosen]
-            new.add_entries(i, len(numbers), faiss.swig_ptr(numbers), faiss.swig_ptr(codes))
+            own = new_number[faiss.rev_swig_ptr(old.get_ids(i), size)]
+            members = faiss.rev_swig_ptr(old.get_codes(i), size * width).reshape(size, width)
+            chosen = own >= 0
+            own, members = own[chosen], members[chosen]
+            new.add_entries(i, len(own), faiss.swig_ptr(own), faiss.swig_ptr(members))
     quantizer = faiss.IndexBinaryFlat(lists.ivf.d)
     quantizer.add(lists.centroids)
     ivf: Any = faiss.IndexBinaryIVF(quantizer, lists.ivf.d, old.nlist)
