@@ -146,6 +146,11 @@ def test_a_filter_narrows_what_is_shown(page, gallery: Path) -> None:  # type: i
     assert "no column 'numbr'; did you mean 'number'?" in page.text_content("#wrong p")
     assert page.text_content("#wrong pre").endswith(f"\n  {' ' * 18}^")
     assert results(page) == []
+    page.fill("#where", "label = 'dog' and " + "numbr < 4 and " * 9 + "number > 2")
+    page.press("#where", "Enter")
+    page.wait_for_function("() => document.getElementById('wrong').textContent.includes('...')")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.problems.clear()  # the browser logs each answer of 400
 
     page.fill("#where", "label = 'dog' and number < 4")
