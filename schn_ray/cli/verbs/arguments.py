@@ -31,9 +31,19 @@ def location_of(path: Path | str | Store | Index) -> str:
 
     Returns:
         The text as it came, if it was text.
+
+    Raises:
+        SchnRayError: an index with a filter, which its path does not have.
     """
     if isinstance(path, str):
         return str(path)
+    if getattr(path, "is_filtered", False):
+        from schn_ray.core.errors import SchnRayError
+
+        raise SchnRayError(
+            "a verb would forget the filter of this index: give it the index, and where=..., or "
+            "call the index's own search"
+        )
     from schn_ray.core.storage.files import as_location
 
     if isinstance(path, Path):
