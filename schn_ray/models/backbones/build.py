@@ -9,6 +9,10 @@ from torch import nn
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.models.backbones.backbone import Architecture, Backbone
+from schn_ray.models.backbones.efficientnet_lite0 import (
+    EFFICIENTNET_LITE0,
+    efficientnet_lite0_backbone,
+)
 from schn_ray.models.backbones.features import identity_backbone
 from schn_ray.models.backbones.hf import hf_backbone, rebuilt_hf
 from schn_ray.models.backbones.open_clip import open_clip_backbone, rebuilt_open_clip
@@ -34,8 +38,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """Build a backbone without its classifying layer, with its weights.
 
     Args:
-        config: its ``name`` is ``small``, a bare name of torchvision, or has a prefix: ``timm:``,
-            ``hf:``, ``open_clip:`` or ``features:``.
+        config: its ``name`` is ``small``, ``efficientnet_lite0``, a bare name of torchvision, or
+            has a prefix: ``timm:``, ``hf:``, ``open_clip:`` or ``features:``.
 
     Returns:
         The network, the width of its features, and how images are prepared for it.
@@ -50,6 +54,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """
     if config.name == SMALL:
         return small_backbone(config)
+    if config.name == EFFICIENTNET_LITE0:
+        return efficientnet_lite0_backbone(config)
     prefix, colon, _ = config.name.partition(":")
     if not colon:
         return torchvision_backbone(config)

@@ -90,11 +90,11 @@ def _headless(name: str, initialise: bool) -> tuple[nn.Module, str, int]:
 def _check_name(name: str) -> None:
     from torchvision import models
 
-    available = ["small", *models.list_models(module=models)]
+    available = ["small", "efficientnet_lite0", *models.list_models(module=models)]
     if name not in available:
         hint = nearest(name, available) or f"; available: {', '.join(available)}"
         raise SchnRayError(
-            f"no backbone '{name}': expected 'small', a torchvision model, or a name with a prefix "
+            f"no backbone '{name}': expected 'small', 'efficientnet_lite0', a torchvision model, or a name with a prefix "
             f"(timm:, hf:, open_clip:, features:){hint}"
         )
 
