@@ -29,8 +29,10 @@ class Gallery(StrEnum):
 
 
 def evaluate_command(
-    run: Annotated[str, typer.Argument(help="A finished run.")],
-    store: Annotated[str, typer.Option(help="The store with the split.")],
+    run: Annotated[str, typer.Argument(metavar="RUN|ALBUM", help="A finished run, or an album.")],
+    store: Annotated[
+        str | None, typer.Option(help="The store with the split; an ALBUM has its own.")
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", help="Directory or URI to write. Default: RUN-evaluation."),
@@ -82,7 +84,10 @@ def compare_command(
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs, finished or not.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN|ALBUM...", help="Runs, finished or not."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     evaluation: Annotated[
         list[Path] | None,

@@ -30,7 +30,7 @@ from schn_ray.cli.verbs.retrieval import (
     serve,
 )
 
-IndexPath = Annotated[str, typer.Argument(help="An index that index wrote.")]
+IndexPath = Annotated[str, typer.Argument(metavar="INDEX|ALBUM", help="What index or build wrote.")]
 
 
 def encode_command(
@@ -79,6 +79,9 @@ def index_command(
             help="Remove the ids of a file, one a line or Parquet, from INDEX.", metavar="IDS"
         ),
     ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="OUT is an index of older CODES: take in the changes.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare all files of INDEX with their SHA-256.")
     ] = False,
@@ -93,8 +96,10 @@ def index_command(
     if out is not None:
         if add or remove or verify or info:
             raise SchnRayError("--out builds an index; --add, --remove ... take an index instead")
-        print_result(build_index(path, out), as_json)
+        print_result(build_index(path, out, update=update), as_json)
         return
+    if update:
+        raise SchnRayError("--update changes the index of --out INDEX")
     if add or remove:
         print_result(change_index(path, add=add, remove=remove or ()), as_json)
     if verify:
@@ -117,7 +122,8 @@ def search_command(
         list[Path] | None, typer.Argument(help="Query images; .npy files for a model of vectors.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Run or model that encoded the index; for IMAGES.")
+        str | None,
+        typer.Option(help="Run or model that encoded the INDEX; for IMAGES. An ALBUM has its own."),
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--id", help="An id of the index: more like this one.")
@@ -191,7 +197,9 @@ def search_command(
 
 def serve_command(
     index: IndexPath,
-    model: Annotated[str, typer.Option(help="Run or model that encoded the index.")],
+    model: Annotated[
+        str | None, typer.Option(help="Run or model that encoded the INDEX; an ALBUM has its own.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     settings: Settings = None,

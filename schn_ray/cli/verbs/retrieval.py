@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from schn_ray.cli.album.parts import model_of, part_of
 from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
@@ -78,12 +79,14 @@ def encode(
     )
 
 
-def build_index(codes: Path | str, out: Path | str) -> Output:
+def build_index(codes: Path | str, out: Path | str, *, update: bool = False) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
 
     Args:
         codes: what ``encode`` wrote.
         out: the index's directory or URI.
+        update: take in what ``encode`` did with ``update``. Searches see the old index until the
+            new one is complete.
 
     Returns:
         The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
@@ -94,8 +97,11 @@ def build_index(codes: Path | str, out: Path | str) -> Output:
     Example:
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
     """
-    from schn_ray.retrieval.index.build import write_index
+    from schn_ray.core.storage.cache import directory_kind
+    from schn_ray.retrieval.index.build import replace_index, write_index
 
+    if update and directory_kind(location_of(out)) == "index":
+        return finish(out, lambda: replace_index(codes, location_of(out)))
     return finish(out, lambda: write_index(codes, location_of(out)))
 
 
@@ -189,9 +195,9 @@ def search(
     """Find the nearest images by Hamming distance, exactly; ties come in the order of ids.
 
     Args:
-        index: a path, a URI or an opened index.
+        index: a path, a URI or an opened index; or an album of ``build``.
         images: paths of query images; of ``.npy`` files where the model takes vectors.
-        model: the run or model that encoded the index; needed for images.
+        model: the run or model that encoded the index; needed for images, but not with an album.
         id: ids in the index: find more like these, without themselves.
         code: codes in hexadecimal.
         queries: a directory of codes: search for all of them, and write ``out``.
@@ -223,7 +229,8 @@ def search(
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
     limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore)
-    indexes = [location_of(one) for one in (index, *(also or ()))]
+    model = model_of(location_of(index), model)
+    indexes = [part_of(location_of(one), "index") for one in (index, *(also or ()))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")
     if queries is not None and out is not None:
@@ -245,7 +252,7 @@ def search(
 
 def serve(
     index: Path | str | Index,
-    model: Path | str,
+    model: Path | str | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -254,8 +261,8 @@ def serve(
     """Serve a search page and its JSON API on Ray Serve, until the process is interrupted.
 
     Args:
-        index: a path, a URI or an opened index.
-        model: the run or model that encoded the index.
+        index: a path, a URI or an opened index; or an album of ``build``.
+        model: the run or model that encoded the index; needed without an album.
         host: address to listen on; the default is reached from this machine only.
         port: to listen on.
         settings: such as ``{"replicas": 4}``.
@@ -267,6 +274,7 @@ def serve(
     Example:
         >>> serve("index", "run", port=8080)  # doctest: +SKIP
     """
+    from schn_ray.core.errors import SchnRayError
     from schn_ray.core.settings import load_settings
     from schn_ray.retrieval.config import ServeConfig
 
@@ -274,6 +282,9 @@ def serve(
         ServeConfig, settings=setting_lines(settings, {"host": host, "port": port})
     )
     require_ray("serving")
+    model = model_of(location_of(index), model)
+    if model is None:
+        raise SchnRayError("--model RUN is missing: name the model that encoded the index")
     from schn_ray.cluster.serve import serve_on_ray
 
-    serve_on_ray(location_of(index), model, config)
+    serve_on_ray(part_of(location_of(index), "index"), model, config)

@@ -94,8 +94,8 @@ def _check_name(name: str) -> None:
     if name not in available:
         hint = nearest(name, available) or f"; available: {', '.join(available)}"
         raise SchnRayError(
-            f"no backbone '{name}': expected 'small', 'efficientnet_lite0', a torchvision model, or a name with a prefix "
-            f"(timm:, hf:, open_clip:, features:){hint}"
+            f"no backbone '{name}': expected 'small', 'efficientnet_lite0', a torchvision model, "
+            f"or a name with a prefix (timm:, hf:, open_clip:, features:){hint}"
         )
 
 
