@@ -44,7 +44,6 @@ def evaluate_command(
     gallery: Annotated[
         Gallery | None, typer.Option(help="The gallery's codes. Default: encoded.")
     ] = None,
-    both: Annotated[bool, typer.Option("--both", help="Short for --gallery both.")] = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -61,7 +60,6 @@ def evaluate_command(
         out,
         features=features,
         gallery=None if gallery is None else gallery.value,
-        both=both,
         config=config_file,
         settings=settings,
         workers=workers or ALL,

@@ -75,7 +75,6 @@ class BuiltAlbum(Printable, str):
 
 
 def _text(album: BuiltAlbum) -> str:
-
     config = album.run.manifest.config
     backbone = config["backbone"]["name"]
     vectors = backbone.startswith("features:")

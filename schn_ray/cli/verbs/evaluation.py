@@ -28,7 +28,6 @@ def evaluate(
     *,
     features: Path | str | None = None,
     gallery: Literal["encoded", "learned", "both"] | None = None,
-    both: bool = False,
     config: Path | str | None = None,
     settings: Settings = None,
     workers: Workers | None = None,
@@ -44,7 +43,6 @@ def evaluate(
             are hashed in place of the images, which takes seconds.
         gallery: ``"encoded"``: codes by the model, as a user has them; ``"learned"``: those that
             training solved from labels; ``"both"``: side by side. Default: encoded.
-        both: short for ``gallery="both"``.
         config: a YAML file of settings.
         settings: such as ``{"examples": 20}``; they override the file.
         workers: None: in this process. ``4``, ``"2:8"`` or ``"all"``: so many on Ray.
@@ -75,7 +73,7 @@ def evaluate(
     if store is None:
         raise SchnRayError("--store STORE is missing: name the store with the split")
     split = location_of(store)
-    lines = setting_lines(settings, {"gallery": "both" if both else gallery})
+    lines = setting_lines(settings, {"gallery": gallery})
     loaded = load_settings(EvaluateConfig, None if config is None else Path(config), lines)
 
     from schn_ray.evaluation.evaluate import evaluate_run

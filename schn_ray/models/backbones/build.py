@@ -17,8 +17,8 @@ from schn_ray.models.backbones.features import identity_backbone
 from schn_ray.models.backbones.hf import hf_backbone, rebuilt_hf
 from schn_ray.models.backbones.open_clip import open_clip_backbone, rebuilt_open_clip
 from schn_ray.models.backbones.small import SMALL, small_backbone
-from schn_ray.models.backbones.timm import rebuilt_timm, timm_backbone
-from schn_ray.models.backbones.torchvision import torchvision_backbone
+from schn_ray.models.backbones.timm import rebuilt_timm, require_timm, timm_backbone
+from schn_ray.models.backbones.torchvision import require_torchvision, torchvision_backbone
 from schn_ray.models.config import BackboneConfig
 
 _KINDS: Mapping[str, Callable[[BackboneConfig], Backbone]] = {
@@ -60,9 +60,35 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     if not colon:
         return torchvision_backbone(config)
     if prefix not in _KINDS:
-        known = ", ".join(f"{kind}:" for kind in ("torchvision", *_KINDS))
-        raise SchnRayError(f"no backbone '{config.name}': expected one of the prefixes {known}")
+        raise _unknown_prefix(config.name)
     return _KINDS[prefix](config)
+
+
+def require_backbone(config: BackboneConfig) -> None:
+    """Check a backbone before any work: what its name and settings alone say.
+
+    Names on a hub and the content of files show when it is built.
+
+    Args:
+        config: see ``build_backbone``.
+
+    Raises:
+        SchnRayError: unknown name, or a library that is not installed.
+    """
+    prefix, colon, _ = config.name.partition(":")
+    if config.name in (SMALL, EFFICIENTNET_LITE0):
+        return
+    if not colon:
+        require_torchvision(config)
+    elif prefix == "timm":
+        require_timm(config)
+    elif prefix not in _KINDS:
+        raise _unknown_prefix(config.name)
+
+
+def _unknown_prefix(name: str) -> SchnRayError:
+    known = ", ".join(f"{kind}:" for kind in ("torchvision", *_KINDS))
+    return SchnRayError(f"no backbone '{name}': expected one of the prefixes {known}")
 
 
 def rebuild_backbone(

@@ -62,6 +62,19 @@ def timm_backbone(config: BackboneConfig, state: State | None = None) -> Backbon
     return Backbone(module, width, preprocessing, {"width": width, "image_size": size})
 
 
+def require_timm(config: BackboneConfig) -> None:
+    """Check the name, which takes no time.
+
+    Args:
+        config: see ``timm_backbone``.
+
+    Raises:
+        SchnRayError: timm is missing, or has no such model or tag.
+    """
+    name = config.name.partition(":")[2]
+    _published(_library(name), name)
+
+
 def rebuilt_timm(name: str, architecture: Architecture) -> nn.Module:
     """Build the network of a saved backbone again.
 
