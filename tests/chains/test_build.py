@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,16 @@ SETTINGS = {
     "method.semantic_dim": 16,
     "method.latent_dim": 16,
 }
+
+
+@pytest.fixture(autouse=True)
+def _quick_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a page without its thirty diagrams; ``built`` has a whole one."""
+
+    def write_page(run: object, out: Path, **_: object) -> None:
+        out.write_text(f"a page of {run}")
+
+    monkeypatch.setattr("schn_ray.cli.album.stages.write_report", write_page)
 
 
 def build(photos: Path, album: Path, **options: Any) -> Any:
@@ -53,7 +67,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_album_is_searched_served_and_reported_by_its_name(
-    built: Path, tmp_path: Path, schn_ray: Run
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schn_ray: Run
 ) -> None:
     album, photo = built / "album", built / "photos/cat/007.png"
     answer = schn_ray("search", album, photo, "-k", 3, "--json")
@@ -66,8 +80,10 @@ def test_an_album_is_searched_served_and_reported_by_its_name(
     assert json.loads(groups.out)["rows"] == 120
     again = schn_ray("evaluate", album)
     assert (again.code, "is finished already" in again.err) == (0, True)
+    reported: list[Any] = []
+    monkeypatch.setattr("schn_ray.report.runs.report_runs", lambda *args: reported.append(args))
     assert schn_ray("report", album, "--out", tmp_path / "page.html").code == 0
-    assert "mAP" in (tmp_path / "page.html").read_text()
+    assert reported[0][:2] == ([f"{album}/run"], [f"{album}/evaluation"])
     assert "--model RUN is missing" in schn_ray("serve", album / "index").err
 
 
@@ -130,6 +146,7 @@ def record_embedded(monkeypatch: pytest.MonkeyPatch, counts: list[int]) -> None:
     monkeypatch.setattr(Embedder, "vectors", counted)
 
 
+@pytest.mark.slow
 def test_photos_without_labels(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for number in range(150):
@@ -139,6 +156,7 @@ def test_photos_without_labels(tmp_path: Path) -> None:
     assert "of 10 nearest by the features are among the first 10 results" in album.text()
 
 
+@pytest.mark.slow
 def test_embeddings_need_no_backbone(tmp_path: Path) -> None:
     X = np.random.default_rng(0).normal(size=(200, 24)).astype(np.float32)
     table = {"id": [f"{n}" for n in range(200)], "embedding": list(X)}
@@ -173,3 +191,40 @@ def test_other_options_are_refused(built: Path) -> None:
     with pytest.raises(SchnRayError, match="source: "):
         build(built / "photos/cat", built / "album")
     assert face.build(built / "photos", built / "album").unchanged  # what is not named is as before
+
+
+PARTS = ("album.json", "store", "features", "run", "codes", "index", "evaluation", "report.html")
+BUILD = """
+import os, sys, schn_ray
+schn_ray.build(sys.argv[1], sys.argv[2], backbone="small", weights="none", bits=16, settings={
+    "schedule.iterations": 1, "schedule.epochs": 1,
+    "method.semantic_dim": 16, "method.latent_dim": 16})
+"""
+
+
+def killed_after(part: str, photos: Path, album: Path) -> bool:
+    """Kill a build as soon as it begins a part; tell whether that was before its end."""
+    process = subprocess.Popen([sys.executable, "-c", BUILD, photos, album], stderr=-3)
+    while process.poll() is None and not (album / part).exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
+    """Eight kills, one after the other, while an album is made, and again while it is updated."""
+    photos, album = write_tree(tmp_path / "photos", {"cat": 60, "dog": 60}), tmp_path / "album"
+    assert sum(killed_after(part, photos, album) for part in PARTS) >= 6
+    undisturbed = build(photos, tmp_path / "undisturbed")
+    assert codes_of(build(photos, album)) == codes_of(undisturbed)
+    for number in range(9):
+        (photos / f"dog/new{number}.png").write_bytes(encode_image(5000 + number))
+        (photos / f"cat/{number:03}.png").unlink()
+    for part in ("store/request.json", "features/request.json", "codes/request.json"):
+        assert killed_after(part, photos, album)
+    killed, undisturbed = build(photos, album), build(photos, tmp_path / "undisturbed")
+    assert codes_of(killed) == codes_of(undisturbed)
+    assert killed.counts == undisturbed.counts
+    assert killed.figures.map == undisturbed.figures.map
+    assert build(photos, album).unchanged

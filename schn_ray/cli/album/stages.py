@@ -129,7 +129,7 @@ class AlbumStages:
             backbone=self.request.backbone.name,
             weights=self.request.backbone.weights,
             update=is_begun(self.path / "features"),
-            settings=self._source_settings(),
+            settings=[*self._source_settings(), "dtype=float32"],  # so that a photo finds itself
             workers=self.workers,
         )
 
