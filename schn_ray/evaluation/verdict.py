@@ -107,6 +107,11 @@ def share_of_features(figures: Figures) -> float | None:
     return controls.model.mean / controls.cosine.mean if controls.cosine.mean else None
 
 
+def _of_embeddings(figures: Figures) -> bool:
+    backbone = figures.trained.get("backbone", {})
+    return str(backbone.get("name", "")).startswith("features:")
+
+
 def _advice(figures: Figures, grade: Grade) -> tuple[str, ...]:
     if grade == "good":
         return ()
@@ -124,6 +129,8 @@ def _advice(figures: Figures, grade: Grade) -> tuple[str, ...]:
         lines.append(
             f"the features know more than the codes: use more bits (--bits {2 * figures.bits})"
         )
+    elif share is not None and _of_embeddings(figures):
+        lines.append("the embeddings themselves are the limit: make better ones")
     elif share is not None:
         lines.append(
             "the features themselves are the limit: use a better backbone (--backbone timm:NAME), "

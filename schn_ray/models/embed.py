@@ -174,7 +174,7 @@ class Embedder:
         self.device = device or best_device()
         self._precision = Precision(precision, self.device)
         # channels last: convolutions of small images take half the time on a CPU
-        self._module = backbone.module.to(self.device, memory_format=torch.channels_last).eval()
+        self._module = backbone.module.to(self.device).to(memory_format=torch.channels_last).eval()
 
     def vectors(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features [b, d] of evaluation views [b, 3, S, S]."""
