@@ -2,10 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from support.faults import Verb, check_kills
 from support.image_files import encode_image, write_tree
+from support.trials import on_trial
 from support.users import Run
 
 import schn_ray as face
@@ -193,38 +192,40 @@ def test_other_options_are_refused(built: Path) -> None:
     assert face.build(built / "photos", built / "album").unchanged  # what is not named is as before
 
 
-PARTS = ("album.json", "store", "features", "run", "codes", "index", "evaluation", "report.html")
-BUILD = """
-import os, sys, schn_ray
-schn_ray.build(sys.argv[1], sys.argv[2], backbone="small", weights="none", bits=16, settings={
-    "schedule.iterations": 1, "schedule.epochs": 1,
-    "method.semantic_dim": 16, "method.latent_dim": 16})
-"""
+def album_of(root: Path, out: Path) -> None:
+    build(root / "photos", out / "album")
 
 
-def killed_after(part: str, photos: Path, album: Path) -> bool:
-    """Kill a build as soon as it begins a part; tell whether that was before its end."""
-    process = subprocess.Popen([sys.executable, "-c", BUILD, photos, album], stderr=-3)
-    while process.poll() is None and not (album / part).exists():
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+def content(out: Path) -> object:
+    """What must be the same after a kill; and an album that is finished has nothing left to do."""
+    store = face.open_store(out / "album/store")
+    figures = json.loads((out / "album/evaluation/metrics.json").read_text())
+    assert (out / "album/report.html").is_file()
+    return codes_of(out / "album"), store.ids.to_pylist(), figures["map"], figures["queries_sha256"]
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
-    """Eight kills, one after the other, while an album is made, and again while it is updated."""
-    photos, album = write_tree(tmp_path / "photos", {"cat": 60, "dog": 60}), tmp_path / "album"
-    assert sum(killed_after(part, photos, album) for part in PARTS) >= 6
-    undisturbed = build(photos, tmp_path / "undisturbed")
-    assert codes_of(build(photos, album)) == codes_of(undisturbed)
+    torch.set_num_threads(1)  # processes that fork have one
+    write_tree(tmp_path / "photos", {"cat": 60, "dog": 60})
+    verb = Verb(album_of, content=content)
+    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 40)) > 2
+
+
+@pytest.mark.slow
+def test_killed_while_it_takes_in_changes_it_goes_on(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    photos = write_tree(tmp_path / "photos", {"cat": 60, "dog": 60})
+    album_of(tmp_path, tmp_path)
     for number in range(9):
         (photos / f"dog/new{number}.png").write_bytes(encode_image(5000 + number))
         (photos / f"cat/{number:03}.png").unlink()
-    for part in ("store/request.json", "features/request.json", "codes/request.json"):
-        assert killed_after(part, photos, album)
-    killed, undisturbed = build(photos, album), build(photos, tmp_path / "undisturbed")
-    assert codes_of(killed) == codes_of(undisturbed)
-    assert killed.counts == undisturbed.counts
-    assert killed.figures.map == undisturbed.figures.map
-    assert build(photos, album).unchanged
+    verb = Verb(album_of, changes=("album",), content=content)
+    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 40)) > 2
+
+
+def test_an_album_can_be_moved(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built / "album", tmp_path / "moved")
+    album = build(built / "photos", tmp_path / "moved")
+    assert codes_of(album) == codes_of(built / "album")
+    assert build(built / "photos", tmp_path / "moved").unchanged

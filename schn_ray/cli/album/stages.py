@@ -27,6 +27,7 @@ from schn_ray.cli.verbs.retrieval import build_index, encode
 from schn_ray.cli.verbs.training import embed, train
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST, REQUEST, is_finished, read_manifest
+from schn_ray.core.storage.files import as_location
 from schn_ray.data.splits.protocols import STABLE
 from schn_ray.methods.base import DeepMethod
 from schn_ray.methods.registry import DEFAULT_METHOD, find_method
@@ -157,7 +158,10 @@ class AlbumStages:
     def _codes(self, run: Output, features: Output | None) -> Output:
         source = self.request.options.source if features is None else str(features)
         lines = self._source_settings() if features is None else ()
-        update = is_begun(self.path / "codes")
+        path = self.path / "codes"
+        if features is not None and _made_from(path).get("source", source) != as_location(source):
+            shutil.rmtree(path)  # the album was moved; codes of features cost next to nothing
+        update = is_begun(path)
         workers = self.workers if features is None or self._is_large(run) else None
         return encode(
             source, run, self._part("codes"), update=update, settings=lines, workers=workers
