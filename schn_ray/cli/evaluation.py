@@ -29,8 +29,10 @@ class Gallery(StrEnum):
 
 
 def evaluate_command(
-    run: Annotated[str, typer.Argument(help="A finished run.")],
-    store: Annotated[str, typer.Option(help="The store with the split.")],
+    run: Annotated[str, typer.Argument(metavar="RUN|ALBUM", help="A finished run, or an album.")],
+    store: Annotated[
+        str | None, typer.Option(help="The store with the split; an ALBUM has its own.")
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", help="Directory or URI to write. Default: RUN-evaluation."),
@@ -42,7 +44,6 @@ def evaluate_command(
     gallery: Annotated[
         Gallery | None, typer.Option(help="The gallery's codes. Default: encoded.")
     ] = None,
-    both: Annotated[bool, typer.Option("--both", help="Short for --gallery both.")] = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -59,7 +60,6 @@ def evaluate_command(
         out,
         features=features,
         gallery=None if gallery is None else gallery.value,
-        both=both,
         config=config_file,
         settings=settings,
         workers=workers or ALL,
@@ -82,7 +82,10 @@ def compare_command(
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs, finished or not.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN|ALBUM...", help="Runs, finished or not."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     evaluation: Annotated[
         list[Path] | None,

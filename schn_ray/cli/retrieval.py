@@ -30,7 +30,7 @@ from schn_ray.cli.verbs.retrieval import (
     serve,
 )
 
-IndexPath = Annotated[str, typer.Argument(help="An index that index wrote.")]
+IndexPath = Annotated[str, typer.Argument(metavar="INDEX|ALBUM", help="What index or build wrote.")]
 
 
 def encode_command(
@@ -90,6 +90,9 @@ def index_command(
         str | None,
         typer.Option(metavar="NAME,NAME", help="Take only these columns. Default: all."),
     ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="OUT is an index of older CODES: take in the changes.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare all files of INDEX with their SHA-256.")
     ] = False,
@@ -105,8 +108,12 @@ def index_command(
     if out is not None:
         if add or remove or verify or info:
             raise SchnRayError("--out builds an index; --add, --remove ... take an index instead")
-        print_result(build_index(path, out, columns=columns, columns_of=names), as_json)
+        print_result(
+            build_index(path, out, columns=columns, columns_of=names, update=update), as_json
+        )
         return
+    if update:
+        raise SchnRayError("--update changes the index of --out INDEX")
     changed = add or remove or columns or columns_of
     if changed:
         index = change_index(path, add=add, remove=remove or (), columns=columns, columns_of=names)
@@ -131,7 +138,8 @@ def search_command(
         list[Path] | None, typer.Argument(help="Query images; .npy files for a model of vectors.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Run or model that encoded the index; for IMAGES.")
+        str | None,
+        typer.Option(help="Run or model that encoded the INDEX; for IMAGES. An ALBUM has its own."),
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--id", help="An id of the index: more like this one.")
@@ -214,7 +222,9 @@ def search_command(
 
 def serve_command(
     index: IndexPath,
-    model: Annotated[str, typer.Option(help="Run or model that encoded the index.")],
+    model: Annotated[
+        str | None, typer.Option(help="Run or model that encoded the INDEX; an ALBUM has its own.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     settings: Settings = None,

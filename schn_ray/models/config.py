@@ -15,11 +15,12 @@ class BackboneConfig(Section):
     """The network that turns an image into features.
 
     Attributes:
-        name: ``small``, a bare name of torchvision, or a name with a prefix: ``timm:``, ``hf:``,
-            ``open_clip:``; ``features:D`` for vectors of D numbers; ``pixels:S`` for the pixels of
-            the image as a square of side S.
+        name: ``small``, ``efficientnet_lite0``, a bare name of torchvision, or a name with a
+            prefix: ``timm:``, ``hf:``, ``open_clip:``; ``features:D`` for vectors of D numbers;
+            ``pixels:S`` for the pixels of the image as a square of side S.
         weights: a file; ``DEFAULT``, or another name of torchvision's, for pretrained weights that
-            are downloaded; ``none`` to train from scratch.
+            are downloaded (those of ``efficientnet_lite0`` are installed); ``none`` to train from
+            scratch.
         image_size: side of the network's input in pixels; None for the backbone's own.
         reduced_decoding: decode large JPEGs at a fraction of their size, which is faster.
         base_channels: width of the ``small`` backbone.

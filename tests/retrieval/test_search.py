@@ -85,7 +85,9 @@ def test_a_filter_comes_before_the_ranking(schn_ray: Run, gallery: Path, tmp_pat
     page = tmp_path / "found.html"
     answer = schn_ray(*asked, "--id", "cat/004.png", "--html", page)
     assert answer.out.splitlines()[0] == "cat/004.png: 12 pass the filter"
-    shown = "the 12 images that pass the filter <code>label = &#39;dog&#39; and number &lt; 12</code>"
+    shown = (
+        "the 12 images that pass the filter <code>label = &#39;dog&#39; and number &lt; 12</code>"
+    )
     assert shown in page.read_text()
 
 

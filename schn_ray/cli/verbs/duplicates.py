@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from schn_ray.cli.album.parts import part_of
 from schn_ray.cli.verbs.arguments import Workers, location_of, shards_mapper
 from schn_ray.cli.verbs.results import DuplicateGroups
 
@@ -27,7 +28,7 @@ def duplicates(
     """Group near-duplicates: images that are connected by a chain of close codes.
 
     Args:
-        path: codes, or an index.
+        path: codes, an index, or an album of ``build``.
         out: the Parquet file to write: ``group``, ``id``, ``uri``, and ``distance`` in bits to the
             group's first image, or to its best.
         radius: bits in which neighbours in a chain may differ.
@@ -61,7 +62,8 @@ def duplicates(
         raise SchnRayError(
             "--against compares two galleries, on this machine: leave --keep and --workers out"
         )
-    counts = _counts(location_of(path), against, file, radius, keep, workers)
+    against = None if against is None else part_of(location_of(against), "index")
+    counts = _counts(part_of(location_of(path), "index"), against, file, radius, keep, workers)
     if page is not None:
         from schn_ray.report.duplicates import write_groups_page, write_leaks_page
 

@@ -76,10 +76,10 @@ class Output(Printable, str):
         note: says so if the directory was finished before this call; else "".
 
     >>> from schn_ray.core.manifest import Manifest
-    >>> Output("photos.store", Manifest("store", {}, {}, {"rows": 30, "quarantined": 1}, {}, "9f"))
+    >>> Output("photos.store", Manifest("store", {}, {}, {"rows": 30, "share": 2 / 3}, {}, "9f"))
     photos.store: store, finished
       rows: 30
-      quarantined: 1
+      share: 0.6667
     """
 
     manifest: Manifest
@@ -113,7 +113,7 @@ class Output(Printable, str):
         """Return path, kind and counts, a line each; those that are not known are left out."""
         lines = [f"{self!s}: {self.kind}, finished"]
         known = {name: value for name, value in self.counts.items() if value is not None}
-        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in known.items()]
+        lines += [f"  {name.replace('_', ' ')}: {_shown(value)}" for name, value in known.items()]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -127,10 +127,15 @@ class Output(Printable, str):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(str(value))}</td></tr>"
+            f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(_shown(value))}</td></tr>"
             for name, value in self.counts.items()
         )
         return f"<b>{escape(self)}</b>: {escape(self.kind)}, finished<table>{rows}</table>"
+
+
+def _shown(value: Any) -> str:
+    """Return a count as text; of a float, as many digits as anyone reads."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class Evaluation(Output):

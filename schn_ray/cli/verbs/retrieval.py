@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from schn_ray.cli.album.parts import model_of, part_of
 from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
@@ -84,6 +85,7 @@ def build_index(
     *,
     columns: Path | str | None = None,
     columns_of: Sequence[str] | None = None,
+    update: bool = False,
 ) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
 
@@ -93,6 +95,8 @@ def build_index(
         columns: a Parquet or CSV file with ``id`` and other columns, such as label and year, that
             ``search(where=...)`` filters by.
         columns_of: which of them; None for all whose types can be filtered.
+        update: take in what ``encode`` did with ``update``. Searches see the old index until the
+            new one is complete.
 
     Returns:
         The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
@@ -105,13 +109,16 @@ def build_index(
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
     """
     from schn_ray.core.errors import SchnRayError
-    from schn_ray.retrieval.index.build import write_index
+    from schn_ray.core.storage.cache import directory_kind
+    from schn_ray.retrieval.index.build import replace_index, write_index
     from schn_ray.retrieval.index.columns import ColumnFile
 
     if columns is None and columns_of is not None:
         raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
-    file = None if columns is None else ColumnFile(columns, columns_of)
-    return finish(out, lambda: write_index(codes, location_of(out), file))
+    file, target = None if columns is None else ColumnFile(columns, columns_of), location_of(out)
+    if update and directory_kind(target) == "index":
+        return finish(out, lambda: replace_index(codes, target, file))
+    return finish(out, lambda: write_index(codes, target, file))
 
 
 def change_index(
@@ -216,9 +223,9 @@ def search(
     """Find the nearest images by Hamming distance, exactly; ties come in the order of ids.
 
     Args:
-        index: a path, a URI or an opened index.
+        index: a path, a URI or an opened index; or an album of ``build``.
         images: paths of query images; of ``.npy`` files where the model takes vectors.
-        model: the run or model that encoded the index; needed for images.
+        model: the run or model that encoded the index; needed for images, but not with an album.
         id: ids in the index: find more like these, without themselves.
         code: codes in hexadecimal.
         queries: a directory of codes: search for all of them, and write ``out``.
@@ -253,7 +260,8 @@ def search(
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
     limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore, where)
-    indexes = [location_of(one) for one in (index, *(also or ()))]
+    model = model_of(location_of(index), model)
+    indexes = [part_of(location_of(one), "index") for one in (index, *(also or ()))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")
     if queries is not None and out is not None:
@@ -275,7 +283,7 @@ def search(
 
 def serve(
     index: Path | str | Index,
-    model: Path | str,
+    model: Path | str | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -284,8 +292,8 @@ def serve(
     """Serve a search page and its JSON API on Ray Serve, until the process is interrupted.
 
     Args:
-        index: a path, a URI or an opened index.
-        model: the run or model that encoded the index.
+        index: a path, a URI or an opened index; or an album of ``build``.
+        model: the run or model that encoded the index; needed without an album.
         host: address to listen on; the default is reached from this machine only.
         port: to listen on.
         settings: such as ``{"replicas": 4}``.
@@ -297,6 +305,7 @@ def serve(
     Example:
         >>> serve("index", "run", port=8080)  # doctest: +SKIP
     """
+    from schn_ray.core.errors import SchnRayError
     from schn_ray.core.settings import load_settings
     from schn_ray.retrieval.config import ServeConfig
 
@@ -304,6 +313,9 @@ def serve(
         ServeConfig, settings=setting_lines(settings, {"host": host, "port": port})
     )
     require_ray("serving")
+    model = model_of(location_of(index), model)
+    if model is None:
+        raise SchnRayError("--model RUN is missing: name the model that encoded the index")
     from schn_ray.cluster.serve import serve_on_ray
 
-    serve_on_ray(location_of(index), model, config)
+    serve_on_ray(part_of(location_of(index), "index"), model, config)

@@ -135,6 +135,48 @@ def _fingerprint(columns: ColumnFile | None) -> dict[str, Any]:
     return {"columns": {"sha256": columns.fingerprint(), "kinds": dict(columns.kinds)}}
 
 
+def replace_index(
+    codes_dir: Path | str, path: Path | str, columns: ColumnFile | None = None
+) -> Manifest:
+    """Write an index again, of codes that were brought up to date, as its new version.
+
+    Searches see the old version until the new one is complete.
+
+    Args:
+        codes_dir: a ``codes`` directory of the same model, a path or a URI.
+        path: the index, a path or a URI.
+        columns: of all rows, for filters; an index that has columns needs them again.
+
+    Returns:
+        The manifest of the new version.
+
+    Raises:
+        AlreadyDone: the index is that of these codes.
+        SchnRayError: codes of another model or damaged ones, or another process changes the index
+            at the same time.
+    """
+    codes = open_artefact(local_copy(codes_dir), "codes")
+    with open_output(path) as mirror:
+        mirror.fetch_all()
+        before = read_manifest(mirror.local, "index")
+        made_from = {"codes": codes.manifest.fingerprint} | _fingerprint(columns)
+        if before.made_from == made_from:
+            with contextlib.suppress(SchnRayError):  # another process may write it by now
+                remove_old_versions(mirror.local, "index")
+            raise AlreadyDone(mirror.local, "index")
+        _require_same_model(codes, before.config)
+        if columns is None and (kinds := open_index(mirror.local).kinds):
+            raise SchnRayError(
+                f"{path} has the columns {', '.join(kinds)}: name a file that has them of all rows "
+                "with --columns FILE"
+            )
+        sources = () if columns is None else (columns,)
+        with new_version(mirror.local, "index", before.config, made_from) as draft:
+            bits, pieces = before.config["bits"], pieces_of_codes(codes, before.config["bits"])
+            draft.counts |= _write(draft.path, pieces, bits, str(codes.path), sources)
+        return read_manifest(mirror.local, "index")
+
+
 def rewrite_index(
     path: Path | str,
     add: Path | str | None = None,
