@@ -47,7 +47,8 @@ class Gallery:
         )
 
     def index(self, name: str, rows: np.ndarray) -> Path:
-        write_index(self.write(f"codes-{name}", rows), self.folder / name)
+        if not (self.folder / name).exists():
+            write_index(self.write(f"codes-{name}", rows), self.folder / name)
         return self.folder / name
 
     def expected(self, row: int, key: np.ndarray) -> list[str]:
@@ -133,7 +134,7 @@ def test_a_gallery_of_queries(tmp_path: Path, gallery: Gallery, limits: SearchLi
     ids = {}
     for part in sorted((tmp_path / "matches").glob("*.parquet")):
         ids |= {row["query"]: row["ids"] for row in pq.read_table(part).to_pylist()}
-    for row in range(ROWS):
+    for row in range(0, ROWS, 7):
         expected = gallery.expected(row, gallery.distances(row))[:5]
         assert ids[gallery.ids[row]] == expected
 
