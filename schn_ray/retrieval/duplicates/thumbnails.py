@@ -6,9 +6,9 @@ difference of two images is 1 less the cosine of their vectors: 0 for equal ones
 size, brightness and contrast; 1 for two that have nothing in common.
 
 A mirrored image has the same vector, with the sign of each odd horizontal frequency turned. The
-vector of a crop is computed from the thumbnail of the whole: the same integrals over a part of it. So each
-image is compared with the other, with its mirror image, and with 48 crops of it, and the other way
-round; the smallest difference counts.
+vector of a crop is computed from the thumbnail of the whole: the same integrals over a part of it.
+So each image is compared with the other, with its mirror image, and with 48 crops of it, and the
+other way round; the smallest difference counts.
 """
 
 from __future__ import annotations
