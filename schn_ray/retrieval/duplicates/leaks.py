@@ -116,8 +116,8 @@ def find_leaks(
         rows, matched, distances = _nearest_rows(index, other, radius)
         evidence, candidates = None, len(rows)
         if verification.by != "none":
-            other_rows, _, _ = _nearest_rows(other, index, radius)
-            evidence = _evidence(index, rows, other, other_rows, verification)
+            other_rows = candidate_rows(other, index, radius)
+            evidence = evidence_of_both(index, rows, other, other_rows, verification)
             pairs = _verified(index, rows, other, other_rows, radius, evidence)
             rows, matched, distances = rows[pairs.first], other_rows[pairs.second], pairs.distances
         columns = {"id": pa.string(), "uri": pa.string(), "distance": pa.int32()}
@@ -173,14 +173,33 @@ class VerifiedPairs(NamedTuple):
     distances: NDArray[np.int64]
 
 
-def _evidence(
+def candidate_rows(index: Index, other: Index, radius: int) -> NDArray[np.int64]:
+    """Return the rows that have a near code in another index: int64 [c], ascending.
+
+    Args:
+        index: whose rows.
+        other: of the same model.
+        radius: in bits.
+    """
+    return _nearest_rows(index, other, radius)[0]
+
+
+def evidence_of_both(
     index: Index,
     rows: NDArray[np.int64],
     other: Index,
     other_rows: NDArray[np.int64],
     verification: Verification,
 ) -> Evidence:
-    """Gather the evidence of both galleries' candidates, the own ones first."""
+    """Gather the evidence of both galleries' candidates, the own ones first.
+
+    Args:
+        index: the one gallery.
+        rows: its candidates.
+        other: the other gallery.
+        other_rows: its candidates.
+        verification: how they are compared.
+    """
 
     def names(at: NDArray[np.int64]) -> tuple[list[str], list[str]]:
         own, others = at[at < len(rows)], at[at >= len(rows)] - len(rows)  # ``at`` ascends
