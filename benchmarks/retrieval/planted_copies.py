@@ -106,7 +106,7 @@ def main() -> None:
             table, started = asked.out / f"planted-{name}.parquet", time.process_time()
             counts = plant_copies(index, run, asked.plant, radius, table, Verification(verify))
             result: dict[str, Any] = {"verify": verify, "bits": asked.bits, "radius": radius}
-            result["precision"] = round(counts.precision, 4)
+            result["precision"] = counts.precision
             result["pairs"], result["right"] = counts.pairs, counts.right
             for kind in counts.kinds:
                 result[kind.kind] = {

@@ -41,6 +41,17 @@ def duplicates_command(
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page, with the images.")] = None,
+    plant: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Instead: plant copies of N images, and say how many would be recovered.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="RUN", help="With --plant: the run that encoded them.")
+    ] = None,
     workers: Annotated[
         str | None,
         typer.Option(
@@ -64,6 +75,8 @@ def duplicates_command(
         against=against,
         keep=keep,
         html=html,
+        plant=plant,
+        model=model,
         workers=workers,
     )
     print_result(result, as_json)

@@ -1,7 +1,6 @@
 """Near codes are duplicates only if the images are copies: by bytes, pictures or features."""
 
 import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from support.gallery_codes import draw_clustered, write_codes
+from support.pictures import picture_difference, picture_of, saved
 from support.users import Run
 
 import schn_ray
@@ -21,26 +21,9 @@ from schn_ray.retrieval.duplicates import evidence, verify
 from schn_ray.retrieval.duplicates.evidence import Evidence, Verification
 from schn_ray.retrieval.duplicates.groups import find_duplicates
 from schn_ray.retrieval.duplicates.partitions import find_duplicates_in_parts
-from schn_ray.retrieval.duplicates.thumbnails import LIMIT, differences, thumbnail, whole_vectors
+from schn_ray.retrieval.duplicates.thumbnails import LIMIT, thumbnail, whole_vectors
 from schn_ray.retrieval.duplicates.verify import row_pairs, verified_labels
 from schn_ray.retrieval.index.build import write_index
-
-
-def photo(seed: int, width: int = 120, height: int = 90) -> Image.Image:
-    """Draw a picture with coarse and fine structure, as photographs have."""
-    rng = np.random.default_rng(seed)
-    pixels = np.zeros((height, width, 3))
-    for side, weight in ((3, 90), (7, 60), (20, 30)):
-        noise = Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
-        smooth = noise.resize((width, height), Image.Resampling.BICUBIC)
-        pixels += weight / 255 * np.asarray(smooth, np.float64)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 def changed(image: Image.Image) -> dict[str, bytes]:
@@ -57,29 +40,21 @@ def changed(image: Image.Image) -> dict[str, bytes]:
     }
 
 
-def difference(first: bytes, second: bytes) -> float:
-    pixels = np.stack([thumbnail(first), thumbnail(second)])
-    vectors, _ = whole_vectors(pixels)
-    pair = differences(pixels, vectors, np.array([0, 1]), np.array([1, 0]))
-    assert pair[0] == pytest.approx(pair[1], abs=1e-6)  # whichever is the copy
-    return float(pair[0])
-
-
 def test_changed_pictures_look_the_same_and_others_do_not() -> None:
     for seed in range(8):
-        original = saved(photo(seed))
-        for kind, copy in changed(photo(seed)).items():
-            assert difference(original, copy) <= LIMIT, kind
-        assert difference(original, saved(photo(seed + 100))) > 10 * LIMIT
-        upside_down = photo(seed).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-        assert difference(original, saved(upside_down)) > 10 * LIMIT
+        original = saved(picture_of(seed))
+        for kind, copy in changed(picture_of(seed)).items():
+            assert picture_difference(original, copy) <= LIMIT, kind
+        assert picture_difference(original, saved(picture_of(seed + 100))) > 10 * LIMIT
+        upside_down = picture_of(seed).transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        assert picture_difference(original, saved(upside_down)) > 10 * LIMIT
 
 
 def test_a_vector_is_the_cosine_transform() -> None:
     from scipy.fft import dctn
 
-    pixels = thumbnail(saved(photo(3, 24, 24)))  # as large as a thumbnail: no pixel is changed
-    luma = np.asarray(photo(3, 24, 24).convert("YCbCr"))[..., 0].astype(float)
+    pixels = thumbnail(saved(picture_of(3, 24, 24)))  # as large as a thumbnail: no pixel is changed
+    luma = np.asarray(picture_of(3, 24, 24).convert("YCbCr"))[..., 0].astype(float)
     expected = dctn(luma, type=2)[:8, :8].ravel()[1:]
     ours = whole_vectors(pixels[None])[0][0, :63]
     # a pixel is a square here and a point there, which differ by a factor near 1 for each frequency
@@ -133,8 +108,8 @@ def test_groups_are_chains_of_verified_pairs() -> None:
 @pytest.fixture
 def gallery(tmp_path: Path) -> Path:
     """Write 30 images of one class, whose codes are equal; some are copies, one is damaged."""
-    images = {f"{seed:02}": saved(photo(seed)) for seed in range(30)}
-    images |= {f"03-{kind}": copy for kind, copy in changed(photo(3)).items()}
+    images = {f"{seed:02}": saved(picture_of(seed)) for seed in range(30)}
+    images |= {f"03-{kind}": copy for kind, copy in changed(picture_of(3)).items()}
     images["05-again"] = images["05"]
     images["07-damaged"] = images["07"]
     images["08-damaged"] = images["08"][:300]
@@ -156,7 +131,7 @@ def gallery(tmp_path: Path) -> Path:
     return tmp_path
 
 
-THREE = sorted(["03", *(f"03-{kind}" for kind in changed(photo(3)))])
+THREE = sorted(["03", *(f"03-{kind}" for kind in changed(picture_of(3)))])
 FIVE, SEVEN = ["05", "05-again"], ["07", "07-damaged"]
 
 
@@ -237,7 +212,7 @@ def test_without_verification_they_are_not_called_duplicates(gallery: Path, schn
 
 def test_images_of_another_gallery(gallery: Path) -> None:
     train = write_gallery(
-        gallery / "train", {"a": photo(3), "b": photo(50), "c": photo(5)}, [0, 0, 1]
+        gallery / "train", {"a": picture_of(3), "b": picture_of(50), "c": picture_of(5)}, [0, 0, 1]
     )
     out, page = gallery / "leaks.parquet", gallery / "leaks.html"
     result = schn_ray.duplicates(train, out, radius=1, against=gallery / "codes", html=page)

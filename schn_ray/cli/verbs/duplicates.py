@@ -26,6 +26,8 @@ def duplicates(
     against: Path | str | Index | None = None,
     keep: Literal["best"] | None = None,
     html: Path | str | None = None,
+    plant: int | None = None,
+    model: Path | str | None = None,
     workers: Workers | None = None,
 ) -> DuplicateGroups:
     """Group near-duplicates: images with near codes that are copies, and chains of these.
@@ -50,6 +52,10 @@ def duplicates(
             bytes, then the oldest; their sizes and dates are columns of the file, and beside it are
             ``.keep.txt`` and ``.remove.txt``, of ids, and ``.remove-paths.txt``.
         html: a page to write, with the images.
+        plant: instead: how many copies would be recovered? Copies of so many random images are
+            made (resized, recompressed, cropped, mirrored), encoded, and looked for; the file has
+            a row for each pair, and the counts recall by kind and precision.
+        model: with ``plant``: the run or model that encoded the images.
         workers: None: in this process. ``4`` or ``"all"``: so many on Ray, for codes that do not
             fit one machine, or many images to read; codes, images and ``out`` must be where all
             machines see them.
@@ -78,6 +84,17 @@ def duplicates(
 
     located = None if features is None else location_of(features)
     verification = Verification(verify, located)
+    if plant is not None or model is not None:
+        if plant is None or model is None or plant < 1 or against or keep or page or workers:
+            raise SchnRayError(
+                "--plant N, of 1 or more, and --model RUN go together, and without --against, "
+                "--keep, --html and --workers"
+            )
+        from schn_ray.retrieval.duplicates.planted import plant_copies
+
+        gallery, encoder = location_of(path), location_of(model)
+        planted = plant_copies(gallery, encoder, plant, radius, file, verification)
+        return DuplicateGroups(str(out), planted)
     counts = _counts(location_of(path), against, file, radius, keep, verification, workers)
     if page is not None:
         from schn_ray.report.duplicates import write_groups_page, write_leaks_page

@@ -129,6 +129,7 @@ class PlantedCounts:
         kinds: counts of each kind.
         pairs: verified pairs of a copy and a gallery image.
         right: those with the original, or with a copy of it that the gallery has anyway.
+        precision: share of the pairs that are right; None without pairs.
         verify: how pairs were verified.
     """
 
@@ -137,12 +138,8 @@ class PlantedCounts:
     kinds: tuple[KindCounts, ...]
     pairs: int
     right: int
+    precision: float | None
     verify: str
-
-    @property
-    def precision(self) -> float:
-        """Share of the verified pairs that are right; NaN without pairs."""
-        return self.right / self.pairs if self.pairs else float("nan")
 
     def __str__(self) -> str:
         lines = [f"copies of {self.originals:,} of {self.rows:,} images, verify {self.verify}"]
@@ -151,7 +148,9 @@ class PlantedCounts:
             f"({kind.near / kind.planted:.1%} have a near code)"
             for kind in self.kinds
         ]
-        return "\n".join([*lines, f"  {'precision':13} {self.precision:6.2%} of {self.pairs:,}"])
+        if self.precision is not None:
+            lines.append(f"  {'precision':13} {self.precision:6.2%} of {self.pairs:,} pairs")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,6 +309,7 @@ def _looked_for(
         ),
         len(copy),
         int(right.sum()),
+        float(right.mean()) if len(right) else None,
         verification.by,
     )
     lost = np.setdiff1d(np.arange(len(copies.kinds)), copy)
