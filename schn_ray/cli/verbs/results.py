@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from schn_ray.models.export import ExportCheck
     from schn_ray.retrieval.duplicates.groups import DuplicateCounts
     from schn_ray.retrieval.duplicates.leaks import LeakCounts
+    from schn_ray.retrieval.duplicates.planted import PlantedCounts
     from schn_ray.retrieval.search import Result
     from schn_ray.suites.table import SuiteTable
 
@@ -245,7 +246,7 @@ class DuplicateGroups(Printable):
     """
 
     path: str
-    counts: DuplicateCounts | LeakCounts
+    counts: DuplicateCounts | LeakCounts | PlantedCounts
 
     def text(self) -> str:
         """Return the counts as a line."""
