@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from support.gallery_codes import draw_clustered, write_codes
 from support.image_files import encode_image
@@ -130,6 +131,16 @@ def test_hover_zoom_and_click(page) -> None:  # type: ignore[no-untyped-def]
     page.mouse.up()
     assert position(page, copies) == pytest.approx((x + 50, y - 30), abs=0.1)
     assert page.text_content("#chosen h2").endswith(f"{COPIES} images of this code")
+
+
+def test_points_lie_where_the_table_says(page, made: Path) -> None:  # type: ignore[no-untyped-def]
+    table = pq.read_table(made / "map.parquet").to_pydict()
+    places = np.array(
+        [page.evaluate("p => [data.x[p], data.y[p]]", point_of(page, id)) for id in table["id"]]
+    )
+    expected = np.stack([table["x"], table["y"]], axis=1)
+    expected -= (expected.min(axis=0) + expected.max(axis=0)) / 2
+    assert places - 0.5 == pytest.approx(expected / np.ptp(expected, axis=0).max(), abs=1e-5)
 
 
 def test_search_goes_from_one_id_to_the_next(page) -> None:  # type: ignore[no-untyped-def]

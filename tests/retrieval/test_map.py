@@ -52,19 +52,32 @@ def test_few_codes_have_few_neighbours() -> None:
     assert nearest_codes(np.array([[1]], np.uint8), 15).numbers.shape == (1, 0)
 
 
+def trust(codes: Codes, positions: np.ndarray) -> float:
+    ones = np.unpackbits(codes, axis=1)
+    return float(trustworthiness(ones, positions, n_neighbors=10, metric="hamming"))
+
+
 def test_near_codes_are_near_on_the_map() -> None:
     codes = distinct(500)
     near = nearest_codes(codes, 15).numbers
-    places = lay_out(codes, BITS, near, seed=0)
-    ones = np.unpackbits(codes, axis=1)
+    positions = lay_out(codes, BITS, near, seed=0)
+    assert trust(codes, positions) > 0.93
+    assert trust(codes, np.random.default_rng(0).permutation(positions)) < 0.6
+    assert np.array_equal(lay_out(codes, BITS, near, seed=0), positions)
+    assert not np.array_equal(lay_out(codes, BITS, near, seed=1), positions)
 
-    def trust(places: np.ndarray) -> float:
-        return float(trustworthiness(ones, places, n_neighbors=10, metric="hamming"))
 
-    assert trust(places) > 0.93
-    assert trust(np.random.default_rng(0).permutation(places)) < 0.6
-    assert np.array_equal(lay_out(codes, BITS, near, seed=0), places)
-    assert not np.array_equal(lay_out(codes, BITS, near, seed=1), places)
+def test_a_layout_that_begins_with_some_of_the_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "_FIRST", 100)
+    monkeypatch.setattr(layout, "_FINE_PHASES", ((1, 1.0, 0.5),))  # where they begin counts
+    codes = np.concatenate([distinct(500), distinct(40, centres=1, flips=0.02) ^ np.uint8(85)])
+    near = nearest_codes(codes, 15).numbers
+    positions = lay_out(codes, BITS, near, seed=0)
+    assert trust(codes, positions) > 0.93
+    assert np.array_equal(lay_out(codes, BITS, near, seed=0), positions)
+    # of codes that no path of neighbours leads to, too
+    apart = lay_out(codes, BITS, np.roll(np.arange(len(codes)), -1)[:, None] // 50 * 50, seed=0)
+    assert np.isfinite(apart).all()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 9])

@@ -4,12 +4,15 @@ The layout is t-SNE of the graph of neighbours (van der Maaten and Hinton, "Visu
 t-SNE", JMLR 2008; its forces by interpolation on a grid, in time linear in the codes: Linderman et
 al., Nature Methods 2019), as openTSNE does it. Each code has one weight for all of its neighbours,
 as distances in bits are whole numbers, mostly ties. It begins at the two main directions of the
-bits, which keeps the large distances in order (Kobak and Berens, Nature Communications 2019).
+bits, which keeps the large distances in order. Of many codes, every so many are laid out first; the
+others begin where the nearest of these lies, and few more iterations are enough for all (Kobak and
+Berens, "The art of using t-SNE for single-cell transcriptomics", Nature Communications 2019).
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,16 @@ from threadpoolctl import threadpool_limits
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.progress import Progress
 from schn_ray.retrieval.index.scan import Bytes
+from schn_ray.retrieval.map.neighbours import nearest_codes
 
 _PACKAGE = "openTSNE"
 _FEWEST = 8  # codes; fewer are drawn where they begin
 _BY_TREE = 10_000  # codes; for fewer a tree of forces is quicker than a grid
+_FIRST = 100_000  # codes that are laid out first, of more than twice as many
+_NOISE = 0.05  # deviation, in units of the layout, of codes that begin where another lies
 # iterations, exaggeration of the attraction, momentum: first clusters form, then they spread
 _PHASES = ((150, 12.0, 0.5), (300, 1.0, 0.8))
+_FINE_PHASES = ((20, 4.0, 0.5), (60, 1.0, 0.8))
 _REPORTED = 10  # iterations
 _AT_ONCE = 1 << 16
 
@@ -63,7 +70,31 @@ def lay_out(
     begin += np.random.default_rng(seed).normal(0, 0.01, begin.shape)
     if len(codes) < _FEWEST:
         return begin.astype(np.float32)
-    return _optimised(begin * 1e-4, _affinities(neighbours), seed)
+    if len(codes) < 2 * _FIRST:
+        return _optimised(begin * 1e-4, neighbours, _PHASES, seed)
+    return _from_first(codes, begin, neighbours, seed)
+
+
+def _from_first(
+    codes: Bytes, begin: NDArray[np.float64], neighbours: NDArray[np.int32], seed: int
+) -> NDArray[np.float32]:
+    """Lay out every so many of the codes, and then all, each beginning near one of them."""
+    first = np.arange(0, len(codes), len(codes) // _FIRST)
+    of_first = nearest_codes(np.ascontiguousarray(codes[first]), neighbours.shape[1]).numbers
+    positions = _optimised(begin[first] * 1e-4, of_first, _PHASES, seed)
+    source = np.full(len(codes), -1)
+    source[first] = np.arange(len(first))
+    left = np.flatnonzero(source < 0)
+    while len(left):
+        known = source[neighbours[left]]
+        reached = (known >= 0).any(axis=1)
+        nearest = known[np.arange(len(left)), (known >= 0).argmax(axis=1)]
+        if not reached.any():  # no path of neighbours leads to one of the first
+            nearest, reached = first.searchsorted(left, "right") - 1, ~reached
+        source[left[reached]] = nearest[reached]
+        left = left[~reached]
+    noise = np.random.default_rng(seed).normal(0, _NOISE, begin.shape)
+    return _optimised(positions[source] + noise, neighbours, _FINE_PHASES, seed)
 
 
 def _main_directions(codes: Bytes, bits: int) -> NDArray[np.float64]:
@@ -101,21 +132,24 @@ def _affinities(neighbours: NDArray[np.int32]) -> scipy.sparse.csr_matrix:
 
 
 def _optimised(
-    begin: NDArray[np.float64], affinities: scipy.sparse.csr_matrix, seed: int
+    begin: NDArray[np.float64],
+    neighbours: NDArray[np.int32],
+    phases: Sequence[tuple[int, float, float]],
+    seed: int,
 ) -> NDArray[np.float32]:
     import openTSNE
     from openTSNE.affinity import PrecomputedAffinities
 
     positions = openTSNE.TSNEEmbedding(
         begin,
-        PrecomputedAffinities(affinities, normalize=False),
+        PrecomputedAffinities(_affinities(neighbours), normalize=False),
         negative_gradient_method="bh" if len(begin) < _BY_TREE else "fft",
         n_jobs=1,
         random_state=seed,
     )
-    total = sum(iterations for iterations, _, _ in _PHASES)
+    total = sum(iterations for iterations, _, _ in phases)
     with Progress("laying out", total=total, unit="iterations") as progress:
-        for iterations, exaggeration, momentum in _PHASES:
+        for iterations, exaggeration, momentum in phases:
             positions.optimize(
                 n_iter=iterations,
                 exaggeration=exaggeration,
