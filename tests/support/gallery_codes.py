@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schn_ray.core.directories import new_directory
 from schn_ray.retrieval.index.build import write_index
-from schn_ray.retrieval.index.columns import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile
 from schn_ray.retrieval.index.index import Index, open_index
 
 Codes = NDArray[np.uint8]

@@ -111,7 +111,7 @@ def build_index(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.core.storage.cache import directory_kind
     from schn_ray.retrieval.index.build import replace_index, write_index
-    from schn_ray.retrieval.index.columns import ColumnFile
+    from schn_ray.retrieval.index.column_file import ColumnFile
 
     if columns is None and columns_of is not None:
         raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
