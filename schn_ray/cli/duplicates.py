@@ -12,7 +12,7 @@ from schn_ray.cli.verbs.duplicates import duplicates
 
 
 def duplicates_command(
-    path: Annotated[str, typer.Argument(metavar="CODES|INDEX", help="Codes, or an index.")],
+    path: Annotated[str, typer.Argument(metavar="CODES|INDEX|ALBUM", help="What to look at.")],
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
     radius: Annotated[int, typer.Option("-r", "--radius", min=0, help="Bits that may differ.")] = 0,
     verify: Annotated[

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from schn_ray.cli.album.parts import part_of
 from schn_ray.cli.verbs.arguments import Workers, location_of, shards_mapper
 from schn_ray.cli.verbs.results import DuplicateGroups
 
@@ -35,7 +36,7 @@ def duplicates(
     Near codes only make candidates, since all images of a class may have one code.
 
     Args:
-        path: codes, or an index.
+        path: codes, an index, or an album of ``build``.
         out: the Parquet file to write: ``group``, ``id``, ``uri``, and ``distance`` in bits to the
             group's first image, or to its best; ``verified`` (``bytes``, ``perceptual``,
             ``features`` or ``chain``) and ``difference`` say how the two were compared.
@@ -84,6 +85,7 @@ def duplicates(
 
     located = None if features is None else location_of(features)
     verification = Verification(verify, located)
+    gallery = part_of(location_of(path), "index")
     if plant is not None or model is not None:
         if plant is None or model is None or plant < 1 or against or keep or page or workers:
             raise SchnRayError(
@@ -92,10 +94,10 @@ def duplicates(
             )
         from schn_ray.retrieval.duplicates.planted import plant_copies
 
-        gallery, encoder = location_of(path), location_of(model)
-        planted = plant_copies(gallery, encoder, plant, radius, file, verification)
+        planted = plant_copies(gallery, location_of(model), plant, radius, file, verification)
         return DuplicateGroups(str(out), planted)
-    counts = _counts(location_of(path), against, file, radius, keep, verification, workers)
+    against = None if against is None else part_of(location_of(against), "index")
+    counts = _counts(gallery, against, file, radius, keep, verification, workers)
     if page is not None:
         from schn_ray.report.duplicates import write_groups_page, write_leaks_page
 
