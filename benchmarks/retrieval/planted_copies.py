@@ -8,7 +8,8 @@ the features, encodes all images, indexes ``--rows`` random ones, plants copies 
 them and looks for them at each radius; then groups the gallery as it is, and says how large groups
 are, and how many join labels. ``pairs-R.png`` in DIR shows pairs that are not of one original, the
 copy on the left: look at them, since CIFAR-10 has copies of its own. ``--feature-differences`` says
-how far features of copies, and of other images, are apart. May be run again.
+how far features of copies, and of other images, are apart; ``--one-code``, how 3,000 images of a
+class are grouped if all have one code. May be run again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ from schn_ray.data.shards.vectors import VectorColumn
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.sources.stored import open_rows
 from schn_ray.data.store.reader import open_store
-from schn_ray.retrieval.duplicates.evidence import Verification, VerifyBy
+from schn_ray.retrieval.duplicates.evidence import Evidence, Verification, VerifyBy
 from schn_ray.retrieval.duplicates.planted import KINDS, copies_of, plant_copies
+from schn_ray.retrieval.duplicates.thumbnails import (
+    LIMIT,
+    ImageList,
+    read_images,
+    whole_vectors,
+)
+from schn_ray.retrieval.duplicates.verify import verified_labels
 
 _SIDE = 96  # pixels of a picture in a sheet
 _PAIRS = 40
@@ -107,6 +115,23 @@ def feature_differences(index: Path, run: Path, features: Path, count: int) -> d
     return result
 
 
+def of_one_code(store: Path, label: int, rows: int) -> dict[str, Any]:
+    """Group images of a class as if all had one code, the worst that can happen."""
+    at = np.flatnonzero(open_store(store).labels.toarray()[:, label])[:rows]
+    images = read_images(ImageList(0, [f"{store}#{row}" for row in at.tolist()]))
+    vectors, flat = whole_vectors(images.pixels)
+    evidence = Evidence(images.contents, LIMIT, images.pixels, vectors, ~flat)
+    started = time.process_time()
+    labels = verified_labels(np.zeros((len(at), 8), np.uint8), 64, 0, evidence)
+    seconds = time.process_time() - started
+    sizes = np.unique(labels, return_counts=True)[1]
+    return {
+        "images_of_one_code": len(at),
+        "groups": sorted(sizes[sizes > 1].tolist(), reverse=True),
+        "us_a_pair": round(seconds / (len(at) * (len(at) - 1) / 2) * 1e6, 2),
+    }
+
+
 def draw_pairs(table: Path, out: Path) -> int:
     """Draw pairs whose gallery image is not the copy's original, the copy on the left."""
     pairs = [
@@ -138,7 +163,11 @@ def main() -> None:
         "--verify", nargs="+", choices=get_args(VerifyBy), default=["perceptual", "none"]
     )
     parser.add_argument("--feature-differences", action="store_true")
+    parser.add_argument("--one-code", type=int, metavar="LABEL")
     asked = parser.parse_args()
+    if asked.one_code is not None:
+        print(json.dumps(of_one_code(asked.store, asked.one_code, 3_000)), flush=True)
+        return
     run, index = indexed(asked.store, asked.features, asked.out, asked.bits, asked.rows)
     if asked.feature_differences:
         result = feature_differences(index, run, asked.features, asked.plant)
