@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.bits import pack, sign
@@ -215,7 +216,9 @@ def _encoded_vectors(
         X = numpy_vectors(batch["vector"])
         U = hasher.relaxed(X.astype(np.float32))
         relaxed = U.numpy().astype(np.float16) if options.relaxed else np.zeros((len(X), 0), "f2")
-        digests = packed_codes(pa.table({SHA256: vector_sha256(X)}), SHA256)
+        of_vectors = vector_sha256(X)
+        known = pc.coalesce(batch["image_sha256"], of_vectors)
+        digests = packed_codes(pa.table({SHA256: known}), SHA256)
         yield code_batch(batch["id"], batch["uri"], pack(sign(U)), digests, relaxed)
 
 
