@@ -45,8 +45,8 @@ class Crovca(DeepMethod[CrovcaConfig]):
     length, the mean of both views. All is the paper's but the width of the head's hidden layer (512
     here, there that of the features), and views of vectors: on stored features a view lacks a share
     of the numbers. Published with AdamW from 1e-3 to 1e-6, 5 epochs in batches of 256, on frozen
-    foundation models; each view shows 40 % of an image or more. On the pixels of digits, 60 epochs and
-    32 bits, mAP is 0.77.
+    foundation models; each view shows 40 % of an image or more. On the pixels of digits, 60 epochs
+    and 32 bits, mAP is 0.77.
     """
 
     Config = CrovcaConfig
