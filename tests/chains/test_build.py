@@ -209,7 +209,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     torch.set_num_threads(1)  # processes that fork have one
     write_tree(tmp_path / "photos", {"cat": 60, "dog": 60})
     verb = Verb(album_of, content=content)
-    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 40)) > 2
+    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 70)) > 1
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_killed_while_it_takes_in_changes_it_goes_on(tmp_path: Path) -> None:
         (photos / f"dog/new{number}.png").write_bytes(encode_image(5000 + number))
         (photos / f"cat/{number:03}.png").unlink()
     verb = Verb(album_of, changes=("album",), content=content)
-    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 40)) > 2
+    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 70)) > 1
 
 
 def test_an_album_can_be_moved(built: Path, tmp_path: Path) -> None:

