@@ -4,9 +4,9 @@
 
 Draws 200 images of each class of a Parquet file, writes them at 256 pixels, every other one as
 JPEG, in a folder a class and again in one folder, and runs ``schn-ray build`` on both. Then it adds
-20 photos, removes 10, and builds again; and once more, with nothing to do. Each call is a
-process of its own, whose seconds of CPU are counted. May be killed and run again: what goes on counts
-only its own seconds.
+20 photos, removes 10, and builds again; and once more, with nothing to do. Each call is a process
+of its own, whose seconds of CPU are counted. May be killed and run again; what goes on counts only
+its own seconds.
 """
 
 from __future__ import annotations
