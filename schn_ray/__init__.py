@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from schn_ray.cli.verbs.data import check, prepare
     from schn_ray.cli.verbs.duplicates import duplicates
     from schn_ray.cli.verbs.engines import convert
-    from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
+    from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
     from schn_ray.cli.verbs.retrieval import build_index, change_index, encode, search, serve
     from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SchnRayError",
+    "benchmark",
     "build",
     "build_index",
     "change_index",
@@ -88,7 +89,7 @@ _MODULES = {
     "cli.verbs.data": ("check", "prepare"),
     "cli.verbs.engines": ("convert",),
     "cli.verbs.duplicates": ("duplicates",),
-    "cli.verbs.evaluation": ("compare", "evaluate", "write_report"),
+    "cli.verbs.evaluation": ("benchmark", "compare", "evaluate", "write_report"),
     "cli.verbs.retrieval": ("build_index", "change_index", "encode", "search", "serve"),
     "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),

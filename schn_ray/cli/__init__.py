@@ -105,6 +105,7 @@ for _verb in (
     evaluation.evaluate_command,
     evaluation.compare_command,
     evaluation.report_command,
+    evaluation.benchmark_command,
     training.export_command,
     cluster.doctor_command,
     demo.demo_command,

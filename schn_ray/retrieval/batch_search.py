@@ -84,6 +84,9 @@ def search_gallery(
     if limits.rescore is not None:
         config["rescore"] = limits.rescore
         _require_relaxed(source, source_location)
+    if limits.where is not None:
+        config["where"] = limits.where
+        opened = opened.where(limits.where)
     made_from = {
         "indexes": [index.manifest.fingerprint for index in each_index],
         "queries": source.fingerprint,
@@ -127,7 +130,8 @@ def search_gallery(
                 f"{out}: its parts hold {rows:,} queries, expected {expected:,}; remove {out} and "
                 "run the same command again"
             )
-        draft.counts |= {"queries": rows, "parts": len(shards), "rows": len(opened)}
+        counted = "rows" if limits.where is None else "rows_that_pass"
+        draft.counts |= {"queries": rows, "parts": len(shards), counted: len(opened)}
     return read_manifest(mirror.local, "matches")
 
 
@@ -156,7 +160,7 @@ def search_part(
         SchnRayError: a damaged index or part of the queries, or no room to write.
     """
     path, schema = _part(out, shard), _schema(limits)
-    index = _opened(tuple(indexes), tuple(versions))
+    index = _opened(tuple(indexes), tuple(versions), limits.where)
     (name,), (sha256,) = shard.files, shard.stamps
     content = io.BytesIO(read_verified(join(queries, name), sha256, "codes"))
     with (
@@ -200,7 +204,7 @@ def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Tab
         near_count = scored.within_radius
         count = {"tied": scored.tied} if near_count is None else {"within_radius": near_count}
     elif limits.radius is None:
-        matches = index.search(codes, limits.k or len(index))
+        matches = index.search(codes, limits.k or max(1, len(index)))
         starts = np.arange(len(codes) + 1) * matches.rows.shape[1]
         rows, distances = matches.rows.ravel(), matches.distances.ravel()
         count = {"tied": matches.tied}
@@ -282,7 +286,7 @@ def _require_same_model(index: Searchable, source: Manifest, queries: str) -> No
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(indexes: tuple[str, ...], versions: tuple[str, ...]) -> Searchable:
+def _opened(indexes: tuple[str, ...], versions: tuple[str, ...], where: str | None) -> Searchable:
     opened = [open_index(index) for index in indexes]
     for index, version in zip(opened, versions, strict=True):
         if index.manifest.fingerprint != version:
@@ -290,4 +294,5 @@ def _opened(indexes: tuple[str, ...], versions: tuple[str, ...]) -> Searchable:
                 f"{index.path} was changed while it was searched; remove the output and run the "
                 "same command again"
             )
-    return as_one(opened)
+    index_of_all = as_one(opened)
+    return index_of_all if where is None else index_of_all.where(where)

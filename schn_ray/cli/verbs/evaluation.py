@@ -1,8 +1,9 @@
-"""Verbs on figures: evaluate, compare, report."""
+"""Verbs on figures: evaluate, compare, report, benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,9 +16,10 @@ from schn_ray.cli.verbs.arguments import (
     setting_lines,
     shards_mapper,
 )
-from schn_ray.cli.verbs.results import Evaluation, RunComparison
+from schn_ray.cli.verbs.results import Evaluation, RunComparison, SuiteResult
 
 if TYPE_CHECKING:
+    from schn_ray.data.shards.map_shards import MapShards
     from schn_ray.data.store.reader import Store
 
 
@@ -146,3 +148,61 @@ def write_report(
     listed = [part_of(path, "run") for path in listed]
     report_runs(listed, evaluations, Path(out), None if figures is None else Path(figures))
     return Path(out)
+
+
+def benchmark(
+    suite: Path | str,
+    out: Path | str,
+    *,
+    data: Mapping[str, Path | str] | None = None,
+    settings: Settings = None,
+    workers: Workers | None = None,
+) -> SuiteResult:
+    """Train and measure many methods on the same data, split and budget, for one table.
+
+    Interrupted at any moment, the same call does only the rest. A suite that has grown, by a
+    method, a length or a seed, trains what is new.
+
+    Args:
+        suite: ``"quick"``, ``"frozen"``, ``"scratch"``, ``"finetune"``, or a YAML file.
+        out: the directory to write: data, a run for each cell, ``results.parquet``, ``index.html``.
+        data: name of a data set of the suite -> where it lies.
+        settings: such as ``{"methods": ["csq", "itq"], "bits": [32]}``; they override the file.
+        workers: None: in this process. ``4``, ``"2:8"`` or ``"all"``: so many on Ray, a training
+            each.
+
+    Returns:
+        The table, the best method of each data set and length first.
+
+    Raises:
+        SchnRayError: an unknown suite, method or setting, or a data set whose place is not known.
+
+    Example:
+        >>> benchmark("quick", "table", settings={"methods": ["csq", "itq"]})  # doctest: +SKIP
+    """
+    from schn_ray.report.suite import report_suite
+    from schn_ray.suites.cells import Ended, cells_of
+    from schn_ray.suites.run import TRAINING, run_suite
+    from schn_ray.suites.suite import read_suite
+    from schn_ray.suites.table import suite_table, write_table
+
+    sources = {name: location_of(path) for name, path in (data or {}).items()}
+    opened, target = read_suite(str(suite), sources, setting_lines(settings)), Path(out)
+    finished, cells = list[Ended](), len(cells_of(opened))
+
+    def mapper(what: str) -> MapShards:
+        unit = "trainings" if what == TRAINING else "rows"
+        return shards_mapper(what, workers, gpus=True, writes=str(target), unit=unit)
+
+    def ended(one: Ended) -> None:
+        finished.append(one)
+        print(f"schn-ray: {len(finished)} of {cells}: {one}", file=sys.stderr)
+
+    try:
+        run_suite(opened, target, mapper, ended)
+    finally:  # an interrupted suite has a table, too
+        table = suite_table(target, finished)
+        if table.blocks:
+            write_table(table, target)
+            report_suite(table, Path(suite).stem, target)
+    return SuiteResult(str(target), table)

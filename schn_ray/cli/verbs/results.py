@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from schn_ray.retrieval.duplicates.groups import DuplicateCounts
     from schn_ray.retrieval.duplicates.leaks import LeakCounts
     from schn_ray.retrieval.search import Result
+    from schn_ray.suites.table import SuiteTable
 
 
 class Printable:
@@ -274,6 +275,29 @@ class RunComparison(Printable):
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
         return asdict(self.comparison)
+
+
+@dataclass(frozen=True, repr=False)
+class SuiteResult(Printable):
+    """The table of a suite.
+
+    Attributes:
+        path: directory of the suite, with ``results.parquet`` and ``index.html``.
+        table: figures of every method at every length on every data set.
+    """
+
+    path: str
+    table: SuiteTable
+
+    def text(self) -> str:
+        """Return the table, and where its page is."""
+        from schn_ray.suites.table import table_text
+
+        return f"{table_text(self.table)}\n{self.path}/index.html: open it in a browser"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path and table as plain values."""
+        return {"path": self.path} | asdict(self.table)
 
 
 @dataclass(frozen=True, repr=False)

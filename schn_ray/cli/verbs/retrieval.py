@@ -79,12 +79,22 @@ def encode(
     )
 
 
-def build_index(codes: Path | str, out: Path | str, *, update: bool = False) -> Output:
+def build_index(
+    codes: Path | str,
+    out: Path | str,
+    *,
+    columns: Path | str | None = None,
+    columns_of: Sequence[str] | None = None,
+    update: bool = False,
+) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
 
     Args:
         codes: what ``encode`` wrote.
         out: the index's directory or URI.
+        columns: a Parquet or CSV file with ``id`` and other columns, such as label and year, that
+            ``search(where=...)`` filters by.
+        columns_of: which of them; None for all whose types can be filtered.
         update: take in what ``encode`` did with ``update``. Searches see the old index until the
             new one is complete.
 
@@ -92,21 +102,32 @@ def build_index(codes: Path | str, out: Path | str, *, update: bool = False) -> 
         The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
 
     Raises:
-        SchnRayError: no codes, damaged codes, or ``out`` holds something else.
+        SchnRayError: no codes, damaged codes, columns without ids, or ``out`` holds something
+            else.
 
     Example:
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
     """
+    from schn_ray.core.errors import SchnRayError
     from schn_ray.core.storage.cache import directory_kind
     from schn_ray.retrieval.index.build import replace_index, write_index
+    from schn_ray.retrieval.index.columns import ColumnFile
 
-    if update and directory_kind(location_of(out)) == "index":
-        return finish(out, lambda: replace_index(codes, location_of(out)))
-    return finish(out, lambda: write_index(codes, location_of(out)))
+    if columns is None and columns_of is not None:
+        raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
+    file, target = None if columns is None else ColumnFile(columns, columns_of), location_of(out)
+    if update and directory_kind(target) == "index":
+        return finish(out, lambda: replace_index(codes, target, file))
+    return finish(out, lambda: write_index(codes, target, file))
 
 
 def change_index(
-    index: Path | str, *, add: Path | str | None = None, remove: Sequence[str] | Path = ()
+    index: Path | str,
+    *,
+    add: Path | str | None = None,
+    remove: Sequence[str] | Path = (),
+    columns: Path | str | None = None,
+    columns_of: Sequence[str] | None = None,
 ) -> Output:
     """Remove ids from an index and add codes; ``schn-ray index INDEX --add CODES --remove IDS``.
 
@@ -117,12 +138,16 @@ def change_index(
         add: codes of the same model.
         remove: ids; or a file with an id on each line; or a Parquet file with a column ``id``,
             and perhaps ``keep``: of those that ``duplicates`` says to keep, none is removed.
+        columns: a Parquet or CSV file. With ``add``: the columns of the added rows, which must be
+            those of the index. Without: the new columns of all rows.
+        columns_of: which columns of the file; not with ``add``.
 
     Returns:
         The index, changed.
 
     Raises:
-        SchnRayError: an id to remove is unknown, one to add exists, or codes of another model.
+        SchnRayError: an id to remove is unknown, one to add exists, codes of another model, or
+            columns that are missing or of other kinds.
 
     Example:
         >>> change_index("index", remove=["cat/017.jpg"])  # doctest: +SKIP
@@ -130,7 +155,7 @@ def change_index(
     from schn_ray.retrieval.index.build import rewrite_index
 
     ids = _read_ids(remove) if isinstance(remove, Path) else remove
-    return finish(index, lambda: rewrite_index(location_of(index), add, ids))
+    return finish(index, lambda: rewrite_index(location_of(index), add, ids, columns, columns_of))
 
 
 def _read_ids(path: Path) -> list[str]:
@@ -158,6 +183,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    where: str | None = ...,
     html: Path | str | None = ...,
 ) -> SearchResults: ...
 
@@ -172,6 +198,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    where: str | None = ...,
     workers: Workers | None = ...,
 ) -> Output: ...
 
@@ -189,6 +216,7 @@ def search(
     k: int | None = None,
     radius: int | None = None,
     rescore: str | None = None,
+    where: str | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
 ) -> SearchResults | Output:
@@ -208,6 +236,8 @@ def search(
         rescore: ``"query"``: order by the inner product of the query's output before the sign with
             the codes, exactly; equal scores in the order of ids. An id's image is read again, and
             ``queries`` need codes that were encoded with the setting ``relaxed``.
+        where: only images that meet this condition on the index's columns, such as
+            ``"label = 'cat' and year >= 2020"``; the filter comes before the ranking.
         html: a page to write, with the images.
         workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
 
@@ -215,8 +245,9 @@ def search(
         A list of results, one for each query; for ``queries``, the output directory.
 
     Raises:
-        SchnRayError: no query, an image that cannot be read, another model than the index's, or a
-            query that is a code and cannot be rescored.
+        SchnRayError: no query, an image that cannot be read, another model than the index's, a
+            query that is a code and cannot be rescored, or a condition that does not parse or
+            names no column.
 
     Example:
         >>> search("index", ["query.jpg"], model="run", k=3)  # doctest: +SKIP
@@ -228,7 +259,7 @@ def search(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
-    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore)
+    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore, where)
     model = model_of(location_of(index), model)
     indexes = [part_of(location_of(one), "index") for one in (index, *(also or ()))]
     if (queries is None) != (out is None):

@@ -16,6 +16,7 @@ from schn_ray.models.backbones.efficientnet_lite0 import (
 from schn_ray.models.backbones.features import identity_backbone
 from schn_ray.models.backbones.hf import hf_backbone, rebuilt_hf
 from schn_ray.models.backbones.open_clip import open_clip_backbone, rebuilt_open_clip
+from schn_ray.models.backbones.pixels import pixels_backbone
 from schn_ray.models.backbones.small import SMALL, small_backbone
 from schn_ray.models.backbones.timm import rebuilt_timm, require_timm, timm_backbone
 from schn_ray.models.backbones.torchvision import require_torchvision, torchvision_backbone
@@ -26,6 +27,7 @@ _KINDS: Mapping[str, Callable[[BackboneConfig], Backbone]] = {
     "hf": hf_backbone,
     "open_clip": open_clip_backbone,
     "features": identity_backbone,
+    "pixels": pixels_backbone,
 }
 _REBUILT: Mapping[str, Callable[[str, Architecture], nn.Module]] = {
     "timm": rebuilt_timm,
@@ -39,7 +41,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 
     Args:
         config: its ``name`` is ``small``, ``efficientnet_lite0``, a bare name of torchvision, or
-            has a prefix: ``timm:``, ``hf:``, ``open_clip:`` or ``features:``.
+            has a prefix: ``timm:``, ``hf:``, ``open_clip:``, ``features:`` or ``pixels:``.
 
     Returns:
         The network, the width of its features, and how images are prepared for it.

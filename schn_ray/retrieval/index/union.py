@@ -6,6 +6,7 @@ counts the ties of all of them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,6 +20,7 @@ from schn_ray.core.errors import SchnRayError, UnknownId
 from schn_ray.retrieval.index.index import Index, bytes_per_code, open_index
 from schn_ray.retrieval.index.matches import Matches, Scored, Within
 from schn_ray.retrieval.index.scan import Bytes
+from schn_ray.retrieval.where import BadCondition
 
 _QUERIES_AT_ONCE = 1024
 
@@ -42,6 +44,12 @@ class Searchable(Protocol):
         self, relaxed: NDArray[np.floating], k: int | None, radius: int | None = None
     ) -> Scored:
         """See ``Index.scored``."""
+
+    def where(self, condition: str) -> Searchable:
+        """See ``Index.where``."""
+
+    def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See ``Index.passes``."""
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows."""
@@ -107,8 +115,8 @@ class IndexUnion:
         self._firsts = np.append(0, np.cumsum([len(index) for index in indexes]))
 
     def __len__(self) -> int:
-        """Return the number of rows."""
-        return int(self._firsts[-1])
+        """See ``Index.__len__``."""
+        return sum(len(index) for index in self._indexes)
 
     def search(self, codes: Bytes, k: int) -> Matches:
         """See ``Index.search``."""
@@ -130,6 +138,8 @@ class IndexUnion:
         best = np.take_along_axis(distances, order, axis=1)
         tied = np.zeros(len(codes), np.int64)
         for part in parts:
+            if not part.distances.shape[1]:
+                continue  # of an index without rows that pass
             # an index whose own last match is farther has returned all of its ties
             at_last = part.distances[:, -1] == best[:, -1]
             returned = (part.distances == best[:, -1:]).sum(axis=1)
@@ -188,6 +198,23 @@ class IndexUnion:
             starts, rows[order], scores[order], distances[order], tied, within_radius, self
         )
 
+    def where(self, condition: str) -> IndexUnion:
+        """See ``Index.where``; all of the indexes must have the columns.
+
+        Raises:
+            BadCondition: as ``Index.where``; the index is named.
+        """
+        view = copy.copy(self)
+        view._indexes = [_where(index, condition) for index in self._indexes]
+        return view
+
+    def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See ``Index.passes``."""
+        passing = np.zeros(len(rows), np.bool_)
+        for index, positions, own_rows in self._by_index(rows):
+            passing[positions] = index.passes(own_rows)
+        return passing
+
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows."""
         return self._strings("ids", rows)
@@ -242,3 +269,10 @@ class IndexUnion:
         ids = pa.array(self._strings("ids", flat), pa.large_string())
         ranks: NDArray[np.int64] = pc.rank(ids, tiebreaker="first").to_numpy().astype(np.int64)
         return ranks.reshape(rows.shape)
+
+
+def _where(index: Index, condition: str) -> Index:
+    try:
+        return index.where(condition)
+    except BadCondition as error:
+        raise BadCondition(f"{index.path}: {error}") from error
