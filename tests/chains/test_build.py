@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -83,6 +85,11 @@ def test_an_album_is_searched_served_and_reported_by_its_name(
     monkeypatch.setattr("schn_ray.report.runs.report_runs", lambda *args: reported.append(args))
     assert schn_ray("report", album, "--out", tmp_path / "page.html").code == 0
     assert reported[0][:2] == ([f"{album}/run"], [f"{album}/evaluation"])
+    served: list[Any] = []
+    fake = SimpleNamespace(serve_on_ray=lambda *args: served.append(args[:2]))
+    monkeypatch.setitem(sys.modules, "schn_ray.cluster.serve", fake)
+    assert schn_ray("serve", album).code == 0
+    assert served == [(f"{album}/index", f"{album}/run")]
     assert "--model RUN is missing" in schn_ray("serve", album / "index").err
 
 
@@ -169,6 +176,19 @@ def test_embeddings_need_no_backbone(tmp_path: Path) -> None:
     assert result.hits[0].distance == 0
     with pytest.raises(SchnRayError, match="no images: leave --backbone out"):
         face.build(tmp_path / "embeddings.parquet", tmp_path / "other", backbone="small")
+
+
+@pytest.mark.slow
+def test_a_backbone_that_is_trained_needs_no_features(tmp_path: Path) -> None:
+    photos = write_tree(tmp_path / "photos", {"cat": 60, "dog": 60})
+    album = build(photos, tmp_path / "album", fine_tune=True)
+    assert not (tmp_path / "album/features").exists()
+    assert not album.run.manifest.config["backbone"]["frozen"]
+    before = codes_of(album)
+    (photos / "cat/003.png").unlink()
+    assert codes_of(build(photos, tmp_path / "album")) == {
+        id: code for id, code in before.items() if id != "cat/003.png"
+    }
 
 
 def test_what_cannot_be_built_leaves_nothing(built: Path, tmp_path: Path) -> None:
