@@ -1,6 +1,7 @@
 """``build``: from photos to a search page, and again when photos come and go."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_an_album_is_searched_served_and_reported_by_its_name(
     assert schn_ray("serve", album).code == 0
     assert served == [(f"{album}/index", f"{album}/run")]
     assert "--model RUN is missing" in schn_ray("serve", album / "index").err
+
+
+def test_the_beginning_says_what_it_found_and_what_it_will_do(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schn_ray.cli.album.stages.AlbumStages.run", lambda _: None)
+    build(built / "photos", tmp_path / "album")
+    text = capsys.readouterr().err
+    assert "121 images (folder); of 16 that were looked at, " in text
+    assert "have labels" in text
+    assert re.search(r"reading them will take about \d+ s of one process", text)
+    assert "compute features once with small, train schn-plus on them" in text
 
 
 def test_the_end_says_how_good_it_is_and_what_comes_next(built: Path) -> None:

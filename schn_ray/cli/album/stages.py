@@ -236,13 +236,33 @@ def require_trainable(request: AlbumRequest, labelled: bool) -> None:
     Raises:
         SchnRayError: an unknown method or setting, or fine-tuning without labels.
     """
-    method = request.options.method or (DEFAULT_METHOD if labelled else WITHOUT_LABELS)
+    method = _likely_method(request, labelled)
     if request.options.fine_tune and not issubclass(find_method(method), DeepMethod):
         raise SchnRayError(
             f"--fine-tune: {method} trains no backbone. With labels, leave --method out; without, "
             "name one such as --method sdc"
         )
     train_config(preset_for(method), None, tuple(training_lines(request, method)), method)
+
+
+def plan_text(request: AlbumRequest, labelled: bool) -> str:
+    """Return what ``build`` will do, as a line.
+
+    Args:
+        request: of the album.
+        labelled: whether the rows that were looked at have labels.
+    """
+    method, backbone = _likely_method(request, labelled), request.options.backbone_config.name
+    learn = f"compute features once with {backbone}, train {method} on them"
+    if request.vectors:
+        learn = f"train {method} on the embeddings"
+    elif request.options.fine_tune:
+        learn = f"train {backbone} with {method}"
+    return f"  it will check all of them and draw a split, {learn}, encode, index, measure, report"
+
+
+def _likely_method(request: AlbumRequest, labelled: bool) -> str:
+    return request.options.method or (DEFAULT_METHOD if labelled else WITHOUT_LABELS)
 
 
 def is_begun(path: Path) -> bool:
