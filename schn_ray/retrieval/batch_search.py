@@ -42,7 +42,19 @@ from schn_ray.core.storage.mirror import open_output
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
-from schn_ray.retrieval.code_files import CODE, RELAXED, packed_codes, part_names, relaxed_codes
+from schn_ray.retrieval.code_files import (
+    CODE,
+    RELAXED,
+    SHA256,
+    packed_codes,
+    part_names,
+    relaxed_codes,
+)
+from schn_ray.retrieval.index.contents import (
+    contents_of,
+    put_identical_first,
+    put_identical_first_scored,
+)
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.index.union import Searchable, as_one
 from schn_ray.retrieval.search import SearchLimits
@@ -170,6 +182,7 @@ def search_part(
         pq.ParquetWriter(partial_path, schema) as writer,
     ):
         columns = [ID, CODE] if limits.rescore is None else [ID, CODE, RELAXED]
+        columns += [SHA256] if SHA256 in part.schema_arrow.names else []
         for batch in part.iter_batches(_ROWS_AT_ONCE, columns=columns):
             table = pa.Table.from_batches([batch])
             writer.write_table(_matches(index, table, limits).cast(schema))
@@ -196,9 +209,11 @@ def _schema(limits: SearchLimits) -> pa.Schema:
 
 
 def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Table:
-    codes, scores = packed_codes(table), dict[str, pa.Array]()
+    codes, digests, scores = packed_codes(table), contents_of(table), dict[str, pa.Array]()
     if limits.rescore is not None:
-        scored = index.scored(_relaxed(table, index.bits), limits.k, limits.radius)
+        relaxed = _relaxed(table, index.bits)
+        scored = index.scored(relaxed, limits.k, limits.radius)
+        put_identical_first_scored(index, relaxed, digests, scored, limits.radius)
         starts, rows, distances = scored.starts, scored.rows, scored.distances
         scores = {"scores": _lists(starts, pa.array(scored.scores))}
         near_count = scored.within_radius
@@ -206,11 +221,13 @@ def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Tab
     elif limits.radius is None:
         matches = index.search(codes, limits.k or max(1, len(index)))
         starts = np.arange(len(codes) + 1) * matches.rows.shape[1]
-        rows, distances = matches.rows.ravel(), matches.distances.ravel()
+        rows, distances = matches.rows.reshape(-1), matches.distances.reshape(-1)
+        put_identical_first(index, codes, digests, starts, rows, distances)
         count = {"tied": matches.tied}
     else:
         near = index.within(codes, limits.radius, limits.k)
         starts, rows, distances = near.starts, near.rows, near.distances
+        put_identical_first(index, codes, digests, starts, rows, distances, limits.radius)
         count = {"within_radius": near.within_radius}
     ids = _lists(starts, pa.array(index.ids(rows), pa.string()))
     columns = {"query": table[ID], "ids": ids, "distances": _lists(starts, pa.array(distances))}

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.retrieval.index.contents import put_identical_first, put_identical_first_scored
 from schn_ray.retrieval.index.scores import weights_of
 from schn_ray.retrieval.index.union import Searchable, open_union
 from schn_ray.retrieval.queries import (
@@ -228,6 +229,10 @@ def _search_group(
     results = []
     if limits.radius is not None:
         near = index.within(queries.codes[group], limits.radius, k)
+        ranked = near.starts, near.rows, near.distances
+        put_identical_first(
+            index, queries.codes[group], queries.digests(group), *ranked, radius=limits.radius
+        )
         for i, query in enumerate(group.tolist()):
             rows, distances = near.rows_of(i)
             rows, distances = _others(rows, distances, int(queries.rows[query]), limits.k)
@@ -235,6 +240,9 @@ def _search_group(
             results.append(_result(index, queries, query, rows, distances, None, within_radius))
         return results
     matches = index.search(queries.codes[group], k or max(1, len(index)))
+    starts = np.arange(len(group) + 1) * matches.rows.shape[1]
+    ranked = starts, matches.rows.reshape(-1), matches.distances.reshape(-1)  # no copies
+    put_identical_first(index, queries.codes[group], queries.digests(group), *ranked)
     for i, query in enumerate(group.tolist()):
         rows, distances = matches.rows[i], matches.distances[i]
         rows, distances = _others(rows, distances, int(queries.rows[query]), limits.k)
@@ -250,6 +258,9 @@ def _rescored_group(
     assert queries.relaxed is not None
     k = None if limits.k is None else limits.k + extra
     scored = index.scored(queries.relaxed[group], k, limits.radius)
+    put_identical_first_scored(
+        index, queries.relaxed[group], queries.digests(group), scored, limits.radius
+    )
     results = []
     for i, query in enumerate(group.tolist()):
         rows, scores, distances = scored.rows_of(i)

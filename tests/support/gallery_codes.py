@@ -35,6 +35,7 @@ def write_codes(
     parts: int = 3,
     uris: list[str] | None = None,
     relaxed: NDArray[np.float32] | None = None,
+    sha256: list[bytes] | None = None,
 ) -> Path:
     uris = uris or [f"file:{id}" for id in ids]
     width = -(-bits // 8)
@@ -53,6 +54,9 @@ def write_codes(
                 flat = pa.array(relaxed[rows].astype(np.float16).ravel())
                 column = pa.FixedSizeListArray.from_arrays(flat, bits)
                 table = table.append_column("relaxed", column)
+            if sha256 is not None:
+                digests = pa.array([sha256[i] for i in rows], pa.binary(32))
+                table = table.append_column("sha256", digests)
             pq.write_table(table, draft.path / f"part-{number:05}.parquet")
     return folder
 

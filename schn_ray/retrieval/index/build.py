@@ -35,9 +35,10 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
-from schn_ray.retrieval.code_files import CODE, packed_codes, part_names
+from schn_ray.retrieval.code_files import CODE, SHA256, packed_codes, part_names
 from schn_ray.retrieval.index.checked_files import write_digests
 from schn_ray.retrieval.index.columns import ColumnFile, ColumnSource, write_columns
+from schn_ray.retrieval.index.contents import DIGEST, contents_of, write_contents
 from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
 from schn_ray.retrieval.index.postings import group_equal
@@ -63,11 +64,13 @@ class Piece(NamedTuple):
         ids: [m], without nulls.
         uris: [m], without nulls.
         codes: uint8 [m, w], packed.
+        contents: uint8 [m, 16], the first bytes of SHA-256, zeros where it is not known.
     """
 
     ids: pa.LargeStringArray
     uris: pa.LargeStringArray
     codes: Bytes
+    contents: Bytes
 
 
 def write_index(
@@ -307,10 +310,11 @@ def write_index_rows(
     raw = folder / "raw"
     with writing(raw):
         raw.mkdir()
-    ids, uris, codes = _gathered(raw, pieces, bits, what)
+    ids, uris, codes, contents = _gathered(raw, pieces, bits, what)
     order = _ascending(ids, what)
     for name, column in (("ids", ids), ("uris", uris)):
         write_strings(folder, name, in_order(column, order))
+    write_contents(folder, contents[order])
     codes = codes[order]
     rows, starts = group_equal(codes)
     counts = np.diff(starts, append=len(rows))
@@ -357,18 +361,20 @@ def _write_bare(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> 
 
 def _gathered(
     raw: Path, pieces: Iterable[Piece], bits: int, what: str
-) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes]:
+) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes, Bytes]:
     rows = 0
     with (
         StringColumnWriter(raw, "ids") as ids,
         StringColumnWriter(raw, "uris") as uris,
         FileWriter(raw / "codes") as file,
+        FileWriter(raw / "contents") as digests,
     ):
         for piece in pieces:
             check_codes(piece.codes, bits, f"the codes in {what}")
             ids.append(piece.ids)
             uris.append(piece.uris)
             file.write(piece.codes.tobytes())
+            digests.write(piece.contents.tobytes())
             rows += len(piece.codes)
     if not 0 < rows <= _MOST_ROWS:
         raise SchnRayError(
@@ -377,7 +383,8 @@ def _gathered(
             else f"{what}: {rows:,} rows, one index holds {_MOST_ROWS:,}; make more than one"
         )
     codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, bytes_per_code(bits))
-    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes
+    contents = np.memmap(raw / "contents", np.uint8, "r").reshape(rows, DIGEST)
+    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes, contents
 
 
 def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[np.int64]:
@@ -415,21 +422,22 @@ def pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
     for name in part_names(codes.manifest.files):
         try:
             with pq.ParquetFile(io.BytesIO(codes.read(name))) as part:
-                for batch in part.iter_batches(_ROWS_AT_ONCE, columns=list(_COLUMNS)):
-                    table = pa.Table.from_batches([batch]).select(_COLUMNS).cast(expected)
-                    yield _piece(table)
+                digests = [SHA256] if SHA256 in part.schema_arrow.names else []
+                for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[*_COLUMNS, *digests]):
+                    table = pa.Table.from_batches([batch])
+                    yield _piece(table.select(_COLUMNS).cast(expected), contents_of(table))
         except (ValueError, KeyError, pa.ArrowException) as error:
             raise SchnRayError(
                 f"{codes.path}: not the codes that encode writes: {error}"
             ) from error
 
 
-def _piece(table: pa.Table) -> Piece:
+def _piece(table: pa.Table, contents: Bytes) -> Piece:
     for name in ("id", CODE):
         if table[name].null_count:
             raise ValueError(f"{name} is missing in {table[name].null_count} rows")
     ids, uris = (table[name].combine_chunks() for name in ("id", "uri"))
-    return Piece(ids, uris.fill_null(""), packed_codes(table))
+    return Piece(ids, uris.fill_null(""), packed_codes(table), contents)
 
 
 def pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
@@ -445,7 +453,8 @@ def pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
     ids, uris = (column.whole() for column in index.columns())
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         chunk = rows[start : start + _ROWS_AT_ONCE]
-        yield Piece(ids.take(pa.array(chunk)), uris.take(pa.array(chunk)), index.codes(chunk))
+        strings = ids.take(pa.array(chunk)), uris.take(pa.array(chunk))
+        yield Piece(*strings, index.codes(chunk), index.contents(chunk))
 
 
 def _require_same_model(added: Artefact, config: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from schn_ray.core.manifest import MANIFEST, Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.retrieval.index.checked_files import DIGESTS, CheckedFile, open_checked
 from schn_ray.retrieval.index.columns import ColumnsOfRows, IndexColumns
+from schn_ray.retrieval.index.contents import DIGEST, open_contents
 from schn_ray.retrieval.index.inverted_lists import kth_distance
 from schn_ray.retrieval.index.matches import (
     Matches,
@@ -67,6 +68,7 @@ class Index:
         self._number_of_row = self._number_file.array(np.uint32)
         self._ids, self._uris = StringColumn(files, "ids", n), StringColumn(files, "uris", n)
         self._columns = IndexColumns(files, n)
+        self._contents = open_contents(files, n)
         flat, postings = Flat(self._codes, self._codes_file), Postings(files)
         scan: Scan = flat
         if manifest.counts.get("lists"):
@@ -252,6 +254,20 @@ class Index:
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of rows: uint8 [r, ceil(bits / 8)]."""
         return self._whole.flat.codes_of(self._numbers_of(rows))
+
+    def contents(self, rows: NDArray[np.int64]) -> Bytes:
+        """Return digests of the bytes of rows: uint8 [r, 16], zeros where they are not known."""
+        if self._contents is None:
+            return np.zeros((len(rows), DIGEST), np.uint8)
+        return self._contents.of(rows)
+
+    def same_contents(self, digests: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return pairs of a digest, of uint8 [q, 16], and a row that has it; see ``contents``."""
+        if self._contents is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        numbers, rows = self._contents.rows_of(digests)
+        passes = self.passes(rows)
+        return numbers[passes], rows[passes]
 
     def numbers(self) -> NDArray[np.int64]:
         """Return the number of each row's code, a row number into ``distinct()[0]``: int64 [n]."""

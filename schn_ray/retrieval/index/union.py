@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError, UnknownId
+from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import Index, bytes_per_code, open_index
 from schn_ray.retrieval.index.matches import Matches, Scored, Within
 from schn_ray.retrieval.index.scan import Bytes
@@ -59,6 +60,12 @@ class Searchable(Protocol):
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of rows."""
+
+    def contents(self, rows: NDArray[np.int64]) -> Bytes:
+        """See ``Index.contents``."""
+
+    def same_contents(self, digests: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """See ``Index.same_contents``."""
 
     def find(self, id: str) -> int:
         """Return the row of an id."""
@@ -229,6 +236,22 @@ class IndexUnion:
         for index, positions, own_rows in self._by_index(rows):
             codes[positions] = index.codes(own_rows)
         return codes
+
+    def contents(self, rows: NDArray[np.int64]) -> Bytes:
+        """See ``Index.contents``."""
+        digests = np.empty((len(rows), DIGEST), np.uint8)
+        for index, positions, own_rows in self._by_index(rows):
+            digests[positions] = index.contents(own_rows)
+        return digests
+
+    def same_contents(self, digests: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """See ``Index.same_contents``; rows of a digest come in the order of ids over all."""
+        parts = [index.same_contents(digests) for index in self._indexes]
+        numbers = np.concatenate([number for number, _ in parts])
+        pairs = zip(parts, self._firsts, strict=False)
+        rows = np.concatenate([own_rows + first for (_, own_rows), first in pairs])
+        order = np.lexsort((self._rank_by_id(rows), numbers))
+        return numbers[order], rows[order]
 
     def find(self, id: str) -> int:
         """Return the row of an id, in the first index that has it.

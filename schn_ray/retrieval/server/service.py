@@ -23,6 +23,7 @@ from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.queries import (
     Queries,
     code_queries,
+    content_digest,
     id_queries,
     relaxed_queries,
     require_same_model,
@@ -86,7 +87,9 @@ class Service:
             except BadImage as error:
                 raise Refused(415, f"the image cannot be used: {error.reason}") from error
             relaxed = self._hasher.relaxed(view[None]).numpy()
-        return self._answer(relaxed_queries([""], [""], relaxed), limits)
+        queries = relaxed_queries([""], [""], relaxed)
+        queries = replace(queries, contents=content_digest(image)[None])
+        return self._answer(queries, limits)
 
     def search_id(self, id: str, limits: SearchLimits) -> dict[str, Any]:
         """Search for images like an indexed one.
@@ -108,7 +111,7 @@ class Service:
             with self._encoding:
                 relaxed = self._hasher.relaxed(view[None]).numpy()
             encoded = relaxed_queries(queries.names, queries.uris, relaxed)
-            queries = replace(encoded, rows=queries.rows)
+            queries = replace(encoded, rows=queries.rows, contents=queries.contents)
         return self._answer(queries, limits)
 
     def search_code(self, code: str, limits: SearchLimits) -> dict[str, Any]:
