@@ -1,7 +1,9 @@
 """The part files that ``encode`` writes: the codes of a shard's images.
 
 A part is a Parquet file with ``id``, ``uri``, ``code``, ``sha256`` (of the encoded image) and, on
-request, ``relaxed`` (float16 [K]). Its receipt is in ``receipts/``, see ``data.shards.part_files``.
+request, ``relaxed`` (float16 [K]). Parts have a folder of their own, ``data/``, so that whatever
+reads a folder of Parquet files reads it as it is. Receipts are in ``receipts/`` beside it, see
+``data.shards.part_files``.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from schn_ray.core.storage.files import as_location, join, kind_at, open_file, r
 from schn_ray.data.shards.receipts import ID, URI
 
 CODE, SHA256, RELAXED = "code", "sha256", "relaxed"
-PARTS = "part-*.parquet"
+DATA = "data"
+PARTS = f"{DATA}/part-*.parquet"
 
 
 def code_column(packed: NDArray[np.uint8]) -> pa.FixedSizeBinaryArray:
@@ -61,10 +64,11 @@ def packed_codes(table: pa.Table, column: str = CODE) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class CodeFiles:
-    """The ``PartFormat`` of codes: ``part-00000.parquet`` and so on."""
+    """The ``PartFormat`` of codes: ``data/part-00000.parquet`` and so on."""
 
     stem: str = "part-"
     suffix: str = ".parquet"
+    folder: str = DATA
 
     def write(self, path: Path, batches: Iterable[pa.RecordBatch]) -> None:
         """Write all rows of a part as one row group; there must be at least one batch."""

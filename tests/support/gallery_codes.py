@@ -39,6 +39,7 @@ def write_codes(
     made_from = {"model": "m0del", "source": "s"}
     config = {"bits": bits, "relaxed": relaxed is not None}
     with new_directory(folder, "codes", config, made_from) as draft:
+        (draft.path / "data").mkdir()
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
             part_ids = [ids[i] for i in rows]
             packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
@@ -51,7 +52,7 @@ def write_codes(
                 flat = pa.array(relaxed[rows].astype(np.float16).ravel())
                 column = pa.FixedSizeListArray.from_arrays(flat, bits)
                 table = table.append_column("relaxed", column)
-            pq.write_table(table, draft.path / f"part-{number:05}.parquet")
+            pq.write_table(table, draft.path / "data" / f"part-{number:05}.parquet")
     return folder
 
 
