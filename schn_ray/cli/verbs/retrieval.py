@@ -16,7 +16,7 @@ from schn_ray.cli.verbs.arguments import (
     shards_mapper,
     source_of,
 )
-from schn_ray.cli.verbs.results import Output, SearchResults
+from schn_ray.cli.verbs.results import Codes, MatchTable, Output, SearchResults
 
 if TYPE_CHECKING:
     from schn_ray.data.shards.rows import Source
@@ -33,7 +33,7 @@ def encode(
     config: Path | str | None = None,
     settings: Settings = None,
     workers: Workers | None = None,
-) -> Output:
+) -> Codes:
     """Encode every image of a source as a binary code.
 
     Interrupted at any moment, the same call does only the rest.
@@ -50,7 +50,8 @@ def encode(
         workers: None: in this process. ``4``, ``"2:16"`` or ``"all"``: so many on Ray.
 
     Returns:
-        The codes: their path, with ``counts`` of rows encoded and quarantined.
+        The codes: their path, with ``counts`` of rows encoded and quarantined, ``to_arrow`` and
+        ``to_pandas``.
 
     Raises:
         SchnRayError: no images, a source that changes meanwhile, or ``out`` holds something else.
@@ -70,12 +71,13 @@ def encode(
     target = location_of(out)
     shards = shards_mapper("encoding", workers, gpus=True, writes=target)
     opened = source_of(source, loaded.source)
-    return finish(
+    output = finish(
         out,
         lambda: encode_source(
             opened, model, target, loaded, shards, update=update, retry_failed=retry_failed
         ),
     )
+    return Codes(output, output.manifest, output.note)
 
 
 def build_index(codes: Path | str, out: Path | str) -> Output:
@@ -167,7 +169,7 @@ def search(
     radius: int | None = ...,
     rescore: str | None = ...,
     workers: Workers | None = ...,
-) -> Output: ...
+) -> MatchTable: ...
 
 
 def search(
@@ -185,7 +187,7 @@ def search(
     rescore: str | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
-) -> SearchResults | Output:
+) -> SearchResults | MatchTable:
     """Find the nearest images by Hamming distance, exactly; ties come in the order of ids.
 
     Args:
@@ -206,7 +208,8 @@ def search(
         workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
 
     Returns:
-        A list of results, one for each query; for ``queries``, the output directory.
+        A list of results, one for each query; for ``queries``, the output directory. Both have
+        ``to_arrow`` and ``to_pandas``.
 
     Raises:
         SchnRayError: no query, an image that cannot be read, another model than the index's, or a
@@ -231,7 +234,8 @@ def search(
 
         target = location_of(out)
         shards = shards_mapper("searching", workers, writes=target)
-        return finish(out, lambda: search_gallery(indexes, queries, target, limits, shards))
+        output = finish(out, lambda: search_gallery(indexes, queries, target, limits, shards))
+        return MatchTable(output, output.manifest, output.note)
     files = [Path(image) for image in images or ()]
     results = SearchResults(
         search_indexes(indexes, limits, files, model, list(id or ()), list(code or ()))
