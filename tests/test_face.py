@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.image_files import write_tree
 from support.users import TINY, Run
 from typer.main import get_command
@@ -217,6 +219,19 @@ def test_a_function_and_its_command_give_the_same(made: Path, schn_ray: Run) -> 
     assert schn_ray("check", made / "photos").out == f"{face.check(made / 'photos')!r}\n"
     compared = schn_ray("compare", made / "run")
     assert compared.out == f"{face.compare([made / 'run'])!r}\n"
+
+
+def test_queries_are_images_in_any_form_and_a_string_is_one(made: Path) -> None:
+    photo = made / "photos/dog/001.png"
+    expected = schn_ray.search(made / "index", [photo], model=made / "run", k=3)
+    assert schn_ray.search(made / "index", str(photo), model=made / "run", k=3) == expected
+    opened = [Image.open(photo), photo.read_bytes(), np.asarray(Image.open(photo).convert("RGB"))]
+    results = schn_ray.search(made / "index", opened, model=made / "run", k=3)
+    assert [result.hits for result in results] == [expected[0].hits] * 3
+    assert [(result.query, result.uri) for result in results][1] == ("image 1", "")
+    (one,) = schn_ray.search(made / "index", id="cat/003.png", k=2)
+    assert one.query == "cat/003.png"
+    assert schn_ray.compare(made / "run").text() == schn_ray.compare([made / "run"]).text()
 
 
 def test_results_are_tables(made: Path, tmp_path: Path) -> None:

@@ -88,9 +88,7 @@ def decode(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.I
         raise BadImage("empty: 0 bytes")
     try:
         image = _open(io.BytesIO(data))
-        width, height = image.size
-        if width * height > max_pixels:
-            raise BadImage(f"{width} x {height} pixels, more than max_pixels = {max_pixels:,}")
+        _refuse_too_large(image.size, max_pixels)
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         image.load()
@@ -147,13 +145,13 @@ def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> 
     return out.getvalue(), factor
 
 
-def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
+def evaluation_view(data: bytes | Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
     """Decode an image, resize its shorter side (antialiased) and crop the centre.
 
     Equal to torchvision's ``Resize`` and ``CenterCrop`` of the same image, within rounding.
 
     Args:
-        data: the encoded bytes.
+        data: the encoded bytes, or an image, which is not changed.
         p: sizes and limits.
 
     Returns:
@@ -162,7 +160,10 @@ def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
     Raises:
         BadImage: see ``decode``.
     """
-    image = _decode_for(data, p)
+    if isinstance(data, Image.Image):
+        image = _upright_copy(data, p.max_pixels)
+    else:
+        image = _decode_for(data, p)
     width, height = _resized(image.size, p.resize)
     left, top = round((width - p.crop) / 2), round((height - p.crop) / 2)
     return _channels_first(_cut(image, (width, height), left, top, p))
@@ -223,6 +224,22 @@ def _open(file: IO[bytes]) -> Image.Image:
             return Image.open(file, formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _upright_copy(image: Image.Image, max_pixels: int) -> Image.Image:
+    _refuse_too_large(image.size, max_pixels)
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except Exception as error:  # its file may be read only now
+        raise BadImage(f"damaged: {error or type(error).__name__}") from error
+
+
+def _refuse_too_large(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise BadImage(f"{width} x {height} pixels, more than max_pixels = {max_pixels:,}")
 
 
 def _rotate_upright(image: Image.Image) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.models.image_inputs import Images, are_files, image_list, image_names
 from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.union import Searchable
 
@@ -41,28 +42,33 @@ class Queries:
     relaxed: NDArray[np.float32] | None = None
 
 
-def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Queries:
-    """Encode what files hold: images, or vectors where the model takes those.
+def file_queries(index: Searchable, hasher: Hasher, given: Images) -> Queries:
+    """Encode images, or vectors where the model takes those.
 
     Args:
         index: the index to search.
         hasher: the model that encoded it.
-        files: of images; or ``.npy`` files of one vector [d] or more [n, d].
+        given: images as ``image_list`` takes them; or ``.npy`` files of one vector [d] or more
+            [n, d], or such vectors.
 
     Raises:
-        SchnRayError: a file cannot be read, or the index was encoded by another model.
+        SchnRayError: one cannot be read, or the index was encoded by another model.
     """
     require_same_model(index, hasher)
     if hasher.input == "images":
-        names = [str(file) for file in files]
-        return relaxed_queries(names, names, hasher.relaxed_of(files))
-    read = [_read_vectors(file) for file in files]
+        images = image_list(given)
+        uris = [str(image) if isinstance(image, Path) else "" for image in images]
+        return relaxed_queries(image_names(images), uris, hasher.relaxed_of(images))
+    files = image_list(given) if are_files(given) else []
+    read = [(file, _read_vectors(file)) for file in files if isinstance(file, Path)]
+    if not read:  # vectors, or what the model refuses
+        relaxed = hasher.relaxed_of(given)
+        names = [f"vector {row}" for row in range(len(relaxed))]
+        return relaxed_queries(names, [""] * len(names), relaxed)
     names = [
-        str(file) if len(X) == 1 else f"{file}#{row}"
-        for file, X in zip(files, read, strict=True)
-        for row in range(len(X))
+        str(file) if len(X) == 1 else f"{file}#{row}" for file, X in read for row in range(len(X))
     ]
-    return relaxed_queries(names, names, np.concatenate([hasher.relaxed_of(X) for X in read]))
+    return relaxed_queries(names, names, np.concatenate([hasher.relaxed_of(X) for _, X in read]))
 
 
 def relaxed_queries(

@@ -77,6 +77,20 @@ def setting_lines(settings: Settings, options: Mapping[str, Any] | None = None) 
     return lines + tuple(settings or ())
 
 
+def listed(values: Any) -> list[Any]:
+    """Return one value or more as a list: a string or a path is one.
+
+    Args:
+        values: one, a sequence of them, or None for none.
+
+    >>> listed("a.jpg"), listed(None), listed(("a", "b"))
+    (['a.jpg'], [], ['a', 'b'])
+    """
+    if values is None:
+        return []
+    return [values] if isinstance(values, str | Path) else list(values)
+
+
 def worker_range(workers: Workers) -> tuple[int, int] | None:
     """Return the fewest and the most workers; None for ``"all"``.
 

@@ -10,6 +10,7 @@ from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
     finish,
+    listed,
     location_of,
     setting_lines,
     shards_mapper,
@@ -78,7 +79,7 @@ def evaluate(
     return Evaluation(target, output.manifest, output.note)
 
 
-def compare(runs: Sequence[Path | str]) -> RunComparison:
+def compare(runs: Path | str | Sequence[Path | str]) -> RunComparison:
     """Compare runs on the same queries: mean and deviation over seeds, and what may be chance.
 
     Args:
@@ -97,14 +98,14 @@ def compare(runs: Sequence[Path | str]) -> RunComparison:
     """
     from schn_ray.evaluation.compare import compare_runs
 
-    return RunComparison(compare_runs(runs))
+    return RunComparison(compare_runs(listed(runs)))
 
 
 def write_report(
     runs: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
-    evaluation: Sequence[Path | str] | None = None,
+    evaluation: Path | str | Sequence[Path | str] | None = None,
     figures: Path | str | None = None,
 ) -> Path:
     """Draw runs and their evaluations as one HTML file that works offline; ``schn-ray report``.
@@ -127,6 +128,7 @@ def write_report(
     """
     from schn_ray.report.runs import report_runs
 
-    listed = [runs] if isinstance(runs, str | Path) else list(runs)
-    report_runs(listed, evaluation or [], Path(out), None if figures is None else Path(figures))
+    report_runs(
+        listed(runs), listed(evaluation), Path(out), None if figures is None else Path(figures)
+    )
     return Path(out)

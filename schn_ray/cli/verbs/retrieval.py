@@ -10,6 +10,7 @@ from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
     finish,
+    listed,
     location_of,
     require_ray,
     setting_lines,
@@ -20,6 +21,7 @@ from schn_ray.cli.verbs.results import Codes, MatchTable, Output, SearchResults
 
 if TYPE_CHECKING:
     from schn_ray.data.shards.rows import Source
+    from schn_ray.models.image_inputs import Images
     from schn_ray.retrieval.index.index import Index
 
 
@@ -145,12 +147,12 @@ def _read_ids(path: Path) -> list[str]:
 @overload
 def search(
     index: Path | str | Index,
-    images: Sequence[Path | str] | None = ...,
+    images: Images | None = ...,
     *,
     model: Path | str | None = ...,
-    id: Sequence[str] | None = ...,
-    code: Sequence[str] | None = ...,
-    also: Sequence[Path | str | Index] | None = ...,
+    id: str | Sequence[str] | None = ...,
+    code: str | Sequence[str] | None = ...,
+    also: Path | str | Sequence[Path | str | Index] | None = ...,
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
@@ -164,7 +166,7 @@ def search(
     *,
     queries: Path | str,
     out: Path | str,
-    also: Sequence[Path | str | Index] | None = ...,
+    also: Path | str | Sequence[Path | str | Index] | None = ...,
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
@@ -174,14 +176,14 @@ def search(
 
 def search(
     index: Path | str | Index,
-    images: Sequence[Path | str] | None = None,
+    images: Images | None = None,
     *,
     model: Path | str | None = None,
-    id: Sequence[str] | None = None,
-    code: Sequence[str] | None = None,
+    id: str | Sequence[str] | None = None,
+    code: str | Sequence[str] | None = None,
     queries: Path | str | None = None,
     out: Path | str | None = None,
-    also: Sequence[Path | str | Index] | None = None,
+    also: Path | str | Sequence[Path | str | Index] | None = None,
     k: int | None = None,
     radius: int | None = None,
     rescore: str | None = None,
@@ -192,10 +194,12 @@ def search(
 
     Args:
         index: a path, a URI or an opened index.
-        images: paths of query images; of ``.npy`` files where the model takes vectors.
+        images: one or more: paths, bytes of image files, Pillow images, or pixels as arrays or
+            tensors, see ``models.image_inputs.image_list``. Where the model takes vectors, ``.npy``
+            files, or arrays [d] or [n, d].
         model: the run or model that encoded the index; needed for images.
-        id: ids in the index: find more like these, without themselves.
-        code: codes in hexadecimal.
+        id: one or more ids in the index: find more like these, without themselves.
+        code: one or more codes in hexadecimal.
         queries: a directory of codes: search for all of them, and write ``out``.
         out: directory or URI for the matches of ``queries``.
         also: more indexes of the same model, searched as one with ``index``.
@@ -216,7 +220,7 @@ def search(
             query that is a code and cannot be rescored.
 
     Example:
-        >>> search("index", ["query.jpg"], model="run", k=3)  # doctest: +SKIP
+        >>> search("index", "query.jpg", model="run", k=3)  # doctest: +SKIP
         query.jpg
              0  cat/001.jpg  /photos/cat/001.jpg
              2  cat/017.jpg  /photos/cat/017.jpg
@@ -226,7 +230,7 @@ def search(
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
     limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore)
-    indexes = [location_of(one) for one in (index, *(also or ()))]
+    indexes = [location_of(one) for one in (index, *listed(also))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")
     if queries is not None and out is not None:
@@ -236,9 +240,8 @@ def search(
         shards = shards_mapper("searching", workers, writes=target)
         output = finish(out, lambda: search_gallery(indexes, queries, target, limits, shards))
         return MatchTable(output, output.manifest, output.note)
-    files = [Path(image) for image in images or ()]
     results = SearchResults(
-        search_indexes(indexes, limits, files, model, list(id or ()), list(code or ()))
+        search_indexes(indexes, limits, images, model, listed(id), listed(code))
     )
     if html is not None:
         from schn_ray.report.runs import write_results_page
