@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -86,7 +87,8 @@ def build_index(codes: Path | str, out: Path | str) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
 
     Args:
-        codes: what ``encode`` wrote.
+        codes: what ``encode`` wrote; or a file of another program's codes, ``.npy``, ``.npz`` or
+            Parquet: -1 and +1, 0 and 1, or packed in bytes; its column ``id``, or the row's number.
         out: the index's directory or URI.
 
     Returns:
@@ -100,7 +102,8 @@ def build_index(codes: Path | str, out: Path | str) -> Output:
     """
     from schn_ray.retrieval.index.build import write_index
 
-    return finish(out, lambda: write_index(codes, location_of(out)))
+    with _codes_directory(codes) as directory:
+        return finish(out, lambda: write_index(directory, location_of(out)))
 
 
 def change_index(
@@ -112,7 +115,7 @@ def change_index(
 
     Args:
         index: the index's directory or URI.
-        add: codes of the same model.
+        add: codes of the same model, or a file of them, as for ``build_index``.
         remove: ids; or a file with an id on each line; or a Parquet file with a column ``id``,
             and perhaps ``keep``: of those that ``duplicates`` says to keep, none is removed.
 
@@ -128,7 +131,23 @@ def change_index(
     from schn_ray.retrieval.index.build import rewrite_index
 
     ids = _read_ids(remove) if isinstance(remove, Path) else remove
-    return finish(index, lambda: rewrite_index(location_of(index), add, ids))
+    with nullcontext() if add is None else _codes_directory(add) as directory:
+        return finish(index, lambda: rewrite_index(location_of(index), directory, ids))
+
+
+@contextmanager
+def _codes_directory(codes: Path | str) -> Iterator[Path | str]:
+    """Let the block use a directory of codes; for a file, that is a temporary one."""
+    if not location_of(codes).endswith((".npy", ".npz", ".parquet")):
+        yield codes
+        return
+    from tempfile import TemporaryDirectory
+
+    from schn_ray.retrieval.foreign_codes import write_foreign_codes
+
+    with TemporaryDirectory() as folder:
+        write_foreign_codes(codes, Path(folder, "codes"))
+        yield Path(folder, "codes")
 
 
 def _read_ids(path: Path) -> list[str]:
