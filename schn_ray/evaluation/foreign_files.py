@@ -115,36 +115,43 @@ def read_foreign(files: ForeignFiles) -> tuple[ForeignRows, ForeignRows, dict[st
     """
     if (files.codes is None) == (files.embeddings is None):
         raise SchnRayError("give --codes FILE or --embeddings FILE, one of the two")
-    arrays = _opened(files.codes if files.embeddings is None else files.embeddings, files)
-    labels = None if files.labels is None else read_arrays(files.labels, "labels")
-    rows = _rows(arrays, labels, files)
-    made_from = {"codes": arrays.sha256} | ({} if labels is None else {"labels": labels.sha256})
-    if files.queries is not None:
-        if files.split is not None:
-            raise SchnRayError("--split says which rows are queries: leave --queries out")
-        asked = _opened(files.queries, files)
-        of_asked = files.query_labels
-        asked_labels = None if of_asked is None else read_arrays(of_asked, "query labels")
-        queries = _rows(asked, asked_labels, files)
-        made_from["queries"] = asked.sha256
-        if asked_labels is not None:
-            made_from["query_labels"] = asked_labels.sha256
-        return *_fitting(queries, rows), made_from
-    split = arrays if files.split is None else read_arrays(files.split, "split")
-    roles = split.one(*SPLIT) if files.split is not None else split.named(*SPLIT)
+    source = files.codes if files.embeddings is None else files.embeddings
+    arrays, labels = _opened(source, files.labels, files)
+    rows, made_from = _rows(arrays, labels, files), {"codes": arrays.sha256}
+    if labels is not None:
+        made_from["labels"] = labels.sha256
+    if files.queries is None:
+        return *_fitting(*_split_rows(rows, arrays, files, made_from)), made_from
+    if files.split is not None:
+        raise SchnRayError("--split says which rows are queries: leave --queries out")
+    arrays, labels = _opened(files.queries, files.query_labels, files)
+    made_from["queries"] = arrays.sha256
+    if labels is not None:
+        made_from["query_labels"] = labels.sha256
+    return *_fitting(_rows(arrays, labels, files), rows), made_from
+
+
+def _split_rows(
+    rows: ForeignRows, arrays: Arrays, files: ForeignFiles, made_from: dict[str, str]
+) -> tuple[ForeignRows, ForeignRows]:
+    """Return queries and gallery among all rows; note the split's fingerprint."""
+    if files.split is None:
+        split, roles = arrays, arrays.named(*SPLIT)
+    else:
+        split = read_arrays(files.split, "split")
+        roles, made_from["split"] = split.one(*SPLIT), split.sha256
     if roles is None:
         raise SchnRayError(
             f"{arrays.source}: which rows are queries? Give their codes with --queries FILE, or "
             "--split FILE with 'query' or 'gallery' for each row, or a column of that name"
         )
-    if files.split is not None:
-        made_from["split"] = split.sha256
     is_query, is_gallery = _roles(roles, len(rows.codes.packed), split.source)
-    return *_fitting(rows[np.flatnonzero(is_query)], rows[np.flatnonzero(is_gallery)]), made_from
+    return rows[np.flatnonzero(is_query)], rows[np.flatnonzero(is_gallery)]
 
 
-def _opened(source: Any, files: ForeignFiles) -> Arrays:
-    return read_arrays(source, "codes" if files.embeddings is None else "embeddings")
+def _opened(source: Any, labels: Any, files: ForeignFiles) -> tuple[Arrays, Arrays | None]:
+    arrays = read_arrays(source, "codes" if files.embeddings is None else "embeddings")
+    return arrays, None if labels is None else read_arrays(labels, "labels")
 
 
 def _rows(arrays: Arrays, labels: Arrays | None, files: ForeignFiles) -> ForeignRows:

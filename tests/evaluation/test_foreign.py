@@ -17,6 +17,8 @@ from support.users import Run
 
 import schn_ray
 from schn_ray.core.errors import SchnRayError
+from schn_ray.evaluation.plot_data import bit_statistics
+from schn_ray.evaluation.results import read_plot_data
 
 Q, G, K, C = 5, 6, 12, 3
 GENERATOR = np.random.default_rng(2)
@@ -77,6 +79,7 @@ def test_codes_in_every_form_have_the_same_exact_map(form: str, tmp_path: Path) 
     assert figures.map_worst < figures.map < figures.map_best
     assert (figures.bits, figures.queries, figures.gallery) == (K, Q, G)
     assert measured.to_arrow().num_rows == Q
+    assert read_plot_data(measured).bits == bit_statistics(packed("little")[Q:], K)
 
 
 def save_npy(folder: Path) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def test_files_of_every_kind(
     assert answer.out.splitlines()[1:] == measured.text().splitlines()[1:]
     compared = face.compare([tmp_path / "python", tmp_path / "command"]).comparison
     assert [gap.difference.interval.mean for gap in compared.gaps] == [0]
-    if "id" in pq.read_schema(files["codes"]).names if save is save_parquet else False:
+    if save is save_parquet:
         assert measured.to_arrow()["id"].to_pylist() == [f"photo {row}" for row in range(Q)]
 
 
