@@ -4,12 +4,13 @@ Pillow decodes every format, so that an image has the same pixels wherever it is
 becomes upright RGB: EXIF rotation is applied; of an animation, the first frame is used;
 transparent pixels are blended with white; 16-bit gray keeps its upper byte, as Pillow itself does
 with 16-bit colour; CMYK and palettes are converted. Images of 32 bits per channel have no agreed
-range and are refused.
+range and are refused. HEIC needs pillow-heif (the extra ``heic``); AVIF is Pillow's own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import threading
 from typing import IO, TYPE_CHECKING, Annotated, Literal
@@ -28,6 +29,9 @@ _Positive = Annotated[float, Field(gt=0)]
 
 # Pillow knows more formats, but some of them start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF")
+HEIC_EXTRA = "'schn-ray[heic]'"
+NO_HEIC = f"HEIC, which needs pillow-heif: pip install {HEIC_EXTRA}"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _OPEN_LOCK = threading.Lock()
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -115,6 +119,8 @@ def image_size(file: IO[bytes]) -> tuple[int, int]:
     """
     try:
         return _open(file).size
+    except BadImage:
+        raise
     except Exception as error:  # a decoder may raise anything over hostile bytes
         raise BadImage(f"not an image: {error}") from error
 
@@ -222,8 +228,32 @@ def _open(file: IO[bytes]) -> Image.Image:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError:
+            if not _is_heic(file):
+                raise
+            if not can_read_heic():
+                raise BadImage(NO_HEIC) from None
+            return Image.open(file, formats=("HEIF",))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _is_heic(file: IO[bytes]) -> bool:
+    file.seek(0)
+    start = file.read(12)
+    file.seek(0)
+    return start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS
+
+
+@functools.cache
+def can_read_heic() -> bool:
+    """Teach Pillow to read HEIC; return whether that library is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _upright_copy(image: Image.Image, max_pixels: int) -> Image.Image:

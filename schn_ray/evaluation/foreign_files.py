@@ -12,7 +12,6 @@ from scipy.sparse import csr_array
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.array_files import Arrays, Values, read_arrays
-from schn_ray.data.sources.listing import split_word
 from schn_ray.evaluation import label_files
 from schn_ray.evaluation.label_files import Labels, in_common, labels_of
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
@@ -20,7 +19,7 @@ from schn_ray.retrieval.foreign_codes import NAMES, PackedCodes, ids_of, packed_
 
 SPLIT = ("split", "role")
 _QUERY = frozenset(("query", "queries", "test"))
-_GALLERY = frozenset(("gallery", "database", "retrieval"))
+_GALLERY = frozenset(("gallery", "database", "db", "retrieval"))
 _EMBEDDINGS = ("embedding", "embeddings", "features", "vector", "vectors", "F")
 
 
@@ -221,5 +220,4 @@ def _roles(roles: Values, rows: int, source: str) -> tuple[NDArray[np.bool_], ND
 
 def _word(role: Any) -> str:
     role = role[0] if isinstance(role, list) and role else role
-    word = str(role).strip().lower()
-    return split_word(word) or word
+    return str(role).strip().lower()

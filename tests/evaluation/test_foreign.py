@@ -123,6 +123,17 @@ def test_files_of_every_kind(
         assert measured.to_arrow()["id"].to_pylist() == [f"photo {row}" for row in range(Q)]
 
 
+def test_classes_that_one_side_lacks_and_rows_that_are_neither(tmp_path: Path) -> None:
+    codes = np.array([[1, 1], [1, 1], [1, -1], [1, 1]])
+    split = ["query", "gallery", "gallery", "validation"]
+    for name, labels in (("numbers", [7, 3, 7, 7]), ("names", ["b", "a", "b", "b"])):
+        measured = schn_ray.evaluate(
+            codes=codes, labels=labels, split=split, out=tmp_path / name
+        ).figures
+        assert (measured.queries, measured.gallery) == (1, 2)
+        assert measured.map == pytest.approx(0.5)
+
+
 def test_embeddings_are_ranked_by_cosine_too_and_their_signs_are_codes(tmp_path: Path) -> None:
     files: dict[str, Any] = {"queries": U[:Q], "labels": Y[Q:], "query_labels": Y[:Q]}
     measured = schn_ray.evaluate(embeddings=U[Q:], **files, out=tmp_path / "floats").figures

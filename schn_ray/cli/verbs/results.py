@@ -136,7 +136,12 @@ class Output(Printable, str):
         """Return path, kind and counts, a line each; those that are not known are left out."""
         lines = [f"{self!s}: {self.kind}, finished"]
         known = {name: value for name, value in self.counts.items() if value is not None}
+        heic = known.pop("heic_skipped", 0)
         lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in known.items()]
+        if heic:
+            from schn_ray.data.shards.quarantine import heic_line
+
+            lines.append(f"  {heic_line(heic)}, then the same command with --update")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
