@@ -74,7 +74,7 @@ def row_of(
     row_id = str(row_id)
     image = values[config.image_column]
     if isinstance(image, dict):
-        image = image["bytes"]
+        image = image["bytes"] if image["bytes"] is not None else image.get("path")
     if image is None:
         return BadRow(row_id, uri, "read", f"no image: '{config.image_column}' is null")
     if isinstance(image, str):
