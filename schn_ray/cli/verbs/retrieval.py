@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from schn_ray.cli.album.parts import model_of, part_of
 from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
@@ -83,31 +84,56 @@ def encode(
     return Codes(output, output.manifest, output.note)
 
 
-def build_index(codes: Path | str, out: Path | str) -> Output:
+def build_index(
+    codes: Path | str,
+    out: Path | str,
+    *,
+    columns: Path | str | None = None,
+    columns_of: Sequence[str] | None = None,
+    update: bool = False,
+) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
 
     Args:
         codes: what ``encode`` wrote; or a file of another program's codes, ``.npy``, ``.npz`` or
             Parquet: -1 and +1, 0 and 1, or packed in bytes; its column ``id``, or the row's number.
         out: the index's directory or URI.
+        columns: a Parquet or CSV file with ``id`` and other columns, such as label and year, that
+            ``search(where=...)`` filters by.
+        columns_of: which of them; None for all whose types can be filtered.
+        update: take in what ``encode`` did with ``update``. Searches see the old index until the
+            new one is complete.
 
     Returns:
         The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
 
     Raises:
-        SchnRayError: no codes, damaged codes, or ``out`` holds something else.
+        SchnRayError: no codes, damaged codes, columns without ids, or ``out`` holds something
+            else.
 
     Example:
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
     """
-    from schn_ray.retrieval.index.build import write_index
+    from schn_ray.core.errors import SchnRayError
+    from schn_ray.core.storage.cache import directory_kind
+    from schn_ray.retrieval.index.build import replace_index, write_index
+    from schn_ray.retrieval.index.columns import ColumnFile
 
+    if columns is None and columns_of is not None:
+        raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
+    file, target = None if columns is None else ColumnFile(columns, columns_of), location_of(out)
+    write = replace_index if update and directory_kind(target) == "index" else write_index
     with _codes_directory(codes) as directory:
-        return finish(out, lambda: write_index(directory, location_of(out)))
+        return finish(out, lambda: write(directory, target, file))
 
 
 def change_index(
-    index: Path | str, *, add: Path | str | None = None, remove: Sequence[str] | Path = ()
+    index: Path | str,
+    *,
+    add: Path | str | None = None,
+    remove: Sequence[str] | Path = (),
+    columns: Path | str | None = None,
+    columns_of: Sequence[str] | None = None,
 ) -> Output:
     """Remove ids from an index and add codes; ``schn-ray index INDEX --add CODES --remove IDS``.
 
@@ -118,12 +144,16 @@ def change_index(
         add: codes of the same model, or a file of them, as for ``build_index``.
         remove: ids; or a file with an id on each line; or a Parquet file with a column ``id``,
             and perhaps ``keep``: of those that ``duplicates`` says to keep, none is removed.
+        columns: a Parquet or CSV file. With ``add``: the columns of the added rows, which must be
+            those of the index. Without: the new columns of all rows.
+        columns_of: which columns of the file; not with ``add``.
 
     Returns:
         The index, changed.
 
     Raises:
-        SchnRayError: an id to remove is unknown, one to add exists, or codes of another model.
+        SchnRayError: an id to remove is unknown, one to add exists, codes of another model, or
+            columns that are missing or of other kinds.
 
     Example:
         >>> change_index("index", remove=["cat/017.jpg"])  # doctest: +SKIP
@@ -132,7 +162,10 @@ def change_index(
 
     ids = _read_ids(remove) if isinstance(remove, Path) else remove
     with nullcontext() if add is None else _codes_directory(add) as directory:
-        return finish(index, lambda: rewrite_index(location_of(index), directory, ids))
+        return finish(
+            index,
+            lambda: rewrite_index(location_of(index), directory, ids, columns, columns_of),
+        )
 
 
 @contextmanager
@@ -175,6 +208,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    where: str | None = ...,
     html: Path | str | None = ...,
 ) -> SearchResults: ...
 
@@ -189,6 +223,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    where: str | None = ...,
     workers: Workers | None = ...,
 ) -> MatchTable: ...
 
@@ -206,17 +241,18 @@ def search(
     k: int | None = None,
     radius: int | None = None,
     rescore: str | None = None,
+    where: str | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
 ) -> SearchResults | MatchTable:
     """Find the nearest images by Hamming distance, exactly; ties come in the order of ids.
 
     Args:
-        index: a path, a URI or an opened index.
+        index: a path, a URI or an opened index; or an album of ``build``.
         images: one or more: paths, bytes of image files, Pillow images, or pixels as arrays or
             tensors, see ``models.image_inputs.image_list``. Where the model takes vectors, ``.npy``
             files, or arrays [d] or [n, d].
-        model: the run or model that encoded the index; needed for images.
+        model: the run or model that encoded the index; needed for images, but not with an album.
         id: one or more ids in the index: find more like these, without themselves.
         code: one or more codes in hexadecimal.
         queries: a directory of codes: search for all of them, and write ``out``.
@@ -227,6 +263,8 @@ def search(
         rescore: ``"query"``: order by the inner product of the query's output before the sign with
             the codes, exactly; equal scores in the order of ids. An id's image is read again, and
             ``queries`` need codes that were encoded with the setting ``relaxed``.
+        where: only images that meet this condition on the index's columns, such as
+            ``"label = 'cat' and year >= 2020"``; the filter comes before the ranking.
         html: a page to write, with the images.
         workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
 
@@ -235,8 +273,9 @@ def search(
         ``to_arrow`` and ``to_pandas``.
 
     Raises:
-        SchnRayError: no query, an image that cannot be read, another model than the index's, or a
-            query that is a code and cannot be rescored.
+        SchnRayError: no query, an image that cannot be read, another model than the index's, a
+            query that is a code and cannot be rescored, or a condition that does not parse or
+            names no column.
 
     Example:
         >>> search("index", "query.jpg", model="run", k=3)  # doctest: +SKIP
@@ -248,8 +287,9 @@ def search(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
-    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore)
-    indexes = [location_of(one) for one in (index, *listed(also))]
+    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore, where)
+    model = model_of(location_of(index), model)
+    indexes = [part_of(location_of(one), "index") for one in (index, *listed(also))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")
     if queries is not None and out is not None:
@@ -271,7 +311,7 @@ def search(
 
 def serve(
     index: Path | str | Index,
-    model: Path | str,
+    model: Path | str | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -280,8 +320,8 @@ def serve(
     """Serve a search page and its JSON API on Ray Serve, until the process is interrupted.
 
     Args:
-        index: a path, a URI or an opened index.
-        model: the run or model that encoded the index.
+        index: a path, a URI or an opened index; or an album of ``build``.
+        model: the run or model that encoded the index; needed without an album.
         host: address to listen on; the default is reached from this machine only.
         port: to listen on.
         settings: such as ``{"replicas": 4}``.
@@ -293,6 +333,7 @@ def serve(
     Example:
         >>> serve("index", "run", port=8080)  # doctest: +SKIP
     """
+    from schn_ray.core.errors import SchnRayError
     from schn_ray.core.settings import load_settings
     from schn_ray.retrieval.config import ServeConfig
 
@@ -300,6 +341,9 @@ def serve(
         ServeConfig, settings=setting_lines(settings, {"host": host, "port": port})
     )
     require_ray("serving")
+    model = model_of(location_of(index), model)
+    if model is None:
+        raise SchnRayError("--model RUN is missing: name the model that encoded the index")
     from schn_ray.cluster.serve import serve_on_ray
 
-    serve_on_ray(location_of(index), model, config)
+    serve_on_ray(part_of(location_of(index), "index"), model, config)
