@@ -77,7 +77,8 @@ def encode_source(
         source: where the images are, or the vectors, if the model takes those. A model with a
             frozen backbone also takes the features that ``embed`` computed with it.
         model: a finished run or a model directory; at a URI, a run.
-        out: directory, or URI, for ``part-*.parquet``, ``quarantine.parquet`` and the manifest.
+        out: directory, or URI, for ``data/part-*.parquet``, ``quarantine.parquet`` and the
+            manifest.
         config: how the source is read, and how images become codes.
         map_shards: applies a function to all shards, on whatever machines; they write to ``out``.
         update: bring ``out`` up to date with the source: new and changed images are encoded,
