@@ -123,14 +123,14 @@ def _begun(options: BuildOptions, album: Path) -> tuple[AlbumRequest, int]:
 
 
 def _unread(request: AlbumRequest, album: Path) -> int:
-    """Return how many rows the source has more than the album."""
+    """Return how many rows the source has more than the album has codes."""
     from schn_ray.core.manifest import is_finished, read_manifest
 
     source, _ = request.options.open_source()
     listed = sum(shard.rows for shard in source.shards())
-    store = album / "store"
-    read = read_manifest(store, "store").counts["rows_read"] if is_finished(store) else 0
-    return max(0, listed - read)
+    codes = album / "codes"
+    encoded = read_manifest(codes, "codes").counts["rows"] if is_finished(codes) else 0
+    return max(0, listed - encoded)
 
 
 def _fitting(seconds: float) -> Workers | None:
