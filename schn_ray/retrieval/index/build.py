@@ -16,7 +16,7 @@ import hashlib
 import io
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,14 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
-from schn_ray.retrieval.code_files import CODE, packed_codes, part_names
+from schn_ray.retrieval.code_files import (
+    CODE,
+    RELAXED,
+    code_features,
+    packed_codes,
+    part_names,
+    relaxed_codes,
+)
 from schn_ray.retrieval.index.checked_files import write_digests
 from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
@@ -47,8 +54,10 @@ from schn_ray.retrieval.index.string_columns import (
     map_strings,
     write_strings,
 )
+from schn_ray.retrieval.index.vectors import VECTORS, Int8, as_int8, write_vectors
 
 _ROWS_AT_ONCE = 1 << 17
+_VECTORS_AT_ONCE = 1 << 13
 _COLUMNS = ("id", "uri", CODE)
 _FIRST_VERSION = "1"  # its folder
 _MOST_ROWS = (1 << 32) - 1
@@ -61,32 +70,37 @@ class Piece(NamedTuple):
         ids: [m], without nulls.
         uris: [m], without nulls.
         codes: uint8 [m, w], packed.
+        vectors: int8 [m, d] of each name that the index is built with.
     """
 
     ids: pa.LargeStringArray
     uris: pa.LargeStringArray
     codes: Bytes
+    vectors: tuple[Int8, ...] = ()
 
 
-def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
+def write_index(
+    codes_dir: Path | str, out: Path | str, vectors: Collection[str] = ()
+) -> Manifest:
     """Write the index of a finished ``codes`` directory.
 
     Args:
         codes_dir: what ``encode`` wrote; a path or a URI.
         out: directory to write, a path or a URI.
+        vectors: "relaxed" or "features", or both, to rescore by; the codes must have them.
 
     Returns:
         The index's manifest.
 
     Raises:
         AlreadyDone: ``out`` is already the finished index of these codes.
-        SchnRayError: no codes, an id that comes twice, damaged codes, or ``out`` holds something
+        SchnRayError: no codes, codes without these vectors, an id that comes twice, damaged codes, or ``out`` holds something
             else.
 
     Example:
         ``write_index("codes", "index").counts["rows"]``
     """
-    return _write_new(codes_dir, out, _write)
+    return _write_new(codes_dir, out, _write, vectors)
 
 
 def write_bare_index(codes_dir: Path | str, out: Path | str) -> Manifest:
@@ -105,19 +119,25 @@ def write_bare_index(codes_dir: Path | str, out: Path | str) -> Manifest:
 def _write_new(
     codes_dir: Path | str,
     out: Path | str,
-    write: Callable[[Path, Iterable[Piece], int, str], dict[str, Any]],
+    write: Callable[[Path, Iterable[Piece], int, str, Sequence[str]], dict[str, Any]],
+    vectors: Collection[str] = (),
 ) -> Manifest:
     codes = open_artefact(local_copy(codes_dir), "codes")
     source = codes.manifest
-    config = {"bits": source.config["bits"], "model": source.made_from["model"]}
+    names = _known_vectors(vectors)
+    _require_vectors(codes, names)
+    config: dict[str, Any] = {"bits": source.config["bits"], "model": source.made_from["model"]}
+    if names:
+        config["with"] = names
     request = config, {"codes": source.fingerprint}
     with (
         open_output(out) as mirror,
         new_directory(mirror.local, "index", *request) as draft,
     ):
-        pieces = pieces_of_codes(codes, config["bits"])
-        (draft.path / _FIRST_VERSION).mkdir()
-        draft.counts |= write(draft.path / _FIRST_VERSION, pieces, config["bits"], str(codes.path))
+        pieces = pieces_of_codes(codes, config["bits"], names)
+        folder = draft.path / _FIRST_VERSION
+        folder.mkdir()
+        draft.counts |= write(folder, pieces, config["bits"], str(codes.path), names)
     return read_manifest(mirror.local, "index")
 
 
@@ -163,17 +183,19 @@ def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
         with contextlib.suppress(SchnRayError):  # another process may write it by now
             remove_old_versions(path, "index")
         raise AlreadyDone(path, "index")
+    names = list(before.config.get("with", ()))
     if added is not None:
         _require_same_model(added, before.config)
+        _require_vectors(added, names)
         added.check()
     made_from = before.made_from | {"changes": [*changes, change]}
     with new_version(path, "index", before.config, made_from) as draft:
         index = _open_unchanged(path, before)
         rows = np.delete(np.arange(len(index)), [index.find(id) for id in remove])
-        pieces: Iterable[Piece] = pieces_of_index(index, rows)
+        pieces: Iterable[Piece] = pieces_of_index(index, rows, names)
         if added is not None:
-            pieces = itertools.chain(pieces, pieces_of_codes(added, index.bits))
-        draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}")
+            pieces = itertools.chain(pieces, pieces_of_codes(added, index.bits, names))
+        draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}", names)
     return read_manifest(path, "index")
 
 
@@ -188,7 +210,7 @@ def _open_unchanged(path: Path, before: Manifest) -> Index:
 
 
 def write_index_rows(
-    folder: Path, pieces: Iterable[Piece], bits: int, what: str
+    folder: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str] = ()
 ) -> tuple[Bytes, Any]:
     """Write all files of an index but its lists and digests, rows in the order of their ids.
 
@@ -197,6 +219,7 @@ def write_index_rows(
         pieces: the rows, in any order.
         bits: of a code.
         what: the rows' origin, for error messages.
+        vectors: names of the pieces' vectors.
 
     Returns:
         The distinct codes uint8 [u, w], ascending, and how many rows have each, int64 [u].
@@ -207,7 +230,7 @@ def write_index_rows(
     raw = folder / "raw"
     with writing(raw):
         raw.mkdir()
-    ids, uris, codes = _gathered(raw, pieces, bits, what)
+    ids, uris, codes, widths = _gathered(raw, pieces, bits, what, vectors)
     order = _ascending(ids, what)
     for name, column in (("ids", ids), ("uris", uris)):
         write_strings(folder, name, in_order(column, order))
@@ -221,6 +244,8 @@ def write_index_rows(
     _write_array(folder / "starts", np.append(starts, len(rows)))
     _write_array(folder / "rows", rows.astype(np.uint32))
     _write_array(folder / "code_of_row", number_of_row)
+    for name, width in widths.items():
+        write_vectors(folder, name, raw / name, width, order[rows])
     shutil.rmtree(raw)
     return codes, counts
 
@@ -230,8 +255,10 @@ def _write_array(path: Path, array: NDArray[Any]) -> None:
         file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
-def _write(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[str, Any]:
-    codes, counts = write_index_rows(folder, pieces, bits, what)
+def _write(
+    folder: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
+) -> dict[str, Any]:
+    codes, counts = write_index_rows(folder, pieces, bits, what, vectors)
     trial = write_lists(folder, codes, counts)
     write_digests(folder)
     counted = {"rows": int(counts.sum()), "unique_codes": len(codes)}
@@ -242,26 +269,37 @@ def _write(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[
     return counted | {"lists": lists} | tried
 
 
-def _write_bare(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[str, Any]:
-    codes, counts = write_index_rows(folder, pieces, bits, what)
+def _write_bare(
+    folder: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
+) -> dict[str, Any]:
+    codes, counts = write_index_rows(folder, pieces, bits, what, vectors)
     write_digests(folder)
     return {"rows": int(counts.sum()), "unique_codes": len(codes)}
 
 
 def _gathered(
-    raw: Path, pieces: Iterable[Piece], bits: int, what: str
-) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes]:
-    rows = 0
+    raw: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
+) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes, dict[str, int]]:
+    rows, widths = 0, dict[str, int]()
     with (
         StringColumnWriter(raw, "ids") as ids,
         StringColumnWriter(raw, "uris") as uris,
         FileWriter(raw / "codes") as file,
+        contextlib.ExitStack() as stack,
     ):
+        files = [stack.enter_context(FileWriter(raw / name)) for name in vectors]
         for piece in pieces:
             check_codes(piece.codes, bits, f"the codes in {what}")
             ids.append(piece.ids)
             uris.append(piece.uris)
             file.write(piece.codes.tobytes())
+            for name, vector_file, of_name in zip(vectors, files, piece.vectors, strict=True):
+                if widths.setdefault(name, of_name.shape[1]) != of_name.shape[1]:
+                    raise SchnRayError(
+                        f"{what}: {name} of {widths[name]} and of {of_name.shape[1]} numbers; the "
+                        "codes must come from one model"
+                    )
+                vector_file.write(of_name.tobytes())
             rows += len(piece.codes)
     if not 0 < rows <= _MOST_ROWS:
         raise SchnRayError(
@@ -270,7 +308,7 @@ def _gathered(
             else f"{what}: {rows:,} rows, one index holds {_MOST_ROWS:,}; make more than one"
         )
     codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, bytes_per_code(bits))
-    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes
+    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes, widths
 
 
 def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
@@ -297,12 +335,15 @@ def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
     return order
 
 
-def pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
+def pieces_of_codes(
+    codes: Artefact, bits: int, vectors: Sequence[str] = ()
+) -> Iterator[Piece]:
     """Yield the rows of all parts; a part is compared with its SHA-256 as it is read.
 
     Args:
         codes: an opened ``codes`` directory.
         bits: of a code.
+        vectors: names of vectors to read, which the codes have.
 
     Raises:
         SchnRayError: a part is damaged.
@@ -317,9 +358,12 @@ def pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
     for name in part_names(codes.manifest.files):
         try:
             with pq.ParquetFile(io.BytesIO(codes.read(name))) as part:
-                for batch in part.iter_batches(_ROWS_AT_ONCE, columns=list(_COLUMNS)):
-                    table = pa.Table.from_batches([batch]).select(_COLUMNS).cast(expected)
-                    yield _piece(table)
+                columns = [*_COLUMNS, *vectors]
+                for batch in part.iter_batches(_rows_at_once(vectors), columns=columns):
+                    table = pa.Table.from_batches([batch])
+                    numbers = tuple(_vectors_in(table, name) for name in vectors)
+                    piece = _piece(table.select(_COLUMNS).cast(expected))
+                    yield piece._replace(vectors=numbers)
         except (ValueError, KeyError, pa.ArrowException) as error:
             raise SchnRayError(
                 f"{codes.path}: not the codes that encode writes: {error}"
@@ -334,25 +378,60 @@ def _piece(table: pa.Table) -> Piece:
     return Piece(ids, uris.fill_null(""), packed_codes(table))
 
 
-def pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
+def _vectors_in(table: pa.Table, name: str) -> Int8:
+    if table[name].null_count:
+        raise ValueError(f"{name} is missing in {table[name].null_count} rows")
+    if name == RELAXED:
+        return as_int8(relaxed_codes(table).astype(np.float32))
+    return code_features(table)
+
+
+def _rows_at_once(vectors: Sequence[str]) -> int:
+    return _VECTORS_AT_ONCE if vectors else _ROWS_AT_ONCE
+
+
+def pieces_of_index(
+    index: Index, rows: NDArray[np.int64], vectors: Sequence[str] = ()
+) -> Iterator[Piece]:
     """Yield rows of an index, in this order.
 
     Args:
         index: an opened index.
         rows: int64 [m], row numbers.
+        vectors: names of vectors to read, which the index has.
 
     Raises:
         SchnRayError: the index is damaged.
     """
     ids, uris = (column.whole() for column in index.columns())
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        chunk = rows[start : start + _ROWS_AT_ONCE]
-        yield Piece(ids.take(pa.array(chunk)), uris.take(pa.array(chunk)), index.codes(chunk))
+    at_once = _rows_at_once(vectors)
+    for start in range(0, len(rows), at_once):
+        chunk = rows[start : start + at_once]
+        numbers = tuple(index.vectors(name, chunk) for name in vectors)
+        at = pa.array(chunk)
+        yield Piece(ids.take(at), uris.take(at), index.codes(chunk), numbers)
+
+
+def _known_vectors(vectors: Collection[str]) -> list[str]:
+    """Return the names in order, each once."""
+    if unknown := sorted(set(vectors) - set(VECTORS)):
+        raise SchnRayError(f"--with {unknown[0]} is unknown; expected {' or '.join(VECTORS)}")
+    return [name for name in VECTORS if name in vectors]
+
+
+def _require_vectors(codes: Artefact, names: Sequence[str]) -> None:
+    for name in names:
+        if not codes.manifest.config.get(name):
+            raise SchnRayError(
+                f"{codes.path} has no {name}: encode with --set {name}=true, then index with "
+                f"--with {name}"
+            )
 
 
 def _require_same_model(added: Artefact, config: dict[str, Any]) -> None:
     source = added.manifest
-    if {"bits": source.config["bits"], "model": source.made_from["model"]} != config:
+    model = config["bits"], config["model"]
+    if (source.config["bits"], source.made_from["model"]) != model:
         raise SchnRayError(
             f"{added.path} was encoded by another model than the index, so codes cannot be "
             "compared: encode these images with the index's model"
