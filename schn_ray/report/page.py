@@ -102,7 +102,8 @@ def write_search_page(out: Path, title: str, examples: Sequence[Example]) -> Non
     Raises:
         SchnRayError: ``out`` is a directory.
     """
-    write_page(out, "search.html.jinja", title=title, examples=examples)
+    scored = any(near.score is not None for each in examples for near in each.neighbours)
+    write_page(out, "search.html.jinja", title=title, examples=examples, scored=scored)
 
 
 def write_tuning_page(

@@ -1,7 +1,8 @@
 """The part files that ``encode`` writes: the codes of a shard's images.
 
 A part is a Parquet file with ``id``, ``uri``, ``code``, ``sha256`` (of the encoded image) and, on
-request, ``relaxed`` (float16 [K]) and ``features`` (int8 [d], see ``index.vectors``). Its receipt is in ``receipts/``, see ``data.shards.part_files``.
+request, ``relaxed`` (float16 [K]) and ``features`` (int8 [d], see ``index.vectors``). Its receipt
+is in ``receipts/``, see ``data.shards.part_files``.
 """
 
 from __future__ import annotations

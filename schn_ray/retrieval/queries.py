@@ -1,6 +1,7 @@
 """The queries of a search: what files hold, rows of the index, or codes.
 
-Where a model encodes them, queries also have its relaxed output, which a rescored search needs.
+Where a model encodes them, queries also have its relaxed output and the features, which rescored
+searches need; so have rows of an index that was built with these vectors.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.union import Searchable
+from schn_ray.retrieval.index.vectors import VectorName
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
     from schn_ray.models.hasher import Hasher
@@ -31,14 +33,16 @@ class Queries:
         codes: uint8 [q, w], packed.
         rows: int64 [q], row numbers in the index, to be left out of the result; -1 for a query that
             is not in the index.
-        relaxed: float32 [q, K], what the codes are the signs of; None where only codes are known.
+        relaxed: [q, K], what the codes are the signs of; None where only codes are known.
+        features: [q, d], what the relaxed outputs are computed from; None where they are not known.
     """
 
     names: Sequence[str]
     uris: Sequence[str]
     codes: NDArray[np.uint8]
     rows: NDArray[np.int64]
-    relaxed: NDArray[np.float32] | None = None
+    relaxed: NDArray[Any] | None = None
+    features: NDArray[Any] | None = None
 
 
 def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Queries:
@@ -55,18 +59,24 @@ def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Qu
     require_same_model(index, hasher)
     if hasher.input == "images":
         names = [str(file) for file in files]
-        return relaxed_queries(names, names, hasher.relaxed_of(files))
+        F, U = hasher.outputs_of(files)
+        return relaxed_queries(names, names, U, F)
     read = [_read_vectors(file) for file in files]
     names = [
         str(file) if len(X) == 1 else f"{file}#{row}"
         for file, X in zip(files, read, strict=True)
         for row in range(len(X))
     ]
-    return relaxed_queries(names, names, np.concatenate([hasher.relaxed_of(X) for X in read]))
+    outputs = [hasher.outputs_of(X) for X in read]
+    F, U = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
+    return relaxed_queries(names, names, U, F)
 
 
 def relaxed_queries(
-    names: Sequence[str], uris: Sequence[str], relaxed: NDArray[np.float32]
+    names: Sequence[str],
+    uris: Sequence[str],
+    relaxed: NDArray[np.float32],
+    features: NDArray[np.float32] | None = None,
 ) -> Queries:
     """Return queries of what a model made of them.
 
@@ -74,9 +84,10 @@ def relaxed_queries(
         names: [q].
         uris: [q].
         relaxed: [q, K], the model's output before the sign.
+        features: [q, d], what the model's head read.
     """
     codes = np.packbits(relaxed >= 0, axis=1, bitorder="little")
-    return Queries(names, uris, codes, np.full(len(names), -1), relaxed)
+    return Queries(names, uris, codes, np.full(len(names), -1), relaxed, features)
 
 
 def _read_vectors(file: Path) -> NDArray[np.float32]:
@@ -126,6 +137,23 @@ def encoded_again(index: Searchable, hasher: Hasher, queries: Queries) -> Querie
     images = [fetch(uri) for uri in queries.uris]
     encoded = relaxed_queries(queries.names, queries.uris, hasher.relaxed_of(images))
     return replace(encoded, rows=queries.rows)
+
+
+def with_own_vectors(index: Searchable, queries: Queries, name: VectorName) -> Queries:
+    """Add the vectors that the index has of its rows: no model and no image is needed.
+
+    Args:
+        index: the index to search.
+        queries: with rows of the index.
+        name: of the vectors.
+
+    Raises:
+        SchnRayError: the index was built without these vectors.
+    """
+    vectors = index.vectors(name, queries.rows)
+    if name == "relaxed":
+        return replace(queries, relaxed=vectors)
+    return replace(queries, features=vectors)
 
 
 def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.core.directories import new_directory
+from schn_ray.retrieval.code_files import code_column
 from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import Index, open_index
+from schn_ray.retrieval.index.vectors import as_int8
 
 Codes = NDArray[np.uint8]
 
@@ -33,11 +35,12 @@ def write_codes(
     parts: int = 3,
     uris: list[str] | None = None,
     relaxed: NDArray[np.float32] | None = None,
+    features: NDArray[np.float32] | None = None,
 ) -> Path:
     uris = uris or [f"file:{id}" for id in ids]
     width = -(-bits // 8)
     made_from = {"model": "m0del", "source": "s"}
-    config = {"bits": bits, "relaxed": relaxed is not None}
+    config = {"bits": bits, "relaxed": relaxed is not None, "features": features is not None}
     with new_directory(folder, "codes", config, made_from) as draft:
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
             part_ids = [ids[i] for i in rows]
@@ -51,12 +54,26 @@ def write_codes(
                 flat = pa.array(relaxed[rows].astype(np.float16).ravel())
                 column = pa.FixedSizeListArray.from_arrays(flat, bits)
                 table = table.append_column("relaxed", column)
+            if features is not None:
+                int8 = code_column(as_int8(features[rows]).view(np.uint8))
+                table = table.append_column("features", int8)
             pq.write_table(table, draft.path / f"part-{number:05}.parquet")
     return folder
 
 
-def make_index(folder: Path, ids: list[str], codes: Codes, bits: int, parts: int = 3) -> Index:
-    write_index(write_codes(folder / "codes", ids, codes, bits, parts), folder / "index")
+def make_index(
+    folder: Path,
+    ids: list[str],
+    codes: Codes,
+    bits: int,
+    parts: int = 3,
+    relaxed: NDArray[np.float32] | None = None,
+    features: NDArray[np.float32] | None = None,
+) -> Index:
+    """Write codes and their index, which keeps what vectors are given."""
+    vectors = {"relaxed": relaxed, "features": features}
+    path = write_codes(folder / "codes", ids, codes, bits, parts, None, relaxed, features)
+    write_index(path, folder / "index", [name for name, X in vectors.items() if X is not None])
     return open_index(folder / "index")
 
 

@@ -21,12 +21,14 @@ from support.processes import wait_for
 
 
 def write_gallery(folder: Path) -> Path:
-    """Write photos, a model that nobody trained, their codes and their index."""
+    """Write photos, a model that nobody trained, their codes and their index with vectors."""
     photos = write_tree(folder / "photos", {"cat": 20, "dog & co": 20})
     write_model(folder / "model")
     source = open_source(str(photos), SourceConfig())
-    encode_source(source, folder / "model", folder / "codes", EncodeConfig())
-    write_index(folder / "codes", folder / "index")
+    encode_source(
+        source, folder / "model", folder / "codes", EncodeConfig(relaxed=True, features=True)
+    )
+    write_index(folder / "codes", folder / "index", ["relaxed", "features"])
     return folder
 
 

@@ -78,25 +78,28 @@ def encode(
     )
 
 
-def build_index(codes: Path | str, out: Path | str) -> Output:
+def build_index(codes: Path | str, out: Path | str, *, vectors: Sequence[str] = ()) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
 
     Args:
         codes: what ``encode`` wrote.
         out: the index's directory or URI.
+        vectors: ``"relaxed"`` or ``"features"``, or both: int8 vectors to rescore by, which
+            ``encode`` writes with the setting of that name.
 
     Returns:
         The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
 
     Raises:
-        SchnRayError: no codes, damaged codes, or ``out`` holds something else.
+        SchnRayError: no codes, damaged codes, codes without these vectors, or ``out`` holds
+            something else.
 
     Example:
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
     """
     from schn_ray.retrieval.index.build import write_index
 
-    return finish(out, lambda: write_index(codes, location_of(out)))
+    return finish(out, lambda: write_index(codes, location_of(out), vectors))
 
 
 def change_index(
@@ -152,6 +155,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    oversample: int | None = ...,
     html: Path | str | None = ...,
 ) -> SearchResults: ...
 
@@ -166,6 +170,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    oversample: int | None = ...,
     workers: Workers | None = ...,
 ) -> Output: ...
 
@@ -183,6 +188,7 @@ def search(
     k: int | None = None,
     radius: int | None = None,
     rescore: str | None = None,
+    oversample: int | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
 ) -> SearchResults | Output:
@@ -199,9 +205,13 @@ def search(
         also: more indexes of the same model, searched as one with ``index``.
         k: how many results of each query; default: 10, or all within the radius.
         radius: bits; only results at most so far away.
-        rescore: ``"query"``: order by the inner product of the query's output before the sign with
-            the codes, exactly; equal scores in the order of ids. An id's image is read again, and
-            ``queries`` need codes that were encoded with the setting ``relaxed``.
+        rescore: what to order by; equal scores come in the order of ids. ``"query"``: the inner
+            product of the query's output before the sign with the codes, exactly; an id's image is
+            read again. ``"relaxed"`` or ``"features"``: the cosine of outputs before the sign, or
+            of features, among the nearest by distance; the index must have these vectors.
+            ``queries`` need codes that were encoded with the setting ``relaxed`` or ``features``.
+        oversample: how many times k are scored by ``"relaxed"`` or ``"features"``, ties of the last
+            distance included; default: 10.
         html: a page to write, with the images.
         workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
 
@@ -209,8 +219,8 @@ def search(
         A list of results, one for each query; for ``queries``, the output directory.
 
     Raises:
-        SchnRayError: no query, an image that cannot be read, another model than the index's, or a
-            query that is a code and cannot be rescored.
+        SchnRayError: no query, an image that cannot be read, another model than the index's, a
+            query that is a code and cannot be rescored, or an index without the vectors.
 
     Example:
         >>> search("index", ["query.jpg"], model="run", k=3)  # doctest: +SKIP
@@ -222,7 +232,7 @@ def search(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
-    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore)
+    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore, oversample)
     indexes = [location_of(one) for one in (index, *(also or ()))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")

@@ -79,9 +79,7 @@ class Piece(NamedTuple):
     vectors: tuple[Int8, ...] = ()
 
 
-def write_index(
-    codes_dir: Path | str, out: Path | str, vectors: Collection[str] = ()
-) -> Manifest:
+def write_index(codes_dir: Path | str, out: Path | str, vectors: Collection[str] = ()) -> Manifest:
     """Write the index of a finished ``codes`` directory.
 
     Args:
@@ -94,8 +92,8 @@ def write_index(
 
     Raises:
         AlreadyDone: ``out`` is already the finished index of these codes.
-        SchnRayError: no codes, codes without these vectors, an id that comes twice, damaged codes, or ``out`` holds something
-            else.
+        SchnRayError: no codes, codes without these vectors, an id that comes twice, damaged codes,
+            or ``out`` holds something else.
 
     Example:
         ``write_index("codes", "index").counts["rows"]``
@@ -335,9 +333,7 @@ def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
     return order
 
 
-def pieces_of_codes(
-    codes: Artefact, bits: int, vectors: Sequence[str] = ()
-) -> Iterator[Piece]:
+def pieces_of_codes(codes: Artefact, bits: int, vectors: Sequence[str] = ()) -> Iterator[Piece]:
     """Yield the rows of all parts; a part is compared with its SHA-256 as it is read.
 
     Args:

@@ -28,7 +28,7 @@ from schn_ray.retrieval.index.rescoring import Candidates, as_candidates, rescor
 from schn_ray.retrieval.index.scan import Bytes, Flat, Pairs, Scan, concat_pairs, open_lists
 from schn_ray.retrieval.index.scores import ScoreScan
 from schn_ray.retrieval.index.string_columns import StringColumn
-from schn_ray.retrieval.index.vectors import RowVectors
+from schn_ray.retrieval.index.vectors import IndexVectors
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Index:
         self._nearest = NearestRows(self._scan, self._flat, self._postings, self.bits)
         self._scores = ScoreScan(self._scan, self._flat, self._postings, self.bits)
         names = manifest.config.get("with", ())
-        self._vectors = {name: RowVectors(files, name, n) for name in names}
+        self._vectors = {name: IndexVectors(files, name, n) for name in names}
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -212,7 +212,7 @@ class Index:
         """The vectors that the index was built with."""
         return tuple(self._vectors)
 
-    def row_vectors(self, name: str) -> tuple[RowVectors, Postings]:
+    def row_vectors(self, name: str) -> tuple[IndexVectors, Postings]:
         """Return vectors, and the lists of rows whose order they have.
 
         Raises:

@@ -18,7 +18,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.index.matches import NamedRows, Scored
 from schn_ray.retrieval.index.postings import Postings
 from schn_ray.retrieval.index.scan import Bytes, Pairs
-from schn_ray.retrieval.index.vectors import RowVectors, VectorQueries, as_queries
+from schn_ray.retrieval.index.vectors import IndexVectors, VectorQueries, as_queries
 
 _QUERIES_AT_ONCE = 256
 _ROWS_AT_ONCE = 1 << 18  # that are scored before all but the best are dropped
@@ -47,7 +47,7 @@ class RescoredRows(Protocol):
     def candidates(self, codes: Bytes, most: int | None, radius: int | None) -> Candidates:
         """Return the codes of the ``most`` nearest rows, or of all within the radius."""
 
-    def row_vectors(self, name: str) -> tuple[RowVectors, Postings]:
+    def row_vectors(self, name: str) -> tuple[IndexVectors, Postings]:
         """Return vectors, and the lists whose order they have."""
 
 
@@ -103,7 +103,7 @@ def rescore(
             scored = _Best(k)
             for (stored, postings), near, first in zip(each, chosen, firsts, strict=False):
                 own = slice(near.starts[query], near.starts[query + 1])
-                pairs = Pairs(*(column[own] for column in near.pairs))
+                pairs = near.pairs.take(own)
                 scored.add(stored, postings, pairs, queries, start + query, int(first))
             counts.append(scored.count)
             scored.sort(rank)
@@ -123,7 +123,7 @@ def rescore(
 
 def _chosen(
     parts: Sequence[RescoredRows],
-    each: Sequence[tuple[RowVectors, Postings]],
+    each: Sequence[tuple[IndexVectors, Postings]],
     codes: Bytes,
     most: int | None,
     radius: int | None,
@@ -177,7 +177,7 @@ def as_candidates(pairs: Pairs, queries: int, within_radius: NDArray[np.int64]) 
         within_radius: int64 [q].
     """
     order = np.argsort(pairs.queries, kind="stable")
-    ordered = Pairs(*(column[order] for column in pairs))
+    ordered = pairs.take(order)
     starts = np.searchsorted(ordered.queries, np.arange(queries + 1))
     return Candidates(ordered, starts, within_radius)
 
@@ -201,7 +201,7 @@ class _Best:
 
     def add(
         self,
-        vectors: RowVectors,
+        vectors: IndexVectors,
         postings: Postings,
         pairs: Pairs,
         queries: VectorQueries,

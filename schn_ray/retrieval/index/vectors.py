@@ -45,7 +45,7 @@ class VectorQueries(NamedTuple):
     exponent: int
 
 
-class RowVectors:
+class IndexVectors:
     """The vectors of an index's n rows, mapped, in the order of its lists.
 
     Args:
@@ -64,7 +64,9 @@ class RowVectors:
         self._file, self._scale_file = files[name], files[_scales(name)]
         size = len(self._file.data)
         if not size or size % rows or len(self._scale_file.data) != 4 * rows:
-            raise SchnRayError(f"{self._file.path} is damaged: {size:,} bytes; make the index again")
+            raise SchnRayError(
+                f"{self._file.path} is damaged: {size:,} bytes; make the index again"
+            )
         self.width = size // rows
         self._vectors = self._file.array(np.int8).reshape(rows, self.width)
         self._scale = self._scale_file.array(np.float32)
@@ -127,8 +129,8 @@ def as_queries(X: NDArray[np.floating]) -> VectorQueries:
     return VectorQueries(np.rint(np.ldexp(unit, exponent)), exponent)
 
 
-def cosines(queries: VectorQueries, query: int, vectors: Int8) -> Floats:
-    """Return the cosines of one query with vectors in memory, as ``RowVectors.scores`` has them.
+def query_cosines(queries: VectorQueries, query: int, vectors: Int8) -> Floats:
+    """Return the cosines of one query with vectors in memory, as ``IndexVectors.scores`` has them.
 
     Args:
         queries: of which one is compared.
@@ -144,7 +146,11 @@ def cosines(queries: VectorQueries, query: int, vectors: Int8) -> Floats:
 
 
 def scales(vectors: Int8) -> NDArray[np.float32]:
-    """Return 1 / |v| of each vector [m, d], float32 [m]; 0 for a vector of zeros."""
+    """Return 1 / |v| of vectors, float32 [m]; 0 for a vector of zeros.
+
+    Args:
+        vectors: int8 [m, d].
+    """
     wide = vectors.astype(np.float64)  # sums of whole numbers are exact
     length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     return np.divide(1, length, out=np.zeros(len(length)), where=length > 0).astype(np.float32)

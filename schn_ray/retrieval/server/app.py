@@ -37,6 +37,8 @@ from schn_ray.retrieval.server.service import Refused, Service
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ALL_INTERFACES = ("0.0.0.0", "::")
 _FILES = {"/": "search.html", "/search.css": "search.css", "/search.js": "search.js"}
+_LIMITS = ("k", "radius", "rescore", "oversample")
+_MOST_OVERSAMPLE = 100
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _POLICY = (
     "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; "
@@ -60,7 +62,8 @@ def application(service: Service) -> Starlette:
     request_metrics = RequestMetrics(gauges)
 
     async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok", **gauges, "bits": service.index.bits})
+        about = {"bits": service.index.bits, "rescorings": service.rescorings}
+        return JSONResponse({"status": "ok", **gauges, **about})
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(request_metrics.text())
@@ -104,10 +107,11 @@ async def _search(service: Service, request: Request) -> dict[str, Any]:
     named = [
         name for name in searches if isinstance(query, dict) and isinstance(query.get(name), str)
     ]
-    if len(named) != 1 or query.keys() - {named[0], "k", "radius", "rescore"}:
+    if len(named) != 1 or query.keys() - {named[0], *_LIMITS}:
         raise Refused(
             400,
-            'send {"id": ...} or {"code": ...} with a string, and perhaps "k", "radius", "rescore"',
+            'send {"id": ...} or {"code": ...} with a string, and perhaps "k", "radius", '
+            '"rescore", "oversample"',
         )
     limits = _limits(query, service)
     return await run_in_threadpool(searches[named[0]], query[named[0]], limits)
@@ -141,8 +145,11 @@ def _limits(query: dict[str, Any], service: Service) -> SearchLimits:
     k, radius = whole_number("k", 1, min(50, most)), whole_number("radius", 0, None)
     if k is None or k > most:
         raise Refused(400, f"k is {k}; send a number from 1 to {most}")
+    oversample = whole_number("oversample", 1, None)
+    if oversample is not None and oversample > _MOST_OVERSAMPLE:
+        raise Refused(400, f"oversample is {oversample}; the most is {_MOST_OVERSAMPLE}")
     try:
-        return SearchLimits(k, radius, query.get("rescore"))
+        return SearchLimits(k, radius, query.get("rescore"), oversample)
     except SchnRayError as error:
         raise Refused(400, str(error)) from error
 

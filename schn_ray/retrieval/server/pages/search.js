@@ -11,6 +11,10 @@ async function start() {
   const about = await (await fetch("/healthz")).json();
   $("about").textContent =
     `${about.index_rows.toLocaleString()} images, ${about.bits}-bit codes`;
+  for (const option of [...$("rescore").options]) {
+    option.hidden = false;
+    if (option.value && !about.rescorings.includes(option.value)) option.remove();
+  }
   $("radius").max = about.bits;
   $("radius").value = about.bits;
   showRadius();
@@ -29,7 +33,7 @@ function bits(n) {
 function request() {
   const radius = Number($("radius").value);
   const within = radius < Number($("radius").max) ? { radius } : {};
-  if ($("rescore").checked) within.rescore = "query";
+  if ($("rescore").value) within.rescore = $("rescore").value;
   if (query.file && (!query.code || within.rescore)) {
     const parameters = new URLSearchParams({ k: shown, ...within });
     return fetch(`/search?${parameters}`, { method: "POST", body: query.file });
@@ -73,7 +77,14 @@ function showResults(answer) {
   $("results").classList.remove("old");
 }
 
-function summary({ within_radius: count, hits, rows }) {
+function summary(answer) {
+  const { candidates, proven } = answer;
+  if (candidates === undefined || !candidates) return counted(answer);
+  const scored = candidates.toLocaleString();
+  return `${counted(answer)}. ${proven ? `All ${scored}` : `Only the nearest ${scored} by bits`} were scored.`;
+}
+
+function counted({ within_radius: count, hits, rows }) {
   if (count === 0) return "Nothing within this distance: move the slider to the right.";
   const best = hits.length && hits[0].score !== undefined ? "best" : "nearest";
   if (count === undefined) return `The ${best} ${hits.length} of ${rows.toLocaleString()}`;
@@ -101,7 +112,7 @@ function result(hit) {
   const distance = document.createElement("span");
   distance.className = "distance";
   distance.textContent = hit.distance === 0 ? "same code" : bits(hit.distance);
-  if (hit.score !== undefined) distance.title = `score ${hit.score.toFixed(3)}`;
+  if (hit.score !== undefined) distance.textContent += ` · ${hit.score.toFixed(3)}`;
   const id = document.createElement("span");
   id.className = "id";
   id.textContent = hit.id.split("/").pop();
