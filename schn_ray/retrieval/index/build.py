@@ -243,7 +243,7 @@ def write_index_rows(
     _write_array(folder / "rows", rows.astype(np.uint32))
     _write_array(folder / "code_of_row", number_of_row)
     for name, width in widths.items():
-        write_vectors(folder, name, raw / name, width, order[rows])
+        write_vectors(folder, name, raw / name, width, order)
     shutil.rmtree(raw)
     return codes, counts
 

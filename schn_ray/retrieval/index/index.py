@@ -213,7 +213,7 @@ class Index:
         return tuple(self._vectors)
 
     def row_vectors(self, name: str) -> tuple[IndexVectors, Postings]:
-        """Return vectors, and the lists of rows whose order they have.
+        """Return vectors of all rows, and the rows of each code.
 
         Raises:
             SchnRayError: the index has none of this name.
@@ -231,8 +231,7 @@ class Index:
         Raises:
             SchnRayError: the index has none of this name.
         """
-        vectors, postings = self.row_vectors(name)
-        return vectors.at(postings.positions_of(rows, self._numbers_of(rows)))
+        return self.row_vectors(name)[0].at(rows)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows; rows: int64 [r]."""
@@ -257,13 +256,10 @@ class Index:
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of rows: uint8 [r, ceil(bits / 8)]."""
-        numbers = self._numbers_of(rows)
+        self._number_file.check(4 * rows, 4 * rows + 4)
+        numbers = self._number_of_row[rows].astype(np.int64)
         self._codes_file.check(numbers * self._codes.shape[1], (numbers + 1) * self._codes.shape[1])
         return self._codes[numbers]
-
-    def _numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        self._number_file.check(4 * rows, 4 * rows + 4)
-        return self._number_of_row[rows].astype(np.int64)
 
     def numbers(self) -> NDArray[np.int64]:
         """Return the number of each row's code, a row number into ``distinct()[0]``: int64 [n]."""

@@ -135,32 +135,11 @@ class Postings:
             counts: int64 [p], rows to return of each.
         """
         starts = self._starts[numbers]
+        ends = np.cumsum(counts)
         self._rows_file.check(4 * starts, 4 * (starts + counts))
-        return self._rows[self.positions(numbers, counts)].astype(np.int64)
-
-    def positions(self, numbers: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where the rows that ``expand`` returns lie in the file of all lists: int64 [m]."""
-        starts, ends = self._starts[numbers], np.cumsum(counts)
         total = int(ends[-1]) if len(ends) else 0
-        return np.arange(total) + np.repeat(starts - (ends - counts), counts)
-
-    def positions_of(
-        self, rows: NDArray[np.int64], numbers: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """Return where rows lie in the file of all lists, by a binary search in each list.
-
-        Args:
-            rows: int64 [m].
-            numbers: int64 [m], of their codes.
-        """
-        self.counts(numbers)  # hashes what it reads of the starts
-        low, high = self._starts[numbers], self._starts[numbers + 1]
-        self._rows_file.check(4 * low, 4 * high)
-        while (high - low > 1).any():
-            middle = (low + high) // 2
-            below = self._rows[middle] <= rows
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return low
+        positions = np.arange(total) + np.repeat(starts - (ends - counts), counts)
+        return self._rows[positions].astype(np.int64)
 
 
 def group_equal(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -48,7 +48,7 @@ class RescoredRows(Protocol):
         """Return the codes of the ``most`` nearest rows, or of all within the radius."""
 
     def row_vectors(self, name: str) -> tuple[IndexVectors, Postings]:
-        """Return vectors, and the lists whose order they have."""
+        """Return vectors of all rows, and the rows of each code."""
 
 
 def rescore(
@@ -210,15 +210,12 @@ class _Best:
     ) -> None:
         """Score all rows of a query's codes in one index, whose row 0 has the number ``first``."""
         counts = postings.counts(pairs.numbers)
-        rows, positions = (
-            postings.expand(pairs.numbers, counts),
-            postings.positions(pairs.numbers, counts),
-        )
+        rows = postings.expand(pairs.numbers, counts)
         distances = np.repeat(pairs.distances, counts)
         self.count += len(rows)
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             block = slice(start, start + _ROWS_AT_ONCE)
-            scores = vectors.scores(queries, query, positions[block])
+            scores = vectors.scores(queries, query, rows[block])
             self._append(rows[block] + first, scores, distances[block])
 
     def _append(

@@ -2,8 +2,7 @@
 
 A search by distance chooses rows; these vectors put them into a finer order (``rescoring``). A row
 x becomes v = rint(127 x / max |x_i|), one byte a number, and the scale 1 / |v| in float32, so that
-v times its scale has the length 1. Vectors lie in the order of the lists of ``Postings``: rows of
-one code are neighbours in the file, and are read together.
+v times its scale has the length 1. Vectors lie in the order of the rows.
 
 The score is the cosine of the query's vector with v. The query is scaled to whole numbers of 2^-e,
 so that every sum of products is exact in float64 (``as_queries``): rows with equal vectors have
@@ -46,7 +45,7 @@ class VectorQueries(NamedTuple):
 
 
 class IndexVectors:
-    """The vectors of an index's n rows, mapped, in the order of its lists.
+    """The vectors of an index's n rows, mapped.
 
     Args:
         files: the index's files by name.
@@ -71,21 +70,21 @@ class IndexVectors:
         self._vectors = self._file.array(np.int8).reshape(rows, self.width)
         self._scale = self._scale_file.array(np.float32)
 
-    def at(self, positions: NDArray[np.int64]) -> Int8:
-        """Return the vectors at positions of the lists, hashed: int8 [m, d]."""
-        starts = positions * self.width
+    def at(self, rows: NDArray[np.int64]) -> Int8:
+        """Return the vectors of rows, hashed: int8 [m, d]."""
+        starts = rows * self.width
         self._file.check(starts, starts + self.width)
-        return self._vectors[positions]
+        return self._vectors[rows]
 
-    def scores(self, queries: VectorQueries, query: int, positions: NDArray[np.int64]) -> Floats:
-        """Return the cosines of one query with the vectors at positions: float64 [m]."""
-        self._scale_file.check(4 * positions, 4 * positions + 4)
-        scores = np.empty(len(positions))
+    def scores(self, queries: VectorQueries, query: int, rows: NDArray[np.int64]) -> Floats:
+        """Return the cosines of one query with the vectors of rows: float64 [m]."""
+        self._scale_file.check(4 * rows, 4 * rows + 4)
+        scores = np.empty(len(rows))
         at_once = max(1, _NUMBERS // self.width)
-        for start in range(0, len(positions), at_once):
-            block = positions[start : start + at_once]
+        for start in range(0, len(rows), at_once):
+            block = rows[start : start + at_once]
             scores[start : start + at_once] = _sums(self.at(block), queries, query)
-        scores *= self._scale[positions]
+        scores *= self._scale[rows]
         return np.ldexp(scores, -queries.exponent)
 
 
@@ -157,14 +156,14 @@ def scales(vectors: Int8) -> NDArray[np.float32]:
 
 
 def write_vectors(folder: Path, name: str, raw: Path, width: int, order: NDArray[Any]) -> None:
-    """Write vectors in the order of the lists, and their scales.
+    """Write vectors in the order of the rows, and their scales.
 
     Args:
         folder: to write to.
         name: of the vectors.
         raw: a file of int8 [n, d].
         width: d.
-        order: rows of ``raw`` as the lists have them [n].
+        order: rows of ``raw`` in the order of their ids [n].
     """
     vectors = np.memmap(raw, np.int8, "r").reshape(len(order), width)
     with FileWriter(folder / name) as file, FileWriter(folder / _scales(name)) as scale_file:
