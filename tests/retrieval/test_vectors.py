@@ -147,7 +147,7 @@ def test_equal_vectors_have_equal_scores_wherever_they_lie() -> None:
     vectors = rng.integers(-127, 128, (1000, 1280)).astype(np.int8)
     vectors[rng.permutation(1000)[:400]] = vectors[0]
     equal = (vectors == vectors[0]).all(axis=1)
-    scores = query_cosines(as_queries(rng.normal(size=(1, 1280)).astype(np.float32)), 0, vectors)
+    (scores,) = query_cosines(as_queries(rng.normal(size=(1, 1280)).astype(np.float32)), vectors)
     assert len(np.unique(scores[equal])) == 1
     assert len(np.unique(scores)) == 1 + (~equal).sum()
 

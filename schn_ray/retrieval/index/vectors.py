@@ -128,19 +128,22 @@ def as_queries(X: NDArray[np.floating]) -> VectorQueries:
     return VectorQueries(np.rint(np.ldexp(unit, exponent)), exponent)
 
 
-def query_cosines(queries: VectorQueries, query: int, vectors: Int8) -> Floats:
-    """Return the cosines of one query with vectors in memory, as ``IndexVectors.scores`` has them.
+def query_cosines(queries: VectorQueries, vectors: Int8) -> Floats:
+    """Return the cosines of queries with vectors in memory, as ``IndexVectors.scores`` has them.
 
     Args:
-        queries: of which one is compared.
-        query: its number.
+        queries: q of them.
         vectors: int8 [m, d].
+
+    Returns:
+        float64 [q, m].
     """
-    scores = np.empty(len(vectors))
+    scores = np.empty((len(queries.whole), len(vectors)))
     at_once = max(1, _NUMBERS // vectors.shape[1])
     for start in range(0, len(vectors), at_once):
         block = vectors[start : start + at_once]
-        scores[start : start + at_once] = _sums(block, queries, query) * scales(block)
+        scores[:, start : start + at_once] = queries.whole @ block.astype(np.float64).T
+    scores *= scales(vectors)
     return np.ldexp(scores, -queries.exponent)
 
 
