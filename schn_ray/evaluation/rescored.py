@@ -10,7 +10,7 @@ precision is the expectation over all orders inside the levels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from schn_ray.evaluation.figures import Rescored
 from schn_ray.evaluation.metrics.average_precision import average_precision
 from schn_ray.evaluation.metrics.bootstrap import interval, paired_difference
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
-from schn_ray.evaluation.metrics.histograms import distance_histograms
+from schn_ray.evaluation.metrics.histograms import Histograms, distance_histograms
 from schn_ray.models.hasher import Hasher
 from schn_ray.retrieval.index.scores import weights_of
 from schn_ray.retrieval.index.vectors import as_int8, as_queries, query_cosines
@@ -93,44 +93,6 @@ def _measured(
     )
 
 
-def vector_ap(
-    X: NDArray[np.floating],
-    queries: LabelledCodes,
-    vectors: NDArray[np.int8],
-    gallery: LabelledCodes,
-    candidates: int | None = None,
-) -> tuple[Values, NDArray[np.int64]]:
-    """Return average precision of the order by cosine, exact under ties, and the rows scored.
-
-    Args:
-        X: vectors of the queries [Q, d].
-        queries: their codes and labels.
-        vectors: of the gallery rows [G, d].
-        gallery: their codes and labels.
-        candidates: rows nearest by distance that are scored, all ties of the last included; the
-            others follow by distance. None: all rows are scored.
-
-    Returns:
-        Average precision [Q], and how many rows were scored [Q].
-    """
-    query_sets, gallery_sets = label_sets(queries.labels), label_sets(gallery.labels)
-    shared = share_a_label(query_sets.sets, gallery_sets.sets)
-    values, counts = np.full(len(X), np.nan), np.full(len(X), len(vectors))
-    for start in range(0, len(X), _QUERIES_AT_ONCE):
-        cosines = query_cosines(as_queries(X[start : start + _QUERIES_AT_ONCE]), vectors)
-        for query, scores in enumerate(cosines, start):
-            if candidates is not None and candidates < len(vectors):
-                code = queries.codes[query]
-                distances = np.bitwise_count(gallery.codes ^ code).sum(axis=1, dtype=np.int64)
-                last = np.partition(distances, candidates - 1)[candidates - 1]
-                counts[query] = (distances <= last).sum()
-                # below the least cosine, in the order of distances
-                scores = np.where(distances <= last, scores, -2 - distances)
-            relevant = shared[query_sets.set_of_row[query]][gallery_sets.set_of_row]
-            values[query] = average_precision(ranked_by(scores, relevant))[0]
-    return values, counts
-
-
 def query_ap(
     relaxed: NDArray[np.floating], queries: LabelledCodes, gallery: LabelledCodes
 ) -> Values:
@@ -141,13 +103,85 @@ def query_ap(
         queries: labels of the queries; their codes are not used.
         gallery: codes and labels of the rows that are ranked.
     """
+    rankings = query_rankings(relaxed, queries, gallery)
+    return np.array([average_precision(ranking)[0] for ranking in rankings])
+
+
+def vector_ap(
+    X: NDArray[np.floating],
+    queries: LabelledCodes,
+    vectors: NDArray[np.int8],
+    gallery: LabelledCodes,
+    candidates: int | None = None,
+) -> tuple[Values, NDArray[np.int64]]:
+    """Return average precision of the order by cosine, exact under ties, and the rows scored.
+
+    Args:
+        X: see ``vector_rankings``.
+        queries: see ``vector_rankings``.
+        vectors: see ``vector_rankings``.
+        gallery: see ``vector_rankings``.
+        candidates: see ``vector_rankings``.
+
+    Returns:
+        Average precision [Q], and how many rows were scored [Q].
+    """
+    rankings = vector_rankings(X, queries, vectors, gallery, candidates)
+    pairs = [(average_precision(ranking)[0], count) for ranking, count in rankings]
+    values, counts = zip(*pairs, strict=True)
+    return np.array(values), np.array(counts, np.int64)
+
+
+def query_rankings(
+    relaxed: NDArray[np.floating], queries: LabelledCodes, gallery: LabelledCodes
+) -> Iterator[Histograms]:
+    """Yield the ranking of each query by q . b, equal scores as one level.
+
+    Args:
+        relaxed: of the queries [Q, K].
+        queries: labels of the queries; their codes are not used.
+        gallery: codes and labels of the rows that are ranked.
+    """
     codes, code_of_row = np.unique(gallery.codes, axis=0, return_inverse=True)
-    code_of_row = code_of_row.reshape(-1)
+    code_of_row, weights = code_of_row.reshape(-1), weights_of(relaxed)
+    for query, relevant in enumerate(_relevant(queries, gallery)):
+        losses = weights[np.array([query])].losses(codes[None])[0]
+        yield ranked_by(-losses[code_of_row], relevant)
+
+
+def vector_rankings(
+    X: NDArray[np.floating],
+    queries: LabelledCodes,
+    vectors: NDArray[np.int8],
+    gallery: LabelledCodes,
+    candidates: int | None = None,
+) -> Iterator[tuple[Histograms, int]]:
+    """Yield the ranking of each query by cosine, and how many rows were scored.
+
+    Args:
+        X: vectors of the queries [Q, d].
+        queries: their codes and labels.
+        vectors: of the gallery rows [G, d].
+        gallery: their codes and labels.
+        candidates: rows nearest by distance that are scored, all ties of the last included; the
+            others follow by distance. None: all rows are scored.
+    """
+    relevant = _relevant(queries, gallery)
+    for start in range(0, len(X), _QUERIES_AT_ONCE):
+        cosines = query_cosines(as_queries(X[start : start + _QUERIES_AT_ONCE]), vectors)
+        for code, scores in zip(queries.codes[start:], cosines, strict=False):
+            if candidates is None or candidates >= len(vectors):
+                yield ranked_by(scores, next(relevant)), len(vectors)
+                continue
+            distances = np.bitwise_count(gallery.codes ^ code).sum(axis=1, dtype=np.int64)
+            near = distances <= np.partition(distances, candidates - 1)[candidates - 1]
+            # the others lie below the least cosine, in the order of distances
+            yield ranked_by(np.where(near, scores, -2 - distances), next(relevant)), int(near.sum())
+
+
+def _relevant(queries: LabelledCodes, gallery: LabelledCodes) -> Iterator[NDArray[np.bool_]]:
+    """Yield which gallery rows share a label with each query: [G]."""
     query_sets, gallery_sets = label_sets(queries.labels), label_sets(gallery.labels)
     shared = share_a_label(query_sets.sets, gallery_sets.sets)
-    weights, values = weights_of(relaxed), np.full(len(relaxed), np.nan)
-    for query in range(len(relaxed)):
-        losses = weights[np.array([query])].losses(codes[None])[0]
-        relevant = shared[query_sets.set_of_row[query]][gallery_sets.set_of_row]
-        values[query] = average_precision(ranked_by(-losses[code_of_row], relevant))[0]
-    return values
+    for set_number in query_sets.set_of_row:
+        yield shared[set_number][gallery_sets.set_of_row]
