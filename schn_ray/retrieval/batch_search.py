@@ -46,10 +46,16 @@ from schn_ray.retrieval.code_files import (
     CODE,
     FEATURES,
     RELAXED,
+    SHA256,
     code_features,
     packed_codes,
     part_names,
     relaxed_codes,
+)
+from schn_ray.retrieval.index.contents import (
+    contents_of,
+    put_identical_first,
+    put_identical_first_scored,
 )
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.index.union import Searchable, as_one
@@ -97,6 +103,9 @@ def search_gallery(
             config["candidates"] = limits.candidates
             for index in each_index:
                 index.row_vectors(limits.vectors)  # that it has them
+    if limits.where is not None:
+        config["where"] = limits.where
+        opened = opened.where(limits.where)
     made_from = {
         "indexes": [index.manifest.fingerprint for index in each_index],
         "queries": source.fingerprint,
@@ -140,7 +149,8 @@ def search_gallery(
                 f"{out}: its parts hold {rows:,} queries, expected {expected:,}; remove {out} and "
                 "run the same command again"
             )
-        draft.counts |= {"queries": rows, "parts": len(shards), "rows": len(opened)}
+        counted = "rows" if limits.where is None else "rows_that_pass"
+        draft.counts |= {"queries": rows, "parts": len(shards), counted: len(opened)}
     return read_manifest(mirror.local, "matches")
 
 
@@ -169,7 +179,7 @@ def search_part(
         SchnRayError: a damaged index or part of the queries, or no room to write.
     """
     path, schema = _part(out, shard), _schema(limits)
-    index = _opened(tuple(indexes), tuple(versions))
+    index = _opened(tuple(indexes), tuple(versions), limits.where)
     (name,), (sha256,) = shard.files, shard.stamps
     content = io.BytesIO(read_verified(join(queries, name), sha256, "codes"))
     with (
@@ -180,6 +190,7 @@ def search_part(
     ):
         column = FEATURES if limits.rescore == FEATURES else RELAXED
         columns = [ID, CODE] if limits.rescore is None else [ID, CODE, column]
+        columns += [SHA256] if SHA256 in part.schema_arrow.names else []
         for batch in part.iter_batches(_ROWS_AT_ONCE, columns=columns):
             table = pa.Table.from_batches([batch])
             writer.write_table(_matches(index, table, limits).cast(schema))
@@ -208,12 +219,14 @@ def _schema(limits: SearchLimits) -> pa.Schema:
 
 
 def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Table:
-    codes, scores = packed_codes(table), dict[str, pa.Array]()
+    codes, digests, scores = packed_codes(table), contents_of(table), dict[str, pa.Array]()
     if limits.rescore is not None:
         names = table[ID].to_pylist()
         relaxed, features = _relaxed(table, index.bits), code_features(table)
         queries = Queries(names, names, codes, np.full(len(codes), -1), relaxed, features)
         scored = scored_rows(index, queries, np.arange(len(codes)), limits)
+        if limits.vectors is None and relaxed is not None:
+            put_identical_first_scored(index, relaxed, digests, scored, limits.radius)
         starts, rows, distances = scored.starts, scored.rows, scored.distances
         scores = {"scores": _lists(starts, pa.array(scored.scores))}
         if scored.candidates is not None:
@@ -221,13 +234,15 @@ def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Tab
         near_count = scored.within_radius
         count = {"tied": scored.tied} if near_count is None else {"within_radius": near_count}
     elif limits.radius is None:
-        matches = index.search(codes, limits.k or len(index))
+        matches = index.search(codes, limits.k or max(1, len(index)))
         starts = np.arange(len(codes) + 1) * matches.rows.shape[1]
-        rows, distances = matches.rows.ravel(), matches.distances.ravel()
+        rows, distances = matches.rows.reshape(-1), matches.distances.reshape(-1)
+        put_identical_first(index, codes, digests, starts, rows, distances)
         count = {"tied": matches.tied}
     else:
         near = index.within(codes, limits.radius, limits.k)
         starts, rows, distances = near.starts, near.rows, near.distances
+        put_identical_first(index, codes, digests, starts, rows, distances, limits.radius)
         count = {"within_radius": near.within_radius}
     ids = _lists(starts, pa.array(index.ids(rows), pa.string()))
     columns = {"query": table[ID], "ids": ids, "distances": _lists(starts, pa.array(distances))}
@@ -306,7 +321,7 @@ def _require_same_model(index: Searchable, source: Manifest, queries: str) -> No
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(indexes: tuple[str, ...], versions: tuple[str, ...]) -> Searchable:
+def _opened(indexes: tuple[str, ...], versions: tuple[str, ...], where: str | None) -> Searchable:
     opened = [open_index(index) for index in indexes]
     for index, version in zip(opened, versions, strict=True):
         if index.manifest.fingerprint != version:
@@ -314,4 +329,5 @@ def _opened(indexes: tuple[str, ...], versions: tuple[str, ...]) -> Searchable:
                 f"{index.path} was changed while it was searched; remove the output and run the "
                 "same command again"
             )
-    return as_one(opened)
+    index_of_all = as_one(opened)
+    return index_of_all if where is None else index_of_all.where(where)

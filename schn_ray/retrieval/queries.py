@@ -6,15 +6,20 @@ searches need; so have rows of an index that was built with these vectors.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.data.shards.vectors import vector_sha256
+from schn_ray.retrieval.code_files import packed_codes
+from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.union import Searchable
 from schn_ray.retrieval.index.vectors import VectorName
@@ -35,6 +40,8 @@ class Queries:
             is not in the index.
         relaxed: [q, K], what the codes are the signs of; None where only codes are known.
         features: [q, d], what the relaxed outputs are computed from; None where they are not known.
+        contents: uint8 [q, 16], digests of their bytes (``content_digest``); zeros where they are
+            not known, None if none is.
     """
 
     names: Sequence[str]
@@ -43,6 +50,11 @@ class Queries:
     rows: NDArray[np.int64]
     relaxed: NDArray[Any] | None = None
     features: NDArray[Any] | None = None
+    contents: NDArray[np.uint8] | None = None
+
+    def digests(self, queries: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        """Return the digests of chosen queries, uint8 [c, 16], None if none is known."""
+        return None if self.contents is None else self.contents[queries]
 
 
 def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Queries:
@@ -60,16 +72,28 @@ def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Qu
     if hasher.input == "images":
         names = [str(file) for file in files]
         F, U = hasher.outputs_of(files)
-        return relaxed_queries(names, names, U, F)
+        contents = np.stack([content_digest(Path(file).read_bytes()) for file in files])
+        return replace(relaxed_queries(names, names, U, F), contents=contents)
     read = [_read_vectors(file) for file in files]
     names = [
         str(file) if len(X) == 1 else f"{file}#{row}"
         for file, X in zip(files, read, strict=True)
         for row in range(len(X))
     ]
-    outputs = [hasher.outputs_of(X) for X in read]
+    outputs = [hasher.outputs_of(X.astype(np.float32)) for X in read]
     F, U = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
-    return relaxed_queries(names, names, U, F)
+    digests = [packed_codes(pa.table({"sha256": vector_sha256(X)}), "sha256") for X in read]
+    contents = np.concatenate(digests)[:, :DIGEST]
+    return replace(relaxed_queries(names, names, U, F), contents=contents)
+
+
+def content_digest(data: bytes) -> NDArray[np.uint8]:
+    """Return the digest that an index has of a row of these bytes: uint8 [16].
+
+    Args:
+        data: the encoded image.
+    """
+    return np.frombuffer(hashlib.sha256(data).digest()[:DIGEST], np.uint8)
 
 
 def relaxed_queries(
@@ -90,7 +114,7 @@ def relaxed_queries(
     return Queries(names, uris, codes, np.full(len(names), -1), relaxed, features)
 
 
-def _read_vectors(file: Path) -> NDArray[np.float32]:
+def _read_vectors(file: Path) -> NDArray[Any]:
     try:
         X = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -98,7 +122,7 @@ def _read_vectors(file: Path) -> NDArray[np.float32]:
             f"{file} has no vectors that can be read: {error}. The model takes vectors: give .npy "
             "files, of one vector [d] or more [n, d]"
         ) from error
-    return np.atleast_2d(X).astype(np.float32)
+    return np.atleast_2d(X)
 
 
 def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:
@@ -112,7 +136,8 @@ def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:
         UnknownId: an id is not in the index.
     """
     rows = np.array([index.find(id) for id in ids], np.int64)
-    return Queries(ids, index.uris(rows), index.codes(rows), rows)
+    digests = index.contents(rows)
+    return Queries(ids, index.uris(rows), index.codes(rows), rows, contents=digests)
 
 
 def encoded_again(index: Searchable, hasher: Hasher, queries: Queries) -> Queries:
@@ -136,7 +161,7 @@ def encoded_again(index: Searchable, hasher: Hasher, queries: Queries) -> Querie
 
     images = [fetch(uri) for uri in queries.uris]
     encoded = relaxed_queries(queries.names, queries.uris, hasher.relaxed_of(images))
-    return replace(encoded, rows=queries.rows)
+    return replace(encoded, rows=queries.rows, contents=queries.contents)
 
 
 def with_own_vectors(index: Searchable, queries: Queries, name: VectorName) -> Queries:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +13,8 @@ import pyarrow.parquet as pq
 
 from schn_ray.core.atomic_files import PARTIAL, write_atomically, writing
 from schn_ray.core.bits import pack
-from schn_ray.core.documents import BadDocument, parse_json
+from schn_ray.core.checked_lines import checked_line, parse_checked_line
+from schn_ray.core.documents import BadDocument
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.data.store.reader import Store
@@ -28,7 +27,6 @@ from schn_ray.training.tensorboard import TensorBoardWriter
 
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
 TENSORBOARD = "tensorboard"
-_DIGEST = "sha256"  # of the rest of a line: no manifest has it while training goes on
 _REPAIR = "remove this file and run the same command again; an unfinished run writes it anew"
 
 
@@ -46,7 +44,7 @@ class Recorder:
     def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
         self.path, self.run = path, run
         remove_leftovers(path / CHECKPOINTS)
-        text = "".join(map(_line, run.history))
+        text = "".join(map(checked_line, run.history))
         write_atomically(path / METRICS, text.encode())
         self._board = TensorBoardWriter(path / TENSORBOARD, run.history) if tensorboard else None
 
@@ -61,7 +59,7 @@ class Recorder:
             self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
         self.run.history.append(asdict(measured))
         with writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
-            file.write(_line(asdict(measured)))
+            file.write(checked_line(asdict(measured)))
             file.flush()
             os.fsync(file.fileno())
         if self._board:
@@ -109,23 +107,12 @@ def read_metrics(run: Path | str) -> list[dict[str, Any]]:
     return [_parsed(line, number, run) for number, line in enumerate(lines, start=1)]
 
 
-def _line(values: dict[str, Any]) -> str:
-    return json.dumps(values | {_DIGEST: _digest_of(values)}) + "\n"
-
-
-def _digest_of(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
 def _parsed(line: str, number: int, run: Path | str) -> dict[str, Any]:
     where = f"{join(as_location(run), METRICS)}, line {number}"
     try:
-        values = parse_json(line.encode(), where)
+        return parse_checked_line(line.encode(), where)
     except BadDocument as error:
         raise SchnRayError(f"{where}, is damaged: {_REPAIR}") from error
-    if not isinstance(values, dict) or values.pop(_DIGEST, None) != _digest_of(values):
-        raise SchnRayError(f"{where}, is damaged: {_REPAIR}")
-    return values
 
 
 def count_run(path: Path, store: Store) -> dict[str, Any]:

@@ -85,10 +85,15 @@ def test_rescored_by_vectors_of_two_indexes(tmp_path: Path, by: str) -> None:
     U = (np.unpackbits(codes, axis=1, count=BITS, bitorder="little") - 0.5) * rng.random(
         (400, BITS)
     )
-    vectors = U.astype("f4"), rng.normal(size=(400, 9)).astype("f4")
+    names, vectors = (
+        ("relaxed", "features"),
+        (U.astype("f4"), rng.normal(size=(400, 9)).astype("f4")),
+    )
     for name, cut in (("a", slice(0, 250)), ("b", slice(250, 400)), ("whole", slice(0, 400))):
-        make_index(tmp_path / name, ids[cut], codes[cut], BITS, 2, *(X[cut] for X in vectors))
-    write_codes(tmp_path / "asked", ids[:50], codes[:50], BITS, 2, None, *(X[:50] for X in vectors))
+        own = {kind: X[cut] for kind, X in zip(names, vectors, strict=True)}
+        make_index(tmp_path / name, ids[cut], codes[cut], BITS, **own)
+    asked = {name: X[:50] for name, X in zip(names, vectors, strict=True)}
+    write_codes(tmp_path / "asked", ids[:50], codes[:50], BITS, **asked)
     limits = SearchLimits(4, None, by, 5)
     indexes = [tmp_path / "a" / "index", tmp_path / "b" / "index"]
     search_gallery(indexes, tmp_path / "asked", tmp_path / "out", limits)
@@ -102,6 +107,36 @@ def test_rescored_by_vectors_of_two_indexes(tmp_path: Path, by: str) -> None:
     assert [row["candidates"] for row in rows] == expected.candidates.tolist()  # type: ignore[union-attr]
     with pytest.raises(SchnRayError, match="--oversample is 0"):
         SearchLimits(4, None, by, 0)
+
+
+@pytest.mark.parametrize(("k", "radius"), [(7, None), (None, 3)])
+def test_a_filter_holds_for_all_queries(gallery: Path, k: int | None, radius: int | None) -> None:
+    limits = SearchLimits(k, radius, where="id like '%1%'")
+    indexes = [gallery / "index", gallery / "second" / "index"]
+    made = search_gallery(indexes, gallery / "queries", gallery / "out", limits)
+    whole, rows = open_index(gallery / "whole" / "index"), np.arange(500)
+    passing = [i for i, id in enumerate(whole.ids(rows)) if "1" in id]
+    assert made.counts["rows_that_pass"] == len(passing)
+    for row in rows_in(gallery / "out"):
+        code = whole.codes(np.array([whole.find(str(row["query"]))]))
+        near = whole.search(code, 500)
+        kept = [
+            (r, d) for r, d in zip(near.rows[0], near.distances[0], strict=True) if r in passing
+        ]
+        kept = kept[:k] if radius is None else [(r, d) for r, d in kept if d <= radius]
+        assert row["ids"] == whole.ids(np.array([r for r, _ in kept], np.int64))
+        assert row["distances"] == [d for _, d in kept]
+
+
+def test_a_bad_filter_leaves_nothing(gallery: Path) -> None:
+    with pytest.raises(SchnRayError, match="no others: index it again with --columns"):
+        search_gallery(
+            [gallery / "index"],
+            gallery / "queries",
+            gallery / "out",
+            SearchLimits(3, where="label = 'cat'"),
+        )
+    assert not (gallery / "out").exists()
 
 
 def test_codes_without_relaxed_cannot_rescore(gallery: Path) -> None:

@@ -45,7 +45,8 @@ def drawn() -> Drawn:
 
 
 def made(folder: Path, rows: Drawn) -> Searchable:
-    return make_index(folder, rows.ids, rows.codes, BITS, 3, rows.relaxed, rows.features)
+    vectors = {"relaxed": rows.relaxed, "features": rows.features}
+    return make_index(folder, rows.ids, rows.codes, BITS, **vectors)
 
 
 def as_stored(X: Floats) -> NDArray[np.float64]:
@@ -128,10 +129,31 @@ def test_a_union_chooses_as_one_index_would(tmp_path: Path, drawn: Drawn) -> Non
         np.testing.assert_array_equal(union.vectors(name, rows), whole.vectors(name, same))
 
 
+def test_a_filter_comes_before_the_choice(tmp_path: Path, drawn: Drawn) -> None:
+    parts = [
+        made(tmp_path / name, drawn[cut])
+        for name, cut in (("a", slice(600)), ("b", slice(600, 900)))
+    ]
+    condition = "id like '%7%'"
+    passing = [i for i, id in enumerate(drawn.ids) if "7" in id]
+    rows = Drawn([drawn.ids[i] for i in passing], *(column[passing] for column in tuple(drawn)[1:]))
+    union = IndexUnion(parts).where(condition)  # type: ignore[arg-type]
+    for k, most, radius in CASES:
+        check(union, rows, "features", drawn[:6], k, most, radius)
+    none = (
+        parts[0]
+        .where("id = 'none'")
+        .rescored("features", drawn.codes[:2], drawn.features[:2], 3, 9)
+    )
+    assert none.candidates is not None
+    assert (none.rows.size, none.candidates.tolist(), none.tied.tolist()) == (0, [0, 0], [0, 0])
+
+
 def test_a_changed_index_is_as_if_built_so(tmp_path: Path, drawn: Drawn) -> None:
     made(tmp_path, drawn[:600])
     more = drawn[500:]
-    write_codes(tmp_path / "more", more.ids, more.codes, BITS, 2, None, more.relaxed, more.features)
+    vectors = {"relaxed": more.relaxed, "features": more.features}
+    write_codes(tmp_path / "more", more.ids, more.codes, BITS, **vectors)
     rewrite_index(tmp_path / "index", add=tmp_path / "more", remove=drawn.ids[400:600])
     rest = [*range(400), *range(500, 900)]
     kept = Drawn([drawn.ids[i] for i in rest], *(column[rest] for column in tuple(drawn)[1:]))
@@ -174,9 +196,9 @@ def test_what_cannot_be_rescored_is_refused(tmp_path: Path, drawn: Drawn) -> Non
     with pytest.raises(SchnRayError, match="index its codes again with --with features"):
         bare.rescored("features", few.codes, few.features, 5, 50)
     with pytest.raises(SchnRayError, match="encode with --set relaxed=true"):
-        write_index(tmp_path / "bare" / "codes", tmp_path / "other", ["relaxed"])
+        write_index(tmp_path / "bare" / "codes", tmp_path / "other", vectors=["relaxed"])
     with pytest.raises(SchnRayError, match="relaxed or features"):
-        write_index(tmp_path / "bare" / "codes", tmp_path / "other", ["pixels"])
+        write_index(tmp_path / "bare" / "codes", tmp_path / "other", vectors=["pixels"])
     assert not (tmp_path / "other").exists()
     index = made(tmp_path / "with", few)
     with pytest.raises(SchnRayError, match="has no relaxed: encode with"):

@@ -1,6 +1,7 @@
 """Codes as encode writes them, drawn at random, and an index of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from schn_ray.core.directories import new_directory
 from schn_ray.retrieval.code_files import code_column
 from schn_ray.retrieval.index.build import write_index
+from schn_ray.retrieval.index.columns import ColumnFile
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.vectors import as_int8
 
@@ -35,6 +37,7 @@ def write_codes(
     parts: int = 3,
     uris: list[str] | None = None,
     relaxed: NDArray[np.float32] | None = None,
+    sha256: list[bytes] | None = None,
     features: NDArray[np.float32] | None = None,
 ) -> Path:
     uris = uris or [f"file:{id}" for id in ids]
@@ -57,6 +60,9 @@ def write_codes(
             if features is not None:
                 int8 = code_column(as_int8(features[rows]).view(np.uint8))
                 table = table.append_column("features", int8)
+            if sha256 is not None:
+                digests = pa.array([sha256[i] for i in rows], pa.binary(32))
+                table = table.append_column("sha256", digests)
             pq.write_table(table, draft.path / f"part-{number:05}.parquet")
     return folder
 
@@ -67,14 +73,26 @@ def make_index(
     codes: Codes,
     bits: int,
     parts: int = 3,
+    columns: dict[str, Any] | None = None,
     relaxed: NDArray[np.float32] | None = None,
     features: NDArray[np.float32] | None = None,
 ) -> Index:
-    """Write codes and their index, which keeps what vectors are given."""
+    """Write codes and their index, which keeps what columns and vectors are given."""
     vectors = {"relaxed": relaxed, "features": features}
-    path = write_codes(folder / "codes", ids, codes, bits, parts, None, relaxed, features)
-    write_index(path, folder / "index", [name for name, X in vectors.items() if X is not None])
+    written = write_codes(
+        folder / "codes", ids, codes, bits, parts, relaxed=relaxed, features=features
+    )
+    file = None if columns is None else ColumnFile(write_columns_of(folder, ids, columns))
+    names = [name for name, X in vectors.items() if X is not None]
+    write_index(written, folder / "index", file, names)
     return open_index(folder / "index")
+
+
+def write_columns_of(folder: Path, ids: list[str], columns: dict[str, Any]) -> Path:
+    """Write columns as a user may have them, in another order than the codes."""
+    order = pa.array(np.random.default_rng(5).permutation(len(ids)))
+    pq.write_table(pa.table({"id": ids, **columns}).take(order), folder / "columns.parquet")
+    return folder / "columns.parquet"
 
 
 def draw_clustered(

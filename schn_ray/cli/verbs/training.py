@@ -150,6 +150,7 @@ def train(
         >>> run = train("store", "run", preset="digits", settings={"bits": 16})  # doctest: +SKIP
         >>> hasher = schn_ray.load(run)  # doctest: +SKIP
     """
+    from schn_ray.models.backbones.build import require_backbone
     from schn_ray.training.config import train_config
     from schn_ray.training.rows import settings_of_inputs
 
@@ -158,6 +159,8 @@ def train(
     embedded = None if features is None else location_of(features)
     given = settings_of_inputs(location_of(store), embedded)
     loaded = train_config(preset, file, lines, method, given)
+    if embedded is None:
+        require_backbone(loaded.backbone)
     if workers is not None:
         request = _request(workers, cpus, gpu)
         from schn_ray.cluster.train import train_on_ray

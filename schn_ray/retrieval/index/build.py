@@ -12,19 +12,17 @@ mapped, sorted by Arrow, and written again in order.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import io
 import itertools
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import Artefact, open_artefact
@@ -35,56 +33,45 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
-from schn_ray.retrieval.code_files import (
-    CODE,
-    RELAXED,
-    code_features,
-    packed_codes,
-    part_names,
-    relaxed_codes,
-)
 from schn_ray.retrieval.index.checked_files import write_digests
+from schn_ray.retrieval.index.columns import ColumnFile, ColumnSource, write_columns
+from schn_ray.retrieval.index.contents import DIGEST, write_contents
 from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
+from schn_ray.retrieval.index.pieces import (
+    Piece,
+    known_vectors,
+    pieces_of_codes,
+    pieces_of_index,
+    require_vectors,
+)
 from schn_ray.retrieval.index.postings import group_equal
 from schn_ray.retrieval.index.scan import Bytes
 from schn_ray.retrieval.index.string_columns import (
     StringColumnWriter,
     in_order,
     map_strings,
+    order_of_ids,
     write_strings,
 )
-from schn_ray.retrieval.index.vectors import VECTORS, Int8, as_int8, write_vectors
+from schn_ray.retrieval.index.vectors import write_vectors
 
-_ROWS_AT_ONCE = 1 << 17
-_VECTORS_AT_ONCE = 1 << 13
-_COLUMNS = ("id", "uri", CODE)
 _FIRST_VERSION = "1"  # its folder
 _MOST_ROWS = (1 << 32) - 1
 
 
-class Piece(NamedTuple):
-    """A batch of m rows.
-
-    Attributes:
-        ids: [m], without nulls.
-        uris: [m], without nulls.
-        codes: uint8 [m, w], packed.
-        vectors: int8 [m, d] of each name that the index is built with.
-    """
-
-    ids: pa.LargeStringArray
-    uris: pa.LargeStringArray
-    codes: Bytes
-    vectors: tuple[Int8, ...] = ()
-
-
-def write_index(codes_dir: Path | str, out: Path | str, vectors: Collection[str] = ()) -> Manifest:
+def write_index(
+    codes_dir: Path | str,
+    out: Path | str,
+    columns: ColumnFile | None = None,
+    vectors: Collection[str] = (),
+) -> Manifest:
     """Write the index of a finished ``codes`` directory.
 
     Args:
         codes_dir: what ``encode`` wrote; a path or a URI.
         out: directory to write, a path or a URI.
+        columns: of the rows, joined by id, for filters.
         vectors: "relaxed" or "features", or both, to rescore by; the codes must have them.
 
     Returns:
@@ -98,7 +85,9 @@ def write_index(codes_dir: Path | str, out: Path | str, vectors: Collection[str]
     Example:
         ``write_index("codes", "index").counts["rows"]``
     """
-    return _write_new(codes_dir, out, _write, vectors)
+    sources = () if columns is None else (columns,)
+    write = functools.partial(_write, columns=sources)
+    return _write_new(codes_dir, out, write, _fingerprint(columns), known_vectors(vectors))
 
 
 def write_bare_index(codes_dir: Path | str, out: Path | str) -> Manifest:
@@ -118,29 +107,93 @@ def _write_new(
     codes_dir: Path | str,
     out: Path | str,
     write: Callable[[Path, Iterable[Piece], int, str, Sequence[str]], dict[str, Any]],
-    vectors: Collection[str] = (),
+    more_inputs: Mapping[str, Any] | None = None,
+    vectors: Sequence[str] = (),
 ) -> Manifest:
     codes = open_artefact(local_copy(codes_dir), "codes")
     source = codes.manifest
-    names = _known_vectors(vectors)
-    _require_vectors(codes, names)
+    require_vectors(codes, vectors)
     config: dict[str, Any] = {"bits": source.config["bits"], "model": source.made_from["model"]}
-    if names:
-        config["with"] = names
-    request = config, {"codes": source.fingerprint}
+    if vectors:
+        config["with"] = list(vectors)
+    request = config, {"codes": source.fingerprint, **(more_inputs or {})}
     with (
         open_output(out) as mirror,
         new_directory(mirror.local, "index", *request) as draft,
     ):
-        pieces = pieces_of_codes(codes, config["bits"], names)
+        pieces = pieces_of_codes(codes, config["bits"], vectors)
         folder = draft.path / _FIRST_VERSION
         folder.mkdir()
-        draft.counts |= write(folder, pieces, config["bits"], str(codes.path), names)
+        draft.counts |= write(folder, pieces, config["bits"], str(codes.path), vectors)
     return read_manifest(mirror.local, "index")
 
 
+def _fingerprint(columns: ColumnFile | None) -> dict[str, Any]:
+    if columns is None:
+        return {}
+    return {"columns": {"sha256": columns.fingerprint(), "kinds": dict(columns.kinds)}}
+
+
+def replace_index(
+    codes_dir: Path | str,
+    path: Path | str,
+    columns: ColumnFile | None = None,
+    vectors: Collection[str] = (),
+) -> Manifest:
+    """Write an index again, of codes that were brought up to date, as its new version.
+
+    Searches see the old version until the new one is complete.
+
+    Args:
+        codes_dir: a ``codes`` directory of the same model, a path or a URI.
+        path: the index, a path or a URI.
+        columns: of all rows, for filters; an index that has columns needs them again.
+        vectors: none, or those that the index has.
+
+    Returns:
+        The manifest of the new version.
+
+    Raises:
+        AlreadyDone: the index is that of these codes.
+        SchnRayError: codes of another model, damaged ones or without the index's vectors, other
+            vectors than the index has, or another process changes it at the same time.
+    """
+    codes = open_artefact(local_copy(codes_dir), "codes")
+    with open_output(path) as mirror:
+        mirror.fetch_all()
+        before = read_manifest(mirror.local, "index")
+        made_from = {"codes": codes.manifest.fingerprint} | _fingerprint(columns)
+        if before.made_from == made_from:
+            with contextlib.suppress(SchnRayError):  # another process may write it by now
+                remove_old_versions(mirror.local, "index")
+            raise AlreadyDone(mirror.local, "index")
+        _require_same_model(codes, before.config)
+        names = _vectors_of(before)
+        if vectors and known_vectors(vectors) != names:
+            raise SchnRayError(
+                f"{path} was built {f'with {names}' if names else 'without vectors'}, and --update "
+                "does not change that: index the codes again, into another directory"
+            )
+        require_vectors(codes, names)
+        if columns is None and (kinds := open_index(mirror.local).kinds):
+            raise SchnRayError(
+                f"{path} has the columns {', '.join(kinds)}: name a file that has them of all rows "
+                "with --columns FILE"
+            )
+        sources = () if columns is None else (columns,)
+        with new_version(mirror.local, "index", before.config, made_from) as draft:
+            bits = before.config["bits"]
+            pieces = pieces_of_codes(codes, bits, names)
+            draft.counts |= _write(draft.path, pieces, bits, str(codes.path), names, sources)
+        return read_manifest(mirror.local, "index")
+
+
 def rewrite_index(
-    path: Path | str, add: Path | str | None = None, remove: Sequence[str] = ()
+    path: Path | str,
+    add: Path | str | None = None,
+    remove: Sequence[str] = (),
+    columns: Path | str | None = None,
+    columns_of: Sequence[str] | None = None,
 ) -> Manifest:
     """Remove rows from an index, then add others, and write the result as its new version.
 
@@ -151,6 +204,9 @@ def rewrite_index(
         path: the index, a path or a URI.
         add: a ``codes`` directory of the same model, a path or a URI.
         remove: ids to remove.
+        columns: a file with the columns of the rows to add, which must be those of the index;
+            without ``add``, with the new columns of all rows.
+        columns_of: which columns of the file; not with ``add``.
 
     Returns:
         The manifest of the new version.
@@ -158,14 +214,46 @@ def rewrite_index(
     Raises:
         AlreadyDone: the last change of the index was this one.
         SchnRayError: an id to remove is missing, an id to add exists, the codes come from another
-            model, or another process changes the index at the same time.
+            model, columns are missing or of other kinds, or another process changes the index at
+            the same time.
     """
     with open_output(path) as mirror:
         mirror.fetch_all()
-        return _changed(mirror.local, None if add is None else local_copy(add), remove)
+        file = _column_file(mirror.local, add is not None, columns, columns_of)
+        return _changed(mirror.local, None if add is None else local_copy(add), remove, file)
 
 
-def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
+def _column_file(
+    path: Path, adds: bool, columns: Path | str | None, names: Sequence[str] | None
+) -> ColumnFile | None:
+    """Open the file of a change; with rows to add, its columns must be those of the index."""
+    if columns is None and names is not None:
+        raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
+    if not adds:
+        return None if columns is None else ColumnFile(columns, names)
+    kinds = open_index(path).kinds
+    if kinds and columns is None:
+        raise SchnRayError(
+            f"{path} has the columns {', '.join(kinds)}: name a file that has them of the rows to "
+            "add with --columns FILE"
+        )
+    if columns is None:
+        return None
+    if not kinds:
+        raise SchnRayError(
+            f"{path} has no columns, so added rows cannot have any. Give them to all rows first, "
+            "with --columns FILE and without --add"
+        )
+    if names is not None:
+        raise SchnRayError(
+            f"added rows have the columns of the index, {', '.join(kinds)}: leave out --columns-of"
+        )
+    return ColumnFile(columns, list(kinds), kinds)
+
+
+def _changed(
+    path: Path, add: Path | None, remove: Sequence[str], columns: ColumnFile | None
+) -> Manifest:
     before = read_manifest(path, "index")
     change: dict[str, Any] = {}
     if remove:
@@ -174,17 +262,19 @@ def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
     added = None if add is None else open_artefact(add, "codes")
     if added is not None:
         change["added"] = added.manifest.fingerprint
+    if columns is not None:
+        change |= _fingerprint(columns)
     changes = list(before.made_from.get("changes", []))
     if not change:
-        raise SchnRayError("nothing to change: name codes to add, or ids to remove")
+        raise SchnRayError("nothing to change: name codes to add, ids to remove, or columns")
     if changes and changes[-1] == change:
         with contextlib.suppress(SchnRayError):  # another process may write it by now
             remove_old_versions(path, "index")
         raise AlreadyDone(path, "index")
-    names = list(before.config.get("with", ()))
+    names = _vectors_of(before)
     if added is not None:
         _require_same_model(added, before.config)
-        _require_vectors(added, names)
+        require_vectors(added, names)
         added.check()
     made_from = before.made_from | {"changes": [*changes, change]}
     with new_version(path, "index", before.config, made_from) as draft:
@@ -193,8 +283,16 @@ def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
         pieces: Iterable[Piece] = pieces_of_index(index, rows, names)
         if added is not None:
             pieces = itertools.chain(pieces, pieces_of_codes(added, index.bits, names))
-        draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}", names)
+        sources: list[ColumnSource] = [] if columns is None else [columns]
+        if index.kinds and (added is not None or columns is None):
+            sources.insert(0, index.columns_of(rows))
+        what = f"{path}, with {add}"
+        draft.counts |= _write(draft.path, pieces, index.bits, what, names, sources)
     return read_manifest(path, "index")
+
+
+def _vectors_of(index: Manifest) -> list[str]:
+    return list(index.config.get("with", ()))
 
 
 def _open_unchanged(path: Path, before: Manifest) -> Index:
@@ -228,10 +326,11 @@ def write_index_rows(
     raw = folder / "raw"
     with writing(raw):
         raw.mkdir()
-    ids, uris, codes, widths = _gathered(raw, pieces, bits, what, vectors)
+    ids, uris, codes, contents, widths = _gathered(raw, pieces, bits, what, vectors)
     order = _ascending(ids, what)
     for name, column in (("ids", ids), ("uris", uris)):
         write_strings(folder, name, in_order(column, order))
+    write_contents(folder, contents[order])
     codes = codes[order]
     rows, starts = group_equal(codes)
     counts = np.diff(starts, append=len(rows))
@@ -254,12 +353,18 @@ def _write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _write(
-    folder: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
+    folder: Path,
+    pieces: Iterable[Piece],
+    bits: int,
+    what: str,
+    vectors: Sequence[str],
+    columns: Sequence[ColumnSource] = (),
 ) -> dict[str, Any]:
     codes, counts = write_index_rows(folder, pieces, bits, what, vectors)
+    described = write_columns(folder, map_strings(folder, "ids"), columns)
     trial = write_lists(folder, codes, counts)
     write_digests(folder)
-    counted = {"rows": int(counts.sum()), "unique_codes": len(codes)}
+    counted = {"rows": int(counts.sum()), "unique_codes": len(codes)} | described
     if trial is None:
         return counted
     lists = (folder / "radii").stat().st_size // 4
@@ -277,12 +382,13 @@ def _write_bare(
 
 def _gathered(
     raw: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
-) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes, dict[str, int]]:
+) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes, Bytes, dict[str, int]]:
     rows, widths = 0, dict[str, int]()
     with (
         StringColumnWriter(raw, "ids") as ids,
         StringColumnWriter(raw, "uris") as uris,
         FileWriter(raw / "codes") as file,
+        FileWriter(raw / "contents") as digests,
         contextlib.ExitStack() as stack,
     ):
         files = [stack.enter_context(FileWriter(raw / name)) for name in vectors]
@@ -291,6 +397,7 @@ def _gathered(
             ids.append(piece.ids)
             uris.append(piece.uris)
             file.write(piece.codes.tobytes())
+            digests.write(piece.contents.tobytes())
             for name, vector_file, of_name in zip(vectors, files, piece.vectors, strict=True):
                 if widths.setdefault(name, of_name.shape[1]) != of_name.shape[1]:
                     raise SchnRayError(
@@ -306,122 +413,23 @@ def _gathered(
             else f"{what}: {rows:,} rows, one index holds {_MOST_ROWS:,}; make more than one"
         )
     codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, bytes_per_code(bits))
-    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes, widths
+    contents = np.memmap(raw / "contents", np.uint8, "r").reshape(rows, DIGEST)
+    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes, contents, widths
 
 
-def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
+def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[np.int64]:
     """Return the row numbers in the order of the ids.
 
     Raises:
         SchnRayError: an id comes twice.
     """
-    if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False:  # most listings are in order
-        return np.arange(len(ids))
-    order: NDArray[Any] = pc.sort_indices(ids).to_numpy()
-    repeated, last = list[str](), None
-    for part in in_order(ids, order):
-        shifted = pa.concat_arrays([part[:1] if last is None else last, part[:-1]])
-        same = pc.equal(part, shifted)
-        repeated += part.filter(same).to_pylist()[0 if last is not None else 1 :]
-        last = part[-1:]
-    if repeated:
-        raise SchnRayError(
-            f"{what}: {len(repeated)} rows repeat an id, such as {repeated[0]!r}; ids must be "
-            "unique: encode the images again from a source without repeats, or remove those ids "
-            "from the index first"
-        )
-    return order
-
-
-def pieces_of_codes(codes: Artefact, bits: int, vectors: Sequence[str] = ()) -> Iterator[Piece]:
-    """Yield the rows of all parts; a part is compared with its SHA-256 as it is read.
-
-    Args:
-        codes: an opened ``codes`` directory.
-        bits: of a code.
-        vectors: names of vectors to read, which the codes have.
-
-    Raises:
-        SchnRayError: a part is damaged.
-    """
-    expected = pa.schema(
-        [
-            pa.field("id", pa.large_string(), nullable=False),
-            pa.field("uri", pa.large_string()),
-            pa.field(CODE, pa.binary(bytes_per_code(bits)), nullable=False),
-        ]
+    return order_of_ids(
+        ids,
+        lambda count, id: SchnRayError(
+            f"{what}: {count} rows repeat an id, such as {id!r}; ids must be unique: encode the "
+            "images again from a source without repeats, or remove those ids from the index first"
+        ),
     )
-    for name in part_names(codes.manifest.files):
-        try:
-            with pq.ParquetFile(io.BytesIO(codes.read(name))) as part:
-                columns = [*_COLUMNS, *vectors]
-                for batch in part.iter_batches(_rows_at_once(vectors), columns=columns):
-                    table = pa.Table.from_batches([batch])
-                    numbers = tuple(_vectors_in(table, name) for name in vectors)
-                    piece = _piece(table.select(_COLUMNS).cast(expected))
-                    yield piece._replace(vectors=numbers)
-        except (ValueError, KeyError, pa.ArrowException) as error:
-            raise SchnRayError(
-                f"{codes.path}: not the codes that encode writes: {error}"
-            ) from error
-
-
-def _piece(table: pa.Table) -> Piece:
-    for name in ("id", CODE):
-        if table[name].null_count:
-            raise ValueError(f"{name} is missing in {table[name].null_count} rows")
-    ids, uris = (table[name].combine_chunks() for name in ("id", "uri"))
-    return Piece(ids, uris.fill_null(""), packed_codes(table))
-
-
-def _vectors_in(table: pa.Table, name: str) -> Int8:
-    if table[name].null_count:
-        raise ValueError(f"{name} is missing in {table[name].null_count} rows")
-    if name == RELAXED:
-        return as_int8(relaxed_codes(table).astype(np.float32))
-    return code_features(table)
-
-
-def _rows_at_once(vectors: Sequence[str]) -> int:
-    return _VECTORS_AT_ONCE if vectors else _ROWS_AT_ONCE
-
-
-def pieces_of_index(
-    index: Index, rows: NDArray[np.int64], vectors: Sequence[str] = ()
-) -> Iterator[Piece]:
-    """Yield rows of an index, in this order.
-
-    Args:
-        index: an opened index.
-        rows: int64 [m], row numbers.
-        vectors: names of vectors to read, which the index has.
-
-    Raises:
-        SchnRayError: the index is damaged.
-    """
-    ids, uris = (column.whole() for column in index.columns())
-    at_once = _rows_at_once(vectors)
-    for start in range(0, len(rows), at_once):
-        chunk = rows[start : start + at_once]
-        numbers = tuple(index.vectors(name, chunk) for name in vectors)
-        at = pa.array(chunk)
-        yield Piece(ids.take(at), uris.take(at), index.codes(chunk), numbers)
-
-
-def _known_vectors(vectors: Collection[str]) -> list[str]:
-    """Return the names in order, each once."""
-    if unknown := sorted(set(vectors) - set(VECTORS)):
-        raise SchnRayError(f"--with {unknown[0]} is unknown; expected {' or '.join(VECTORS)}")
-    return [name for name in VECTORS if name in vectors]
-
-
-def _require_vectors(codes: Artefact, names: Sequence[str]) -> None:
-    for name in names:
-        if not codes.manifest.config.get(name):
-            raise SchnRayError(
-                f"{codes.path} has no {name}: encode with --set {name}=true, then index with "
-                f"--with {name}"
-            )
 
 
 def _require_same_model(added: Artefact, config: dict[str, Any]) -> None:

@@ -41,9 +41,6 @@ class Candidates(NamedTuple):
 class RescoredRows(Protocol):
     """An index that has vectors."""
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
     def candidates(self, codes: Bytes, most: int | None, radius: int | None) -> Candidates:
         """Return the codes of the ``most`` nearest rows, or of all within the radius."""
 
@@ -53,6 +50,7 @@ class RescoredRows(Protocol):
 
 def rescore(
     parts: Sequence[RescoredRows],
+    firsts: Sequence[int],
     name: str,
     codes: Bytes,
     vectors: NDArray[np.floating],
@@ -65,7 +63,8 @@ def rescore(
     """Return the k best by cosine of the ``most`` nearest rows of indexes that are one.
 
     Args:
-        parts: indexes; their rows are numbered one index after the other.
+        parts: indexes.
+        firsts: the number that row 0 of each has.
         name: of the vectors.
         codes: uint8 [q, w], which choose the rows.
         vectors: [q, d], which score them.
@@ -93,7 +92,7 @@ def rescore(
                 f"the {name} of the queries have the shape {vectors.shape}; the index holds "
                 f"vectors of {stored.width} numbers. They must come from the index's model"
             )
-    queries, firsts = as_queries(vectors), np.cumsum([0, *(len(part) for part in parts)])
+    queries = as_queries(vectors)
     best, counts, within = list[_Best](), list[int](), list[NDArray[np.int64]]()
     for start in range(0, len(codes), _QUERIES_AT_ONCE):
         block = codes[start : start + _QUERIES_AT_ONCE]
@@ -101,10 +100,10 @@ def rescore(
         within.append(np.sum([near.within_radius for near in chosen], axis=0))
         for query in range(len(block)):
             scored = _Best(k)
-            for (stored, postings), near, first in zip(each, chosen, firsts, strict=False):
+            for (stored, postings), near, first in zip(each, chosen, firsts, strict=True):
                 own = slice(near.starts[query], near.starts[query + 1])
                 pairs = near.pairs.take(own)
-                scored.add(stored, postings, pairs, queries, start + query, int(first))
+                scored.add(stored, postings, pairs, queries, start + query, first)
             counts.append(scored.count)
             scored.sort(rank)
             best.append(scored)
