@@ -149,11 +149,13 @@ function result(hit) {
   const distance = document.createElement("span");
   distance.className = "distance";
   distance.textContent = hit.distance === 0 ? "same code" : bits(hit.distance);
-  if (hit.score !== undefined) distance.textContent += ` · ${hit.score.toFixed(3)}`;
+  const score = document.createElement("span");
+  score.className = "score";
+  if (hit.score !== undefined) score.textContent = `score ${hit.score.toFixed(3)}`;
   const id = document.createElement("span");
   id.className = "id";
   id.textContent = hit.id.split("/").pop();
-  button.append(picture, distance, id);
+  button.append(picture, distance, score, id);
   button.addEventListener("click", () => searchForId(hit.id));
   item.append(button);
   return item;
