@@ -30,6 +30,7 @@ SETTINGS = {name: int(value) for name, value in SETTINGS.items()} | ONE
 # the command's name -> the functions that do it, where these are not one of the same name
 FUNCTIONS = {
     "index": ("build_index", "change_index", "verify_index"),
+    "map": ("map_codes",),
     "methods": ("list_methods",),
     "report": ("write_report",),
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from schn_ray.retrieval.duplicates.groups import DuplicateCounts
     from schn_ray.retrieval.duplicates.leaks import LeakCounts
     from schn_ray.retrieval.duplicates.planted import PlantedCounts
+    from schn_ray.retrieval.map.gallery_map import MapCounts
     from schn_ray.retrieval.search import Result
     from schn_ray.suites.table import SuiteTable
 
@@ -255,6 +256,29 @@ class DuplicateGroups(Printable):
     def to_json(self) -> dict[str, Any]:
         """Return path and counts."""
         return {"path": self.path} | asdict(self.counts)
+
+
+@dataclass(frozen=True, repr=False)
+class MapFiles(Printable):
+    """A page with a map of codes, and its points as Parquet.
+
+    Attributes:
+        path: the page.
+        table: the Parquet file; ``map_codes`` names its columns.
+        counts: how many images and points.
+    """
+
+    path: str
+    table: str
+    counts: MapCounts
+
+    def text(self) -> str:
+        """Return both files and the counts as a line."""
+        return f"{self.path}, {self.table}: {self.counts}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return paths and counts."""
+        return {"path": self.path, "table": self.table} | asdict(self.counts)
 
 
 @dataclass(frozen=True, repr=False)
