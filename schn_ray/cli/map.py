@@ -25,7 +25,7 @@ def map_command(
     radius: Annotated[
         int | None,
         typer.Option(
-            "-r", "--radius", min=0, help="Colour by groups of near-duplicates of so many bits."
+            "-r", "--radius", min=0, help="Colour by groups of codes so many bits apart at most."
         ),
     ] = None,
     most: Annotated[

@@ -65,7 +65,7 @@ def write_map(
         path: a ``codes`` directory or an index, a path or a URI.
         out: the HTML file; the other has its name, with ``.parquet``.
         labels: a store of the same images, to colour by label; None for none.
-        radius: colour by groups of near-duplicates of this radius; None for none.
+        radius: colour by groups of near codes of this radius; None for none.
         most: images of the map; of a larger gallery so many are drawn at random.
         pictures: thumbnails in the page.
         seed: of the draw and of the layout.

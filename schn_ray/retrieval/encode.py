@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.bits import pack, sign
@@ -79,7 +80,8 @@ def encode_source(
         source: where the images are, or the vectors, if the model takes those. A model with a
             frozen backbone also takes the features that ``embed`` computed with it.
         model: a finished run or a model directory; at a URI, a run.
-        out: directory, or URI, for ``part-*.parquet``, ``quarantine.parquet`` and the manifest.
+        out: directory, or URI, for ``data/part-*.parquet``, ``quarantine.parquet`` and the
+            manifest.
         config: how the source is read, and how images become codes.
         map_shards: applies a function to all shards, on whatever machines; they write to ``out``.
         update: bring ``out`` up to date with the source: new and changed images are encoded,
@@ -220,7 +222,9 @@ def _encoded_vectors(
         F, U = hasher.outputs(X.astype(np.float32))
         relaxed = U.numpy().astype(np.float16) if options.relaxed else np.zeros((len(X), 0), "f2")
         features = as_int8(F.numpy()) if options.features else np.zeros((len(X), 0), np.int8)
-        digests = packed_codes(pa.table({SHA256: vector_sha256(X)}), SHA256)
+        of_vectors = vector_sha256(X)
+        known = pc.coalesce(batch["image_sha256"], of_vectors)
+        digests = packed_codes(pa.table({SHA256: known}), SHA256)
         yield code_batch(batch["id"], batch["uri"], pack(sign(U)), digests, relaxed, features)
 
 

@@ -46,7 +46,7 @@ SHORTER = {
     "itq-cca": ("method.rounds=5",),
     "lfh": ("method.rounds=9",),
     "dsh-gan": ("method.warm_up=0", "schedule.epochs=8"),
-    "cibhash": ("optimiser.learning_rate=1e-3",),  # as published; the sigmoids of pixels saturate
+    "cibhash": ("optimiser.kind=sgd",),  # Adam makes steps of the rounding of saturated sigmoids
 }
 SMALL_SCHN = (
     "method.latent_dropout=0.2",

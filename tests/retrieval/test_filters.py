@@ -25,7 +25,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.index import columns as index_columns
 from schn_ray.retrieval.index import inverted_lists, selection
 from schn_ray.retrieval.index.build import rewrite_index, write_index
-from schn_ray.retrieval.index.columns import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.scan import Lists, hamming
 from schn_ray.retrieval.index.union import IndexUnion, Searchable

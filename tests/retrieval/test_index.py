@@ -224,7 +224,8 @@ def test_no_codes_are_refused(tmp_path: Path) -> None:
 
 def write_part(folder: Path, table: pa.Table) -> Path:
     with new_directory(folder, "codes", {"bits": 32}, {"model": "m"}) as draft:
-        pq.write_table(table, draft.path / "part-0.parquet")
+        (draft.path / "data").mkdir()
+        pq.write_table(table, draft.path / "data" / "part-0.parquet")
     return folder
 
 

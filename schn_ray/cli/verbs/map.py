@@ -33,7 +33,8 @@ def map_codes(
         path: codes, or an index.
         out: the HTML file to write; the Parquet file has its name, with ``.parquet``.
         labels: a store of the same images, to colour by their labels.
-        radius: colour by groups of near-duplicates, as ``duplicates`` finds them with this radius.
+        radius: colour by groups of near codes, as ``duplicates`` with this radius and
+            ``verify="none"``.
         most: images of the map; of a larger gallery so many are drawn at random.
         pictures: thumbnails in the page, spread over the map; other images are shown if they are
             files where the page is looked at.

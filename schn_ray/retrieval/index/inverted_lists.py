@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from schn_ray.core.atomic_files import FileWriter
 from schn_ray.retrieval.index.scan import FAR, Bytes, Flat, Lists, hamming
 
-FEWEST = 1 << 17  # codes; a flat scan of fewer is quick
+FEWEST = 1 << 14  # codes; a flat scan of fewer is quick
 _TEST_QUERIES = 500
 _MATCHES = 10  # k of the self-test
 _PROBES = (1, 2, 4, 8, 16, 32)
@@ -52,7 +52,7 @@ def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial 
     Returns:
         None if nothing was written: few codes, or codes that do not cluster.
     """
-    chosen = lists_that_pay(codes, counts, FEWEST)
+    chosen = lists_that_pay(codes, counts)
     if chosen is None:
         return None
     lists, trial = chosen
@@ -65,20 +65,17 @@ def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial 
     return trial
 
 
-def lists_that_pay(
-    codes: Bytes, counts: NDArray[np.int64], fewest: int
-) -> tuple[Lists, Trial] | None:
+def lists_that_pay(codes: Bytes, counts: NDArray[np.int64]) -> tuple[Lists, Trial] | None:
     """Cluster distinct codes into lists, in memory, and test them.
 
     Args:
         codes: uint8 [u, w].
         counts: int64 [u], rows that have each code.
-        fewest: codes; of fewer there are no lists.
 
     Returns:
         The lists and their test; None for few codes, or codes that do not cluster.
     """
-    if len(codes) < fewest:
+    if len(codes) < FEWEST:
         return None
     lists = _cluster(codes)
     trial = try_lists(lists, codes, counts)

@@ -1,4 +1,4 @@
-"""What rows of a map are coloured by: their label, their group of near-duplicates, their copies."""
+"""What rows of a map are coloured by: their label, their group of near codes, their copies."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def colour_by_label(index: Index, rows: NDArray[np.int64], store: Store) -> Colo
 
 
 def colour_by_group(index: Index, rows: NDArray[np.int64], radius: int) -> Colouring:
-    """Find the groups of near-duplicates in all of a gallery, numbered as ``duplicates`` does.
+    """Find the groups of near codes in all of a gallery, as ``duplicates`` with ``verify="none"``.
 
     Args:
         index: the gallery.
@@ -101,7 +101,7 @@ def colour_by_group(index: Index, rows: NDArray[np.int64], radius: int) -> Colou
     values = np.full(len(label_of_row), -1)
     values[members[order]] = groups
     names = [f"group {number}" for number in range(int(groups.max(initial=-1)) + 1)]
-    title = f"Near-duplicates, {radius} bit{'' if radius == 1 else 's'} apart at most"
+    title = f"Near codes, {radius} bit{'' if radius == 1 else 's'} apart at most"
     return Colouring("group", title, names, values[rows], "in no group")
 
 

@@ -12,7 +12,6 @@ from schn_ray.retrieval.index.inverted_lists import lists_that_pay
 from schn_ray.retrieval.index.scan import Bytes, Flat, Scan
 
 _AT_ONCE = 1024
-_FEWEST = 1 << 14  # codes; as all of them are queries, lists pay for fewer than in an index
 
 
 class Neighbours(NamedTuple):
@@ -48,7 +47,7 @@ def nearest_codes(codes: Bytes, k: int) -> Neighbours:
     result = Neighbours(*(np.zeros((len(codes), k), np.int32) for _ in range(2)))
     if not k:
         return result
-    lists = lists_that_pay(codes, np.ones(len(codes), np.int64), _FEWEST)
+    lists = lists_that_pay(codes, np.ones(len(codes), np.int64))
     scan: Scan = Flat(codes) if lists is None else lists[0]
     with Progress("finding neighbours", total=len(codes), unit="codes") as progress:
         for start in range(0, len(codes), _AT_ONCE):
