@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,9 @@ from scipy.sparse import csr_array, vstack
 
 from schn_ray.core.bits import pack
 from schn_ray.data.labels import label_sets, share_a_label
-from schn_ray.data.shards.map_shards import MapShards
 from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import ControlsConfig
-from schn_ray.evaluation.features import GivenFeatures, features_of
+from schn_ray.evaluation.features import RowFeatures
 from schn_ray.evaluation.figures import Controls, NeighbourRecall
 from schn_ray.evaluation.hash_controls import hash_controls
 from schn_ray.evaluation.metrics.average_precision import average_precision
@@ -85,35 +83,31 @@ class MeasuredControls:
 
 
 def measure_controls(
-    run: Path | str,
+    features: RowFeatures,
     store: Store,
     queries: LabelledCodes,
     gallery: LabelledCodes,
     bits: int,
     config: ControlsConfig,
     recall_at: Sequence[int],
-    map_shards: MapShards,
-    given: GivenFeatures | None = None,
 ) -> MeasuredControls:
     """Measure every control, and the model on the very same rows.
 
     Args:
-        run: a finished run; its network computes the features.
-        store: has the images, or the vectors.
+        features: of the rows of the store.
+        store: has the labels and the training rows.
         queries: Q of them, with the model's codes.
         gallery: G rows, with the model's codes.
         bits: bits of a code, K.
         config: how many rows are drawn at random, and the seed.
         recall_at: ranks of the recall of exact neighbours; see ``recall_ranks``.
-        map_shards: computes features, on whatever machines.
-        given: features of the store's images; None: the run's network computes them.
     """
     drawn, ranked, chosen, generator = drawn_sides(queries, gallery, config)
     trained = store.rows("train")
     trained = trained[_sample(len(trained), config.train_rows, generator)]
     rows = [trained, drawn.rows, ranked.rows]
-    features = features_of(run, store, np.concatenate(rows), map_shards, given)
-    train, query, other = np.split(features, np.cumsum([len(part) for part in rows])[:-1])
+    F = features.of(np.concatenate(rows))
+    train, query, other = np.split(F, np.cumsum([len(part) for part in rows])[:-1])
     sides = Sides(train, store.labels[trained], query, other, drawn, ranked, bits)
     return measure_sides(sides, chosen, len(queries), config.seed, recall_at)
 

@@ -158,6 +158,23 @@ class Hasher:
         relaxed = [self.relaxed(batch).numpy() for batch in self._batches(rows, batch_size)]
         return np.concatenate([np.zeros((0, self.bits), np.float32), *relaxed])
 
+    def outputs_of(
+        self, rows: Images, batch_size: int = 64
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the features [n, d] and the relaxed codes [n, K] of images or vectors.
+
+        Args:
+            rows: as for ``encode``.
+            batch_size: rows that pass the network at once.
+
+        Raises:
+            SchnRayError: as for ``encode``.
+        """
+        parts = [self.outputs(batch) for batch in self._batches(rows, batch_size)]
+        empty = torch.zeros(0, self.spec.width), torch.zeros(0, self.bits)
+        F, U = (torch.cat(tensors) for tensors in zip(empty, *parts, strict=True))
+        return F.numpy(), U.numpy()
+
     def encode_views(self, batches: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
         """Encode batches of evaluation views [b, 3, S, S] or vectors [b, d] -> [n, ceil(K / 8)]."""
         codes = [pack(sign(self.relaxed(batch))) for batch in batches]
@@ -172,6 +189,11 @@ class Hasher:
         """Return the features F [b, d] of evaluation views [b, 3, S, S] or vectors [b, d]."""
         F, _ = self._forward(views)
         return F.float().cpu()
+
+    def outputs(self, views: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Return features [b, d] and relaxed codes [b, K] of evaluation views, or of vectors."""
+        F, U = self._forward(views)
+        return F.float().cpu(), U.float().cpu()
 
     def of_features(self) -> Hasher:
         """Return the head alone as a hasher of the backbone's features."""

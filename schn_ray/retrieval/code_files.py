@@ -1,9 +1,9 @@
 """The part files that ``encode`` writes: the codes of a shard's images.
 
 A part is a Parquet file with ``id``, ``uri``, ``code``, ``sha256`` (of the encoded image) and, on
-request, ``relaxed`` (float16 [K]). Parts have a folder of their own, ``data/``, so that whatever
-reads a folder of Parquet files reads it as it is. Receipts are in ``receipts/`` beside it, see
-``data.shards.part_files``.
+request, ``relaxed`` (float16 [K]) and ``features`` (int8 [d], see ``index.vectors``). Parts have a
+folder of their own, ``data/``, so that whatever reads a folder of Parquet files reads it as it is.
+Receipts are in ``receipts/`` beside it, see ``data.shards.part_files``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schn_ray.core.manifest import MANIFEST, parse_manifest
 from schn_ray.core.storage.files import as_location, join, kind_at, open_file, read_file
 from schn_ray.data.shards.receipts import ID, URI
 
-CODE, SHA256, RELAXED = "code", "sha256", "relaxed"
+CODE, SHA256, RELAXED, FEATURES = "code", "sha256", "relaxed", "features"
 DATA = "data"
 PARTS = f"{DATA}/part-*.parquet"
 
@@ -86,6 +86,7 @@ def code_batch(
     packed: NDArray[np.uint8],
     sha256: NDArray[np.uint8],
     relaxed: NDArray[np.float16],
+    features: NDArray[np.int8] | None = None,
 ) -> pa.RecordBatch:
     """Return the rows of a part.
 
@@ -95,6 +96,7 @@ def code_batch(
         packed: uint8 [n, ceil(K / 8)].
         sha256: uint8 [n, 32], of the encoded images.
         relaxed: float16 [n, K], or [n, 0] to leave the column out.
+        features: int8 [n, d]; [n, 0] or None to leave the column out.
     """
     columns = {
         ID: pa.array(ids, pa.string()),
@@ -105,6 +107,8 @@ def code_batch(
     if relaxed.shape[1]:
         flat = pa.array(relaxed.reshape(-1), pa.float16())
         columns[RELAXED] = pa.FixedSizeListArray.from_arrays(flat, relaxed.shape[1])
+    if features is not None and features.shape[1]:
+        columns[FEATURES] = code_column(features.view(np.uint8))
     return pa.record_batch(columns)
 
 
@@ -119,6 +123,17 @@ def relaxed_codes(table: pa.Table) -> NDArray[np.float16]:
     column = table[RELAXED].combine_chunks()
     relaxed: NDArray[np.float16] = column.flatten().to_numpy()
     return relaxed.reshape(len(table), column.type.list_size)
+
+
+def code_features(table: pa.Table) -> NDArray[np.int8]:
+    """Return a table's features, int8 [n, d], or [n, 0] where it has none.
+
+    Args:
+        table: such as a part.
+    """
+    if FEATURES not in table.column_names:
+        return np.zeros((len(table), 0), np.int8)
+    return packed_codes(table, FEATURES).view(np.int8)
 
 
 def part_names(files: Iterable[str], pattern: str = PARTS) -> list[str]:

@@ -1,6 +1,7 @@
 """The queries of a search: what files hold, rows of the index, or codes.
 
-Where a model encodes them, queries also have its relaxed output, which a rescored search needs.
+Where a model encodes them, queries also have its relaxed output and the features, which rescored
+searches need; so have rows of an index that was built with these vectors.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.union import Searchable
+from schn_ray.retrieval.index.vectors import VectorName
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
     from schn_ray.models.hasher import Hasher
@@ -44,7 +46,8 @@ class Queries:
         codes: uint8 [q, w], packed.
         rows: int64 [q], row numbers in the index, to be left out of the result; -1 for a query that
             is not in the index.
-        relaxed: float32 [q, K], what the codes are the signs of; None where only codes are known.
+        relaxed: [q, K], what the codes are the signs of; None where only codes are known.
+        features: [q, d], what the relaxed outputs are computed from; None where they are not known.
         contents: uint8 [q, 16], digests of their bytes (``content_digest``); zeros where they are
             not known, None if none is.
     """
@@ -53,7 +56,8 @@ class Queries:
     uris: Sequence[str]
     codes: NDArray[np.uint8]
     rows: NDArray[np.int64]
-    relaxed: NDArray[np.float32] | None = None
+    relaxed: NDArray[Any] | None = None
+    features: NDArray[Any] | None = None
     contents: NDArray[np.uint8] | None = None
 
     def digests(self, queries: NDArray[np.int64]) -> NDArray[np.uint8] | None:
@@ -77,7 +81,8 @@ def file_queries(index: Searchable, hasher: Hasher, given: Images) -> Queries:
     if hasher.input == "images":
         images = image_list(given)
         uris = [str(image) if isinstance(image, Path) else "" for image in images]
-        queries = relaxed_queries(image_names(images), uris, hasher.relaxed_of(images))
+        F, U = hasher.outputs_of(images)
+        queries = relaxed_queries(image_names(images), uris, U, F)
         return replace(queries, contents=np.stack([*map(_image_digest, images)]))
     if are_files(given):
         files = image_list(given)
@@ -87,9 +92,10 @@ def file_queries(index: Searchable, hasher: Hasher, given: Images) -> Queries:
     else:
         read = [("vector", vector_array(given))]
     names = [name if len(X) == 1 else f"{name}#{row}" for name, X in read for row in range(len(X))]
-    relaxed = [hasher.relaxed_of(X) for _, X in read]
+    outputs = [hasher.outputs_of(X) for _, X in read]
+    F, U = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
     digests = [packed_codes(pa.table({"sha256": vector_sha256(X)}), "sha256") for _, X in read]
-    queries = relaxed_queries(names, names, np.concatenate(relaxed))
+    queries = relaxed_queries(names, names, U, F)
     return replace(queries, contents=np.concatenate(digests)[:, :DIGEST])
 
 
@@ -110,7 +116,10 @@ def content_digest(data: bytes) -> NDArray[np.uint8]:
 
 
 def relaxed_queries(
-    names: Sequence[str], uris: Sequence[str], relaxed: NDArray[np.float32]
+    names: Sequence[str],
+    uris: Sequence[str],
+    relaxed: NDArray[np.float32],
+    features: NDArray[np.float32] | None = None,
 ) -> Queries:
     """Return queries of what a model made of them.
 
@@ -118,9 +127,10 @@ def relaxed_queries(
         names: [q].
         uris: [q].
         relaxed: [q, K], the model's output before the sign.
+        features: [q, d], what the model's head read.
     """
     codes = np.packbits(relaxed >= 0, axis=1, bitorder="little")
-    return Queries(names, uris, codes, np.full(len(names), -1), relaxed)
+    return Queries(names, uris, codes, np.full(len(names), -1), relaxed, features)
 
 
 def _read_vectors(file: Path) -> NDArray[Any]:
@@ -171,6 +181,23 @@ def encoded_again(index: Searchable, hasher: Hasher, queries: Queries) -> Querie
     images = [fetch(uri) for uri in queries.uris]
     encoded = relaxed_queries(queries.names, queries.uris, hasher.relaxed_of(images))
     return replace(encoded, rows=queries.rows, contents=queries.contents)
+
+
+def with_own_vectors(index: Searchable, queries: Queries, name: VectorName) -> Queries:
+    """Add the vectors that the index has of its rows: no model and no image is needed.
+
+    Args:
+        index: the index to search.
+        queries: with rows of the index.
+        name: of the vectors.
+
+    Raises:
+        SchnRayError: the index was built without these vectors.
+    """
+    vectors = index.vectors(name, queries.rows)
+    if name == "relaxed":
+        return replace(queries, relaxed=vectors)
+    return replace(queries, features=vectors)
 
 
 def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:

@@ -27,6 +27,7 @@ from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
+from schn_ray.retrieval.code_files import code_features
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 
@@ -122,6 +123,27 @@ def test_relaxed_codes_on_request(image_tree: Path, model: Path, tmp_path: Path)
     packed = np.frombuffer(b"".join(table["code"].to_pylist()), np.uint8).reshape(-1, 2)
     np.testing.assert_array_equal(np.where(relaxed < 0, -1, 1), unpack(packed, BITS))
     assert (np.abs(relaxed) < 1).any()
+
+
+def test_features_on_request(image_tree: Path, model: Path, tmp_path: Path) -> None:
+    def check(rows: int) -> None:
+        folder = sorted((tmp_path / "codes").glob("data/part-*.parquet"))
+        table = pa.concat_tables([pq.read_table(part) for part in folder])
+        F, _ = load(model).outputs_of(table["uri"].to_pylist())
+        stored = code_features(table)
+        assert (stored.dtype, stored.shape) == (np.int8, (rows, F.shape[1]))
+        # a batch of another size may round the last digit to the other side
+        largest = np.abs(F).max(axis=1, keepdims=True)
+        np.testing.assert_allclose(stored, F / largest * 127, atol=0.51)
+
+    code(image_tree, model, tmp_path / "codes", features=True)
+    check(30)
+    disturb(image_tree)
+    code(image_tree, model, tmp_path / "codes", features=True, update=True)
+    check(31)
+    assert "features" in read_manifest(tmp_path / "codes", "codes").config
+    code(image_tree, model, tmp_path / "bare")
+    assert "features" not in read_manifest(tmp_path / "bare", "codes").config
 
 
 @pytest.mark.parametrize("settings", [{"shard_rows": 1}, {"shard_rows": 100}, {"batch_size": 3}])

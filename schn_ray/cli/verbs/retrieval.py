@@ -90,6 +90,7 @@ def build_index(
     *,
     columns: Path | str | None = None,
     columns_of: Sequence[str] | None = None,
+    vectors: Sequence[str] = (),
     update: bool = False,
 ) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
@@ -101,6 +102,8 @@ def build_index(
         columns: a Parquet or CSV file with ``id`` and other columns, such as label and year, that
             ``search(where=...)`` filters by.
         columns_of: which of them; None for all whose types can be filtered.
+        vectors: ``"relaxed"`` or ``"features"``, or both: int8 vectors to rescore by, which
+            ``encode`` writes with the setting of that name.
         update: take in what ``encode`` did with ``update``. Searches see the old index until the
             new one is complete.
 
@@ -108,8 +111,8 @@ def build_index(
         The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
 
     Raises:
-        SchnRayError: no codes, damaged codes, columns without ids, or ``out`` holds something
-            else.
+        SchnRayError: no codes, damaged codes, codes without these vectors, columns without ids, or
+            ``out`` holds something else.
 
     Example:
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
@@ -124,7 +127,7 @@ def build_index(
     file, target = None if columns is None else ColumnFile(columns, columns_of), location_of(out)
     write = replace_index if update and directory_kind(target) == "index" else write_index
     with _codes_directory(codes) as directory:
-        return finish(out, lambda: write(directory, target, file))
+        return finish(out, lambda: write(directory, target, file, vectors))
 
 
 def change_index(
@@ -208,6 +211,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    oversample: int | None = ...,
     where: str | None = ...,
     html: Path | str | None = ...,
 ) -> SearchResults: ...
@@ -223,6 +227,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    oversample: int | None = ...,
     where: str | None = ...,
     workers: Workers | None = ...,
 ) -> MatchTable: ...
@@ -241,6 +246,7 @@ def search(
     k: int | None = None,
     radius: int | None = None,
     rescore: str | None = None,
+    oversample: int | None = None,
     where: str | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
@@ -260,9 +266,13 @@ def search(
         also: more indexes of the same model, searched as one with ``index``.
         k: how many results of each query; default: 10, or all within the radius.
         radius: bits; only results at most so far away.
-        rescore: ``"query"``: order by the inner product of the query's output before the sign with
-            the codes, exactly; equal scores in the order of ids. An id's image is read again, and
-            ``queries`` need codes that were encoded with the setting ``relaxed``.
+        rescore: what to order by; equal scores come in the order of ids. ``"query"``: the inner
+            product of the query's output before the sign with the codes, exactly; an id's image is
+            read again. ``"relaxed"`` or ``"features"``: the cosine of outputs before the sign, or
+            of features, among the nearest by distance; the index must have these vectors.
+            ``queries`` need codes that were encoded with the setting ``relaxed`` or ``features``.
+        oversample: how many times k are scored by ``"relaxed"`` or ``"features"``, ties of the last
+            distance included; default: 10.
         where: only images that meet this condition on the index's columns, such as
             ``"label = 'cat' and year >= 2020"``; the filter comes before the ranking.
         html: a page to write, with the images.
@@ -274,8 +284,8 @@ def search(
 
     Raises:
         SchnRayError: no query, an image that cannot be read, another model than the index's, a
-            query that is a code and cannot be rescored, or a condition that does not parse or
-            names no column.
+            query that is a code and cannot be rescored, an index without the vectors, or a
+            condition that does not parse or names no column.
 
     Example:
         >>> search("index", "query.jpg", model="run", k=3)  # doctest: +SKIP
@@ -287,7 +297,8 @@ def search(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
-    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore, where)
+    k = 10 if k is None and radius is None else k
+    limits = SearchLimits(k, radius, rescore, oversample, where)
     model = model_of(location_of(index), model)
     indexes = [part_of(location_of(one), "index") for one in (index, *listed(also))]
     if (queries is None) != (out is None):

@@ -67,8 +67,11 @@ class Pairs(NamedTuple):
 
     def upto(self, last: NDArray[np.int32]) -> Pairs:
         """Return the pairs that are at most ``last`` bits apart; last: int32 [q], per query."""
-        near = self.distances <= last[self.queries]
-        return Pairs(self.queries[near], self.numbers[near], self.distances[near])
+        return self.take(self.distances <= last[self.queries])
+
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Pairs:
+        """Return these pairs, in this order."""
+        return Pairs(self.queries[chosen], self.numbers[chosen], self.distances[chosen])
 
 
 class Scan(Protocol):
