@@ -1,7 +1,8 @@
 """What is compared of two images: small thumbnails, whole, mirrored and cropped.
 
 An image becomes 24 x 24 luminances and twice 8 x 8 chromas, whatever its shape. Of these, the
-lowest 8 x 8 and 4 x 4 coefficients of the cosine transform, without the means, are its vector. The
+lowest 8 x 8 and 4 x 4 coefficients of the cosine transform, without the means, are its vector;
+each is multiplied by the root of its frequency, or one horizon would outweigh all details. The
 difference of two images is 1 less the cosine of their vectors: 0 for equal ones, whatever their
 size, brightness and contrast; 1 for two that have nothing in common.
 
@@ -200,7 +201,14 @@ def _coefficients(pixels: Pixels, spans: tuple[tuple[float, float], ...]) -> Vec
         basis = np.concatenate([_cosines(count, side, *span) for span in spans])
         products = (basis @ plane @ basis.T).reshape(n, s, count, s, count)
         columns.append(products.transpose(0, 1, 3, 2, 4).reshape(n, s, s, count**2)[..., 1:])
-    return np.concatenate(columns, axis=-1)
+    return np.concatenate(columns, axis=-1) * _weights()
+
+
+@functools.cache
+def _weights() -> Vectors:
+    """Return the root of the frequency of each number of a vector: float32 [93]."""
+    radii = [np.hypot(y, x) for n in (_Y, _C, _C) for y, x in product(range(n), range(n)) if y + x]
+    return np.sqrt(radii).astype(np.float32)
 
 
 @functools.cache
