@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
     from schn_ray.data.store.reader import open_store
-    from schn_ray.models.hasher import load
+    from schn_ray.models.load import load
     from schn_ray.retrieval.index.index import open_index, verify_index
 
 __all__ = [
@@ -85,7 +85,7 @@ _MODULES = {
     "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),
     "data.store.reader": ("open_store",),
-    "models.hasher": ("load",),
+    "models.load": ("load",),
     "retrieval.index.index": ("open_index", "verify_index"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -31,7 +31,8 @@ from schn_ray.methods.registry import with_absolute_path
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.config import TrainConfig, config_from
 from schn_ray.training.loop import Iteration
-from schn_ray.training.recorder import CHECKPOINTS, read_metrics
+from schn_ray.training.metrics_file import read_metrics
+from schn_ray.training.recorder import CHECKPOINTS
 from schn_ray.training.run import (
     build_run,
     conclude_run,

@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.storage.files import as_location
 from schn_ray.data.labels import label_sets, share_a_label
 from schn_ray.data.shards.map_shards import MapShards
 from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import ControlsConfig
 from schn_ray.evaluation.controls import drawn_sides, ranked_by
-from schn_ray.evaluation.features import GivenFeatures, features_of
+from schn_ray.evaluation.features import GivenFeatures, features_of, loaded
 from schn_ray.evaluation.figures import Rescored
 from schn_ray.evaluation.metrics.average_precision import average_precision
 from schn_ray.evaluation.metrics.bootstrap import interval, paired_difference
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.metrics.histograms import distance_histograms
-from schn_ray.models.hasher import Hasher
 from schn_ray.retrieval.index.scores import weights_of
 
 Values = NDArray[np.float64]  # one a query
@@ -33,7 +33,6 @@ Values = NDArray[np.float64]  # one a query
 
 def measure_rescored(
     rescorings: Sequence[str],
-    hasher: Hasher,
     run: Path | str,
     store: Store,
     queries: LabelledCodes,
@@ -46,7 +45,6 @@ def measure_rescored(
 
     Args:
         rescorings: names, as ``search --rescore`` takes them.
-        hasher: the run's model.
         run: a finished run.
         store: has the images, or the vectors; with labels.
         queries: Q of them, with the model's codes.
@@ -59,9 +57,10 @@ def measure_rescored(
         return ()
     queries, gallery = drawn_sides(queries, gallery, config)[:2]
     sides = (queries.codes, queries.labels), (gallery.codes, gallery.labels)
+    hasher = loaded(as_location(run))
     plain = average_precision(distance_histograms(*sides[0], *sides[1], hasher.bits))
     F = features_of(run, store, queries.rows, map_shards, given)
-    rescored = query_ap(hasher.of_features().relaxed(F).numpy(), queries, gallery)
+    rescored = query_ap(hasher.of_features().relaxed_array(F), queries, gallery)
     return tuple(
         Rescored(
             by=name,

@@ -162,7 +162,7 @@ def search_indexes(
     if images or (ids and limits.rescore is not None):
         if model is None:
             raise SchnRayError("--model RUN is missing: name the model that encoded the index")
-        from schn_ray.models.hasher import load
+        from schn_ray.models.load import load
 
         hasher = load(model)
     results = list[Result]()

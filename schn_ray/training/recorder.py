@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -15,21 +13,16 @@ import pyarrow.parquet as pq
 
 from schn_ray.core.atomic_files import PARTIAL, write_atomically, writing
 from schn_ray.core.bits import pack
-from schn_ray.core.documents import BadDocument, parse_json
-from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.data.store.reader import Store
-from schn_ray.models.hasher import LEARNED, MODEL, TRAINED
+from schn_ray.models.model_files import LEARNED, MODEL, TRAINED
 from schn_ray.retrieval.code_files import CODE, code_column
 from schn_ray.training.checkpoints import remove_leftovers
 from schn_ray.training.loop import Iteration
+from schn_ray.training.metrics_file import METRICS, metrics_line, read_metrics
 from schn_ray.training.state import Run
 from schn_ray.training.tensorboard import TensorBoardWriter
 
-METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
-TENSORBOARD = "tensorboard"
-_DIGEST = "sha256"  # of the rest of a line: no manifest has it while training goes on
-_REPAIR = "remove this file and run the same command again; an unfinished run writes it anew"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
 
 class Recorder:
@@ -46,7 +39,7 @@ class Recorder:
     def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
         self.path, self.run = path, run
         remove_leftovers(path / CHECKPOINTS)
-        text = "".join(map(_line, run.history))
+        text = "".join(map(metrics_line, run.history))
         write_atomically(path / METRICS, text.encode())
         self._board = TensorBoardWriter(path / TENSORBOARD, run.history) if tensorboard else None
 
@@ -61,7 +54,7 @@ class Recorder:
             self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
         self.run.history.append(asdict(measured))
         with writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
-            file.write(_line(asdict(measured)))
+            file.write(metrics_line(asdict(measured)))
             file.flush()
             os.fsync(file.fileno())
         if self._board:
@@ -87,45 +80,6 @@ class Recorder:
         with writing(self.path / name):
             pq.write_table(table, partial_path)
             partial_path.rename(self.path / name)
-
-
-def read_metrics(run: Path | str) -> list[dict[str, Any]]:
-    """Read the complete lines of a run's ``metrics.jsonl``, also while it is being written.
-
-    Args:
-        run: its directory or URI.
-
-    Returns:
-        A dict for each iteration, with the fields of ``Iteration``; empty without a file.
-
-    Raises:
-        SchnRayError: the file is damaged.
-    """
-    try:
-        text = read_file(join(as_location(run), METRICS)).decode(errors="replace")
-    except FileNotFoundError:
-        return []
-    lines = text.split("\n")[:-1]  # a line without its newline is incomplete
-    return [_parsed(line, number, run) for number, line in enumerate(lines, start=1)]
-
-
-def _line(values: dict[str, Any]) -> str:
-    return json.dumps(values | {_DIGEST: _digest_of(values)}) + "\n"
-
-
-def _digest_of(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-def _parsed(line: str, number: int, run: Path | str) -> dict[str, Any]:
-    where = f"{join(as_location(run), METRICS)}, line {number}"
-    try:
-        values = parse_json(line.encode(), where)
-    except BadDocument as error:
-        raise SchnRayError(f"{where}, is damaged: {_REPAIR}") from error
-    if not isinstance(values, dict) or values.pop(_DIGEST, None) != _digest_of(values):
-        raise SchnRayError(f"{where}, is damaged: {_REPAIR}")
-    return values
 
 
 def count_run(path: Path, store: Store) -> dict[str, Any]:

@@ -41,8 +41,9 @@ from schn_ray.methods.trainer import Trainer
 from schn_ray.models.backbones.build import build_backbone
 from schn_ray.models.embed import FEATURES, EmbedConfig, embed_source
 from schn_ray.models.encoder import Encoder
-from schn_ray.models.hasher import HasherSpec, best_device
+from schn_ray.models.hasher import best_device
 from schn_ray.models.heads.build import build_head
+from schn_ray.models.model_files import HasherSpec
 from schn_ray.models.precision import Precision
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.batches import Decoder

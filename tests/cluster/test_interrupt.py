@@ -19,12 +19,13 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 from schn_ray.training.checkpoints import LAST
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import CHECKPOINTS, read_metrics
+from schn_ray.training.metrics_file import read_metrics
+from schn_ray.training.recorder import CHECKPOINTS
 from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.slow  # starts two clusters of its own

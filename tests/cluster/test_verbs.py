@@ -22,12 +22,12 @@ from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 from schn_ray.training.config import config_from
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_images(
 
 def test_rows_get_their_own_features_in_any_order(folder: Path) -> None:
     store = open_store(folder / "store")
-    given = features.given_features(folder / "features", store, load(folder / "run"))
+    given = features.given_features(folder / "features", store, load(folder / "run").spec)
     rows = np.array([7, 0, 33])
     own = features.features_of(folder / "run", store, rows, map_locally)
     of_features = features.features_of(folder / "run", store, rows, map_locally, given)

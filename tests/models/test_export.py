@@ -23,8 +23,8 @@ from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.text import text_for_model
 from schn_ray.models import export
 from schn_ray.models.export import check_export, export_onnx
-from schn_ray.models.hasher import fingerprint
 from schn_ray.models.hasher import load as load_hasher
+from schn_ray.models.model_files import fingerprint
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 

@@ -22,15 +22,15 @@ from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.methods.code_table import CodeTable
 from schn_ray.methods.trainer import Trainer
-from schn_ray.models.hasher import fingerprint
 from schn_ray.models.hasher import load as load_hasher
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.training import loop, recorder, state
 from schn_ray.training import run as training
 from schn_ray.training import tensorboard as board
 from schn_ray.training.checkpoints import BEST, LAST
 from schn_ray.training.config import TrainConfig, train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import build_run, train_locally
 
 SMALL = (

@@ -312,7 +312,7 @@ def export(
     """
     from schn_ray.evaluation.text import text_for_model
     from schn_ray.models.export import export_onnx
-    from schn_ray.models.hasher import fingerprint
+    from schn_ray.models.model_files import fingerprint
 
     figures = None if evaluation is None else text_for_model(evaluation, fingerprint(run))
     return ExportResult(str(onnx), export_onnx(run, Path(onnx), images, figures))

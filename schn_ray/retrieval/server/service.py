@@ -17,7 +17,8 @@ from PIL import Image
 from schn_ray.core.errors import SchnRayError, UnknownId
 from schn_ray.data.images import BadImage, decode, evaluation_view
 from schn_ray.data.sources.fetch import fetch
-from schn_ray.models.hasher import Hasher, load
+from schn_ray.models.base_hasher import BaseHasher
+from schn_ray.models.load import load
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.queries import (
@@ -58,13 +59,15 @@ class Service:
         SchnRayError: the index was encoded by another model.
     """
 
-    def __init__(self, index: Index, hasher: Hasher, config: ServeConfig) -> None:
+    def __init__(self, index: Index, hasher: BaseHasher, config: ServeConfig) -> None:
         require_same_model(index, hasher)
         self.index, self.config, self._hasher = index, config, hasher
         own = hasher.of_images()
         pixels = min(own.max_pixels, config.max_pixels)
         self._preprocessing = own.model_copy(update={"max_pixels": pixels})
-        self._encoding = threading.Semaphore(os.cpu_count() or 1)  # torch has threads of its own
+        self._encoding = threading.Semaphore(
+            os.cpu_count() or 1
+        )  # networks have own threads
         self.thumbnail = functools.lru_cache(_THUMBNAILS)(self._thumbnail)
 
     def search_image(self, image: bytes, limits: SearchLimits) -> dict[str, Any]:
@@ -82,7 +85,7 @@ class Service:
                 view = evaluation_view(image, self._preprocessing)
             except BadImage as error:
                 raise Refused(415, f"the image cannot be used: {error.reason}") from error
-            relaxed = self._hasher.relaxed(view[None]).numpy()
+            relaxed = self._hasher.relaxed_array(view[None])
         return self._answer(relaxed_queries([""], [""], relaxed), limits)
 
     def search_id(self, id: str, limits: SearchLimits) -> dict[str, Any]:
@@ -103,7 +106,7 @@ class Service:
         if limits.rescore is not None:
             view = self._image_of(id, queries.uris[0])
             with self._encoding:
-                relaxed = self._hasher.relaxed(view[None]).numpy()
+                relaxed = self._hasher.relaxed_array(view[None])
             encoded = relaxed_queries(queries.names, queries.uris, relaxed)
             queries = replace(encoded, rows=queries.rows)
         return self._answer(queries, limits)
