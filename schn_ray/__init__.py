@@ -17,8 +17,8 @@ the names of the options. An output that is finished already is returned as it i
 interrupted is continued. Paths may be URIs, such as ``s3://bucket/store``.
 
 Everything runs in this process unless ``workers`` is given: ``workers=4`` or ``workers="all"`` is
-on Ray, on this machine or on the cluster of ``RAY_ADDRESS``. ``tune``, ``serve`` and ``doctor``
-always use Ray. ``pip install 'schn-ray[ray]'`` installs it.
+on Ray, on this machine or on the cluster of ``RAY_ADDRESS``. ``tune`` and ``doctor`` always use
+Ray. ``pip install 'schn-ray[ray]'`` installs it; training needs ``'schn-ray[train]'``.
 
 In an application:
 
@@ -106,10 +106,13 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module
+        from inspect import isfunction
+
+        from schn_ray.core.extras import naming_extras
 
         if name in _MODULE_OF:
             value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-            globals()[name] = value
-            return value
+            globals()[name] = naming_extras(value) if isfunction(value) else value
+            return globals()[name]
         hint = f": use schn_ray.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
         raise AttributeError(f"schn_ray has no '{name}'{hint}", name=name)

@@ -130,6 +130,7 @@ def run_and_exit(work: Callable[[], object]) -> NoReturn:
         work: what to run.
     """
     from schn_ray.core.errors import SchnRayError
+    from schn_ray.core.extras import missing_extra
 
     terminated = threading.Event()
 
@@ -145,6 +146,8 @@ def run_and_exit(work: Callable[[], object]) -> NoReturn:
             _stop_at_once(TERMINATED)
         if isinstance(error, KeyboardInterrupt | _Interrupted):
             _stop_at_once(INTERRUPTED)
+        if isinstance(error, ModuleNotFoundError):
+            error = missing_extra(error) or error
         if isinstance(error, SchnRayError):
             _fail(str(error), error.exit_code)
         if isinstance(error, OSError):

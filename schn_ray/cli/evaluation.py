@@ -15,8 +15,8 @@ from schn_ray.cli.options import (
     Verbose,
     Workers,
     print_result,
+    workers_of,
 )
-from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
 
 
@@ -62,7 +62,7 @@ def evaluate_command(
         both=both,
         config=config_file,
         settings=settings,
-        workers=workers or ALL,
+        workers=workers_of(workers),
     )
     print_result(evaluation, as_json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.results import Printable
 
 VERBOSE = "SCHN_RAY_VERBOSE"  # read by cluster/__init__.py
@@ -46,6 +48,22 @@ Source = Annotated[
         "set's folder, a store, or 'digits'; also at s3://, gs:// ..."
     ),
 ]
+
+
+def workers_of(workers: str | None, default: str = ALL) -> str | None:
+    """Return the workers of a command: by default on Ray, and where that is missing, none.
+
+    Args:
+        workers: as the user gave them; None: not at all.
+        default: where Ray is installed.
+
+    Returns:
+        None: the work is done in this process, which is said on standard error.
+    """
+    if workers is not None or importlib.util.find_spec("ray") is not None:
+        return workers or default
+    typer.echo("schn-ray: without Ray, in this process ('schn-ray[ray]' uses all CPUs)", err=True)
+    return None
 
 
 def print_result(result: Printable, as_json: bool) -> None:

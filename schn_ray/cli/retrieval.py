@@ -19,8 +19,8 @@ from schn_ray.cli.options import (
     Workers,
     print_result,
     show,
+    workers_of,
 )
-from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.results import SearchResults
 from schn_ray.cli.verbs.retrieval import (
     build_index,
@@ -57,7 +57,7 @@ def encode_command(
         retry_failed=retry_failed,
         config=config_file,
         settings=settings,
-        workers=workers or ALL,
+        workers=workers_of(workers),
     )
     print_result(codes, as_json)
 
@@ -168,7 +168,7 @@ def search_command(
             k=k,
             radius=radius,
             rescore=rescore,
-            workers=workers or ALL,
+            workers=workers_of(workers),
         )
         print_result(matches, as_json)
         return

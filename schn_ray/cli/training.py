@@ -18,8 +18,8 @@ from schn_ray.cli.options import (
     Verbose,
     Workers,
     print_result,
+    workers_of,
 )
-from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
 
 Store = Annotated[str, typer.Argument(help="A store that prepare wrote.")]
@@ -83,7 +83,7 @@ def embed_command(
         retry_failed=retry_failed,
         config=config_file,
         settings=settings,
-        workers=workers or ALL,
+        workers=workers_of(workers),
     )
     print_result(features, as_json)
 
@@ -106,8 +106,9 @@ def train_command(
     ] = None,
     features: Features = None,
     workers: Annotated[
-        str, typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch.")
-    ] = "1",
+        str | None,
+        typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch. Default: 1."),
+    ] = None,
     cpus: Cpus = 1,
     gpu: Gpu = None,
     tensorboard: Annotated[
@@ -130,7 +131,7 @@ def train_command(
         backbone=backbone,
         weights=weights,
         features=features,
-        workers=workers,
+        workers=workers_of(workers, "1"),
         cpus=cpus,
         gpu=gpu,
         tensorboard=tensorboard,

@@ -35,7 +35,7 @@ class ServeConfig(Section):
         max_bytes: of a request's body.
         max_pixels: of an image; larger ones are refused by their header, before decoding.
         max_results: of one request.
-        replicas: processes that answer.
+        replicas: processes that answer: 1 is this process, more are on Ray Serve.
     """
 
     host: str = "127.0.0.1"

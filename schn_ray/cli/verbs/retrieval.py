@@ -251,7 +251,9 @@ def serve(
     port: int = 8000,
     settings: Settings = None,
 ) -> None:
-    """Serve a search page and its JSON API on Ray Serve, until the process is interrupted.
+    """Serve a search page and its JSON API, until the process is interrupted.
+
+    One replica is this process; more of them are on Ray Serve.
 
     Args:
         index: a path, a URI or an opened index.
@@ -261,8 +263,8 @@ def serve(
         settings: such as ``{"replicas": 4}``.
 
     Raises:
-        SchnRayError: index and model do not belong together, the port is taken, or Ray is not
-            installed.
+        SchnRayError: index and model do not belong together, the port is taken, or there are
+            to be more replicas than one and Ray is not installed.
 
     Example:
         >>> serve("index", "run", port=8080)  # doctest: +SKIP
@@ -273,6 +275,10 @@ def serve(
     config = load_settings(
         ServeConfig, settings=setting_lines(settings, {"host": host, "port": port})
     )
+    if config.replicas == 1:
+        from schn_ray.retrieval.server.local import serve_locally
+
+        return serve_locally(location_of(index), model, config)
     require_ray("serving")
     from schn_ray.cluster.serve import serve_on_ray
 

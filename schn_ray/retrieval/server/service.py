@@ -65,9 +65,7 @@ class Service:
         own = hasher.of_images()
         pixels = min(own.max_pixels, config.max_pixels)
         self._preprocessing = own.model_copy(update={"max_pixels": pixels})
-        self._encoding = threading.Semaphore(
-            os.cpu_count() or 1
-        )  # networks have own threads
+        self._encoding = threading.Semaphore(os.cpu_count() or 1)  # networks have own threads
         self.thumbnail = functools.lru_cache(_THUMBNAILS)(self._thumbnail)
 
     def search_image(self, image: bytes, limits: SearchLimits) -> dict[str, Any]:
