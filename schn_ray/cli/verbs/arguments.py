@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from schn_ray.cli.verbs.results import Output
 
 if TYPE_CHECKING:
     from schn_ray.core.manifest import Manifest
-    from schn_ray.data.shards.map_shards import MapShards
+    from schn_ray.data.shards.map_shards import MapShards, Numbered
     from schn_ray.data.shards.rows import Source
     from schn_ray.data.store.reader import Store
     from schn_ray.retrieval.index.index import Index
 
+T = TypeVar("T")
+Piece = TypeVar("Piece", bound="Numbered")
 ALL = "all"  # as many workers as the cluster has CPUs
 Settings = Mapping[str, Any] | Sequence[str] | None
 Workers = int | str | tuple[int, int]
@@ -114,9 +116,15 @@ def shards_mapper(
 
         return map_locally
     require_ray(what)
-    from schn_ray.cluster.map_shards import RayShards
+    size = worker_range(workers)
 
-    return RayShards(what, worker_range(workers), gpus=gpus, writes=writes)
+    def map_on_ray(function: Callable[[Piece], T], shards: Iterable[Piece]) -> Iterable[T]:
+        # not before there is work: "finished already" is said without Ray
+        from schn_ray.cluster.map_shards import RayShards
+
+        return RayShards(what, size, gpus=gpus, writes=writes)(function, shards)
+
+    return map_on_ray
 
 
 def require_ray(what: str) -> None:
