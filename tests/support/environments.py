@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from email import message_from_bytes
 from importlib.metadata import Distribution, distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -22,7 +23,7 @@ def empty_environment(folder: Path) -> Path:
 
 
 def install(wheel: Path, packages: Path) -> int:
-    """Install a wheel and all that it requires without extras; return their bytes."""
+    """Install a wheel and all that it requires without extras; return their bytes, uncompiled."""
     with ZipFile(wheel) as files:
         files.extractall(packages)
         (name,) = (n for n in files.namelist() if n.endswith(".dist-info/METADATA"))
@@ -31,13 +32,19 @@ def install(wheel: Path, packages: Path) -> int:
     for package in _required(required):
         for file in package.files or ():
             source, target = Path(str(package.locate_file(file))), packages / file
-            if not source.is_file() or not target.resolve().is_relative_to(packages.resolve()):
-                continue  # commands lie outside
-            size += source.stat().st_size
-            if "__pycache__" not in source.parts:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(source)
+            inside = target.resolve().is_relative_to(packages.resolve())  # commands are not
+            if inside and source.is_file() and "__pycache__" not in source.parts:
+                size += source.stat().st_size
+                _link(source, target)
+                if source.suffix == ".py":  # compiled already
+                    _link(*(Path(cache_from_source(str(path))) for path in (source, target)))
     return size
+
+
+def _link(source: Path, target: Path) -> None:
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source)
 
 
 def _required(requirements: list[str]) -> Iterator[Distribution]:
