@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from schn_ray.cli.verbs.results import Output
 
 if TYPE_CHECKING:
+    from schn_ray.core.answered import AnsweredRequest
     from schn_ray.core.manifest import Manifest
     from schn_ray.data.shards.map_shards import MapShards, Numbered
     from schn_ray.data.shards.rows import Source
@@ -145,17 +146,40 @@ def require_ray(what: str) -> None:
         )
 
 
-def finish(out: Path | str, work: Callable[[], Manifest]) -> Output:
+def finish(
+    out: Path | str, work: Callable[[], Manifest], request: AnsweredRequest | None = None
+) -> Output:
     """Run ``work``, which writes ``out``; an output that is finished already is returned as it is.
 
     Args:
         out: the directory or URI.
         work: returns the manifest, or raises ``AlreadyDone``.
+        request: to be known again without work; None: it is compared each time.
     """
     from schn_ray.core.directories import AlreadyDone
     from schn_ray.core.manifest import read_manifest
 
     try:
-        return Output(location_of(out), work())
+        output = Output(location_of(out), work())
     except AlreadyDone as done:
-        return Output(location_of(out), read_manifest(done.path, done.kind), str(done))
+        output = Output(location_of(out), read_manifest(done.path, done.kind), str(done))
+    if request is not None:
+        request.remember()
+    return output
+
+
+def finished_before(request: AnsweredRequest | None, kind: str) -> Output | None:
+    """Return the output of a request that is known to be finished.
+
+    Args:
+        request: see ``finish``.
+        kind: of the output, see ``Manifest``.
+    """
+    if request is None or not request.is_finished():
+        return None
+    from schn_ray.core.directories import AlreadyDone
+
+    def work() -> Manifest:
+        raise AlreadyDone(request.out, kind)
+
+    return finish(str(request.out), work)

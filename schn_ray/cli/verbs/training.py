@@ -10,6 +10,7 @@ from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
     finish,
+    finished_before,
     location_of,
     require_ray,
     setting_lines,
@@ -150,12 +151,26 @@ def train(
         >>> run = train("store", "run", preset="digits", settings={"bits": 16})  # doctest: +SKIP
         >>> hasher = schn_ray.load(run)  # doctest: +SKIP
     """
-    from schn_ray.training.config import train_config
-    from schn_ray.training.rows import settings_of_inputs
+    from schn_ray.core.answered import answered_request
 
     lines = setting_lines(settings, {"backbone.name": backbone, "backbone.weights": weights})
     file = None if config is None else Path(config)
     embedded = None if features is None else location_of(features)
+    if workers is None:
+        _refuse_resources(cpus, gpu)
+    known = answered_request(
+        "train",
+        location_of(out),
+        {"method": method, "preset": preset, "settings": lines},
+        [location_of(store), embedded],
+        [file],
+    )
+    if (output := finished_before(known, "run")) is not None:
+        return output
+
+    from schn_ray.training.config import train_config
+    from schn_ray.training.rows import settings_of_inputs
+
     given = settings_of_inputs(location_of(store), embedded)
     loaded = train_config(preset, file, lines, method, given)
     if workers is not None:
@@ -172,9 +187,8 @@ def train(
                 tensorboard,
                 features=embedded,
             ),
+            known,
         )
-    _refuse_resources(cpus, gpu)
-
     from schn_ray.training.run import train_locally
 
     return finish(
@@ -182,6 +196,7 @@ def train(
         lambda: train_locally(
             loaded, location_of(store), location_of(out), tensorboard, features=embedded
         ),
+        known,
     )
 
 
