@@ -52,6 +52,7 @@ class AnsweredRequest:
     def remember(self) -> None:
         """Note that the request is finished; nothing is lost if that cannot be written."""
         with suppress(OSError, SchnRayError):
+            self.note.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.note, self._text().encode())
 
     def _text(self) -> str:
