@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from schn_ray.cli.options import (
+    OUTPUT,
     AsJson,
     ConfigFile,
     Out,
@@ -30,6 +31,7 @@ from schn_ray.cli.verbs.retrieval import (
     serve,
 )
 
+MANY = "Many queries at once"
 IndexPath = Annotated[str, typer.Argument(help="An index that index wrote.")]
 
 
@@ -124,10 +126,14 @@ def search_command(
     ] = None,
     code: Annotated[list[str] | None, typer.Option(help="A code, in hexadecimal.")] = None,
     queries: Annotated[
-        str | None, typer.Option(help="Search for all of these codes, on Ray.", metavar="CODES")
+        str | None,
+        typer.Option(
+            help="Search for all of these codes, on Ray.", metavar="CODES", rich_help_panel=MANY
+        ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Directory or URI to write; for --queries.")
+        str | None,
+        typer.Option(help="Directory or URI to write; for --queries.", rich_help_panel=MANY),
     ] = None,
     also: Annotated[
         list[str] | None, typer.Option(help="Another index; searched as one with INDEX.")
@@ -146,9 +152,15 @@ def search_command(
         ),
     ] = None,
     paths: Annotated[
-        bool, typer.Option("-f", "--paths", help="Print only the paths of the results.")
+        bool,
+        typer.Option(
+            "-f", "--paths", help="Print only the paths of the results.", rich_help_panel=OUTPUT
+        ),
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Also write a page, with the images.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page, with the images.", rich_help_panel=OUTPUT),
+    ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
     verbose: Verbose = False,

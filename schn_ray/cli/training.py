@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from schn_ray.cli.options import (
+    OUTPUT,
+    WORKERS,
     AsJson,
     ConfigFile,
     Out,
@@ -23,10 +25,14 @@ from schn_ray.cli.options import (
 from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
 
 Store = Annotated[str, typer.Argument(help="A store that prepare wrote.")]
-Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.")]
+Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.", rich_help_panel=WORKERS)]
 Gpu = Annotated[
     bool | None,
-    typer.Option("--gpu/--no-gpu", help="A GPU for each worker. Default: if there are enough."),
+    typer.Option(
+        "--gpu/--no-gpu",
+        help="A GPU for each worker. Default: if there are enough.",
+        rich_help_panel=WORKERS,
+    ),
 ]
 
 
@@ -107,12 +113,17 @@ def train_command(
     features: Features = None,
     workers: Annotated[
         str | None,
-        typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch. Default: 1."),
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help="Workers that share each batch. Default: 1.",
+            rich_help_panel=WORKERS,
+        ),
     ] = None,
     cpus: Cpus = 1,
     gpu: Gpu = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")
+        bool,
+        typer.Option("--tensorboard", help="Write RUN/tensorboard too.", rich_help_panel=OUTPUT),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
