@@ -3,9 +3,9 @@
     python -m benchmarks.retrieval.starts DIR [--rounds 5]
 
 Makes in DIR, with the digits, a store, a run, its ONNX export, codes and an index. Then each
-command runs in turn, in a process of its own, after ``python -c "import torch"``; the figure is the median
-of its ratios to that, in CPU seconds of the process and in wall seconds. A server is ready when its
-page is answered.
+command runs in turn, in a process of its own, after ``python -c "import torch"``. The figure is the
+median of its ratios to that, in CPU seconds of the process and in seconds of the clock. A server is
+ready when its page is answered.
 """
 
 from __future__ import annotations

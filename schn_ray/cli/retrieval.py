@@ -37,7 +37,7 @@ IndexPath = Annotated[str, typer.Argument(help="An index that index wrote.")]
 
 def encode_command(
     source: Source,
-    model: Annotated[str, typer.Option(help="A finished run, or its model directory.")],
+    model: Annotated[str, typer.Option(help="A finished run, its model directory or ONNX file.")],
     out: Out,
     update: Update = False,
     retry_failed: RetryFailed = False,
@@ -119,7 +119,7 @@ def search_command(
         list[Path] | None, typer.Argument(help="Query images; .npy files for a model of vectors.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Run or model that encoded the index; for IMAGES.")
+        str | None, typer.Option(help="Run or ONNX file that encoded the index; for IMAGES.")
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--id", help="An id of the index: more like this one.")
@@ -203,7 +203,7 @@ def search_command(
 
 def serve_command(
     index: IndexPath,
-    model: Annotated[str, typer.Option(help="Run or model that encoded the index.")],
+    model: Annotated[str, typer.Option(help="Run or ONNX file that encoded the index.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     settings: Settings = None,
