@@ -125,6 +125,14 @@ def train_command(
         bool,
         typer.Option("--tensorboard", help="Write RUN/tensorboard too.", rich_help_panel=OUTPUT),
     ] = False,
+    keep_checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--keep-checkpoints",
+            help="Keep RUN/checkpoints when it is finished.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -146,6 +154,7 @@ def train_command(
         cpus=cpus,
         gpu=gpu,
         tensorboard=tensorboard,
+        keep_checkpoints=keep_checkpoints,
     )
     print_result(run, as_json)
 

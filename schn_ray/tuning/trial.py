@@ -177,8 +177,6 @@ def train_trial(
             run = build_run(config, store, Workers(), best_device(), features=vectors)
             mirror.send()
             finish_run(run, store, directory.run, after_iteration)
-            # a search has many trials, and a finished one needs no checkpoints
-            remove_folder(join(directory.run, CHECKPOINTS))
             conclude_run(mirror, writer, store)
     except AlreadyDone:
         return

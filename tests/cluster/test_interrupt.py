@@ -43,7 +43,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(store: Path, out: Path) -> list[object]:
-    return ["train", store, "--out", out, "--preset", "digits", *as_options(SETTINGS)]
+    options = ("--preset", "digits", *as_options(SETTINGS), "--keep-checkpoints")
+    return ["train", store, "--out", out, *options]
 
 
 def interrupted(store: Path, tmp_path: Path, mark: str) -> tuple[Path, int, str]:
@@ -123,7 +124,7 @@ def test_sigterm_saves_within_an_iteration_first(
     torch.set_num_threads(1)
     config = train_config("digits", None, (*SETTINGS, *LONG))
     for run in (out, tmp_path / "whole"):
-        train_locally(config, store, run)
+        train_locally(config, store, run, keep_checkpoints=True)
     torch.set_num_threads(threads)
     assert fingerprint(out) == fingerprint(tmp_path / "whole")
     torch.testing.assert_close(last_state(out), last_state(tmp_path / "whole"), rtol=0, atol=0)

@@ -61,7 +61,7 @@ def moment(seed: int) -> tuple[int, float]:
 
 
 def command(store: Path, out: Path, workers: str = "2") -> list[object]:
-    return ["train", store, "--out", out, *OPTIONS, "--workers", workers]
+    return ["train", store, "--out", out, *OPTIONS, "--workers", workers, "--keep-checkpoints"]
 
 
 def training_workers() -> list[psutil.Process]:

@@ -96,7 +96,7 @@ def test_two_workers_end_where_one_does(runs: dict[int, Path]) -> None:
 def test_so_does_a_range_of_workers(
     runs: dict[int, Path], store: Path, tmp_path: Path, most: int
 ) -> None:
-    train_on_ray(config(), store, tmp_path / "run", WorkerRequest(1, most))
+    train_on_ray(config(), store, tmp_path / "run", WorkerRequest(1, most), keep_checkpoints=True)
     if most == 1:
         assert fingerprint(tmp_path / "run") == fingerprint(runs[1])
     assert max(distances(tmp_path / "run", runs[1]).values()) < FAR
@@ -108,7 +108,7 @@ def test_control_batches_of_another_size_end_elsewhere(
 ) -> None:
     values = read_manifest(runs[1], "run").config
     values["schedule"]["batch_size"] = 4
-    train_locally(config_from(values), store, tmp_path / "run")
+    train_locally(config_from(values), store, tmp_path / "run", keep_checkpoints=True)
     first, other = read_metrics(runs[1])[0]["loss"], read_metrics(tmp_path / "run")[0]["loss"]
     assert other != pytest.approx(first, rel=1e-2)
     assert median(distances(tmp_path / "run", runs[1]).values()) > 5 * FAR

@@ -50,7 +50,7 @@ def interrupted(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def train(store: Path, out: Path) -> None:
     """Train, or go on."""
-    train_locally(train_config("digits", None, SETTINGS), store, out)
+    train_locally(train_config("digits", None, SETTINGS), store, out, keep_checkpoints=True)
 
 
 def damage(file: Path, how: str) -> None:

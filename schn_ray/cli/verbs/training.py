@@ -116,6 +116,7 @@ def train(
     cpus: int = 1,
     gpu: bool | None = None,
     tensorboard: bool = False,
+    keep_checkpoints: bool = False,
 ) -> Output:
     """Train a hashing model.
 
@@ -139,6 +140,8 @@ def train(
         cpus: of each worker on Ray.
         gpu: whether each worker on Ray has a GPU; default: if there are enough.
         tensorboard: write ``RUN/tensorboard`` too.
+        keep_checkpoints: keep ``RUN/checkpoints`` when the run is finished; they are many times the
+            model's size.
 
     Returns:
         The run: its path, with ``counts``. ``schn_ray.load(run)`` opens its model.
@@ -186,6 +189,7 @@ def train(
                 request,
                 tensorboard,
                 features=embedded,
+                keep_checkpoints=keep_checkpoints,
             ),
             known,
         )
@@ -194,7 +198,12 @@ def train(
     return finish(
         out,
         lambda: train_locally(
-            loaded, location_of(store), location_of(out), tensorboard, features=embedded
+            loaded,
+            location_of(store),
+            location_of(out),
+            tensorboard,
+            features=embedded,
+            keep_checkpoints=keep_checkpoints,
         ),
         known,
     )
