@@ -250,6 +250,18 @@ def test_workers_without_ray_are_refused(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "schn_ray.report.runs", None)
+    with pytest.raises(ModuleNotFoundError):  # none of any extra
+        schn_ray.write_report(made / "run", tmp_path / "r.html")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SchnRayError, match=r"needs matplotlib.*'schn-ray\[report\]'"):
+        schn_ray.write_report(made / "run", tmp_path / "r.html")
+
+
 def test_a_misspelt_setting_is_named(made: Path, tmp_path: Path) -> None:
     with pytest.raises(SchnRayError, match="did you mean 'bits'"):
         schn_ray.train(made / "store", tmp_path / "run", settings={"bist": 16})

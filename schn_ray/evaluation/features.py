@@ -149,7 +149,11 @@ def part_features(
 
 @functools.lru_cache(maxsize=1)
 def loaded(run: str) -> BaseHasher:
-    """Load a run's model, once in this process."""
+    """Load a run's model, once in this process.
+
+    Args:
+        run: a finished run, a model directory or an ONNX file.
+    """
     return load(run)
 
 

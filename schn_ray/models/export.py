@@ -40,7 +40,7 @@ from schn_ray.data.images import BadImage, Preprocessing, evaluation_view
 from schn_ray.data.shards.rows import Row, Source
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import Hasher, features_and_relaxed, load
+from schn_ray.models.hasher import Hasher, features_and_relaxed, load_network
 from schn_ray.models.model_files import CARD, MODEL, model_directory
 from schn_ray.models.onnx_hasher import DESCRIBED, OUTPUT, SHA256
 
@@ -101,7 +101,7 @@ def export_onnx(
         SchnRayError: a library is missing, no image can be read, or vectors have another width.
     """
     _require_libraries()
-    hasher = load(model, torch.device("cpu"))
+    hasher = load_network(model, torch.device("cpu"))
     data = _onnx(hasher)
     checked = check_export(hasher, data, images)
     described = describe(hasher) | {"checked": asdict(checked)}

@@ -137,7 +137,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(
+def load_network(
     path: str | Path, device: torch.device | None = None, precision: PrecisionName = "float32"
 ) -> Hasher:
     """Load a hasher from a finished run or a model directory.

@@ -62,7 +62,7 @@ def load(
                 "device, or give the run"
             )
         return load_onnx(path)
-    from schn_ray.models.hasher import load as load_network
+    from schn_ray.models.hasher import load_network
 
     return load_network(path, device, precision)
 

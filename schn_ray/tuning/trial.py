@@ -17,7 +17,7 @@ from schn_ray.core.manifest import MANIFEST
 from schn_ray.core.storage.files import is_uri, join, kind_at, remove_folder
 from schn_ray.core.workers import Workers
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import best_device, load
+from schn_ray.models.hasher import best_device
 from schn_ray.models.model_files import MODEL
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.config import TrainConfig
@@ -217,7 +217,7 @@ def trial_figures(run: str, config: TrainConfig, objectives: Iterable[str]) -> d
         raise SchnRayError("validation mAP is undefined after every iteration")
     figures = {VALIDATION_MAP: run_scores[-1][1], BITS: float(config.bits)}
     if ENCODING_COST in objectives:
-        hasher = load(run)
+        hasher = load_network(run)
         figures[ENCODING_COST] = encoding_cost(hasher.network, hasher.input_shape)
     return figures
 

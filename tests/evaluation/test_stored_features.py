@@ -23,7 +23,7 @@ from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_figures
 from schn_ray.models.config import BackboneConfig
 from schn_ray.models.embed import EmbedConfig, embed_source
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.training.config import train_config
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import train_locally

@@ -28,7 +28,7 @@ from schn_ray.evaluation.text import text_for_model
 from schn_ray.models import export
 from schn_ray.models.config import BackboneConfig
 from schn_ray.models.embed import EmbedConfig, embed_source
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.models.model_files import fingerprint
 from schn_ray.report import figure_files, page
 from schn_ray.report.check import write_check_page

@@ -23,7 +23,7 @@ from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.methods.code_table import CodeTable
 from schn_ray.methods.trainer import Trainer
-from schn_ray.models.hasher import load as load_hasher
+from schn_ray.models.load import load as load_hasher
 from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.training import loop, recorder, state
