@@ -17,7 +17,7 @@ from schn_ray.core.manifest import MANIFEST
 from schn_ray.core.storage.files import is_uri, join, kind_at, remove_folder
 from schn_ray.core.workers import Workers
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import best_device
+from schn_ray.models.hasher import best_device, load_network
 from schn_ray.models.model_files import MODEL
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.config import TrainConfig
