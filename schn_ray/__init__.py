@@ -1,8 +1,13 @@
 """schn-ray: labelled images in, a small hashing model out; binary codes, and search over them.
 
-A folder of images for each class is enough to begin:
+A folder of photos is enough to begin:
 
     import schn_ray
+
+    album = schn_ray.build("photos", "album")             # codes, an index, figures and a page
+    schn_ray.search(album, ["query.jpg"])
+
+Or step by step, with a folder of images for each class:
 
     schn_ray.check("photos")                              # counts, bad files, duplicates
     store = schn_ray.prepare("photos", "store")           # images, labels and a split
@@ -37,11 +42,12 @@ from typing import TYPE_CHECKING, Any
 from schn_ray.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from schn_ray.cli.verbs.build import build
     from schn_ray.cli.verbs.cluster import doctor
     from schn_ray.cli.verbs.data import check, prepare
     from schn_ray.cli.verbs.duplicates import duplicates
     from schn_ray.cli.verbs.engines import convert
-    from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
+    from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
     from schn_ray.cli.verbs.retrieval import build_index, change_index, encode, search, serve
     from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
@@ -51,6 +57,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SchnRayError",
+    "benchmark",
+    "build",
     "build_index",
     "change_index",
     "check",
@@ -76,11 +84,12 @@ __all__ = [
 ]
 
 _MODULES = {
+    "cli.verbs.build": ("build",),
     "cli.verbs.cluster": ("doctor",),
     "cli.verbs.data": ("check", "prepare"),
     "cli.verbs.engines": ("convert",),
     "cli.verbs.duplicates": ("duplicates",),
-    "cli.verbs.evaluation": ("compare", "evaluate", "write_report"),
+    "cli.verbs.evaluation": ("benchmark", "compare", "evaluate", "write_report"),
     "cli.verbs.retrieval": ("build_index", "change_index", "encode", "search", "serve"),
     "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),

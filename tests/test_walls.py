@@ -19,6 +19,7 @@ ROOMS = [
     "evaluation",
     "training",
     "tuning",
+    "suites",
     "report",
     "cluster",
     "cli",

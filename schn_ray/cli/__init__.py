@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from schn_ray.cli import (
+    build,
     cluster,
     data,
     demo,
@@ -103,6 +104,7 @@ def _before_the_verb(
 
 
 for _verb in (
+    build.build_command,
     data.check_command,
     data.prepare_command,
     training.train_command,
@@ -118,6 +120,7 @@ for _verb in (
     evaluation.evaluate_command,
     evaluation.compare_command,
     evaluation.report_command,
+    evaluation.benchmark_command,
     training.export_command,
     cluster.doctor_command,
     demo.demo_command,

@@ -1,4 +1,4 @@
-"""Commands on figures: evaluate, compare, report."""
+"""Commands on figures: evaluate, compare, report, benchmark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schn_ray.cli.options import (
     print_result,
     workers_of,
 )
-from schn_ray.cli.verbs.evaluation import compare, evaluate, write_report
+from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
 
 
 class Gallery(StrEnum):
@@ -29,8 +29,10 @@ class Gallery(StrEnum):
 
 
 def evaluate_command(
-    run: Annotated[str, typer.Argument(help="A finished run.")],
-    store: Annotated[str, typer.Option(help="The store with the split.")],
+    run: Annotated[str, typer.Argument(metavar="RUN|ALBUM", help="A finished run, or an album.")],
+    store: Annotated[
+        str | None, typer.Option(help="The store with the split; an ALBUM has its own.")
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", help="Directory or URI to write. Default: RUN-evaluation."),
@@ -42,7 +44,6 @@ def evaluate_command(
     gallery: Annotated[
         Gallery | None, typer.Option(help="The gallery's codes. Default: encoded.")
     ] = None,
-    both: Annotated[bool, typer.Option("--both", help="Short for --gallery both.")] = False,
     config_file: ConfigFile = None,
     settings: Settings = None,
     workers: Workers = None,
@@ -59,7 +60,6 @@ def evaluate_command(
         out,
         features=features,
         gallery=None if gallery is None else gallery.value,
-        both=both,
         config=config_file,
         settings=settings,
         workers=workers_of(workers),
@@ -82,7 +82,10 @@ def compare_command(
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs, finished or not.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN|ALBUM...", help="Runs, finished or not."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     evaluation: Annotated[
         list[Path] | None,
@@ -99,3 +102,31 @@ def report_command(
     """
     write_report(runs, out, evaluation=evaluation, figures=figures)
     typer.echo(f"{out}: open it in a browser")
+
+
+def benchmark_command(
+    suite: Annotated[str, typer.Argument(help="quick, frozen, scratch, finetune, or a YAML file.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory to write.")],
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="Where a data set of SUITE lies.")
+    ] = None,
+    settings: Settings = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare many methods on the same data, split and budget.
+
+    Writes a table and a page. Run the same command again after an interruption, or with more
+    methods, lengths or seeds: it does only what is new.
+    """
+    sources = dict(_named_source(given) for given in data or [])
+    result = benchmark(suite, out, data=sources, settings=settings, workers=workers_of(workers))
+    print_result(result, as_json)
+
+
+def _named_source(given: str) -> tuple[str, str]:
+    name, equals, source = given.partition("=")
+    if not (name and equals and source):
+        raise typer.BadParameter(f"expected NAME=PATH, not {given!r}", param_hint="--data")
+    return name, source

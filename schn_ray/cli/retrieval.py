@@ -32,7 +32,7 @@ from schn_ray.cli.verbs.retrieval import (
 )
 
 MANY = "Many queries at once"
-IndexPath = Annotated[str, typer.Argument(help="An index that index wrote.")]
+IndexPath = Annotated[str, typer.Argument(metavar="INDEX|ALBUM", help="What index or build wrote.")]
 
 
 def encode_command(
@@ -81,6 +81,20 @@ def index_command(
             help="Remove the ids of a file, one a line or Parquet, from INDEX.", metavar="IDS"
         ),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Parquet or CSV with id and columns to filter by; with --add, of the added rows.",
+        ),
+    ] = None,
+    columns_of: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,NAME", help="Take only these columns. Default: all."),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="OUT is an index of older CODES: take in the changes.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare all files of INDEX with their SHA-256.")
     ] = False,
@@ -92,13 +106,20 @@ def index_command(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.index.index import open_index, verify_index
 
+    names = None if columns_of is None else columns_of.split(",")
     if out is not None:
         if add or remove or verify or info:
             raise SchnRayError("--out builds an index; --add, --remove ... take an index instead")
-        print_result(build_index(path, out), as_json)
+        print_result(
+            build_index(path, out, columns=columns, columns_of=names, update=update), as_json
+        )
         return
-    if add or remove:
-        print_result(change_index(path, add=add, remove=remove or ()), as_json)
+    if update:
+        raise SchnRayError("--update changes the index of --out INDEX")
+    changed = add or remove or columns or columns_of
+    if changed:
+        index = change_index(path, add=add, remove=remove or (), columns=columns, columns_of=names)
+        print_result(index, as_json)
     if verify:
         size = verify_index(path)
         show({"path": path, "verified": size}, f"{path}: {size:,} bytes are sound", as_json)
@@ -106,10 +127,10 @@ def index_command(
         described = open_index(path).info()
         lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in described.items()]
         show({"path": path} | described, "\n".join([f"{path}: index", *lines]), as_json)
-    if not (add or remove or verify or info):
+    if not (changed or verify or info):
         raise SchnRayError(
-            "say what to do: --out INDEX to index codes; --add, --remove, --verify or --info for "
-            "an index"
+            "say what to do: --out INDEX to index codes; --add, --remove, --columns, --verify or "
+            "--info for an index"
         )
 
 
@@ -119,7 +140,8 @@ def search_command(
         list[Path] | None, typer.Argument(help="Query images; .npy files for a model of vectors.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Run or ONNX file that encoded the index; for IMAGES.")
+        str | None,
+        typer.Option(help="Run or ONNX file that encoded the INDEX. An ALBUM has its own."),
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--id", help="An id of the index: more like this one.")
@@ -151,6 +173,13 @@ def search_command(
             help="Order by score: the query's output before the sign against the codes.",
         ),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only images for which this is true, such as \"label = 'cat' and year >= 2020\".",
+        ),
+    ] = None,
     paths: Annotated[
         bool,
         typer.Option(
@@ -180,6 +209,7 @@ def search_command(
             k=k,
             radius=radius,
             rescore=rescore,
+            where=where,
             workers=workers_of(workers),
         )
         print_result(matches, as_json)
@@ -196,6 +226,7 @@ def search_command(
         k=k,
         radius=radius,
         rescore=rescore,
+        where=where,
         html=html,
     )
     show(results.to_json(), results.paths() if paths else results.text(), as_json)
@@ -203,7 +234,10 @@ def search_command(
 
 def serve_command(
     index: IndexPath,
-    model: Annotated[str, typer.Option(help="Run or ONNX file that encoded the index.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Run or ONNX file that encoded the INDEX; an ALBUM has its own."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     settings: Settings = None,

@@ -72,6 +72,7 @@ def demo(directory: Path) -> Path:
     typer.echo(f"\n$ schn-ray report {run} --evaluation {evaluation} --out {report}")
     report_run(run, evaluation, report)
     typer.echo(f"\n{figures_text(read_figures(evaluation))}\n\nOpen {report} in a browser.")
+    typer.echo("Your own photos: schn-ray build PHOTOS --out album")
     return report
 
 

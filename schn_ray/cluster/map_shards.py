@@ -74,6 +74,7 @@ class RayShards:
         gpus: whether the actors share the cluster's GPUs, if it has any.
         writes: the directory or URI that the function writes to. A directory that a node does not
             see is refused.
+        unit: name of what is counted, in the plural.
 
     Example::
 
@@ -86,8 +87,9 @@ class RayShards:
         workers: int | tuple[int, int] | None = None,
         gpus: bool = False,
         writes: Path | str | None = None,
+        unit: str = "rows",
     ) -> None:
-        self._what, self._gpus, self._writes = what, gpus, writes
+        self._what, self._gpus, self._writes, self._unit = what, gpus, writes, unit
         self._workers = (workers, workers) if isinstance(workers, int) else workers
 
     def __call__(
@@ -112,7 +114,7 @@ class RayShards:
                 WorkerRequest(*self._workers, gpus=0).require()
             figures = ShardFigures(self._what)
             probing = nullcontext() if self._writes is None else shared(self._writes)
-            with probing as probe, Progress(self._what) as progress:
+            with probing as probe, Progress(self._what, unit=self._unit) as progress:
                 waiting.show(progress)
                 for shard, result in self._results(function, waiting, probe):
                     if isinstance(result, _Failed):

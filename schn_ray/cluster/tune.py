@@ -35,7 +35,7 @@ from schn_ray.training.config import TrainConfig
 from schn_ray.training.run import build_run, frozen_features, require_shareable, run_request
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
-from schn_ray.tuning.objectives import VALIDATION_MAP
+from schn_ray.tuning.objectives import VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.results import study_counts, write_results
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
 from schn_ray.tuning.study import STUDY, Search, TrialRow
@@ -122,7 +122,7 @@ def tune_on_ray(
             require_shared(out)
             draft.begin()
             mirror.send()
-            search = Search(mirror.local, space, base, seed)
+            search = Search(mirror.local, space, base, seed, _counted_cost(store))
             work = _Work(search, store, mirror, budget, at_once)
             shards = RayShards("embedding")
             with frozen_features(base, store, mirror.location, features, shards) as vectors:
@@ -187,6 +187,20 @@ def _check_trial(space: Space, base: TrainConfig, store: Store, budget: SearchBu
     first = with_values(base, starting_point(space, base, BASELINE))
     require_shareable(first, store, budget.workers)
     build_run(first, store, Workers(), torch.device("cpu"))
+
+
+def _counted_cost(store: Store) -> Callable[[TrainConfig], float]:
+    """Return what counts the encoding cost of settings, once for each network."""
+    known: dict[str, float] = {}
+
+    def cost(config: TrainConfig) -> float:
+        network = config.model_dump_json(include={"bits", "backbone", "head", "method"})
+        if network not in known:
+            hasher = build_run(config, store, Workers(), torch.device("cpu")).hasher()
+            known[network] = encoding_cost(hasher.network, hasher.input_shape)
+        return known[network]
+
+    return cost
 
 
 class _Work:

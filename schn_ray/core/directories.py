@@ -192,7 +192,7 @@ def resumable_directory(
         listing: name of the input that may differ from the directory's if ``update`` is given.
         update: open a finished directory again. The block calls ``DirectoryWriter.begin`` before
             it changes anything.
-        free: settings that may differ from those of an unfinished directory.
+        free: settings and inputs that may differ from those of an unfinished directory.
 
     Yields:
         The writer; its path is ``path``.
@@ -311,7 +311,9 @@ def _refuse_other_request(
         raise SchnRayError(f"{path / name} is damaged; remove {path} to start over") from error
     if update and listing is not None:
         existing["made_from"][listing] = request["made_from"][listing]
-    existing["config"] |= {key: request["config"][key] for key in free}
+    for part in ("made_from", "config"):
+        fixed = {key: value for key, value in existing[part].items() if key not in free}
+        existing[part] = fixed | {key: request[part][key] for key in free if key in request[part]}
     lines = difference(existing, request)
     if len(lines) == 1 and lines[0].startswith(f"made_from.{listing}:"):
         raise SchnRayError(

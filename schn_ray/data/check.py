@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import BadImage, decode, downsized
 from schn_ray.data.shards.rows import BadRow, Row, Source
 from schn_ray.data.shards.vectors import NOT_FINITE, ZERO, VectorFormat, vectors_of
-from schn_ray.data.splits.protocols import UNLABELLED
+from schn_ray.data.splits.protocols import STABLE, UNLABELLED
 
 _SHOWN = 20
 _SAMPLES = 6  # images per class
 _SAMPLED_CLASSES = 60
 _SAMPLE_SIDE = 96  # pixels
+_LEAST = 4  # images of a class: the protocol random needs so many
+_FEW_ROWS = 200  # with fewer, the protocol stable may leave a role empty
 _PAIRS_COUNTED = 50  # pairs of labels are not counted for images with more labels than this
 
 
@@ -145,7 +148,7 @@ def render(report: Report) -> str:
     if len(report.bad_rows) > report.max_bad_share * report.rows:
         lines.append(
             f"\nMore than max_bad_share = {report.max_bad_share:g} of the rows are bad: 'prepare' "
-            "will stop. Repair them, or raise the limit with --set source.max_bad_share=..."
+            "would stop. Repair them, or leave them out, as the next command does"
         )
     return "\n".join([*lines, "", f"Next: {report.next_command}"])
 
@@ -295,10 +298,15 @@ _PROTOCOL_OF = {
 
 def _next_command(source: Source, config: SourceConfig, report: Report) -> str:
     changed = config.model_dump(exclude_defaults=True)
+    bad = len(report.bad_rows) / max(report.rows, 1)
+    if config.max_bad_share < bad < 1:
+        changed["max_bad_share"] = math.ceil(100 * bad) / 100
     settings = "".join(f" --set {shlex.quote(f'source.{k}={v}')}" for k, v in changed.items())
-    if report.classes:
+    if len(report.classes) > 1:
         has_all_roles = {"train", "test", "database"} <= set(report.splits)
         name = _PROTOCOL_OF.get(source.kind, "listed" if has_all_roles else None)
+        if name is None and not report.multi_label and min(report.classes.values()) < _LEAST:
+            name = STABLE if report.rows >= _FEW_ROWS else UNLABELLED
         protocol = f" --protocol {name}" if name else ""
         location = shlex.quote(source.location)
         return f"schn-ray prepare {location} --out store{protocol}{settings}"

@@ -29,7 +29,7 @@ _Positive = Annotated[float, Field(gt=0)]
 # Pillow knows more formats, but some of them start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF")
 _OPEN_LOCK = threading.Lock()
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class Preprocessing(Section):
@@ -162,19 +162,19 @@ def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
     Raises:
         BadImage: see ``decode``.
     """
-    image = _decode_for(data, p)
+    image = decode_for(data, p)
     width, height = _resized(image.size, p.resize)
     left, top = round((width - p.crop) / 2), round((height - p.crop) / 2)
-    return _channels_first(_cut(image, (width, height), left, top, p))
+    return channels_first(_cut(image, (width, height), left, top, p))
 
 
 def training_view(
-    data: bytes, p: Preprocessing, pad: int, flip: bool, draws: NDArray[np.float64]
+    image: Image.Image, p: Preprocessing, pad: int, flip: bool, draws: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Decode an image, resize its shorter side, add a black border, and crop a random square.
+    """Resize the shorter side of an image, add a black border, and crop a random square.
 
     Args:
-        data: the encoded bytes.
+        image: as ``decode_for`` gives it.
         p: sizes and limits.
         pad: width of the border on each side, in pixels of the resized image.
         flip: mirror the square if ``draws[2] < 0.5``.
@@ -183,17 +183,13 @@ def training_view(
 
     Returns:
         uint8 [3, crop, crop].
-
-    Raises:
-        BadImage: see ``decode``.
     """
-    image = _decode_for(data, p)
     width, height = _resized(image.size, p.resize)
     top = int(draws[0] * (height + 2 * pad - p.crop + 1)) - pad
     left = int(draws[1] * (width + 2 * pad - p.crop + 1)) - pad
     square = _cut(image, (width, height), left, top, p)
     mirrored = flip and draws[2] < 0.5
-    return _channels_first(square[:, ::-1] if mirrored else square)
+    return channels_first(square[:, ::-1] if mirrored else square)
 
 
 def normalise(batch: Tensor, p: Preprocessing) -> Tensor:
@@ -212,7 +208,16 @@ def normalise(batch: Tensor, p: Preprocessing) -> Tensor:
     return (scaled - mean) / std
 
 
-def _decode_for(data: bytes, p: Preprocessing) -> Image.Image:
+def decode_for(data: bytes, p: Preprocessing) -> Image.Image:
+    """Decode one image to upright RGB, large enough for its views.
+
+    Args:
+        data: the encoded bytes.
+        p: sizes and limits.
+
+    Raises:
+        BadImage: see ``decode``.
+    """
     return decode(data, p.max_pixels, 2 * p.resize if p.reduced else None)
 
 
@@ -266,7 +271,7 @@ def _cut(
     across, down = image.width / resized[0], image.height / resized[1]
     part = image.resize(
         (right - inner_left, bottom - inner_top),
-        _FILTERS[p.interpolation],
+        FILTERS[p.interpolation],
         box=(
             inner_left * across,
             inner_top * down,
@@ -278,5 +283,10 @@ def _cut(
     return square
 
 
-def _channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the pixels [S, S, 3] of an image as [3, S, S].
+
+    Args:
+        pixels: of the image.
+    """
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))

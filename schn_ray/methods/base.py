@@ -29,6 +29,24 @@ if TYPE_CHECKING:
 
 Labels = Literal["none", "single", "multi"]
 Activation = Literal["tanh", "none"]
+View = Literal["plain", "distorted"]
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """What others measured of a method, under their protocol; not to be mixed with figures of ours.
+
+    Attributes:
+        data: data set and code lengths.
+        scores: mAP of each length; ``@1000``: over so many results only.
+        protocol: network, and gallery where it is not the usual one.
+        source: who says so.
+    """
+
+    data: str
+    scores: str
+    protocol: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -38,10 +56,12 @@ class Paper:
     Attributes:
         title: of the paper.
         venue: where and when.
+        figures: that could be verified.
     """
 
     title: str
     venue: str
+    figures: tuple[PublishedFigure, ...] = ()
 
 
 class MethodConfig(Section):
@@ -104,6 +124,8 @@ class Batch:
         Y: [N, C] multi-hot labels of all rows; without any label where a row has none.
         B: [N, K] codes of all rows; 0 for a row that has none.
         workers: who shares the batch.
+        second: another view of this worker's rows, like ``inputs``; None for a method that does not
+            ask for one, see ``DeepMethod.views``.
     """
 
     inputs: Tensor
@@ -111,6 +133,7 @@ class Batch:
     Y: Tensor
     B: Tensor
     workers: Workers = field(default_factory=Workers)
+    second: Tensor | None = None
 
     @property
     def own(self) -> slice:
@@ -139,10 +162,18 @@ class Outputs(NamedTuple):
     Attributes:
         F: [b, d] features of the backbone.
         h: [b, K] output of the head, before any activation; a row's code is sign(h).
+        second: the same for ``Batch.second``; None where there is none.
     """
 
     F: Tensor
     h: Tensor
+    second: Outputs | None = None
+
+    @property
+    def other(self) -> Outputs:
+        """What the encoder gives for the second view, of a method that asks for one."""
+        assert self.second is not None
+        return self.second
 
 
 class Step(NamedTuple):
@@ -229,7 +260,15 @@ class Method(nn.Module, Generic[C]):
 
 
 class DeepMethod(Method[C]):
-    """A method that descends loss terms on batches. Most write ``__init__`` and ``losses`` only."""
+    """A method that descends loss terms on batches. Most write ``__init__`` and ``losses`` only.
+
+    Attributes:
+        views: of each row of a batch, one or two: ``plain`` ones, or ``distorted`` ones, see
+            ``training.config.AugmentConfig``. The first is ``Batch.inputs``, the second
+            ``Batch.second``. A second one doubles the cost of a step.
+    """
+
+    views: ClassVar[tuple[View, ...]] = ("plain",)
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms by name, unweighted; each is weighted by the config's field.
@@ -250,12 +289,23 @@ class DeepMethod(Method[C]):
             batch: the global batch.
             training: runs the encoder and descends.
         """
-        F, h = training.encode(batch.inputs)
-        out = Outputs(F, h.to(batch.Y.dtype))
+        out = self._encoded(batch, training)
         terms = self.losses(out, batch)
         outputs = self.outputs(Outputs(out.F.detach(), out.h.detach()))
         training.descend(batch.share * weighted(terms, self.config))
         return Step({name: term.detach() for name, term in terms.items()}, outputs)
+
+    def _encoded(self, batch: Batch, training: Training) -> Outputs:
+        """Run the encoder once, over both views of own rows where there are two."""
+        if batch.second is None:
+            F, h = training.encode(batch.inputs)
+            return Outputs(F, h.to(batch.Y.dtype))
+        F, h = training.encode(torch.cat([batch.inputs, batch.second]))
+        first, second = (
+            Outputs(*of_view)
+            for of_view in zip(F.tensor_split(2), h.to(batch.Y.dtype).tensor_split(2), strict=True)
+        )
+        return first._replace(second=second)
 
     def outputs(self, out: Outputs) -> dict[str, Tensor]:
         """Return what a step keeps of own rows for ``update``, ``U`` among it; each [b, ...].

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from schn_ray.core.settings import Searched
-from schn_ray.methods.base import DeepMethod, Method, MethodConfig
+from schn_ray.methods.base import DeepMethod, Method, MethodConfig, PublishedFigure
 from schn_ray.methods.registry import METHODS, find_method
 from schn_ray.models.config import HeadConfig
 
@@ -25,6 +25,10 @@ Generated from the classes by `schn-ray methods --markdown`; do not edit.
 `schn-ray train STORE --method NAME --out RUN` trains a method, with any preset, on images or on
 feature vectors. `schn-ray methods NAME` shows one. [How to add one](adding_a_method.md).
 Where learned codes are solved, `RUN/learned.parquet` has those of the training rows.
+
+Others' figures were measured on networks, splits and galleries of their own, and mostly with ties
+in the order of rows. So they stand apart from ours, which have one split, backbone and budget for
+[all methods](../benchmarks/README.md#every-method-on-one-backbone).
 """
 
 
@@ -54,6 +58,7 @@ class Description:
         summary: first line of the docstring.
         details: the rest of it.
         paper: title and venue; empty for a method of this project.
+        figures: what others measured, a line each.
         labels: what labels it needs.
         inputs: what rows it takes.
         kind: how it learns.
@@ -67,6 +72,7 @@ class Description:
     summary: str
     details: str
     paper: str
+    figures: list[str]
     labels: str
     inputs: str
     kind: str
@@ -97,9 +103,10 @@ def describe_method(name: str) -> Description:
         summary=summary,
         details=re.split(r"\n(?:Args|Attributes|Raises):", details)[0].strip(),
         paper=f"{method.paper.title}, {method.paper.venue}" if method.paper else "",
+        figures=[_figure(figure) for figure in method.paper.figures] if method.paper else [],
         labels=_LABELS[method.labels],
         inputs="images or vectors" if deep else "vectors, or images with a frozen backbone",
-        kind="descends batches" if deep else "fitted in rounds",
+        kind=_kind(method),
         solves_codes=method.solves_codes(),
         head=_head(method),
         recipe=_flat(method.Config.recipe),
@@ -137,6 +144,7 @@ def method_text(described: Description) -> str:
         described: as ``describe_method`` returned it.
     """
     facts = [("paper", described.paper or "this project"), ("labels", described.labels)]
+    facts += [("figures", figure) for figure in described.figures]
     facts += [("input", described.inputs), ("head", described.head), ("learns", described.kind)]
     facts += [("recipe", ", ".join(f"{k}={v}" for k, v in described.recipe.items()) or "defaults")]
     lines = [described.summary, "", described.details, "", *(f"{k:8}{v}" for k, v in facts), ""]
@@ -149,6 +157,12 @@ def method_text(described: Description) -> str:
     return "\n".join(lines).rstrip()
 
 
+def _kind(method: type[Method[Any]]) -> str:
+    if not issubclass(method, DeepMethod):
+        return "fitted in rounds"
+    return "descends batches" + (" of two views a row" if len(method.views) > 1 else "")
+
+
 def _head(method: type[Method[Any]]) -> str:
     if not issubclass(method, DeepMethod):
         return "its own"
@@ -158,11 +172,17 @@ def _head(method: type[Method[Any]]) -> str:
     return "linear or mlp" + (", with batch normalisation" if spec.batch_norm else "")
 
 
+def _figure(figure: PublishedFigure) -> str:
+    protocol = f"; {figure.protocol}" if figure.protocol else ""
+    return f"{figure.data}: {figure.scores}{protocol} ({figure.source})"
+
+
 def _section(described: Description) -> str:
     recipe = ", ".join(f"`{key}={value}`" for key, value in described.recipe.items())
     lines = [f"## {described.name}", "", described.summary, "", described.details, ""]
     lines += [
         f"- Published: {described.paper or 'no; this project'}",
+        *(f"- Others' figure, not run here: {figure}" for figure in described.figures),
         f"- Labels: {described.labels}. Input: {described.inputs}. Head: {described.head}. "
         f"{described.kind.capitalize()}.",
         f"- Recipe: {recipe or 'the defaults of `train`'}",

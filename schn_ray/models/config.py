@@ -15,10 +15,12 @@ class BackboneConfig(Section):
     """The network that turns an image into features.
 
     Attributes:
-        name: ``small``, a bare name of torchvision, or a name with a prefix: ``timm:``, ``hf:``,
-            ``open_clip:``, or ``features:D`` for vectors of D numbers.
+        name: ``small``, ``efficientnet_lite0``, a bare name of torchvision, or a name with a
+            prefix: ``timm:``, ``hf:``, ``open_clip:``; ``features:D`` for vectors of D numbers;
+            ``pixels:S`` for the pixels of the image as a square of side S.
         weights: a file; ``DEFAULT``, or another name of torchvision's, for pretrained weights that
-            are downloaded; ``none`` to train from scratch.
+            are downloaded (those of ``efficientnet_lite0`` are installed); ``none`` to train from
+            scratch.
         image_size: side of the network's input in pixels; None for the backbone's own.
         reduced_decoding: decode large JPEGs at a fraction of their size, which is faster.
         base_channels: width of the ``small`` backbone.
@@ -61,13 +63,16 @@ class HeadSpec(Section):
     """What a head is built from; its numbers are among the model's weights.
 
     Attributes:
-        kind: ``linear``; ``mlp``; ``blocks``: one-hot blocks; ``recurrent``: bit after bit;
-            ``fitted``: what a method that descends nothing leaves, see ``FittedHead``.
-        hidden: width of the hidden layer of ``mlp``, and of the states of ``recurrent``.
+        kind: ``linear``; ``mlp``; ``blocks``: one-hot blocks; ``words``: one word of each codebook;
+            ``recurrent``: bit after bit; ``fitted``: what a method that descends nothing leaves,
+            see ``FittedHead``.
+        hidden: width of the hidden layer of ``mlp``, of what ``words`` quantises, and of the states
+            of ``recurrent``.
         shared: of ``recurrent``: all bits read their states by the same weights.
-        block: k, outputs of a block of ``blocks``.
+        block: k, outputs of a block of ``blocks``, and words of a codebook of ``words``.
         batch_norm: normalise each bit of h over the batch while training, and by the means and
             variances so learned afterwards.
+        layer_norm: normalise h over the bits of each row.
         unit: of ``fitted``: divide centred features by their length.
         map: of ``fitted``: of prepared features, before the projection.
         anchors: m, number of anchors of ``kernel`` and ``anchor_graph``.
@@ -75,11 +80,12 @@ class HeadSpec(Section):
         output: of ``fitted``: from the projection u to h.
     """
 
-    kind: Literal["linear", "mlp", "blocks", "recurrent", "fitted"] = "linear"
+    kind: Literal["linear", "mlp", "blocks", "words", "recurrent", "fitted"] = "linear"
     hidden: Count | None = None
     shared: bool = False
     block: Count | None = None
     batch_norm: bool = False
+    layer_norm: bool = False
     unit: bool = True
     map: Literal["identity", "kernel", "anchor_graph"] = "identity"
     anchors: Count | None = None

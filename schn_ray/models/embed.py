@@ -173,13 +173,15 @@ class Embedder:
         self.preprocessing: Preprocessing = backbone.preprocessing
         self.device = device or best_device()
         self._precision = Precision(precision, self.device)
-        self._module = backbone.module.to(self.device).eval()
+        # channels last: convolutions of small images take half the time on a CPU
+        self._module = backbone.module.to(self.device).to(memory_format=torch.channels_last).eval()
 
     def vectors(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features [b, d] of evaluation views [b, 3, S, S]."""
         batch = torch.from_numpy(views).to(self.device, non_blocking=True)
         with torch.inference_mode(), self._precision.for_networks():
-            features = self._module(normalise(batch, self.preprocessing))
+            images = normalise(batch, self.preprocessing)
+            features = self._module(images.contiguous(memory_format=torch.channels_last))
         return features.float().cpu().numpy()
 
 

@@ -25,7 +25,8 @@ class GlobalDropout(nn.Module):
         workers: who shares each global batch.
 
     Attributes:
-        rows: N, of the global batch that the next ``forward`` sees a part of.
+        rows: N, of the global batch that the next ``forward`` sees a part of: own rows, or one view
+            of them after the other.
     """
 
     def __init__(self, layer: nn.Module, workers: Workers) -> None:
@@ -36,12 +37,14 @@ class GlobalDropout(nn.Module):
         """Drop from this worker's rows [b, ...] what one process would drop from them."""
         if not self.training:
             return x
-        rows = x[:1].expand(self.rows, *x.shape[1:])
+        own = self.workers.own(self.rows)
+        views = len(x) // (own.stop - own.start)
+        rows = x[:1].expand(views * self.rows, *x.shape[1:])
         if not isinstance(self.layer, _Dropout):  # whole rows, or the whole batch
             rows = rows[(slice(None), *[slice(1)] * (x.ndim - 1))]
         # as x lies in memory: numbers are drawn in this order
         ones = torch.ones_like(rows, memory_format=_memory_format(x))
-        return x * self.layer(ones)[self.workers.own(self.rows)]
+        return x * self.layer(ones).unflatten(0, (views, self.rows))[:, own].flatten(0, 1)
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:

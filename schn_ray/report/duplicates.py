@@ -21,6 +21,11 @@ from schn_ray.report.page import write_page
 from schn_ray.report.thumbnails import Inlined, inline
 
 _GROUPS, _IMAGES = 100, 10  # groups of a page, images of a group
+_MEANING = (
+    'The number after "looks the same" is the difference of the pictures: 0 for equal ones, 1 for '
+    "ones that have nothing in common."
+)
+_NOT_VERIFIED = "The images were not compared: near codes may just be of one class."
 _PICTURE_BYTES = 16_000_000  # of a page
 
 
@@ -85,12 +90,16 @@ def write_groups_page(groups: Path, lead: str, out: Path) -> None:
                     int(sizes[group]) - len(members),
                 )
             )
+    verified = _verify(groups) != "none"
+    linked = "verified copies whose codes" if verified else "codes that"
     note = (
-        "Images of a group are connected by chains of codes that differ in at most "
-        f"{_metadata(groups, 'radius')} bits. The distance, in bits, is to the first image of the "
-        "row."
+        f"Images of a group are connected by chains of {linked} differ in at most "
+        f"{_metadata(groups, 'radius')} bits. "
+        + (_MEANING if verified else _NOT_VERIFIED)
+        + " The distance, in bits, is to the first image of the row."
     )
-    _write(out, "Near-duplicates", lead, note, shown, len(sizes), pictures)
+    title = "Near-duplicates" if verified else "Images of near codes"
+    _write(out, title, lead, note, shown, len(sizes), pictures)
 
 
 def write_leaks_page(leaks: Path, lead: str, out: Path) -> None:
@@ -110,15 +119,19 @@ def write_leaks_page(leaks: Path, lead: str, out: Path) -> None:
     for row in table.take(pa.array(nearest)).to_pylist():
         own = Shown(row["id"], row["uri"], pictures.read(row["uri"]), [])
         bits = _bits(row["distance"])
+        lines = [bits, *_how(row)]
         other = Shown(
-            row["against_id"], row["against_uri"], pictures.read(row["against_uri"]), [bits]
+            row["against_id"], row["against_uri"], pictures.read(row["against_uri"]), lines
         )
         shown.append(PageGroup(bits, [own, other]))
     note = (
         "On the left an image, beside it the nearest of the other gallery, at most "
-        f"{_metadata(leaks, 'radius')} bits away."
+        f"{_metadata(leaks, 'radius')} bits away. "
     )
-    _write(out, "Near-duplicates in another gallery", lead, note, shown, len(table), pictures)
+    verified = _verify(leaks) != "none"
+    note += _MEANING if verified else _NOT_VERIFIED
+    title = f"{'Near-duplicates' if verified else 'Near codes'} in another gallery"
+    _write(out, title, lead, note, shown, len(table), pictures)
 
 
 def _write(
@@ -192,7 +205,7 @@ class _Pictures:
 
 
 def _member(row: dict[str, Any], pictures: _Pictures) -> Shown:
-    lines = [_bits(row["distance"])]
+    lines = [_bits(row["distance"]), *_how(row)]
     if row.get("width") is not None:
         lines.append(f"{row['width']:,} x {row['height']:,}, {_size(row['bytes'])}")
     elif "keep" in row:
@@ -204,6 +217,21 @@ def _member(row: dict[str, Any], pictures: _Pictures) -> Shown:
 
 def _bits(distance: int) -> str:
     return "same code" if distance == 0 else f"{distance} bit{'' if distance == 1 else 's'}"
+
+
+def _how(row: dict[str, Any]) -> list[str]:
+    """Say how an image was verified."""
+    way, difference = row.get("verified"), row.get("difference")
+    if way is None:
+        return []
+    if way == "bytes":
+        return ["same bytes"]
+    text = {"perceptual": "looks the same", "features": "near features"}.get(way, "by a chain")
+    return [text if difference is None else f"{text}: {difference:.3f}"]
+
+
+def _verify(file: Path) -> str:
+    return _metadata(file, "verify")
 
 
 def _size(count: int) -> str:

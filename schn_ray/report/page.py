@@ -91,18 +91,27 @@ def _by_kind(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:
     return list(groups.items())
 
 
-def write_search_page(out: Path, title: str, examples: Sequence[Example]) -> None:
+def write_search_page(
+    out: Path,
+    title: str,
+    examples: Sequence[Example],
+    where: str | None = None,
+    passing: int | None = None,
+) -> None:
     """Write queries and their results as one HTML file.
 
     Args:
         out: the file.
         title: of the page.
         examples: queries with their results.
+        where: the condition that all results meet.
+        passing: images of the gallery that meet it.
 
     Raises:
         SchnRayError: ``out`` is a directory.
     """
-    write_page(out, "search.html.jinja", title=title, examples=examples)
+    template = "search.html.jinja"
+    write_page(out, template, title=title, examples=examples, where=where, passing=passing)
 
 
 def write_tuning_page(
@@ -134,6 +143,22 @@ def write_tuning_page(
         provenance=_flat(provenance),
         **values,
     )
+
+
+def write_suite_page(out: Path, title: str, charts: Sequence[Chart], **values: Any) -> None:
+    """Write the page of a suite of methods as one HTML file.
+
+    Args:
+        out: the file.
+        title: of the page.
+        charts: of the best methods.
+        **values: the other variables of the template.
+
+    Raises:
+        SchnRayError: ``out`` is a directory.
+    """
+    figures = [_figure(chart) for chart in charts]
+    write_page(out, "suite.html.jinja", title=title, figures=figures, **values)
 
 
 def write_page(out: Path, template: str, **values: Any) -> None:

@@ -176,7 +176,8 @@ def write_results_page(results: Sequence[Result], out: Path) -> None:
         )
         for result in results
     ]
-    write_search_page(out, "Search results", examples)
+    where, passing = next(((result.where, result.passing) for result in results), (None, None))
+    write_search_page(out, "Search results", examples, where, passing)
 
 
 def _request(run: Path) -> dict[str, Any]:

@@ -42,7 +42,19 @@ from schn_ray.core.storage.mirror import open_output
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
-from schn_ray.retrieval.code_files import CODE, RELAXED, packed_codes, part_names, relaxed_codes
+from schn_ray.retrieval.code_files import (
+    CODE,
+    RELAXED,
+    SHA256,
+    packed_codes,
+    part_names,
+    relaxed_codes,
+)
+from schn_ray.retrieval.index.contents import (
+    contents_of,
+    put_identical_first,
+    put_identical_first_scored,
+)
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.index.union import Searchable, as_one
 from schn_ray.retrieval.search import SearchLimits
@@ -84,6 +96,9 @@ def search_gallery(
     if limits.rescore is not None:
         config["rescore"] = limits.rescore
         _require_relaxed(source, source_location)
+    if limits.where is not None:
+        config["where"] = limits.where
+        opened = opened.where(limits.where)
     made_from = {
         "indexes": [index.manifest.fingerprint for index in each_index],
         "queries": source.fingerprint,
@@ -127,7 +142,8 @@ def search_gallery(
                 f"{out}: its parts hold {rows:,} queries, expected {expected:,}; remove {out} and "
                 "run the same command again"
             )
-        draft.counts |= {"queries": rows, "parts": len(shards), "rows": len(opened)}
+        counted = "rows" if limits.where is None else "rows_that_pass"
+        draft.counts |= {"queries": rows, "parts": len(shards), counted: len(opened)}
     return read_manifest(mirror.local, "matches")
 
 
@@ -156,7 +172,7 @@ def search_part(
         SchnRayError: a damaged index or part of the queries, or no room to write.
     """
     path, schema = _part(out, shard), _schema(limits)
-    index = _opened(tuple(indexes), tuple(versions))
+    index = _opened(tuple(indexes), tuple(versions), limits.where)
     (name,), (sha256,) = shard.files, shard.stamps
     content = io.BytesIO(read_verified(join(queries, name), sha256, "codes"))
     with (
@@ -166,6 +182,7 @@ def search_part(
         pq.ParquetWriter(partial_path, schema) as writer,
     ):
         columns = [ID, CODE] if limits.rescore is None else [ID, CODE, RELAXED]
+        columns += [SHA256] if SHA256 in part.schema_arrow.names else []
         for batch in part.iter_batches(_ROWS_AT_ONCE, columns=columns):
             table = pa.Table.from_batches([batch])
             writer.write_table(_matches(index, table, limits).cast(schema))
@@ -192,21 +209,25 @@ def _schema(limits: SearchLimits) -> pa.Schema:
 
 
 def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Table:
-    codes, scores = packed_codes(table), dict[str, pa.Array]()
+    codes, digests, scores = packed_codes(table), contents_of(table), dict[str, pa.Array]()
     if limits.rescore is not None:
-        scored = index.scored(_relaxed(table, index.bits), limits.k, limits.radius)
+        relaxed = _relaxed(table, index.bits)
+        scored = index.scored(relaxed, limits.k, limits.radius)
+        put_identical_first_scored(index, relaxed, digests, scored, limits.radius)
         starts, rows, distances = scored.starts, scored.rows, scored.distances
         scores = {"scores": _lists(starts, pa.array(scored.scores))}
         near_count = scored.within_radius
         count = {"tied": scored.tied} if near_count is None else {"within_radius": near_count}
     elif limits.radius is None:
-        matches = index.search(codes, limits.k or len(index))
+        matches = index.search(codes, limits.k or max(1, len(index)))
         starts = np.arange(len(codes) + 1) * matches.rows.shape[1]
-        rows, distances = matches.rows.ravel(), matches.distances.ravel()
+        rows, distances = matches.rows.reshape(-1), matches.distances.reshape(-1)
+        put_identical_first(index, codes, digests, starts, rows, distances)
         count = {"tied": matches.tied}
     else:
         near = index.within(codes, limits.radius, limits.k)
         starts, rows, distances = near.starts, near.rows, near.distances
+        put_identical_first(index, codes, digests, starts, rows, distances, limits.radius)
         count = {"within_radius": near.within_radius}
     ids = _lists(starts, pa.array(index.ids(rows), pa.string()))
     columns = {"query": table[ID], "ids": ids, "distances": _lists(starts, pa.array(distances))}
@@ -282,7 +303,7 @@ def _require_same_model(index: Searchable, source: Manifest, queries: str) -> No
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(indexes: tuple[str, ...], versions: tuple[str, ...]) -> Searchable:
+def _opened(indexes: tuple[str, ...], versions: tuple[str, ...], where: str | None) -> Searchable:
     opened = [open_index(index) for index in indexes]
     for index, version in zip(opened, versions, strict=True):
         if index.manifest.fingerprint != version:
@@ -290,4 +311,5 @@ def _opened(indexes: tuple[str, ...], versions: tuple[str, ...]) -> Searchable:
                 f"{index.path} was changed while it was searched; remove the output and run the "
                 "same command again"
             )
-    return as_one(opened)
+    index_of_all = as_one(opened)
+    return index_of_all if where is None else index_of_all.where(where)

@@ -35,6 +35,7 @@ class ServeConfig(Section):
         max_bytes: of a request's body.
         max_pixels: of an image; larger ones are refused by their header, before decoding.
         max_results: of one request.
+        max_filter: characters of a request's filter.
         replicas: processes that answer: 1 is this process, more are on Ray Serve.
     """
 
@@ -44,4 +45,5 @@ class ServeConfig(Section):
     max_bytes: Count = 16_000_000
     max_pixels: Count = 50_000_000
     max_results: Count = 200
+    max_filter: Count = 2000
     replicas: Count = 1

@@ -5,15 +5,20 @@ Where a model encodes them, queries also have its relaxed output, which a rescor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.data.shards.vectors import vector_sha256
+from schn_ray.retrieval.code_files import packed_codes
+from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.union import Searchable
 
@@ -32,6 +37,8 @@ class Queries:
         rows: int64 [q], row numbers in the index, to be left out of the result; -1 for a query that
             is not in the index.
         relaxed: float32 [q, K], what the codes are the signs of; None where only codes are known.
+        contents: uint8 [q, 16], digests of their bytes (``content_digest``); zeros where they are
+            not known, None if none is.
     """
 
     names: Sequence[str]
@@ -39,6 +46,11 @@ class Queries:
     codes: NDArray[np.uint8]
     rows: NDArray[np.int64]
     relaxed: NDArray[np.float32] | None = None
+    contents: NDArray[np.uint8] | None = None
+
+    def digests(self, queries: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        """Return the digests of chosen queries, uint8 [c, 16], None if none is known."""
+        return None if self.contents is None else self.contents[queries]
 
 
 def file_queries(index: Searchable, hasher: BaseHasher, files: Sequence[Path]) -> Queries:
@@ -55,14 +67,28 @@ def file_queries(index: Searchable, hasher: BaseHasher, files: Sequence[Path]) -
     require_same_model(index, hasher)
     if hasher.input == "images":
         names = [str(file) for file in files]
-        return relaxed_queries(names, names, hasher.relaxed_of(files))
+        queries = relaxed_queries(names, names, hasher.relaxed_of(files))
+        contents = np.stack([content_digest(Path(file).read_bytes()) for file in files])
+        return replace(queries, contents=contents)
     read = [_read_vectors(file) for file in files]
     names = [
         str(file) if len(X) == 1 else f"{file}#{row}"
         for file, X in zip(files, read, strict=True)
         for row in range(len(X))
     ]
-    return relaxed_queries(names, names, np.concatenate([hasher.relaxed_of(X) for X in read]))
+    relaxed = [hasher.relaxed_of(X.astype(np.float32)) for X in read]
+    digests = [packed_codes(pa.table({"sha256": vector_sha256(X)}), "sha256") for X in read]
+    queries = relaxed_queries(names, names, np.concatenate(relaxed))
+    return replace(queries, contents=np.concatenate(digests)[:, :DIGEST])
+
+
+def content_digest(data: bytes) -> NDArray[np.uint8]:
+    """Return the digest that an index has of a row of these bytes: uint8 [16].
+
+    Args:
+        data: the encoded image.
+    """
+    return np.frombuffer(hashlib.sha256(data).digest()[:DIGEST], np.uint8)
 
 
 def relaxed_queries(
@@ -79,7 +105,7 @@ def relaxed_queries(
     return Queries(names, uris, codes, np.full(len(names), -1), relaxed)
 
 
-def _read_vectors(file: Path) -> NDArray[np.float32]:
+def _read_vectors(file: Path) -> NDArray[Any]:
     try:
         X = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -87,7 +113,7 @@ def _read_vectors(file: Path) -> NDArray[np.float32]:
             f"{file} has no vectors that can be read: {error}. The model takes vectors: give .npy "
             "files, of one vector [d] or more [n, d]"
         ) from error
-    return np.atleast_2d(X).astype(np.float32)
+    return np.atleast_2d(X)
 
 
 def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:
@@ -101,7 +127,8 @@ def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:
         UnknownId: an id is not in the index.
     """
     rows = np.array([index.find(id) for id in ids], np.int64)
-    return Queries(ids, index.uris(rows), index.codes(rows), rows)
+    digests = index.contents(rows)
+    return Queries(ids, index.uris(rows), index.codes(rows), rows, contents=digests)
 
 
 def encoded_again(index: Searchable, hasher: BaseHasher, queries: Queries) -> Queries:
@@ -125,7 +152,7 @@ def encoded_again(index: Searchable, hasher: BaseHasher, queries: Queries) -> Qu
 
     images = [fetch(uri) for uri in queries.uris]
     encoded = relaxed_queries(queries.names, queries.uris, hasher.relaxed_of(images))
-    return replace(encoded, rows=queries.rows)
+    return replace(encoded, rows=queries.rows, contents=queries.contents)
 
 
 def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:

@@ -7,7 +7,7 @@ that is itself in the index out of its own result.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.retrieval.index.contents import put_identical_first, put_identical_first_scored
 from schn_ray.retrieval.index.scores import weights_of
 from schn_ray.retrieval.index.union import Searchable, open_union
 from schn_ray.retrieval.queries import (
@@ -59,6 +60,8 @@ class Result:
         within_radius: images of the gallery within the radius, among the hits or not; None for a
             search without a radius.
         rescored: what the hits are ordered by; None: by distance.
+        where: the condition that all hits meet; None for a search without a filter.
+        passing: images of the gallery that meet it.
     """
 
     query: str
@@ -67,10 +70,14 @@ class Result:
     tied: int | None = None
     within_radius: int | None = None
     rescored: str | None = None
+    where: str | None = None
+    passing: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as dicts, lists, strings and numbers; no score without rescoring."""
         values = asdict(self)
+        if self.where is None:
+            del values["where"], values["passing"]
         if self.rescored is None:
             del values["rescored"]
             for hit in values["hits"]:
@@ -86,6 +93,7 @@ class SearchLimits:
         k: results of each query; None for all within the radius.
         radius: in bits; None for any distance.
         rescore: what the results are ordered by, see ``RESCORINGS``; None: by distance.
+        where: a condition that all results meet, see ``where``; None for all.
 
     Raises:
         SchnRayError: an unknown rescoring.
@@ -94,6 +102,7 @@ class SearchLimits:
     k: int | None = 10
     radius: int | None = None
     rescore: str | None = None
+    where: str | None = None
 
     def __post_init__(self) -> None:
         if self.rescore is not None and self.rescore not in RESCORINGS:
@@ -159,6 +168,8 @@ def search_indexes(
             "for codes without --rescore"
         )
     index, hasher = open_union(indexes), None
+    if limits.where is not None:
+        index = index.where(limits.where)
     if images or (ids and limits.rescore is not None):
         if model is None:
             raise SchnRayError("--model RUN is missing: name the model that encoded the index")
@@ -182,7 +193,7 @@ def search_codes(index: Searchable, queries: Queries, limits: SearchLimits) -> l
     """Search for the codes of queries, exactly.
 
     Args:
-        index: the index to search.
+        index: the index to search; where there is a filter, ``Index.where`` of it.
         queries: the queries; one with a row in the index is left out of its own result.
         limits: how many results, how near.
 
@@ -192,7 +203,9 @@ def search_codes(index: Searchable, queries: Queries, limits: SearchLimits) -> l
     Raises:
         SchnRayError: codes of other bits, or a damaged index.
     """
+    # those that do not pass a filter are not in their own results
     indexed = queries.rows >= 0
+    indexed[indexed] = index.passes(queries.rows[indexed])
     groups = np.flatnonzero(indexed), np.flatnonzero(~indexed)
     results: list[Result] = []
     for group in groups:
@@ -200,6 +213,9 @@ def search_codes(index: Searchable, queries: Queries, limits: SearchLimits) -> l
             # an indexed query matches itself: one more match is needed
             extra = bool(indexed[group[0]])
             results += _search_group(index, queries, group, limits, extra)
+    if limits.where is not None:
+        passing = len(index)
+        results = [replace(result, where=limits.where, passing=passing) for result in results]
     order = np.argsort(np.concatenate(groups))
     return [results[i] for i in order]
 
@@ -213,13 +229,20 @@ def _search_group(
     results = []
     if limits.radius is not None:
         near = index.within(queries.codes[group], limits.radius, k)
+        ranked = near.starts, near.rows, near.distances
+        put_identical_first(
+            index, queries.codes[group], queries.digests(group), *ranked, radius=limits.radius
+        )
         for i, query in enumerate(group.tolist()):
             rows, distances = near.rows_of(i)
             rows, distances = _others(rows, distances, int(queries.rows[query]), limits.k)
             within_radius = int(near.within_radius[i]) - extra
             results.append(_result(index, queries, query, rows, distances, None, within_radius))
         return results
-    matches = index.search(queries.codes[group], k or len(index))
+    matches = index.search(queries.codes[group], k or max(1, len(index)))
+    starts = np.arange(len(group) + 1) * matches.rows.shape[1]
+    ranked = starts, matches.rows.reshape(-1), matches.distances.reshape(-1)  # no copies
+    put_identical_first(index, queries.codes[group], queries.digests(group), *ranked)
     for i, query in enumerate(group.tolist()):
         rows, distances = matches.rows[i], matches.distances[i]
         rows, distances = _others(rows, distances, int(queries.rows[query]), limits.k)
@@ -235,11 +258,14 @@ def _rescored_group(
     assert queries.relaxed is not None
     k = None if limits.k is None else limits.k + extra
     scored = index.scored(queries.relaxed[group], k, limits.radius)
+    put_identical_first_scored(
+        index, queries.relaxed[group], queries.digests(group), scored, limits.radius
+    )
     results = []
     for i, query in enumerate(group.tolist()):
         rows, scores, distances = scored.rows_of(i)
         others = np.flatnonzero(rows != queries.rows[query])[: limits.k]
-        tied = int(scored.tied[i])
+        tied = int(scored.tied[i]) if len(others) else 0
         if extra and len(others):
             last = scores[others[-1]]
             tied = tied if last == scores[-1] else int((scores == last).sum())
@@ -298,8 +324,9 @@ def results_text(results: Sequence[Result]) -> str:
     """
     lines = []
     for result in results:
-        count = result.within_radius
-        lines.append(result.query + ("" if count is None else f": {count:,} within the radius"))
+        counts = {"within the radius": result.within_radius, "pass the filter": result.passing}
+        known = [f"{count:,} {what}" for what, count in counts.items() if count is not None]
+        lines.append(result.query + (f": {', '.join(known)}" if known else ""))
         lines += [f"  {_order(hit)}  {hit.id}  {hit.uri}" for hit in result.hits]
     return "\n".join(lines)
 

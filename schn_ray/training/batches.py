@@ -20,7 +20,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from schn_ray.core.workers import Workers
-from schn_ray.data.images import Preprocessing, normalise, training_view
+from schn_ray.data.distortion import distorted_view
+from schn_ray.data.images import Preprocessing, decode_for, normalise, training_view
+from schn_ray.methods.base import View
 from schn_ray.training.config import AugmentConfig
 
 Rows = NDArray[np.int64]
@@ -35,6 +37,7 @@ class TrainingRows(Protocol):
     Attributes:
         store_rows: [n] number of each training row in the store.
         labels: [n, C].
+        views: V, of each row in a batch, see ``DeepMethod.views``.
     """
 
     @property
@@ -45,44 +48,57 @@ class TrainingRows(Protocol):
     def labels(self) -> csr_array:
         """Labels of the rows."""
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Views of each row."""
+
     def __len__(self) -> int: ...
 
     def empty(self, rows: int, pinned: bool) -> Tensor:
-        """Return an uninitialised batch for this many rows."""
+        """Return an uninitialised batch [V, rows, ...]."""
 
     def fill(self, out: Tensor, rows: Rows, draws: NDArray[np.float64]) -> None:
-        """Write views of rows [b], drawn by draws [b, 3], into out [b, ...]."""
+        """Write views of rows [b], drawn by draws [V, b, 3], into out [V, b, ...]."""
 
     def inputs(self, views: Tensor) -> Tensor:
-        """Turn views on the network's device into its inputs."""
+        """Turn views [m, ...] on the network's device into its inputs."""
 
 
 @dataclass(frozen=True)
 class TrainingVectors:
-    """Training rows that are feature vectors; they have a single view.
+    """Training rows that are feature vectors.
+
+    A plain view is the vector; a distorted one lacks some of its numbers, as after dropout.
 
     Attributes:
         vectors: store rows [m] -> float32 [m, d].
         store_rows: [n] number of each training row in the store.
         labels: [n, C].
         width: d.
+        drop: share of the numbers that a distorted view lacks.
+        views: of each row in a batch.
     """
 
     vectors: Callable[[Rows], NDArray[np.float32]]
     store_rows: Rows
     labels: csr_array
     width: int
+    drop: float = 0.0
+    views: tuple[View, ...] = ("plain",)
 
     def __len__(self) -> int:
         return len(self.store_rows)
 
     def empty(self, rows: int, pinned: bool) -> Tensor:
-        """Return an uninitialised batch, float32 [rows, d]."""
-        return torch.empty((rows, self.width), pin_memory=pinned)
+        """Return an uninitialised batch, float32 [V, rows, d]."""
+        return torch.empty((len(self.views), rows, self.width), pin_memory=pinned)
 
     def fill(self, out: Tensor, rows: Rows, draws: NDArray[np.float64]) -> None:
-        """Write the vectors of rows [b] into out [b, d]."""
+        """Write views of rows [b], drawn by draws [V, b, 3], into out [V, b, d]."""
         out.numpy()[:] = self.vectors(self.store_rows[rows])
+        for kind, views, of_view in zip(self.views, out.numpy(), draws, strict=True):
+            if kind == "distorted":
+                _drop(views, self.drop, of_view)
 
     def inputs(self, views: Tensor) -> Tensor:
         """Return the vectors as they are."""
@@ -99,6 +115,7 @@ class TrainingImages:
         labels: [n, C].
         preprocessing: from an image to the network's input.
         augment: random views.
+        views: of each row in a batch.
     """
 
     image: Callable[[int], bytes]
@@ -106,14 +123,15 @@ class TrainingImages:
     labels: csr_array
     preprocessing: Preprocessing
     augment: AugmentConfig
+    views: tuple[View, ...] = ("plain",)
 
     def __len__(self) -> int:
         return len(self.store_rows)
 
     def empty(self, rows: int, pinned: bool) -> Tensor:
-        """Return an uninitialised batch, uint8 [rows, 3, S, S]."""
-        side = self.preprocessing.crop
-        return torch.empty((rows, 3, side, side), dtype=torch.uint8, pin_memory=pinned)
+        """Return an uninitialised batch, uint8 [V, rows, 3, S, S]."""
+        side, views = self.preprocessing.crop, len(self.views)
+        return torch.empty((views, rows, 3, side, side), dtype=torch.uint8, pin_memory=pinned)
 
     def inputs(self, views: Tensor) -> Tensor:
         """Return normalised images, channels last."""
@@ -121,13 +139,15 @@ class TrainingImages:
         return images.contiguous(memory_format=torch.channels_last)
 
     def fill(self, out: Tensor, rows: Rows, draws: NDArray[np.float64]) -> None:
-        """Write views of rows [b], drawn by draws [b, 3], into uint8 out [b, 3, S, S]."""
-        views = out.numpy()
-        for view, row, draw in zip(views, rows, draws, strict=True):
-            image = self.image(int(self.store_rows[row]))
-            view[:] = training_view(
-                image, self.preprocessing, self.augment.pad, self.augment.flip, draw
-            )
+        """Write views of rows [b], drawn by draws [V, b, 3], into uint8 out [V, b, 3, S, S]."""
+        p, augment, pixels = self.preprocessing, self.augment, out.numpy()
+        for i, row in enumerate(rows):
+            image = decode_for(self.image(int(self.store_rows[row])), p)
+            for kind, views, of_view in zip(self.views, pixels, draws, strict=True):
+                if kind == "plain":
+                    views[i] = training_view(image, p, augment.pad, augment.flip, of_view[i])
+                else:
+                    views[i] = distorted_view(image, p, augment, of_view[i])
 
 
 def sampled_rows(n: int, samples: int, seed: int, iteration: int) -> Rows:
@@ -172,19 +192,24 @@ def global_batches(
     return np.array_split(order, -(-len(rows) // batch_size))
 
 
-def view_draws(n: int, seed: int, iteration: int, epoch: int) -> NDArray[np.float64]:
-    """Draw the numbers that decide where each row's view is cropped and whether it is mirrored.
+def view_draws(
+    n: int, seed: int, iteration: int, epoch: int, views: int = 1
+) -> NDArray[np.float64]:
+    """Draw the numbers that decide each view of each row: where it is cropped, say.
 
     Args:
         n: number of training rows.
         seed: of the run.
         iteration: outer iteration 1, 2, ...
         epoch: 0, 1, ... within the iteration.
+        views: V, of each row. The first one does not depend on whether there is a second.
 
     Returns:
-        [n, 3] numbers in [0, 1).
+        [V, n, 3] numbers in [0, 1).
     """
-    return np.random.default_rng([seed, _VIEW, iteration, epoch]).random((n, 3))
+    when = [seed, _VIEW, iteration, epoch]
+    purposes = [[*when, *((view,) if view else ())] for view in range(views)]
+    return np.stack([np.random.default_rng(purpose).random((n, 3)) for purpose in purposes])
 
 
 def dropout_seed(seed: int, iteration: int) -> int:
@@ -221,12 +246,12 @@ class Decoder:
         draws: NDArray[np.float64],
         workers: Workers,
     ) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield each global batch's rows [N] and this worker's views [b, ...].
+        """Yield each global batch's rows [N] and this worker's views [V, b, ...].
 
         Args:
             data: all training rows.
             batches: rows of each global batch.
-            draws: [n, 3] by training row, see ``view_draws``.
+            draws: [V, n, 3] by training row, see ``view_draws``.
             workers: who shares the batches.
 
         Raises:
@@ -239,7 +264,8 @@ class Decoder:
                 out = data.empty(len(own), self._pinned)
                 parts = [slice(at, at + _ROWS_AT_ONCE) for at in range(0, len(own), _ROWS_AT_ONCE)]
                 return out, [
-                    pool.submit(data.fill, out[part], own[part], draws[own[part]]) for part in parts
+                    pool.submit(data.fill, out[:, part], own[part], draws[:, own[part]])
+                    for part in parts
                 ]
 
             begun = deque(begin(rows) for rows in batches[:_AHEAD])
@@ -255,3 +281,11 @@ class Decoder:
         for part in parts:
             part.result()
         self.waited_s += time.monotonic() - started
+
+
+def _drop(vectors: NDArray[np.float32], share: float, draws: NDArray[np.float64]) -> None:
+    """Set a share of the numbers of vectors [b, d] to 0, drawn by draws [b, 3], in place."""
+    for vector, seed in zip(vectors, draws, strict=True):
+        dropped = np.random.default_rng(seed.view(np.uint64)).random(len(vector)) < share
+        vector[dropped] = 0
+    vectors /= 1 - share

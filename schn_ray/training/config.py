@@ -17,6 +17,7 @@ from schn_ray.core.settings import (
     read_yaml,
     validated,
 )
+from schn_ray.data.distortion import Distortion
 from schn_ray.methods.base import MethodConfig
 from schn_ray.methods.config import OptimiserConfig, ScheduleConfig
 from schn_ray.methods.registry import DEFAULT_METHOD, METHODS, find_method
@@ -41,11 +42,21 @@ _OLD_KEYS = _OLD_METHOD_KEYS | {
 _OLD_SECTIONS = ("network", "loss", "codes")  # the rest of these became the method's
 
 
-class AugmentConfig(Section):
-    """Random views of a training image: a crop after padding by ``pad`` pixels, a mirror image."""
+class AugmentConfig(Distortion):
+    """Random views of a training row.
+
+    A plain view of an image is a crop after padding by ``pad`` pixels, mirrored at random if
+    ``flip``; that of a vector is the vector. Methods that compare two views of a row ask for
+    distorted ones, too: see ``data.distortion`` for images.
+
+    Attributes:
+        pad: width of the black border of plain views, in pixels.
+        drop: of a vector, the share of numbers that a distorted view sets to 0; the others grow by
+            1 / (1 - drop), so that their mean stays.
+    """
 
     pad: Annotated[int, Field(ge=0)] = 0
-    flip: bool = True
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
 M = TypeVar("M", bound=MethodConfig, default=MethodConfig)

@@ -92,7 +92,7 @@ class Descent:
         outputs: _EpochOutputs,
     ) -> None:
         batches = _batches(run, rows, epoch)[done:]
-        draws = view_draws(len(run.data), run.seed, run.iteration, epoch)
+        draws = view_draws(len(run.data), run.seed, run.iteration, epoch, len(run.data.views))
         run.method.train()
         if not done:
             outputs.begin_epoch()
@@ -101,14 +101,7 @@ class Descent:
             if run.must_stop():
                 self._midway = _gathered(run, epoch, steps, terms, outputs)
                 raise StoppedMidway
-            batch = Batch(
-                run.data.inputs(views.to(run.device, non_blocking=True)),
-                torch.from_numpy(batch_rows),
-                multi_hot(run.data.labels, batch_rows).to(run.device),
-                run.table.read(batch_rows).to(run.device),
-                run.workers,
-            )
-            step = self.trainer.step(batch)
+            step = self.trainer.step(batch := _batch(run, batch_rows, views))
             for name, term in step.terms.items():
                 terms[name].append(term * batch.share)
             outputs.add(batch.rows[batch.own], step.outputs)
@@ -176,6 +169,20 @@ class _EpochOutputs:
 
     def values(self) -> dict[str, Tensor]:
         return {name: buffer[: self._count].cpu() for name, buffer in self._buffers.items()}
+
+
+def _batch(run: Run, rows: Rows, views: Tensor) -> Batch:
+    """Return the batch of rows [N], of which this worker has views [V, b, ...]."""
+    on_device = views.to(run.device, non_blocking=True)
+    inputs = run.data.inputs(on_device.flatten(0, 1)).tensor_split(len(views))
+    return Batch(
+        inputs[0],
+        torch.from_numpy(rows),
+        multi_hot(run.data.labels, rows).to(run.device),
+        run.table.read(rows).to(run.device),
+        run.workers,
+        second=inputs[1] if len(inputs) > 1 else None,
+    )
 
 
 def _batches(run: Run, rows: Rows, epoch: int) -> list[Rows]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from schn_ray.core.documents import BadDocument, parse_json
+from schn_ray.core.checked_lines import parse_checked_line
+from schn_ray.core.documents import BadDocument
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location, join, read_file
 
 METRICS = "metrics.jsonl"
-_DIGEST = "sha256"  # of the rest of a line: no manifest has it while training goes on
 _REPAIR = "remove this file and run the same command again; an unfinished run writes it anew"
 
 
@@ -36,25 +34,9 @@ def read_metrics(run: Path | str) -> list[dict[str, Any]]:
     return [_parsed(line, number, run) for number, line in enumerate(lines, start=1)]
 
 
-def metrics_line(values: dict[str, Any]) -> str:
-    """Return a line of ``metrics.jsonl``.
-
-    Args:
-        values: the fields of ``Iteration``.
-    """
-    return json.dumps(values | {_DIGEST: _digest_of(values)}) + "\n"
-
-
-def _digest_of(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
 def _parsed(line: str, number: int, run: Path | str) -> dict[str, Any]:
     where = f"{join(as_location(run), METRICS)}, line {number}"
     try:
-        values = parse_json(line.encode(), where)
+        return parse_checked_line(line.encode(), where)
     except BadDocument as error:
         raise SchnRayError(f"{where}, is damaged: {_REPAIR}") from error
-    if not isinstance(values, dict) or values.pop(_DIGEST, None) != _digest_of(values):
-        raise SchnRayError(f"{where}, is damaged: {_REPAIR}")
-    return values

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 
 from schn_ray.core.atomic_files import PARTIAL, write_atomically, writing
 from schn_ray.core.bits import pack
+from schn_ray.core.checked_lines import checked_line
 from schn_ray.data.store.reader import Store
 from schn_ray.models.model_files import LEARNED, MODEL, TRAINED
 from schn_ray.retrieval.code_files import CODE, code_column
 from schn_ray.training.checkpoints import remove_leftovers
 from schn_ray.training.loop import Iteration
-from schn_ray.training.metrics_file import METRICS, metrics_line, read_metrics
+from schn_ray.training.metrics_file import METRICS, read_metrics
 from schn_ray.training.state import Run
 from schn_ray.training.tensorboard import TensorBoardWriter
 
@@ -39,7 +40,7 @@ class Recorder:
     def __init__(self, path: Path, run: Run, tensorboard: bool) -> None:
         self.path, self.run = path, run
         remove_leftovers(path / CHECKPOINTS)
-        text = "".join(map(metrics_line, run.history))
+        text = "".join(map(checked_line, run.history))
         write_atomically(path / METRICS, text.encode())
         self._board = TensorBoardWriter(path / TENSORBOARD, run.history) if tensorboard else None
 
@@ -54,7 +55,7 @@ class Recorder:
             self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
         self.run.history.append(asdict(measured))
         with writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
-            file.write(metrics_line(asdict(measured)))
+            file.write(checked_line(asdict(measured)))
             file.flush()
             os.fsync(file.fileno())
         if self._board:

@@ -16,7 +16,7 @@ from schn_ray.core.workers import Workers
 from schn_ray.data.images import Preprocessing, evaluation_view
 from schn_ray.data.sources.stored import format_of_rows, map_rows
 from schn_ray.data.store.reader import Store
-from schn_ray.methods.base import Method
+from schn_ray.methods.base import Method, View
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.batches import Rows, TrainingImages, TrainingRows, TrainingVectors
 from schn_ray.training.config import AugmentConfig
@@ -36,6 +36,7 @@ def read_rows(
     preprocessing: Preprocessing | None,
     workers: Workers,
     features: RowVectors | None = None,
+    views: tuple[View, ...] = ("plain",),
 ) -> tuple[TrainingRows, ValidationRows]:
     """Return the training rows, and this worker's part of the validation rows.
 
@@ -45,9 +46,11 @@ def read_rows(
         preprocessing: of images; None where the model takes the store's own vectors.
         workers: who shares the rows.
         features: of a frozen backbone, in place of the store's images or vectors.
+        views: of each training row in a batch, see ``DeepMethod.views``.
 
     Raises:
-        SchnRayError: the store has no such rows.
+        SchnRayError: the store has no such rows, or ``augment`` leaves rows one view only where two
+            are compared.
     """
     train, validation = store.rows("train"), store.rows("validation")
     own = validation[workers.own(len(validation))]
@@ -60,13 +63,24 @@ def read_rows(
                 f"{store.location} has vectors and no images: the backbone is features:"
                 f"{store.vector_width}"
             )
-        data = TrainingImages(store.image, train, labels, preprocessing, augment)
+        if len(views) > 1 and not augment.changes_images:
+            raise SchnRayError(
+                "this method compares two views of an image, and these settings change nothing: "
+                "leave out --set augment.area=1, or colour, grey or blur of 0"
+            )
+        data = TrainingImages(store.image, train, labels, preprocessing, augment, views)
         images = preprocessing  # for the closure, which mypy cannot narrow
         read = lambda: _evaluation_views(store, own, images)  # noqa: E731
     else:
+        if len(views) > 1 and not augment.drop:
+            raise SchnRayError(
+                "this method compares two views of a row, and a vector has one only with "
+                "augment.drop=0: set the share of its numbers that a view lacks, as "
+                "--set augment.drop=0.2"
+            )
         source = features or store
         width = source.vectors(train[:1]).shape[1]
-        data = TrainingVectors(source.vectors, train, labels, width)
+        data = TrainingVectors(source.vectors, train, labels, width, augment.drop, views)
         read = lambda: source.vectors(own)  # noqa: E731
     return data, ValidationRows(read, store.labels[validation])
 

@@ -106,7 +106,10 @@ def build_run(
     vectors = None
     if features is not None:
         vectors = features.of_store(store, np.union1d(rows, store.rows("validation")))
-    data, validation = read_rows(store, config.augment, released.preprocessing, workers, vectors)
+    views = method.views if isinstance(method, DeepMethod) else DeepMethod.views
+    data, validation = read_rows(
+        store, config.augment, released.preprocessing, workers, vectors, views
+    )
     table = CodeTable(len(rows), config.bits)
     method.start(table)
     return Run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -54,7 +55,8 @@ def encoding_cost(network: Any, shape: tuple[int, ...]) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = next(network.parameters()).device
+    numbers = itertools.chain(network.parameters(), network.buffers())  # fitted heads have buffers
+    device = next(numbers).device
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(torch.zeros(1, *shape, device=device))
     return float(counter.get_total_flops() / 1e6)

@@ -105,7 +105,7 @@ class Domain(Section):
 
 
 class Pruning(Section):
-    """Asynchronous successive halving (ASHA), as Optuna has it.
+    """Asynchronous successive halving (ASHA): as Optuna has it, or, of fronts, ``halving``.
 
     After ``grace``, ``grace * factor``, ``grace * factor**2`` ... iterations, a trial goes on if it
     is among the best 1 / ``factor`` of the trials that have reached that iteration.
@@ -113,6 +113,17 @@ class Pruning(Section):
 
     grace: Count = 1
     factor: Annotated[int, Field(ge=2)] = 3
+
+    def is_rung(self, iteration: int) -> bool:
+        """Tell whether trials are compared after an iteration.
+
+        >>> [i for i in range(1, 30) if Pruning(grace=2, factor=3).is_rung(i)]
+        [2, 6, 18]
+        """
+        rung = self.grace
+        while rung < iteration:
+            rung *= self.factor
+        return rung == iteration
 
 
 class Space(Section):
@@ -124,7 +135,7 @@ class Space(Section):
         parameters: dotted key -> its domain.
         start: the first trials; a setting that one leaves out keeps its value without a search.
         objectives: names in ``objectives.OBJECTIVES``.
-        pruning: stops hopeless trials early; only with one objective.
+        pruning: stops hopeless trials early.
         sampler: of Optuna. ``tpe`` also works with several objectives; ``nsga2`` needs hundreds of
             trials.
         close: a trial whose validation mAP is this close to the best is also a candidate to win.
@@ -447,11 +458,6 @@ def _check_objectives(space: Space) -> None:
 def _check_pruning(space: Space, base: TrainConfig) -> None:
     if space.pruning is None:
         return
-    if space.multi_objective:
-        raise SchnRayError(
-            "pruning wants one objective: with several, no trial is hopeless by one figure alone. "
-            "Remove 'pruning', or all objectives but one"
-        )
     most = max(
         space.parameters["schedule.iterations"].ends
         if "schedule.iterations" in space.parameters

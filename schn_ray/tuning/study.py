@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,9 +29,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import SchnRayError
 from schn_ray.training.config import TrainConfig
+from schn_ray.tuning.halving import Point, is_hopeless
 from schn_ray.tuning.journal import CheckedJournal
-from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
-from schn_ray.tuning.space import Domain, Space, Values, starting_point
+from schn_ray.tuning.objectives import BITS, ENCODING_COST, OBJECTIVES, VALIDATION_MAP
+from schn_ray.tuning.space import Domain, Space, Values, starting_point, with_values
 
 STUDY, STUDY_NAME = "study.jsonl", "schn-ray"
 State = Literal["running", "complete", "pruned", "failed"]
@@ -40,6 +41,7 @@ State = Literal["running", "complete", "pruned", "failed"]
 _SETTINGS, _FIGURES, _REASON = "settings", "figures", "reason"
 _SECONDS, _ITERATIONS, _REPEATED, _SESSIONS = "seconds", "iterations", "repeats", "sittings"
 _STARTS = "starts"  # the last that is written of a new study
+_REPORTS = "reports"  # of a trial, where Optuna records none: iteration, score, whether to stop
 _SAMPLER_TRIES = 5  # for settings that no trial has, before they are drawn at random
 _RANDOM_DRAWS = 2_000  # of settings that all have been tried, before a space counts as exhausted
 _STATES: dict[TrialState, State] = {
@@ -106,10 +108,18 @@ class Search:
         space: checked by ``check_space``.
         base: what the trials have in common.
         seed: of the sampler.
+        cost: the encoding cost of a model with these settings; for an objective that needs it.
     """
 
-    def __init__(self, path: Path, space: Space, base: TrainConfig, seed: int = 0) -> None:
-        self.space, self.base, self.seed = space, base, seed
+    def __init__(
+        self,
+        path: Path,
+        space: Space,
+        base: TrainConfig,
+        seed: int = 0,
+        cost: Callable[[TrainConfig], float] | None = None,
+    ) -> None:
+        self.space, self.base, self.seed, self._cost = space, base, seed, cost
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if not (path / STUDY).is_file():
             _create(path, space, base)
@@ -185,7 +195,7 @@ class Search:
             score: best validation mAP until then.
         """
         if self.space.multi_objective:
-            return False  # Optuna records no curves in a study with several objectives
+            return self._report_to_fronts(number, iteration, score)
         trial = self._trials[number]
         last = self.study.get_trials(deepcopy=False)[number].last_step
         if last is not None and iteration <= last:
@@ -194,6 +204,43 @@ class Search:
         # called for every trial, as it also records the trial's score at its rung
         hopeless = trial.should_prune()
         return hopeless and number != 0 and iteration < self._iterations(number)
+
+    def _report_to_fronts(self, number: int, iteration: int, score: float) -> bool:
+        """Do the same with several objectives, of which Optuna records no curves."""
+        reports = self._reports(number)
+        known = next((hopeless for at, _, hopeless in reports if at == iteration), None)
+        if known is not None:  # before a kill, perhaps, after which the trial is to be stopped yet
+            return known
+        hopeless = self._is_hopeless(number, iteration, score)
+        reports = [*reports, (iteration, score, hopeless)]
+        self._trials[number].set_user_attr(_REPORTS, reports)
+        return hopeless
+
+    def _is_hopeless(self, number: int, iteration: int, score: float) -> bool:
+        pruning = self.space.pruning
+        last = iteration >= self._iterations(number)
+        if pruning is None or number == 0 or last or not pruning.is_rung(iteration):
+            return False
+        reached = [
+            self._point(row.number, row.curve[iteration])
+            for row in self.rows()
+            if row.number != number and iteration in row.curve and row.state != "failed"
+        ]
+        return is_hopeless(self._point(number, score), reached, pruning.factor)
+
+    def _reports(self, number: int) -> list[tuple[int, float, bool]]:
+        attributes = self.study.get_trials(deepcopy=False)[number].user_attrs
+        return [(at, score, hopeless) for at, score, hopeless in attributes.get(_REPORTS, [])]
+
+    def _point(self, number: int, score: float) -> Point:
+        """Return a trial's figures with signs such that more is better; costs need no training."""
+        values = self.study.get_trials(deepcopy=False)[number].user_attrs[_SETTINGS]
+        config = with_values(self.base, values)
+        figures = {VALIDATION_MAP: score, BITS: float(config.bits)}
+        if ENCODING_COST in self.space.objectives:
+            assert self._cost is not None, "a search with this objective is given it"
+            figures[ENCODING_COST] = self._cost(config)
+        return tuple(OBJECTIVES[name].sign * figures[name] for name in self.space.objectives)
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """Record how a trial ended; if that was recorded before, nothing changes.
@@ -362,7 +409,7 @@ def _cut(path: Path) -> SchnRayError:
 
 
 def _pruner(space: Space) -> BasePruner:
-    if space.pruning is None:
+    if space.pruning is None or space.multi_objective:
         return NopPruner()
     return SuccessiveHalvingPruner(
         min_resource=space.pruning.grace, reduction_factor=space.pruning.factor
@@ -422,7 +469,8 @@ def _row(trial: FrozenTrial) -> TrialRow:
         seconds=attributes.get(_SECONDS, 0.0),
         number=trial.number,
         values=dict(attributes.get(_SETTINGS, {})),
-        curve=dict(trial.intermediate_values),
+        curve=dict(trial.intermediate_values)
+        or {at: score for at, score, _ in attributes.get(_REPORTS, [])},
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )

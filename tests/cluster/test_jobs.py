@@ -130,7 +130,8 @@ SPACE: dict[str, Any] = {
 }
 
 
-SAID = {"evaluate": "mAP", "tune": "2 complete"}
+VERB_OF = {"nightly": "build"}  # where a file of jobs/ has another name
+SAID = {"evaluate": "mAP", "nightly": "schn-ray serve", "tune": "2 complete"}
 
 
 def verbs(folder: Path) -> Iterator[list[object]]:
@@ -142,12 +143,13 @@ def verbs(folder: Path) -> Iterator[list[object]]:
     write_index(folder / "codes", folder / "index")
     yield ["search", "index", "--queries", "codes", "--out", "found", "-k", 3]
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    yield ["nightly", "digits", "--out", "album", "--backbone", "small", "--weights", "none"]
     yield ["tune", "store", "--space", "space.yaml", "--trials", 2, "--out", "search"]
 
 
 def absolute(folder: Path, words: list[object]) -> list[object]:
     """Put the folder before what lies in it."""
-    names = ("store", "run", "codes", "index", "found", "space.yaml", "search")
+    names = ("store", "run", "codes", "index", "found", "space.yaml", "search", "album")
     verb, *others = words
     return [verb, *(folder / word if word in names else word for word in others)]
 
@@ -160,7 +162,8 @@ def by_ray(head: Head, folder: Path, words: list[object]) -> Answer:
 
 
 def by_us(head: Head, folder: Path, words: list[object]) -> Answer:
-    return submit(head, "--directory", folder, *words)
+    verb, *arguments = words
+    return submit(head, "--directory", folder, VERB_OF.get(str(verb), verb), *arguments)
 
 
 @takes_minutes

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import makers
 from support.image_files import encode_image, write_tree
+from support.users import Run
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.check import Report, check_source, render
@@ -53,8 +55,37 @@ def test_every_bad_row_is_named_up_to_twenty(image_tree: Path) -> None:
     assert r"    'cat/a\nb.png': not an image" in text
     assert "    and 7 more" in text
     assert "cat/bad20.jpg" not in text
-    assert "max_bad_share = 0.01 of the rows are bad: 'prepare' will stop" in text
+    assert "max_bad_share = 0.01 of the rows are bad: 'prepare' would stop" in text
     assert len(report.to_json()["bad_rows"]) == 27
+
+
+@pytest.mark.parametrize(
+    ("classes", "bad"),
+    [
+        ({"cat": 9}, 0),
+        ({"cat": 12, "dog": 2}, 0),
+        ({"cat": 210, "dog": 2}, 0),
+        ({"a": 8, "b": 8}, 3),
+    ],
+)
+def test_the_next_command_can_be_run(
+    tmp_path: Path,
+    classes: dict[str, int],
+    bad: int,
+    monkeypatch: pytest.MonkeyPatch,
+    schn_ray: Run,
+) -> None:
+    """One class, classes that are too small to be split, and bad images above the limit."""
+    tree = write_tree(tmp_path / "photos", classes)
+    for number in range(bad):
+        (tree / "a" / f"bad{number}.png").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("schn_ray.cli.data.ALL", None)  # without Ray
+    command, *words = shlex.split(look(tree).next_command)
+    assert command == "schn-ray"
+    answer = schn_ray(*words)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "store/manifest.json").is_file()
 
 
 def test_labels_ids_and_the_settings_of_the_next_command(tmp_path: Path) -> None:
@@ -70,7 +101,8 @@ def test_labels_ids_and_the_settings_of_the_next_command(tmp_path: Path) -> None
     assert (report.classes, report.unlabelled, report.multi_label) == ({"x": 2, "y": 1}, 1, 1)
     assert report.next_command == (
         f"schn-ray prepare '{path}' --out store --set source.id_column=key "
-        "--set source.image_column=img --set source.label_column=tags"
+        "--set source.image_column=img --set source.label_column=tags "
+        "--set source.max_bad_share=0.25"
     )
 
 

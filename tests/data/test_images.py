@@ -193,7 +193,8 @@ def test_extreme_shapes_need_little_memory(size: tuple[int, int]) -> None:
     p = Preprocessing(resize=256, crop=224)
     tracemalloc.start()
     assert evaluation_view(data, p).shape == (3, 224, 224)
-    assert training_view(data, p, 4, True, np.array([0.99, 0.99, 0.9])).shape == (3, 224, 224)
+    view = training_view(decode(data, CAP), p, 4, True, np.array([0.99, 0.99, 0.9]))
+    assert view.shape == (3, 224, 224)
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
 
@@ -207,19 +208,19 @@ def test_training_view_is_pad_then_crop_then_mirror(draws: np.ndarray) -> None:
     expected = padded[top : top + crop, left : left + crop]
     if draws[2] < 0.5:
         expected = expected[:, ::-1]
-    view = training_view(data, Preprocessing(resize=32, crop=crop), pad, True, draws)
+    view = training_view(decode(data, CAP), Preprocessing(resize=32, crop=crop), pad, True, draws)
     np.testing.assert_array_equal(view, expected.transpose(2, 0, 1))
 
 
 def test_draws_reach_every_place_and_mirror_only_where_asked() -> None:
     data, p = encode_image(10, (32, 32)), Preprocessing(resize=32, crop=32)
-    plain = training_view(data, p, 0, False, np.array([0.0, 0.0, 0.0]))
+    plain = training_view(decode(data, CAP), p, 0, False, np.array([0.0, 0.0, 0.0]))
     np.testing.assert_array_equal(plain, evaluation_view(data, p))
-    mirrored = training_view(data, p, 0, True, np.array([0.0, 0.0, 0.0]))
+    mirrored = training_view(decode(data, CAP), p, 0, True, np.array([0.0, 0.0, 0.0]))
     np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
     almost_one = np.nextafter(1.0, 0.0)
-    first = training_view(data, p, 4, False, np.array([0.0, 0.0, 0.9]))
-    last = training_view(data, p, 4, False, np.array([almost_one, almost_one, 0.9]))
+    first = training_view(decode(data, CAP), p, 4, False, np.array([0.0, 0.0, 0.9]))
+    last = training_view(decode(data, CAP), p, 4, False, np.array([almost_one, almost_one, 0.9]))
     np.testing.assert_array_equal(first[:, 4:, 4:], plain[:, :-4, :-4])
     np.testing.assert_array_equal(last[:, :-4, :-4], plain[:, 4:, 4:])
     assert not first[:, :4].any()

@@ -176,6 +176,13 @@ def test_csv_with_labels_and_ids(photos: Path) -> None:
     }
 
 
+def test_a_csv_with_categories_is_labelled(photos: Path) -> None:
+    (photos / "x.csv").write_text("path,category\ncat/000.png,cat;animal\n")
+    assert labels(read(photos / "x.csv")) == {"cat/000.png": ("cat", "animal")}
+    (photos / "x.csv").write_text("path,category,label\ncat/000.png,no,cat\n")
+    assert labels(read(photos / "x.csv")) == {"cat/000.png": ("cat",)}
+
+
 def test_csv_columns_are_settings(photos: Path) -> None:
     (photos / "x.csv").write_text("file,what,key\ncat/000.png,cat,k\n")
     settings = {"path_column": "file", "label_column": "what", "id_column": "key"}

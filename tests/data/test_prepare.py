@@ -337,7 +337,10 @@ def test_a_split_of_somebody_else(image_tree: Path, tmp_path: Path, kind: str) -
     ours = open_store(tmp_path / "ours")
     assert all(np.array_equal(ours.rows(role), theirs.rows(role)) for role in ROLES)
     assert manifest.config["protocol"] == "given"
-    file.write_bytes(file.read_bytes() + b" ")
+    if kind == "parquet":
+        pq.write_table(pq.read_table(file), file, compression="none")
+    else:
+        file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(SchnRayError, match=r"made_from\.split"):
         make(image_tree, tmp_path / "ours", shard_rows=4, split_from=str(file))
 
@@ -358,6 +361,35 @@ def test_splits_that_do_not_fit(image_tree: Path, tmp_path: Path, text: str, wan
         make(image_tree, tmp_path / "store", split_from=str(tmp_path / "split.csv"))
     with pytest.raises(SchnRayError, match="no such file"):
         make(image_tree, tmp_path / "store", split_from=str(tmp_path / "gone.csv"))
+
+
+def test_a_split_that_cannot_be_drawn_leaves_rows_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = write_tree(tmp_path / "photos", {"cat": 30, "dog": 2})
+    out = tmp_path / "store"
+    with pytest.raises(
+        SchnRayError, match=r"dog.* has 2.*\n.*another --protocol.* goes on"
+    ) as error:
+        make(tree, out)
+    assert str(out) in str(error.value)
+    monkeypatch.setattr("schn_ray.data.store.store_rows.decode", None)  # nothing is read again
+    assert make(tree, out, protocol="unlabelled").counts["rows"] == 32
+
+
+def test_a_file_of_a_split_is_looked_at_first_and_can_be_corrected(
+    image_tree: Path, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "split.csv", tmp_path / "store"
+    file.write_text("role,id\nqury,cat/000.png\n")
+    with pytest.raises(SchnRayError, match="did you mean 'query'"):
+        make(image_tree, out, split_from=str(file))
+    assert not out.exists()
+    file.write_text("role,id\nquery,cat/000.png\ntrain,dog/000.png\ngallery,nobody\n")
+    with pytest.raises(SchnRayError, match=r"not in this source(.|\n)*goes on"):
+        make(image_tree, out, split_from=str(file))
+    file.write_text("role,id\nquery,cat/000.png\ntrain,dog/000.png\ngallery,owl/000.png\n")
+    assert make(image_tree, out, split_from=str(file)).counts["gallery"] == 1
 
 
 def test_a_given_split_has_to_be_the_protocols(image_tree: Path, tmp_path: Path) -> None:

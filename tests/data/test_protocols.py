@@ -127,7 +127,7 @@ def test_shares_that_leave_a_role_empty(shares: dict[str, float]) -> None:
 def test_an_unknown_protocol() -> None:
     assert refusal(one_hot([0, 1], 2), protocol="cifar10-54") == (
         "no protocol 'cifar10-54'; did you mean 'cifar10-54k'? "
-        "There are: random, unlabelled, unseen-classes, official, listed, cifar10-54k, "
+        "There are: random, unlabelled, stable, unseen-classes, official, listed, cifar10-54k, "
         "cifar10-59k, cifar10-full, nuswide-21, mirflickr, imagenet100, coco, market1501, veri776"
     )
 

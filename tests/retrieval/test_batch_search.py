@@ -78,6 +78,36 @@ def test_rescored_with_what_encode_wrote(gallery: Path, limits: SearchLimits) ->
             assert row["within_radius"] == expected.within_radius[query]
 
 
+@pytest.mark.parametrize(("k", "radius"), [(7, None), (None, 3)])
+def test_a_filter_holds_for_all_queries(gallery: Path, k: int | None, radius: int | None) -> None:
+    limits = SearchLimits(k, radius, where="id like '%1%'")
+    indexes = [gallery / "index", gallery / "second" / "index"]
+    made = search_gallery(indexes, gallery / "queries", gallery / "out", limits)
+    whole, rows = open_index(gallery / "whole" / "index"), np.arange(500)
+    passing = [i for i, id in enumerate(whole.ids(rows)) if "1" in id]
+    assert made.counts["rows_that_pass"] == len(passing)
+    for row in rows_in(gallery / "out"):
+        code = whole.codes(np.array([whole.find(str(row["query"]))]))
+        near = whole.search(code, 500)
+        kept = [
+            (r, d) for r, d in zip(near.rows[0], near.distances[0], strict=True) if r in passing
+        ]
+        kept = kept[:k] if radius is None else [(r, d) for r, d in kept if d <= radius]
+        assert row["ids"] == whole.ids(np.array([r for r, _ in kept], np.int64))
+        assert row["distances"] == [d for _, d in kept]
+
+
+def test_a_bad_filter_leaves_nothing(gallery: Path) -> None:
+    with pytest.raises(SchnRayError, match="no others: index it again with --columns"):
+        search_gallery(
+            [gallery / "index"],
+            gallery / "queries",
+            gallery / "out",
+            SearchLimits(3, where="label = 'cat'"),
+        )
+    assert not (gallery / "out").exists()
+
+
 def test_codes_without_relaxed_cannot_rescore(gallery: Path) -> None:
     with pytest.raises(SchnRayError, match="encode the queries with --set relaxed=true"):
         search_gallery(

@@ -17,7 +17,9 @@ from schn_ray.retrieval.index.checked_files import BLOCK
 from schn_ray.retrieval.index.index import Index, open_index, verify_index
 
 FLAT = {"codes", "starts", "rows", "code_of_row", "ids.starts", "ids.text", "uris.starts"}
-FILES = FLAT | {"uris.text", "digests", "lists", "radii"}
+TEXTS = {f"column-0.{part}" for part in ("present", "starts", "text")}
+COLUMNS = {"columns", "column-1.present", "column-1.values"} | TEXTS
+FILES = FLAT | COLUMNS | {"uris.text", "digests", "lists", "radii"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index_training, "FEWEST", 1000)
         codes = draw_clustered(rng, 12_000, 64)
-        make_index(folder, draw_ids(rng, len(codes)), codes, 64)
+        labels, years = rng.choice(["cat", "dog"], len(codes)), rng.integers(0, 9, len(codes))
+        columns = {"label": labels, "year": years}
+        make_index(folder, draw_ids(rng, len(codes)), codes, 64, columns=columns)
     return folder / "index"
 
 
@@ -51,6 +55,7 @@ def ask(index: Index) -> list[object]:
         [found.uris(q) for q in range(60)],
         near.rows.tolist(),
         [index.find(id) for id in index.ids(rows)],
+        index.where("label = 'cat' and year < 7").search(codes[:10], 20).rows.tolist(),
     ]
 
 

@@ -9,7 +9,7 @@ from support.service import write_gallery
 from support.users import Run
 
 from schn_ray.models.load import load
-from schn_ray.retrieval.index.index import open_index
+from schn_ray.retrieval.index.index import Index, open_index
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,29 @@ def test_a_radius_counts_all_and_shows_k(schn_ray: Run, gallery: Path) -> None:
     assert few["within_radius"] == len(others)
 
 
+def test_a_filter_comes_before_the_ranking(schn_ray: Run, gallery: Path, tmp_path: Path) -> None:
+    index, where = open_index(gallery / "index"), "label = 'dog' and number < 12"
+    asked = ("search", gallery / "index", "--where", where, "-k", 5)
+    passing = np.array([i for i, id in enumerate(ids_of(index)) if id[:3] == "dog"][:12])
+    for id in ("cat/004.png", "dog & co/004.png"):
+        code = index.codes(np.array([index.find(id)]))
+        near = [i for i in index.search(code, 40).rows[0] if i in passing and i != index.find(id)]
+        (result,) = json.loads(schn_ray(*asked, "--id", id, "--json").out)
+        assert [hit["id"] for hit in result["hits"]] == index.ids(np.array(near[:5]))
+        assert (result["where"], result["passing"]) == (where, 12)
+    page = tmp_path / "found.html"
+    answer = schn_ray(*asked, "--id", "cat/004.png", "--html", page)
+    assert answer.out.splitlines()[0] == "cat/004.png: 12 pass the filter"
+    shown = (
+        "the 12 images that pass the filter <code>label = &#39;dog&#39; and number &lt; 12</code>"
+    )
+    assert shown in page.read_text()
+
+
+def ids_of(index: Index) -> list[str]:
+    return index.ids(np.arange(len(index)))
+
+
 def test_paths_only_for_pipes(schn_ray: Run, gallery: Path) -> None:
     answer = schn_ray(
         "search", gallery / "index", "--id", "cat/004.png", "--id", "cat/005.png", "-k", 39, "-f"
@@ -103,6 +126,9 @@ def test_pictures_as_a_page(schn_ray: Run, gallery: Path, tmp_path: Path) -> Non
         (("--code", "0000", "--rescore", "query"), "nothing to rescore with"),
         (("--id", "cat/004.png", "--rescore", "query"), "--model RUN is missing"),
         (("--id", "cat/004.png", "--rescore", "finely"), "'finely' is unknown; expected query"),
+        (("--id", "cat/004.png", "--where", "label ="), "  label =\n         ^"),
+        (("--id", "cat/004.png", "--where", "lable = 'cat'"), "did you mean 'label'?"),
+        (("--id", "cat/004.png", "--where", "label = 1"), "label (text) cannot be compared with"),
     ],
 )
 def test_mistakes_are_explained(
@@ -110,6 +136,26 @@ def test_mistakes_are_explained(
 ) -> None:
     answer = schn_ray("search", gallery / "index", *asked)
     assert (answer.code, complaint in answer.err) == (2, True), answer.err
+
+
+def test_columns_by_name_are_described_and_changed(
+    schn_ray: Run, gallery: Path, tmp_path: Path
+) -> None:
+    out, columns = tmp_path / "index", gallery / "columns.csv"
+    build = ("index", gallery / "codes", "--out", out)
+    answer = schn_ray(*build, "--columns", columns, "--columns-of", "label,nunber")
+    assert (answer.code, "'nunber'; did you mean 'number'?" in answer.err) == (2, True), answer.err
+    assert not out.exists()
+    assert "name it with --columns" in schn_ray(*build, "--columns-of", "label").err
+    answer = schn_ray(*build, "--columns", columns, "--columns-of", "label")
+    assert "columns: label (text)\n  rows without columns: 0\n" in answer.out
+    number = ("search", out, "--id", "cat/004.png", "--where", "number = 1", "-k", 5, "-f")
+    assert (schn_ray(*number).code, "no column 'number'" in schn_ray(*number).err) == (2, True)
+    assert schn_ray("index", out, "--columns", columns, "--columns-of", "number").code == 0
+    assert len(schn_ray(*number).out.splitlines()) == 2
+    assert json.loads(schn_ray("index", out, "--info", "--json").out)["columns"] == (
+        "number (integer)"
+    )
 
 
 def test_an_index_is_built_described_changed_and_verified(
@@ -130,7 +176,8 @@ def test_an_index_is_built_described_changed_and_verified(
 
 
 def test_duplicates_as_typed(schn_ray: Run, gallery: Path, tmp_path: Path) -> None:
-    answer = schn_ray("duplicates", gallery / "index", "-r", 2, "--out", tmp_path / "g", "--json")
+    equal_codes = ("duplicates", gallery / "index", "-r", 2, "--verify", "none")
+    answer = schn_ray(*equal_codes, "--out", tmp_path / "g", "--json")
     counted = json.loads(answer.out)
     assert (counted["rows"], counted["groups"] > 0) == (40, True)
     assert schn_ray("duplicates", gallery / "codes", "--out", tmp_path / "g").code == 0

@@ -133,6 +133,39 @@ def test_finer_order_is_by_score(page, gallery: Path) -> None:  # type: ignore[n
     assert page.problems == []
 
 
+def test_a_filter_narrows_what_is_shown(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
+    photo = gallery / "photos" / "cat" / "007.png"
+    drop(page, "mine.png", photo.read_bytes())
+    page.wait_for_function(LOADED)
+    assert page.text_content("#columns") == (
+        "Columns: label (text), number (integer). Also id and uri."
+    )
+    page.fill("#where", "label = 'dog' and numbr < 4")
+    page.press("#where", "Enter")
+    page.wait_for_selector("#wrong:not([hidden])")
+    assert "no column 'numbr'; did you mean 'number'?" in page.text_content("#wrong p")
+    assert page.text_content("#wrong pre").endswith(f"\n  {' ' * 18}^")
+    assert results(page) == []
+    page.fill("#where", "label = 'dog' and " + "numbr < 4 and " * 9 + "number > 2")
+    page.press("#where", "Enter")
+    page.wait_for_function("() => document.getElementById('wrong').textContent.includes('...')")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.problems.clear()  # the browser logs each answer of 400
+
+    page.fill("#where", "label = 'dog' and number < 4")
+    page.press("#where", "Enter")
+    page.wait_for_function("() => document.querySelectorAll('#results li').length === 4")
+    view = open_index(gallery / "index").where("label = 'dog' and number < 4")
+    assert results(page) == view.search(load(gallery / "model").encode([photo]), 4).ids(0)
+    assert page.text_content("#status") == "The nearest 4 of 4 that pass the filter"
+    assert page.is_hidden("#wrong")
+    page.fill("#where", "")
+    page.press("#where", "Enter")
+    page.wait_for_function("() => document.querySelectorAll('#results li').length === 40")
+    assert page.problems == []
+
+
 def test_what_is_not_an_image_is_said(page) -> None:  # type: ignore[no-untyped-def]
     drop(page, "notes.txt", b"not an image")
     page.wait_for_selector("#status.wrong")

@@ -123,6 +123,46 @@ def test_rescored_by_image_and_by_id(ask: Client, gallery: Path) -> None:
     assert (status, [hit["id"] for hit in like["hits"]]) == (200, others)
 
 
+def test_a_filter_by_image_by_id_and_by_code(ask: Client, gallery: Path) -> None:
+    view = open_index(gallery / "index").where("label = 'dog' and number >= 5")
+    photo = gallery / "photos" / "cat" / "003.png"
+    where = "label = 'dog' and number >= 5"
+    code = load(gallery / "model").encode([photo])
+    near = view.search(code, 7)
+    _, body, _ = ask("POST", f"/search?k=7&where={quote(where)}", photo.read_bytes())
+    answer = json.loads(body)
+    assert [hit["id"] for hit in answer["hits"]] == near.ids(0)
+    assert (answer["passing"], answer["rows"]) == (15, 40)
+    for asked in ({"id": "cat/003.png"}, {"code": code[0].tobytes().hex()}):
+        assert ask.search(asked | {"k": 7, "where": where}) == (200, answer)
+    _, rescored, _ = ask(
+        "POST", f"/search?k=7&rescore=query&where={quote(where)}", photo.read_bytes()
+    )
+    expected = view.scored(load(gallery / "model").relaxed_of([photo]), 7)
+    assert [hit["id"] for hit in json.loads(rescored)["hits"]] == expected.ids(0)
+    _, none = ask.search({"id": "cat/003.png", "where": "number < 0"})
+    assert (none["hits"], none["passing"], none["tied"]) == ([], 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("label =", "label =\n         ^"),
+        ("lable = 'cat'", "did you mean 'label'?"),
+        ("number = 'cat'", "cannot be compared"),
+        ("label = '\ud800'", "not Unicode"),
+        ("(" * 2000, "nested more than 50 deep"),
+        ("x" * 2001, "2,001 characters; 2,000 are the most"),
+        (7, "where is no text"),
+        (["label"], "where is no text"),
+    ],
+    ids=lambda value: str(value)[:20].encode("ascii", "replace").decode(),
+)
+def test_bad_filters(ask: Client, where: Any, why: str) -> None:
+    status, answer = ask.search({"id": "cat/003.png", "where": where})
+    assert (status, why in answer["error"]) == (400, True), answer
+
+
 def test_thumbnails_are_of_indexed_images(ask: Client, gallery: Path) -> None:
     status, body, headers = ask("GET", f"/image/{quote('dog & co/001.png')}")
     assert (status, headers["content-type"]) == (200, "image/png")

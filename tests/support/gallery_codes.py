@@ -1,6 +1,7 @@
 """Codes as encode writes them, drawn at random, and an index of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from schn_ray.core.directories import new_directory
 from schn_ray.retrieval.index.build import write_index
+from schn_ray.retrieval.index.columns import ColumnFile
 from schn_ray.retrieval.index.index import Index, open_index
 
 Codes = NDArray[np.uint8]
@@ -33,6 +35,7 @@ def write_codes(
     parts: int = 3,
     uris: list[str] | None = None,
     relaxed: NDArray[np.float32] | None = None,
+    sha256: list[bytes] | None = None,
 ) -> Path:
     uris = uris or [f"file:{id}" for id in ids]
     width = -(-bits // 8)
@@ -51,13 +54,32 @@ def write_codes(
                 flat = pa.array(relaxed[rows].astype(np.float16).ravel())
                 column = pa.FixedSizeListArray.from_arrays(flat, bits)
                 table = table.append_column("relaxed", column)
+            if sha256 is not None:
+                digests = pa.array([sha256[i] for i in rows], pa.binary(32))
+                table = table.append_column("sha256", digests)
             pq.write_table(table, draft.path / f"part-{number:05}.parquet")
     return folder
 
 
-def make_index(folder: Path, ids: list[str], codes: Codes, bits: int, parts: int = 3) -> Index:
-    write_index(write_codes(folder / "codes", ids, codes, bits, parts), folder / "index")
+def make_index(
+    folder: Path,
+    ids: list[str],
+    codes: Codes,
+    bits: int,
+    parts: int = 3,
+    columns: dict[str, Any] | None = None,
+) -> Index:
+    written = write_codes(folder / "codes", ids, codes, bits, parts)
+    file = None if columns is None else ColumnFile(write_columns_of(folder, ids, columns))
+    write_index(written, folder / "index", file)
     return open_index(folder / "index")
+
+
+def write_columns_of(folder: Path, ids: list[str], columns: dict[str, Any]) -> Path:
+    """Write columns as a user may have them, in another order than the codes."""
+    order = pa.array(np.random.default_rng(5).permutation(len(ids)))
+    pq.write_table(pa.table({"id": ids, **columns}).take(order), folder / "columns.parquet")
+    return folder / "columns.parquet"
 
 
 def draw_clustered(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
@@ -23,8 +24,12 @@ from schn_ray.models.heads.build import build_head
 from schn_ray.models.precision import Precision
 
 BITS, WIDTH, CLASSES, ROWS, BATCH = 8, 6, 5, 14, 9
-DRAWS = range(6)
-SEVERAL = {False: "one label a row", True: "several"}
+SEEDS = range(20)
+# of each loss: half of the draws have rows of several labels, and each has a row without any
+DRAWS = [
+    pytest.param(seed, seed % 2 > 0, id=f"{seed}-{'several labels' if seed % 2 else 'one label'}")
+    for seed in SEEDS
+]
 
 Terms = Mapping[str, Tensor]
 
@@ -37,12 +42,14 @@ class Case(NamedTuple):
         batch: of all workers' rows.
         F: [N, d] features, which gradients reach.
         h: [N, K] output of the head, which gradients reach.
+        second: both of a second view; None for a method of one view.
     """
 
     method: Any
     batch: Batch
     F: Tensor
     h: Tensor
+    second: Outputs | None = None
 
     @property
     def U(self) -> Tensor:  # noqa: N802
@@ -55,9 +62,21 @@ class Case(NamedTuple):
         sets = [set(torch.nonzero(y)[:, 0].tolist()) for y in self.batch.Y]
         return [[bool(a & b) for b in sets] for a in sets]
 
+    @property
+    def inputs(self) -> list[Tensor]:
+        """What gradients reach beside the method's parameters."""
+        return [self.F, self.h] + ([] if self.second is None else list(self.second[:2]))
+
+    def outputs(self, rows: slice = slice(None)) -> Outputs:
+        """Return what the encoder gives for rows of the batch."""
+        out = Outputs(self.F[rows], self.h[rows])
+        if self.second is None:
+            return out
+        return out._replace(second=Outputs(self.second.F[rows], self.second.h[rows]))
+
     def terms(self) -> dict[str, Tensor]:
         """Return the method's terms."""
-        return self.method.losses(Outputs(self.F, self.h), self.batch)
+        return self.method.losses(self.outputs(), self.batch)
 
 
 def make_case(
@@ -72,7 +91,8 @@ def make_case(
     Y = _labels(seed, several)
     problem = Problem(bits, WIDTH, label_sets(csr_array(Y)), Workers(), _precision(), seed)
     config = method.Config.model_validate(settings)
-    head = build_head(method.choose_head(config, HeadConfig()), WIDTH, bits)
+    spec = method.choose_head(config, HeadConfig())
+    head = build_head(spec, WIDTH, bits)
     built = method(config, problem, Encoder(nn.Linear(WIDTH, WIDTH), head)).double().train()
     rows = np.random.default_rng([seed, 1]).permutation(ROWS)[:BATCH]
     if 0 not in rows:
@@ -80,9 +100,12 @@ def make_case(
     B = torch.randint(0, 2, (BATCH, bits)).double() * 2 - 1
     labels = torch.from_numpy(Y[rows]).double()
     batch = Batch(torch.randn(BATCH, WIDTH), torch.from_numpy(rows), labels, B)
-    F = torch.randn(BATCH, WIDTH, dtype=torch.float64, requires_grad=True)
-    h = torch.randn(BATCH, bits, dtype=torch.float64, requires_grad=True)
-    return Case(built, batch, F, h)
+    columns = spec.hidden if spec.kind == "words" else bits
+    F, h, *second = [
+        torch.randn(BATCH, width, dtype=torch.float64, requires_grad=True)
+        for width in [WIDTH, columns] * len(method.views)
+    ]
+    return Case(built, batch, F, h, Outputs(*second) if second else None)
 
 
 def class_loss(x: Tensor, linear: nn.Linear, case: Case, mean: bool = False) -> Tensor:
@@ -108,8 +131,8 @@ def assert_literal(case: Case, literal: Callable[[Case], Terms]) -> None:
     fresh = copy.deepcopy(case.method)  # of a method with state, both start from the same
     ours, expected = case.terms(), literal(case._replace(method=fresh))
     assert ours.keys() == expected.keys()
-    inputs = [case.F, case.h, *case.method.parameters()]
-    copies = [case.F, case.h, *fresh.parameters()]
+    inputs = [*case.inputs, *case.method.parameters()]
+    copies = [*case.inputs, *fresh.parameters()]
     for name, term in ours.items():
         torch.testing.assert_close(term, expected[name], rtol=1e-10, atol=1e-10, msg=_in(name))
         gradients = zip(_gradients(term, inputs), _gradients(expected[name], copies), strict=True)
@@ -124,9 +147,8 @@ def assert_shared(case: Case, size: int = 2) -> None:
 
     def of_worker(rank: int) -> Tensor:
         batch = replace(case.batch, workers=_Thread(rank, size, room))
-        own = Outputs(case.F[batch.own], case.h[batch.own])
         try:
-            terms = copies[rank].losses(own, batch)
+            terms = copies[rank].losses(case.outputs(batch.own), batch)
         except BaseException:
             room.barrier.abort()
             raise
@@ -136,8 +158,8 @@ def assert_shared(case: Case, size: int = 2) -> None:
         shared = torch.stack(list(pool.map(of_worker, range(size)))).sum()
     alone = weighted(case.terms(), case.method.config)
     torch.testing.assert_close(shared, alone, rtol=1e-10, atol=1e-12)
-    mine = _gradients(shared, [case.F, case.h])
-    for gradient, other in zip(mine, _gradients(alone, [case.F, case.h]), strict=True):
+    mine = _gradients(shared, case.inputs)
+    for gradient, other in zip(mine, _gradients(alone, case.inputs), strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-8, atol=1e-12)
     of_copies = [_gradients(shared, list(c.parameters())) for c in copies]
     for parts, other in zip(

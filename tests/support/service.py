@@ -13,6 +13,7 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.retrieval.config import EncodeConfig, ServeConfig
 from schn_ray.retrieval.encode import encode_source
 from schn_ray.retrieval.index.build import write_index
+from schn_ray.retrieval.index.columns import ColumnFile
 from schn_ray.retrieval.server.app import application
 from schn_ray.retrieval.server.service import open_service
 from support.image_files import write_tree
@@ -21,13 +22,19 @@ from support.processes import wait_for
 
 
 def write_gallery(folder: Path) -> Path:
-    """Write photos, a model that nobody trained, their codes and their index."""
+    """Write photos, a model that nobody trained, their codes and their index, with columns."""
     photos = write_tree(folder / "photos", {"cat": 20, "dog & co": 20})
     write_model(folder / "model")
     source = open_source(str(photos), SourceConfig())
     encode_source(source, folder / "model", folder / "codes", EncodeConfig())
-    write_index(folder / "codes", folder / "index")
+    (folder / "columns.csv").write_text("id,label,number\n" + "".join(_lines()))
+    write_index(folder / "codes", folder / "index", ColumnFile(folder / "columns.csv"))
     return folder
+
+
+def _lines() -> list[str]:
+    classes = ("cat", "dog & co")
+    return [f"{c}/{i:03}.png,{c.split()[0]},{i}\n" for i in range(20) for c in classes]
 
 
 @contextmanager

@@ -79,13 +79,13 @@ def test_any_number_of_workers_sees_the_same_batches(size: int, png: list[bytes]
         for rank in range(size)
     ]
     for step, views in enumerate(alone):
-        assert torch.equal(torch.cat([worker[step] for worker in shared]), views)
+        assert torch.equal(torch.cat([worker[step] for worker in shared], dim=1), views)
 
 
 def test_views_change_with_the_epoch(png: list[bytes]) -> None:
     data = images(png)
     rows = np.arange(N)
-    first, again, later = (torch.zeros(N, 3, 8, 8, dtype=torch.uint8) for _ in range(3))
+    first, again, later = (torch.zeros(1, N, 3, 8, 8, dtype=torch.uint8) for _ in range(3))
     for out, epoch in [(first, 0), (again, 0), (later, 1)]:
         data.fill(out, rows, view_draws(N, 0, 1, epoch))
     assert torch.equal(first, again)

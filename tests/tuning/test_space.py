@@ -112,15 +112,11 @@ def test_a_space_that_means_nothing(changed: dict[str, Any], message: str) -> No
     assert message in str(refused.value)
 
 
-def test_bits_alone_are_no_aim_and_two_aims_prune_nothing() -> None:
+def test_bits_alone_are_no_objective() -> None:
     bits = {"bits": {"choices": [16, 32]}}
     assert "expected validation_map among them" in complaint(
         space(parameters=bits, objectives=["bits"])
     )
-    two_objectives = space(
-        parameters=bits, objectives=["validation_map", "bits"], pruning={"grace": 1, "factor": 3}
-    )
-    assert "pruning wants one objective" in complaint(two_objectives)
 
 
 def test_conditions_name_choices_that_exist() -> None:

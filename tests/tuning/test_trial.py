@@ -12,6 +12,8 @@ from schn_ray.core.manifest import is_finished, read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
+from schn_ray.models.config import HeadSpec
+from schn_ray.models.heads.fitted import FittedHead
 from schn_ray.models.model_files import fingerprint
 from schn_ray.training import state
 from schn_ray.training.config import TrainConfig, train_config
@@ -145,3 +147,8 @@ def test_the_cost_of_a_network_is_that_of_its_layers() -> None:
     network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Flatten(), nn.Linear(320, 7))
     assert encoding_cost(network, (3, 8, 8)) == (2 * 64 * 5 * 27 + 2 * 320 * 7) / 1e6
     assert torch.is_grad_enabled()
+
+
+def test_the_cost_of_a_head_that_is_fitted_counts_its_projection() -> None:
+    head = FittedHead(HeadSpec(kind="fitted"), 20, 8)
+    assert encoding_cost(head, (20,)) == 2 * 20 * 8 / 1e6

@@ -34,9 +34,19 @@ def location_of(path: Path | str | Store | Index) -> str:
 
     Returns:
         The text as it came, if it was text.
+
+    Raises:
+        SchnRayError: an index with a filter, which its path does not have.
     """
     if isinstance(path, str):
         return str(path)
+    if getattr(path, "is_filtered", False):
+        from schn_ray.core.errors import SchnRayError
+
+        raise SchnRayError(
+            "a verb would forget the filter of this index: give it the index, and where=..., or "
+            "call the index's own search"
+        )
     from schn_ray.core.storage.files import as_location
 
     if isinstance(path, Path):
@@ -99,7 +109,11 @@ def worker_range(workers: Workers) -> tuple[int, int] | None:
 
 
 def shards_mapper(
-    what: str, workers: Workers | None, gpus: bool = False, writes: str | None = None
+    what: str,
+    workers: Workers | None,
+    gpus: bool = False,
+    writes: str | None = None,
+    unit: str = "rows",
 ) -> MapShards:
     """Return what applies a function to all shards: this process, or actors on Ray.
 
@@ -108,6 +122,7 @@ def shards_mapper(
         workers: None for this process; else see ``worker_range``.
         gpus: whether actors share the cluster's GPUs.
         writes: the output; every node must see it.
+        unit: name of what the progress line counts.
 
     Raises:
         SchnRayError: not a number of workers, or Ray is not installed.
@@ -123,7 +138,7 @@ def shards_mapper(
         # not before there is work: "finished already" is said without Ray
         from schn_ray.cluster.map_shards import RayShards
 
-        return RayShards(what, size, gpus=gpus, writes=writes)(function, shards)
+        return RayShards(what, size, gpus, writes, unit)(function, shards)
 
     return map_on_ray
 

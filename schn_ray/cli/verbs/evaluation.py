@@ -1,11 +1,13 @@
-"""Verbs on figures: evaluate, compare, report."""
+"""Verbs on figures: evaluate, compare, report, benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from schn_ray.cli.album.parts import has_part, is_album, part_of
 from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
@@ -14,20 +16,20 @@ from schn_ray.cli.verbs.arguments import (
     setting_lines,
     shards_mapper,
 )
-from schn_ray.cli.verbs.results import Evaluation, RunComparison
+from schn_ray.cli.verbs.results import Evaluation, RunComparison, SuiteResult
 
 if TYPE_CHECKING:
+    from schn_ray.data.shards.map_shards import MapShards
     from schn_ray.data.store.reader import Store
 
 
 def evaluate(
     run: Path | str,
-    store: Path | str | Store,
+    store: Path | str | Store | None = None,
     out: Path | str | None = None,
     *,
     features: Path | str | None = None,
     gallery: Literal["encoded", "learned", "both"] | None = None,
-    both: bool = False,
     config: Path | str | None = None,
     settings: Settings = None,
     workers: Workers | None = None,
@@ -35,14 +37,14 @@ def evaluate(
     """Encode the split's queries and gallery with a model; measure retrieval, exact under ties.
 
     Args:
-        run: a finished run.
+        run: a finished run; or an album of ``build``, whose own store and features are then the
+            default.
         store: the store with the split.
-        out: the evaluation's directory or URI; default: ``RUN-evaluation``.
+        out: the evaluation's directory or URI; default: ``RUN-evaluation``, or the album's.
         features: of the store's images, as ``embed`` wrote them with the model's own backbone: they
             are hashed in place of the images, which takes seconds.
         gallery: ``"encoded"``: codes by the model, as a user has them; ``"learned"``: those that
             training solved from labels; ``"both"``: side by side. Default: encoded.
-        both: short for ``gallery="both"``.
         config: a YAML file of settings.
         settings: such as ``{"examples": 20}``; they override the file.
         workers: None: in this process. ``4``, ``"2:8"`` or ``"all"``: so many on Ray.
@@ -59,10 +61,21 @@ def evaluate(
         mAP 0.99, gallery codes: encoded
           179 queries, 720 gallery images, 32 bits, protocol random
     """
+    from schn_ray.core.errors import SchnRayError
     from schn_ray.core.settings import load_settings
+    from schn_ray.core.storage.files import join
     from schn_ray.evaluation.config import EvaluateConfig
 
-    lines = setting_lines(settings, {"gallery": "both" if both else gallery})
+    album = location_of(run)
+    if is_album(album):
+        run, store = part_of(album, "run"), store or part_of(album, "store")
+        out = out or join(album, "evaluation")
+        if features is None and has_part(album, "features"):
+            features = part_of(album, "features")
+    if store is None:
+        raise SchnRayError("--store STORE is missing: name the store with the split")
+    split = location_of(store)
+    lines = setting_lines(settings, {"gallery": gallery})
     loaded = load_settings(EvaluateConfig, None if config is None else Path(config), lines)
 
     from schn_ray.evaluation.evaluate import evaluate_run
@@ -73,7 +86,7 @@ def evaluate(
     embedded = None if features is None else location_of(features)
     output = finish(
         target,
-        lambda: evaluate_run(run, location_of(store), target, loaded, shards, embedded),
+        lambda: evaluate_run(run, split, target, loaded, shards, embedded),
     )
     return Evaluation(target, output.manifest, output.note)
 
@@ -110,9 +123,10 @@ def write_report(
     """Draw runs and their evaluations as one HTML file that works offline; ``schn-ray report``.
 
     Args:
-        runs: one run or more, finished or not.
+        runs: one run or more, finished or not; or albums of ``build``.
         out: the HTML file.
-        evaluation: evaluations of any of them; default: ``RUN-evaluation``, if it exists.
+        evaluation: evaluations of any of them; default: ``RUN-evaluation`` or that of the album, if
+            it exists.
         figures: a directory for each figure as PNG and JSON.
 
     Returns:
@@ -127,6 +141,68 @@ def write_report(
     """
     from schn_ray.report.runs import report_runs
 
-    listed = [runs] if isinstance(runs, str | Path) else list(runs)
-    report_runs(listed, evaluation or [], Path(out), None if figures is None else Path(figures))
+    listed = [location_of(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    evaluations = [location_of(one) for one in evaluation or ()]
+    albums = [path for path in listed if has_part(path, "evaluation")]
+    evaluations += [part_of(album, "evaluation") for album in albums]
+    listed = [part_of(path, "run") for path in listed]
+    report_runs(listed, evaluations, Path(out), None if figures is None else Path(figures))
     return Path(out)
+
+
+def benchmark(
+    suite: Path | str,
+    out: Path | str,
+    *,
+    data: Mapping[str, Path | str] | None = None,
+    settings: Settings = None,
+    workers: Workers | None = None,
+) -> SuiteResult:
+    """Train and measure many methods on the same data, split and budget, for one table.
+
+    Interrupted at any moment, the same call does only the rest. A suite that has grown, by a
+    method, a length or a seed, trains what is new.
+
+    Args:
+        suite: ``"quick"``, ``"frozen"``, ``"scratch"``, ``"finetune"``, or a YAML file.
+        out: the directory to write: data, a run for each cell, ``results.parquet``, ``index.html``.
+        data: name of a data set of the suite -> where it lies.
+        settings: such as ``{"methods": ["csq", "itq"], "bits": [32]}``; they override the file.
+        workers: None: in this process. ``4``, ``"2:8"`` or ``"all"``: so many on Ray, a training
+            each.
+
+    Returns:
+        The table, the best method of each data set and length first.
+
+    Raises:
+        SchnRayError: an unknown suite, method or setting, or a data set whose place is not known.
+
+    Example:
+        >>> benchmark("quick", "table", settings={"methods": ["csq", "itq"]})  # doctest: +SKIP
+    """
+    from schn_ray.report.suite import report_suite
+    from schn_ray.suites.cells import Ended, cells_of
+    from schn_ray.suites.run import TRAINING, run_suite
+    from schn_ray.suites.suite import read_suite
+    from schn_ray.suites.table import suite_table, write_table
+
+    sources = {name: location_of(path) for name, path in (data or {}).items()}
+    opened, target = read_suite(str(suite), sources, setting_lines(settings)), Path(out)
+    finished, cells = list[Ended](), len(cells_of(opened))
+
+    def mapper(what: str) -> MapShards:
+        unit = "trainings" if what == TRAINING else "rows"
+        return shards_mapper(what, workers, gpus=True, writes=str(target), unit=unit)
+
+    def ended(one: Ended) -> None:
+        finished.append(one)
+        print(f"schn-ray: {len(finished)} of {cells}: {one}", file=sys.stderr)
+
+    try:
+        run_suite(opened, target, mapper, ended)
+    finally:  # an interrupted suite has a table, too
+        table = suite_table(target, finished)
+        if table.blocks:
+            write_table(table, target)
+            report_suite(table, Path(suite).stem, target)
+    return SuiteResult(str(target), table)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from schn_ray.models.export import ExportCheck
     from schn_ray.retrieval.duplicates.groups import DuplicateCounts
     from schn_ray.retrieval.duplicates.leaks import LeakCounts
+    from schn_ray.retrieval.duplicates.planted import PlantedCounts
     from schn_ray.retrieval.search import Result
+    from schn_ray.suites.table import SuiteTable
 
 
 class Printable:
@@ -75,10 +77,10 @@ class Output(Printable, str):
         note: says so if the directory was finished before this call; else "".
 
     >>> from schn_ray.core.manifest import Manifest
-    >>> Output("photos.store", Manifest("store", {}, {}, {"rows": 30, "quarantined": 1}, {}, "9f"))
+    >>> Output("photos.store", Manifest("store", {}, {}, {"rows": 30, "share": 2 / 3}, {}, "9f"))
     photos.store: store, finished
       rows: 30
-      quarantined: 1
+      share: 0.6667
     """
 
     manifest: Manifest
@@ -112,7 +114,7 @@ class Output(Printable, str):
         """Return path, kind and counts, a line each; those that are not known are left out."""
         lines = [f"{self!s}: {self.kind}, finished"]
         known = {name: value for name, value in self.counts.items() if value is not None}
-        lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in known.items()]
+        lines += [f"  {name.replace('_', ' ')}: {_shown(value)}" for name, value in known.items()]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -126,10 +128,15 @@ class Output(Printable, str):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(str(value))}</td></tr>"
+            f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(_shown(value))}</td></tr>"
             for name, value in self.counts.items()
         )
         return f"<b>{escape(self)}</b>: {escape(self.kind)}, finished<table>{rows}</table>"
+
+
+def _shown(value: Any) -> str:
+    """Return a count as text; of a float, as many digits as anyone reads."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class Evaluation(Output):
@@ -239,7 +246,7 @@ class DuplicateGroups(Printable):
     """
 
     path: str
-    counts: DuplicateCounts | LeakCounts
+    counts: DuplicateCounts | LeakCounts | PlantedCounts
 
     def text(self) -> str:
         """Return the counts as a line."""
@@ -269,6 +276,29 @@ class RunComparison(Printable):
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
         return asdict(self.comparison)
+
+
+@dataclass(frozen=True, repr=False)
+class SuiteResult(Printable):
+    """The table of a suite.
+
+    Attributes:
+        path: directory of the suite, with ``results.parquet`` and ``index.html``.
+        table: figures of every method at every length on every data set.
+    """
+
+    path: str
+    table: SuiteTable
+
+    def text(self) -> str:
+        """Return the table, and where its page is."""
+        from schn_ray.suites.table import table_text
+
+        return f"{table_text(self.table)}\n{self.path}/index.html: open it in a browser"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path and table as plain values."""
+        return {"path": self.path} | asdict(self.table)
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+from schn_ray.cli.album.parts import model_of, part_of
 from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
@@ -78,29 +79,55 @@ def encode(
     )
 
 
-def build_index(codes: Path | str, out: Path | str) -> Output:
+def build_index(
+    codes: Path | str,
+    out: Path | str,
+    *,
+    columns: Path | str | None = None,
+    columns_of: Sequence[str] | None = None,
+    update: bool = False,
+) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
 
     Args:
         codes: what ``encode`` wrote.
         out: the index's directory or URI.
+        columns: a Parquet or CSV file with ``id`` and other columns, such as label and year, that
+            ``search(where=...)`` filters by.
+        columns_of: which of them; None for all whose types can be filtered.
+        update: take in what ``encode`` did with ``update``. Searches see the old index until the
+            new one is complete.
 
     Returns:
         The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
 
     Raises:
-        SchnRayError: no codes, damaged codes, or ``out`` holds something else.
+        SchnRayError: no codes, damaged codes, columns without ids, or ``out`` holds something
+            else.
 
     Example:
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
     """
-    from schn_ray.retrieval.index.build import write_index
+    from schn_ray.core.errors import SchnRayError
+    from schn_ray.core.storage.cache import directory_kind
+    from schn_ray.retrieval.index.build import replace_index, write_index
+    from schn_ray.retrieval.index.columns import ColumnFile
 
-    return finish(out, lambda: write_index(codes, location_of(out)))
+    if columns is None and columns_of is not None:
+        raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
+    file, target = None if columns is None else ColumnFile(columns, columns_of), location_of(out)
+    if update and directory_kind(target) == "index":
+        return finish(out, lambda: replace_index(codes, target, file))
+    return finish(out, lambda: write_index(codes, target, file))
 
 
 def change_index(
-    index: Path | str, *, add: Path | str | None = None, remove: Sequence[str] | Path = ()
+    index: Path | str,
+    *,
+    add: Path | str | None = None,
+    remove: Sequence[str] | Path = (),
+    columns: Path | str | None = None,
+    columns_of: Sequence[str] | None = None,
 ) -> Output:
     """Remove ids from an index and add codes; ``schn-ray index INDEX --add CODES --remove IDS``.
 
@@ -111,12 +138,16 @@ def change_index(
         add: codes of the same model.
         remove: ids; or a file with an id on each line; or a Parquet file with a column ``id``,
             and perhaps ``keep``: of those that ``duplicates`` says to keep, none is removed.
+        columns: a Parquet or CSV file. With ``add``: the columns of the added rows, which must be
+            those of the index. Without: the new columns of all rows.
+        columns_of: which columns of the file; not with ``add``.
 
     Returns:
         The index, changed.
 
     Raises:
-        SchnRayError: an id to remove is unknown, one to add exists, or codes of another model.
+        SchnRayError: an id to remove is unknown, one to add exists, codes of another model, or
+            columns that are missing or of other kinds.
 
     Example:
         >>> change_index("index", remove=["cat/017.jpg"])  # doctest: +SKIP
@@ -124,7 +155,7 @@ def change_index(
     from schn_ray.retrieval.index.build import rewrite_index
 
     ids = _read_ids(remove) if isinstance(remove, Path) else remove
-    return finish(index, lambda: rewrite_index(location_of(index), add, ids))
+    return finish(index, lambda: rewrite_index(location_of(index), add, ids, columns, columns_of))
 
 
 def _read_ids(path: Path) -> list[str]:
@@ -152,6 +183,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    where: str | None = ...,
     html: Path | str | None = ...,
 ) -> SearchResults: ...
 
@@ -166,6 +198,7 @@ def search(
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    where: str | None = ...,
     workers: Workers | None = ...,
 ) -> Output: ...
 
@@ -183,15 +216,16 @@ def search(
     k: int | None = None,
     radius: int | None = None,
     rescore: str | None = None,
+    where: str | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
 ) -> SearchResults | Output:
     """Find the nearest images by Hamming distance, exactly; ties come in the order of ids.
 
     Args:
-        index: a path, a URI or an opened index.
+        index: a path, a URI or an opened index; or an album of ``build``.
         images: paths of query images; of ``.npy`` files where the model takes vectors.
-        model: the run or model that encoded the index; needed for images.
+        model: the run or model that encoded the index; needed for images, but not with an album.
         id: ids in the index: find more like these, without themselves.
         code: codes in hexadecimal.
         queries: a directory of codes: search for all of them, and write ``out``.
@@ -202,6 +236,8 @@ def search(
         rescore: ``"query"``: order by the inner product of the query's output before the sign with
             the codes, exactly; equal scores in the order of ids. An id's image is read again, and
             ``queries`` need codes that were encoded with the setting ``relaxed``.
+        where: only images that meet this condition on the index's columns, such as
+            ``"label = 'cat' and year >= 2020"``; the filter comes before the ranking.
         html: a page to write, with the images.
         workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
 
@@ -209,8 +245,9 @@ def search(
         A list of results, one for each query; for ``queries``, the output directory.
 
     Raises:
-        SchnRayError: no query, an image that cannot be read, another model than the index's, or a
-            query that is a code and cannot be rescored.
+        SchnRayError: no query, an image that cannot be read, another model than the index's, a
+            query that is a code and cannot be rescored, or a condition that does not parse or
+            names no column.
 
     Example:
         >>> search("index", ["query.jpg"], model="run", k=3)  # doctest: +SKIP
@@ -222,8 +259,9 @@ def search(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
-    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore)
-    indexes = [location_of(one) for one in (index, *(also or ()))]
+    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore, where)
+    model = model_of(location_of(index), model)
+    indexes = [part_of(location_of(one), "index") for one in (index, *(also or ()))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")
     if queries is not None and out is not None:
@@ -245,7 +283,7 @@ def search(
 
 def serve(
     index: Path | str | Index,
-    model: Path | str,
+    model: Path | str | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -256,8 +294,8 @@ def serve(
     One replica is this process; more of them are on Ray Serve.
 
     Args:
-        index: a path, a URI or an opened index.
-        model: the run or model that encoded the index.
+        index: a path, a URI or an opened index; or an album of ``build``.
+        model: the run or model that encoded the index; needed without an album.
         host: address to listen on; the default is reached from this machine only.
         port: to listen on.
         settings: such as ``{"replicas": 4}``.
@@ -269,17 +307,22 @@ def serve(
     Example:
         >>> serve("index", "run", port=8080)  # doctest: +SKIP
     """
+    from schn_ray.core.errors import SchnRayError
     from schn_ray.core.settings import load_settings
     from schn_ray.retrieval.config import ServeConfig
 
     config = load_settings(
         ServeConfig, settings=setting_lines(settings, {"host": host, "port": port})
     )
+    model = model_of(location_of(index), model)
+    if model is None:
+        raise SchnRayError("--model RUN is missing: name the model that encoded the index")
+    index = part_of(location_of(index), "index")
     if config.replicas == 1:
         from schn_ray.retrieval.server.local import serve_locally
 
-        return serve_locally(location_of(index), model, config)
+        return serve_locally(index, model, config)
     require_ray("serving")
     from schn_ray.cluster.serve import serve_on_ray
 
-    serve_on_ray(location_of(index), model, config)
+    serve_on_ray(index, model, config)

@@ -171,11 +171,14 @@ def train(
     if (output := finished_before(known, "run")) is not None:
         return output
 
+    from schn_ray.models.backbones.build import require_backbone
     from schn_ray.training.config import train_config
     from schn_ray.training.rows import settings_of_inputs
 
     given = settings_of_inputs(location_of(store), embedded)
     loaded = train_config(preset, file, lines, method, given)
+    if embedded is None:
+        require_backbone(loaded.backbone)
     if workers is not None:
         request = _request(workers, cpus, gpu)
         from schn_ray.cluster.train import train_on_ray

@@ -16,6 +16,7 @@ from schn_ray.data.sources.listing import fetch_listed
 from schn_ray.data.sources.roots import Root
 
 CAMERA = "camera"
+USUAL_LABELS = ("label", "labels", "category")  # columns, the first that there is
 NO_CLASS = "-1"  # how Hugging Face writes that a row has no label
 
 

@@ -17,6 +17,7 @@ from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.core.storage.files import join, names_in
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import Entry
+from schn_ray.data.sources.columns import USUAL_LABELS
 from schn_ray.data.sources.listing import GALLERY, Item, read_lines, split_word, text_lines
 
 _WORD = re.compile(r"\S+")
@@ -251,7 +252,8 @@ def _columns(location: str, header: list[str], config: SourceConfig) -> _Columns
         raise SchnRayError(
             f"{location}:1: the header has '{repeated[0]}' twice; rename one of them"
         )
-    labels = config.label_column if config.label_column in header else "labels"
+    usual = (name for name in USUAL_LABELS if name in header)
+    labels = config.label_column if config.label_column in header else next(usual, "")
     column_of = {name: column for column, name in enumerate(header)}
     optional = (labels, config.id_column, config.split_column)
     path, *rest = (column_of.get(name) for name in (config.path_column, *optional))

@@ -14,10 +14,11 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import join, names_in, read_file, size_and_stamp
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.arrow import ArrowSource
+from schn_ray.data.sources.columns import USUAL_LABELS
 from schn_ray.data.sources.listing import split_word
 
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
-_IMAGES, _LABELS = ("image", "img"), ("label", "labels", "category")
+_IMAGES = ("image", "img")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SavedDataset(ArrowSource):
     def usual_columns(self, schema: pa.Schema) -> tuple[SourceConfig, tuple[str, ...]]:
         """Return the config with the columns of these names, and the names of the classes."""
         config, changes = self.config, dict[str, str]()
-        for field, usual in (("image_column", _IMAGES), ("label_column", _LABELS)):
+        for field, usual in (("image_column", _IMAGES), ("label_column", USUAL_LABELS)):
             names = [name for name in usual if name in schema.names]
             if getattr(config, field) == usual[0] and names:
                 changes[field] = names[0]

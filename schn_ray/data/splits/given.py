@@ -31,13 +31,7 @@ def read_given(file: Path, ids: pa.ChunkedArray) -> Split:
     Raises:
         SchnRayError: the file has another format, an unknown role, or an id that no row has.
     """
-    ids_of_role = _read_ids(file)
-    for role in ids_of_role:
-        if role not in _ROLES:
-            raise SchnRayError(
-                f"{file}: no role '{role}'{nearest(role, list(_ROLES)) or '.'} There are: "
-                f"{', '.join(_ROLES)}"
-            )
+    ids_of_role = read_ids(file)
     all_ids = ids.combine_chunks()
     return {
         role: _rows(file, role, ids_of_role.get(role, []), all_ids)
@@ -59,7 +53,29 @@ def _rows(file: Path, role: str, role_ids: list[str], ids: pa.Array) -> np.ndarr
     return np.unique(rows.to_numpy().astype(np.int64))
 
 
-def _read_ids(file: Path) -> dict[str, list[str]]:
+def read_ids(file: Path) -> dict[str, list[str]]:
+    """Read the ids of each role; what is wrong with the file shows before any row is read.
+
+    Args:
+        file: see ``read_given``.
+
+    Returns:
+        role -> ids.
+
+    Raises:
+        SchnRayError: the file has another format, or an unknown role.
+    """
+    ids_of_role = _parsed(file)
+    for role in ids_of_role:
+        if role not in _ROLES:
+            raise SchnRayError(
+                f"{file}: no role '{role}'{nearest(role, list(_ROLES)) or '.'} There are: "
+                f"{', '.join(_ROLES)}"
+            )
+    return ids_of_role
+
+
+def _parsed(file: Path) -> dict[str, list[str]]:
     try:
         if file.suffix == ".json":
             values = json.loads(file.read_text())

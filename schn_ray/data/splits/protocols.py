@@ -24,7 +24,7 @@ from schn_ray.data.splits.unseen_classes import of_unseen_classes, unseen_querie
 ROLES = ("train", "validation", "query", "gallery")
 JUNK = "junk"  # rows that re-identification leaves out of every ranking
 ALL_ROWS = "the data set"
-RANDOM, GIVEN, UNLABELLED = "random", "given", "unlabelled"
+RANDOM, GIVEN, UNLABELLED, STABLE = "random", "given", "unlabelled", "stable"
 
 _CHUNK_ROWS = 1 << 16  # at a time, so that memory does not grow with the rows
 Rows = NDArray[np.int64]
@@ -43,7 +43,8 @@ class Protocol:
             than one label; ``counts``: so many of all rows; ``official``: the training and test
             rows of the data set; ``listed``: the training, test and database rows of the data set;
             ``unseen``: a share of the classes is held out of training, and their rows are queries
-            and gallery; ``unlabelled``: the config's shares of all rows, whatever their labels.
+            and gallery; ``unlabelled``: the config's shares of all rows, whatever their labels;
+            ``stable``: by each row's id and bytes, see ``splits/stable``.
         gallery: ``rest``: neither query nor training; ``not-query``: all but the queries;
             ``train``: the training rows; ``listed``: the database rows of the data set.
         query: number of queries, of each class or in total.
@@ -57,7 +58,15 @@ class Protocol:
     """
 
     draw: Literal[
-        "shares", "unseen", "per-class", "per-label", "counts", "official", "listed", "unlabelled"
+        "shares",
+        "unseen",
+        "per-class",
+        "per-label",
+        "counts",
+        "official",
+        "listed",
+        "unlabelled",
+        "stable",
     ]
     gallery: Literal["rest", "not-query", "train", "listed"]
     query: int = 0
@@ -73,6 +82,7 @@ _REID = "re-identification mAP, CMC"
 PROTOCOLS = {
     RANDOM: Protocol("shares", "rest"),
     UNLABELLED: Protocol("unlabelled", "not-query", unlabelled=True, metric="recall"),
+    STABLE: Protocol("stable", "rest"),
     "unseen-classes": Protocol("unseen", "rest"),
     "official": Protocol("official", "train"),
     "listed": Protocol("listed", "listed"),

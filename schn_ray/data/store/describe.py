@@ -26,6 +26,7 @@ from schn_ray.data.splits.audit import audit
 from schn_ray.data.splits.given import read_given
 from schn_ray.data.splits.protocols import (
     RANDOM,
+    STABLE,
     UNLABELLED,
     Rows,
     Split,
@@ -34,6 +35,7 @@ from schn_ray.data.splits.protocols import (
     most_frequent,
     split,
 )
+from schn_ray.data.splits.stable import stable_split
 
 SPLIT = "split.parquet"
 _AT_ONCE = 1 << 14  # rows
@@ -73,7 +75,10 @@ def describe_and_split(
     write_json(directory / CLASSES, classes)
     label_set_count, unlabelled = _distinct_label_sets(labels), np.diff(labels.indptr) == 0
     give_back_freed_memory()  # else the next stage needs its memory in addition
-    if config.split_from is None:
+    image_of = first_with_hash(table["sha256"]) if protocol.draw == STABLE else None
+    if config.split_from is None and image_of is not None:
+        roles = stable_split(labels, table["id"], table["sha256"], image_of, config)
+    elif config.split_from is None:
         roles = split(labels, classes, table["split"], config)
     else:
         roles = read_given(Path(config.split_from), table["id"])
@@ -82,7 +87,8 @@ def describe_and_split(
     give_back_freed_memory()
     _write_split(directory / SPLIT, roles, table["id"])
     give_back_freed_memory()
-    image_of = first_with_hash(table["sha256"])
+    if image_of is None:  # not before: the next stage needed its memory
+        image_of = first_with_hash(table["sha256"])
     compared = protocol if protocol.draw == UNLABELLED else None
     findings = audit(roles, table["id"], image_of, unlabelled, compared).summary()
     return chosen | {

@@ -23,6 +23,7 @@ from schn_ray.data.shards.part_files import PartFiles
 from schn_ray.data.shards.quarantine import QUARANTINE
 from schn_ray.data.shards.rows import Entry, Shard, Source
 from schn_ray.data.shards.vectors import vectors_of
+from schn_ray.data.splits.given import read_ids
 from schn_ray.data.splits.protocols import GIVEN, RANDOM, find_protocol
 from schn_ray.data.store.describe import describe_and_split
 from schn_ray.data.store.row_files import RowFiles
@@ -38,6 +39,7 @@ _SPLIT_SETTINGS = (
     "validation_share",
     "keep_unlabelled",
     "unseen_share",
+    "split",  # the content of split_from
 )
 
 
@@ -83,7 +85,13 @@ def prepare_store(
                 f"all, with their reasons:\n{result.quarantine}"
             )
         counts: dict[str, Any] = {"rows_read": result.listed, "quarantined": result.quarantined}
-        counts |= describe_and_split(parts, result.numbers, directory, config)
+        try:
+            counts |= describe_and_split(parts, result.numbers, directory, config)
+        except SchnRayError as error:
+            raise SchnRayError(
+                f"{error}.\nThe rows are written, the split is not: the same command with another "
+                f"--protocol, --split-from, --seed or share goes on with {out}"
+            ) from error
         if vectors is not None:
             counts |= {"vector_width": vectors.width, "vector_dtype": vectors.dtype}
         return counts | (result.update.counts if result.update else {})
@@ -99,6 +107,7 @@ def _with_protocol(config: PrepareConfig) -> PrepareConfig:
     file = Path(config.split_from).absolute()
     if not file.is_file():
         raise SchnRayError(f"--split-from {file}: no such file")
+    read_ids(file)
     name = GIVEN if config.protocol == RANDOM else config.protocol
     find_protocol(name)
     return config.model_copy(update={"split_from": str(file), "protocol": name})

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from schn_ray.core.settings import Searched, Weight
-from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper
+from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper, PublishedFigure
 from schn_ray.methods.deep.recipe import fine_tuned
 from schn_ray.methods.losses import balanced_mean, cosines, other_rows
 
@@ -44,7 +44,18 @@ class Dch(DeepMethod[DchConfig]):
     """
 
     Config = DchConfig
-    paper = Paper("Deep Cauchy Hashing for Hamming Space Retrieval", "CVPR 2018")
+    paper = Paper(
+        "Deep Cauchy Hashing for Hamming Space Retrieval",
+        "CVPR 2018",
+        figures=(
+            PublishedFigure(
+                "CIFAR-10, 48 bits",
+                ".810",
+                "AlexNet, gallery of 59,000 with the training rows",
+                "an independent port",
+            ),
+        ),
+    )
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the likelihood of own rows with all others, and the pull to the corners."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from schn_ray.core.settings import Searched, Weight
-from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper
+from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper, PublishedFigure
 from schn_ray.methods.deep.recipe import fine_tuned
 from schn_ray.methods.losses import balanced_mean, logcosh_quantisation, pair_nll
 
@@ -40,7 +40,11 @@ class Dhn(DeepMethod[DhnConfig]):
     """
 
     Config = DhnConfig
-    paper = Paper("Deep Hashing Network for Efficient Similarity Retrieval", "AAAI 2016")
+    paper = Paper(
+        "Deep Hashing Network for Efficient Similarity Retrieval",
+        "AAAI 2016",
+        figures=(PublishedFigure("CIFAR-10, 48 bits", ".621", "AlexNet", "the paper, as quoted"),),
+    )
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the likelihood of own rows with all rows, and the pull to the corners."""

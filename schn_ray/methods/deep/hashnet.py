@@ -10,7 +10,15 @@ from pydantic import Field
 from torch import Tensor
 
 from schn_ray.core.settings import Searched, Weight
-from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper, Problem
+from schn_ray.methods.base import (
+    Batch,
+    DeepMethod,
+    MethodConfig,
+    Outputs,
+    Paper,
+    Problem,
+    PublishedFigure,
+)
 from schn_ray.methods.deep.recipe import fine_tuned
 from schn_ray.methods.losses import balanced_mean, pair_nll
 from schn_ray.models.encoder import Encoder
@@ -47,7 +55,13 @@ class Hashnet(DeepMethod[HashnetConfig]):
 
     Config = HashnetConfig
     steps: Tensor  # of training so far: part of the state, as beta depends on it
-    paper = Paper("HashNet: Deep Learning to Hash by Continuation", "ICCV 2017")
+    paper = Paper(
+        "HashNet: Deep Learning to Hash by Continuation",
+        "ICCV 2017",
+        figures=(
+            PublishedFigure("ImageNet100, 48 bits", ".663", "AlexNet", "the paper, as quoted"),
+        ),
+    )
 
     def __init__(self, config: HashnetConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)

@@ -9,7 +9,15 @@ from pydantic import Field
 from torch import Tensor
 
 from schn_ray.core.settings import Searched, Share, Weight
-from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper, Problem
+from schn_ray.methods.base import (
+    Batch,
+    DeepMethod,
+    MethodConfig,
+    Outputs,
+    Paper,
+    Problem,
+    PublishedFigure,
+)
 from schn_ray.methods.centres import Kind, centres_of_classes
 from schn_ray.methods.classifiers import soft_cross_entropy
 from schn_ray.methods.deep.recipe import fine_tuned
@@ -51,6 +59,15 @@ class Orthohash(DeepMethod[OrthohashConfig]):
     paper = Paper(
         "One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective",
         "NeurIPS 2021",
+        figures=(
+            PublishedFigure("ImageNet100, 64 bits", ".711 @1000", "AlexNet", "the paper"),
+            PublishedFigure(
+                "CIFAR-10, 64 bits",
+                ".824 with margin 0.3",
+                "AlexNet, gallery of 59,000 with the training rows",
+                "authors' page",
+            ),
+        ),
     )
 
     def __init__(self, config: OrthohashConfig, problem: Problem, encoder: Encoder) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from math import log
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from schn_ray.methods.classifiers import LabelClassifier, one_label_a_row
 from schn_ray.methods.deep.recipe import fine_tuned
 from schn_ray.models.config import HeadConfig, HeadSpec
 from schn_ray.models.encoder import Encoder
+from schn_ray.models.heads.blocks import one_hot_blocks
 
 
 class SubicConfig(MethodConfig):
@@ -79,9 +79,7 @@ class Subic(DeepMethod[SubicConfig]):
 
     def relaxed(self, h: Tensor) -> Tensor:
         """Return the code, +1 at the first largest output of each block."""
-        blocks = h.relu().unflatten(1, (-1, self.config.block))
-        largest = blocks.argmax(dim=2, keepdim=True)
-        return torch.full_like(blocks, -1.0).scatter(2, largest, 1.0).flatten(1)
+        return one_hot_blocks(h.relu().unflatten(1, (-1, self.config.block)))
 
     def _entropy(self, q: Tensor) -> Tensor:
         """Return the mean over blocks of H(q) / ln k, in [0, 1]: [b]."""

@@ -71,7 +71,7 @@ def import_library(module: str, prefix: str, name: str, extra: str) -> ModuleTyp
 
     Args:
         module: the library's module.
-        prefix: of the backbone's name, for the error.
+        prefix: of the backbone's name, for the error; empty for a bare name.
         name: of the backbone after the prefix, for the error.
         extra: of this package, which installs the library.
 
@@ -83,8 +83,9 @@ def import_library(module: str, prefix: str, name: str, extra: str) -> ModuleTyp
     except ModuleNotFoundError as error:
         if error.name != module.split(".")[0]:
             raise
+        whole = f"{prefix}:{name}" if prefix else name
         raise SchnRayError(
-            f"backbone {prefix}:{name}: needs {error.name}: pip install 'schn-ray[{extra}]'"
+            f"backbone {whole}: needs {error.name}: pip install 'schn-ray[{extra}]'"
         ) from error
 
 

@@ -9,12 +9,17 @@ from torch import nn
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.models.backbones.backbone import Architecture, Backbone
+from schn_ray.models.backbones.efficientnet_lite0 import (
+    EFFICIENTNET_LITE0,
+    efficientnet_lite0_backbone,
+)
 from schn_ray.models.backbones.features import identity_backbone
 from schn_ray.models.backbones.hf import hf_backbone, rebuilt_hf
 from schn_ray.models.backbones.open_clip import open_clip_backbone, rebuilt_open_clip
+from schn_ray.models.backbones.pixels import pixels_backbone
 from schn_ray.models.backbones.small import SMALL, small_backbone
-from schn_ray.models.backbones.timm import rebuilt_timm, timm_backbone
-from schn_ray.models.backbones.torchvision import torchvision_backbone
+from schn_ray.models.backbones.timm import rebuilt_timm, require_timm, timm_backbone
+from schn_ray.models.backbones.torchvision import require_torchvision, torchvision_backbone
 from schn_ray.models.config import BackboneConfig
 
 _KINDS: Mapping[str, Callable[[BackboneConfig], Backbone]] = {
@@ -22,6 +27,7 @@ _KINDS: Mapping[str, Callable[[BackboneConfig], Backbone]] = {
     "hf": hf_backbone,
     "open_clip": open_clip_backbone,
     "features": identity_backbone,
+    "pixels": pixels_backbone,
 }
 _REBUILT: Mapping[str, Callable[[str, Architecture], nn.Module]] = {
     "timm": rebuilt_timm,
@@ -34,8 +40,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """Build a backbone without its classifying layer, with its weights.
 
     Args:
-        config: its ``name`` is ``small``, a bare name of torchvision, or has a prefix: ``timm:``,
-            ``hf:``, ``open_clip:`` or ``features:``.
+        config: its ``name`` is ``small``, ``efficientnet_lite0``, a bare name of torchvision, or
+            has a prefix: ``timm:``, ``hf:``, ``open_clip:``, ``features:`` or ``pixels:``.
 
     Returns:
         The network, the width of its features, and how images are prepared for it.
@@ -50,13 +56,41 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """
     if config.name == SMALL:
         return small_backbone(config)
+    if config.name == EFFICIENTNET_LITE0:
+        return efficientnet_lite0_backbone(config)
     prefix, colon, _ = config.name.partition(":")
     if not colon:
         return torchvision_backbone(config)
     if prefix not in _KINDS:
-        known = ", ".join(f"{kind}:" for kind in ("torchvision", *_KINDS))
-        raise SchnRayError(f"no backbone '{config.name}': expected one of the prefixes {known}")
+        raise _unknown_prefix(config.name)
     return _KINDS[prefix](config)
+
+
+def require_backbone(config: BackboneConfig) -> None:
+    """Check a backbone before any work: what its name and settings alone say.
+
+    Names on a hub and the content of files show when it is built.
+
+    Args:
+        config: see ``build_backbone``.
+
+    Raises:
+        SchnRayError: unknown name, or a library that is not installed.
+    """
+    prefix, colon, _ = config.name.partition(":")
+    if config.name in (SMALL, EFFICIENTNET_LITE0):
+        return
+    if not colon:
+        require_torchvision(config)
+    elif prefix == "timm":
+        require_timm(config)
+    elif prefix not in _KINDS:
+        raise _unknown_prefix(config.name)
+
+
+def _unknown_prefix(name: str) -> SchnRayError:
+    known = ", ".join(f"{kind}:" for kind in ("torchvision", *_KINDS))
+    return SchnRayError(f"no backbone '{name}': expected one of the prefixes {known}")
 
 
 def rebuild_backbone(

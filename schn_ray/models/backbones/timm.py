@@ -31,11 +31,12 @@ from schn_ray.models.backbones.weights import State, fill, read_weights
 from schn_ray.models.config import BackboneConfig
 
 
-def timm_backbone(config: BackboneConfig) -> Backbone:
+def timm_backbone(config: BackboneConfig, state: State | None = None) -> Backbone:
     """Build a model of timm without its classifier.
 
     Args:
         config: ``weights`` are a file with a state dict, or ``DEFAULT`` for those of the tag.
+        state: weights in timm's names, in place of those of ``config``.
 
     Raises:
         SchnRayError: timm is missing, no such model, weights that do not fit or do not arrive.
@@ -49,7 +50,9 @@ def timm_backbone(config: BackboneConfig) -> Backbone:
     module = _model(timm, name, size, pretrained=weights == DEFAULT)
     patches = getattr(getattr(module, "patch_embed", None), "patch_size", None)
     require_whole_patches(config.name, config.image_size or published.input_size[-1], patches)
-    if weights not in (None, DEFAULT):
+    if state is not None:
+        fill(module, state, (), f"the weights of {config.name}")
+    elif weights not in (None, DEFAULT):
         _fill_from(module, str(weights))
     view = timm.data.resolve_model_data_config(module)
     preprocessing = _preprocessing(published.input_size[-1], view, config)
@@ -57,6 +60,19 @@ def timm_backbone(config: BackboneConfig) -> Backbone:
     # after the weights: the names of weights change
     _separate_activations(module)
     return Backbone(module, width, preprocessing, {"width": width, "image_size": size})
+
+
+def require_timm(config: BackboneConfig) -> None:
+    """Check the name, which takes no time.
+
+    Args:
+        config: see ``timm_backbone``.
+
+    Raises:
+        SchnRayError: timm is missing, or has no such model or tag.
+    """
+    name = config.name.partition(":")[2]
+    _published(_library(name), name)
 
 
 def rebuilt_timm(name: str, architecture: Architecture) -> nn.Module:

@@ -18,6 +18,7 @@ from schn_ray.models.config import BackboneConfig
 
 # auxiliary classifiers; in train mode they would add outputs of their own
 _AUXILIARY_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+_OF_ONE_SIZE = ("vit_", "maxvit_")  # they hold positions of an image of the published size
 # of all torchvision's weights; Preprocessing's defaults
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -34,6 +35,7 @@ def torchvision_backbone(config: BackboneConfig) -> Backbone:
         SchnRayError: unknown name or weights, weights that do not fit or do not arrive.
     """
     name, weights = config.name, given(config.weights)
+    require_torchvision(config)
     module, head, width = _headless(name, initialise=weights is None)
     if weights is not None:
         state, origin = _read(name, weights)
@@ -43,6 +45,28 @@ def torchvision_backbone(config: BackboneConfig) -> Backbone:
             # these two were trained on images in [-1, 1]; this switch of torchvision converts ours
             vars(module)["transform_input"] = True
     return Backbone(module, width, torchvision_preprocessing(config))
+
+
+def require_torchvision(config: BackboneConfig) -> None:
+    """Check name, weights and image size, which takes no time.
+
+    Args:
+        config: see ``torchvision_backbone``.
+
+    Raises:
+        SchnRayError: torchvision has no such model or weights, or the model takes another size.
+    """
+    name, weights = config.name, given(config.weights)
+    _check_name(name)
+    if weights is not None and not Path(weights).is_file():
+        _weights_named(name, weights)
+    published = _published_sizes(name)[1]
+    if name.startswith(_OF_ONE_SIZE) and config.image_size not in (None, published):
+        raise SchnRayError(
+            f"backbone {name} takes images of {published} pixels, and backbone.image_size is "
+            f"{config.image_size} (by --set, the preset or the method): add "
+            f"--set backbone.image_size={published}, or use another backbone"
+        )
 
 
 def torchvision_preprocessing(config: BackboneConfig) -> Preprocessing:
@@ -90,12 +114,12 @@ def _headless(name: str, initialise: bool) -> tuple[nn.Module, str, int]:
 def _check_name(name: str) -> None:
     from torchvision import models
 
-    available = ["small", *models.list_models(module=models)]
+    available = ["small", "efficientnet_lite0", *models.list_models(module=models)]
     if name not in available:
         hint = nearest(name, available) or f"; available: {', '.join(available)}"
         raise SchnRayError(
-            f"no backbone '{name}': expected 'small', a torchvision model, or a name with a prefix "
-            f"(timm:, hf:, open_clip:, features:){hint}"
+            f"no backbone '{name}': expected 'small', 'efficientnet_lite0', a torchvision model, "
+            f"or a name with a prefix (timm:, hf:, open_clip:, features:){hint}"
         )
 
 
@@ -111,6 +135,10 @@ def _read(name: str, weights: str) -> tuple[State, str]:
     """Return a state dict, and a phrase that names its origin for errors."""
     if Path(weights).is_file():
         return read_weights(Path(weights)), f"the file {weights}"
+    return _download(name, _weights_named(name, weights)), f"torchvision's {weights}"
+
+
+def _weights_named(name: str, weights: str) -> Any:
     available = _available_weights(name)
     if weights not in available:
         raise SchnRayError(
@@ -118,7 +146,7 @@ def _read(name: str, weights: str) -> tuple[State, str]:
             f"has: {', '.join(available)}). Give --weights FILE, or --weights none to train from "
             "scratch"
         )
-    return _download(name, available[weights]), f"torchvision's {weights}"
+    return available[weights]
 
 
 def _download(name: str, weights: Any) -> State:

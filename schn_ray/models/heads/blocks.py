@@ -41,10 +41,30 @@ class BlocksHead(nn.Module):
         z: Tensor = self.linear(features)
         if self.training:
             return z
-        blocks = z.relu().unflatten(1, (-1, self.block))
-        ordered = blocks.sort(dim=2, descending=True).values
-        largest = blocks.argmax(dim=2, keepdim=True)
-        code = torch.full_like(blocks, -1.0).scatter(2, largest, 1.0)
-        middle = (ordered[:, :, :1] + ordered[:, :, 1:2]) / 2
-        # equal outputs are 0 from their middle, and must have the sign of the code all the same
-        return (code * (blocks - middle).abs().clamp(min=_LEAST)).flatten(1)
+        return signed_blocks(z.relu().unflatten(1, (-1, self.block)))
+
+
+def one_hot_blocks(scores: Tensor) -> Tensor:
+    """Return +1 at the first largest score of each block and -1 elsewhere: [N, M k].
+
+    Args:
+        scores: [N, M, k], of the outputs of M blocks.
+    """
+    largest = scores.argmax(dim=2, keepdim=True)
+    return torch.full_like(scores, -1.0).scatter(2, largest, 1.0).flatten(1)
+
+
+def signed_blocks(scores: Tensor) -> Tensor:
+    """Return scores less the middle of the two largest of their block, whose signs are the code.
+
+    Args:
+        scores: [N, M, k], of the outputs of M blocks.
+
+    Returns:
+        h [N, M k], with the signs of ``one_hot_blocks``.
+    """
+    ordered = scores.sort(dim=2, descending=True).values
+    middle = (ordered[:, :, :1] + ordered[:, :, 1:2]) / 2
+    # equal outputs are 0 from their middle, and must have the sign of the code all the same
+    distance = (scores - middle).abs().clamp(min=_LEAST).flatten(1)
+    return one_hot_blocks(scores) * distance

@@ -12,6 +12,7 @@ from schn_ray.models.heads.linear import LinearHead
 from schn_ray.models.heads.mlp import MlpHead
 from schn_ray.models.heads.normalised import NormalisedHead
 from schn_ray.models.heads.recurrent import RecurrentHead
+from schn_ray.models.heads.words import WordsHead
 
 
 def build_head(spec: HeadSpec, width: int, bits: int) -> nn.Module:
@@ -38,12 +39,18 @@ def build_head(spec: HeadSpec, width: int, bits: int) -> nn.Module:
     if spec.batch_norm:
         plain = spec.model_copy(update={"batch_norm": False})
         return NormalisedHead(build_head(plain, width, bits), bits)
+    if spec.layer_norm:
+        plain = spec.model_copy(update={"layer_norm": False})
+        norm = nn.LayerNorm(bits, elementwise_affine=False)
+        return nn.Sequential(build_head(plain, width, bits), norm)
     if spec.kind == "fitted":
         return FittedHead(spec, width, bits)
     if spec.kind == "mlp":
         return MlpHead(width, _size(spec, "hidden"), bits)
     if spec.kind == "blocks":
         return BlocksHead(width, bits, _size(spec, "block"))
+    if spec.kind == "words":
+        return WordsHead(width, _size(spec, "hidden"), bits, _size(spec, "block"))
     if spec.kind == "recurrent":
         return RecurrentHead(width, _size(spec, "hidden"), bits, spec.shared)
     return LinearHead(width, bits)

@@ -1,7 +1,9 @@
 """The file of groups: from an index or codes to Parquet, with lists of what to keep and remove.
 
-Two distinct codes are neighbours if they differ in at most r bits. A group is a connected component
-of the graph of neighbours (single linkage), so two of its codes may be farther apart than r.
+Two images are candidates if their codes differ in at most r bits, and neighbours if they are
+verified, too (see ``evidence``). A group is a connected component of the graph of neighbours
+(single linkage), so two of its images may be farther apart. Components by codes alone come first:
+an image that is alone there is never read.
 """
 
 from __future__ import annotations
@@ -32,11 +34,23 @@ from schn_ray.retrieval.duplicates.best import (
     read_facts,
 )
 from schn_ray.retrieval.duplicates.connected import connected_labels
+from schn_ray.retrieval.duplicates.evidence import (
+    DIFFERENT,
+    NOT_VERIFIED,
+    SAME_BYTES,
+    WAYS,
+    Evidence,
+    Verification,
+    VerifyBy,
+    gather_evidence,
+)
+from schn_ray.retrieval.duplicates.verify import verified_labels
 from schn_ray.retrieval.index.build import write_bare_index
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.scan import Bytes
 
 _ROWS_AT_ONCE = 1 << 16
+_SMALL = 20  # images; of such a gallery most may well be copies
 _LISTS = ("keep.txt", "remove.txt", "remove-paths.txt")
 Keep = Literal["best"]
 
@@ -52,6 +66,10 @@ class DuplicateCounts:
         largest: images of the largest group.
         removable: images that the lists say to remove; None without lists.
         unreadable: images in groups whose size could not be read; None without lists.
+        verify: how the groups were verified, see ``evidence.Verification``.
+        candidates: images with a near code.
+        unverified: of these, those that could not be read, or have no features.
+        warning: that codes connect most of the gallery, and why; None if they do not.
     """
 
     rows: int
@@ -60,24 +78,36 @@ class DuplicateCounts:
     largest: int
     removable: int | None = None
     unreadable: int | None = None
+    verify: VerifyBy = "none"
+    candidates: int = 0
+    unverified: int = 0
+    warning: str | None = None
 
     def __str__(self) -> str:
+        what = "of near codes" if self.verify == "none" else "of near-duplicates"
         text = (
-            f"{self.groups:,} groups, the largest of {self.largest:,}; they hold "
+            f"{self.groups:,} groups {what}, the largest of {self.largest:,}; they hold "
             f"{self.in_groups:,} of {self.rows:,} images"
         )
+        if self.verify == "none":
+            text += "; not verified by the images: they may just be of one class"
+        else:
+            text += f"; verified among {self.candidates:,} images with near codes"
+        if self.unverified:
+            text += f", {self.unverified:,} of which could not be verified"
         if self.removable is not None:
             text += f"; {self.removable:,} of them to remove"
         if self.unreadable:
             text += f"; {self.unreadable:,} could not be read, so their size is unknown"
-        return text
+        return text + (f"\nwarning: {self.warning}" if self.warning else "")
 
 
 class GroupedRows(Protocol):
-    """The m images that are in groups: sorted by group, then by id.
+    """Images of a gallery, each with its group.
 
     Attributes:
-        groups: int64 [m], from 0 on, in the order of their first ids.
+        groups: int64 [m]. Of candidates, equal for those that codes connect; these are sorted by
+            id. Of groups, from 0 on, in the order of their first ids; sorted by group, then by id.
     """
 
     groups: NDArray[np.int64]
@@ -87,6 +117,12 @@ class GroupedRows(Protocol):
 
     def codes(self, at: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of images: uint8 [a, w]."""
+
+    def contents(self, at: NDArray[np.int64]) -> Bytes:
+        """Return digests of their bytes: uint8 [a, 16], zeros where they are not known."""
+
+    def chosen(self, at: NDArray[np.int64], groups: NDArray[np.int64]) -> GroupedRows:
+        """Return chosen images, of these groups."""
 
 
 @dataclass(eq=False)
@@ -103,9 +139,44 @@ class _IndexedRows:
     def codes(self, at: NDArray[np.int64]) -> Bytes:
         return self.index.codes(self.rows[at])
 
+    def contents(self, at: NDArray[np.int64]) -> Bytes:
+        return self.index.contents(self.rows[at])
+
+    def chosen(self, at: NDArray[np.int64], groups: NDArray[np.int64]) -> GroupedRows:
+        return _IndexedRows(groups, self.index, self.rows[at])
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is looked for, and where it is written.
+
+    Attributes:
+        bits: of a code.
+        radius: bits in which neighbours may differ.
+        verification: what else makes them neighbours.
+        gallery: images in all.
+        out: the Parquet file.
+        folder: an existing folder to write to, on the same disk.
+        described: metadata of the file.
+        keep: see ``write_groups``.
+    """
+
+    bits: int
+    radius: int
+    verification: Verification
+    gallery: int
+    out: Path
+    folder: Path
+    described: dict[str, str]
+    keep: Keep | None = None
+
 
 def find_duplicates(
-    path: Path | str, radius: int, out: Path, keep: Keep | None = None
+    path: Path | str,
+    radius: int,
+    out: Path,
+    keep: Keep | None = None,
+    verification: Verification = NOT_VERIFIED,
 ) -> DuplicateCounts:
     """Write the groups of a gallery as Parquet: ``group``, ``id``, ``uri``, ``distance``.
 
@@ -118,10 +189,11 @@ def find_duplicates(
         radius: bits in which neighbours may differ.
         out: file to write; it appears complete or not at all.
         keep: ``best``: also say which image of each group to keep.
+        verification: what makes candidates copies; without, all candidates are grouped.
 
     Raises:
-        SchnRayError: ``path`` is neither codes nor an index, ``out`` is a directory, or a negative
-            radius.
+        SchnRayError: ``path`` is neither codes nor an index, ``out`` is a directory, a negative
+            radius, or as ``gather_evidence``.
 
     Example:
         ``find_duplicates("codes", 2, Path("groups.parquet")).groups``
@@ -133,10 +205,62 @@ def find_duplicates(
         sizes = np.bincount(labels, postings.all_counts(), len(codes)).astype(np.int64)
         label_of_row = labels[index.numbers()]
         rows = np.flatnonzero(sizes[label_of_row] > 1)
-        groups, order = number_groups(label_of_row[rows])
-        grouped = _IndexedRows(groups, index, rows[order])
+        candidates = _IndexedRows(label_of_row[rows].astype(np.int64), index, rows)
         described = {"radius": str(radius), "codes": index.manifest.fingerprint}
-        return write_groups(grouped, len(index), out, folder, described, keep)
+        sizes_and_files = index.bits, radius, verification, len(index), out, folder, described
+        return group_candidates(candidates, Request(*sizes_and_files, keep))
+
+
+def group_candidates(candidates: GroupedRows, request: Request) -> DuplicateCounts:
+    """Verify the images that codes connect, and write the groups.
+
+    Args:
+        candidates: sorted by id, with the component of each one's code.
+        request: what is looked for, and where it is written.
+
+    Raises:
+        SchnRayError: as ``gather_evidence`` and ``write_groups``.
+    """
+    m, verification = len(candidates.groups), request.verification
+    evidence, labels = None, candidates.groups
+    everyone = np.arange(m)
+    if verification.by != "none":
+        evidence = gather_evidence(verification, candidates.contents(everyone), candidates.names)
+        codes = np.ascontiguousarray(candidates.codes(everyone))
+        labels = verified_labels(codes, request.bits, request.radius, evidence).astype(np.int64)
+    _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    at = np.flatnonzero(sizes[inverse] > 1) if m else everyone
+    groups, order = number_groups(labels[at])
+    grouped = candidates.chosen(at[order], groups)
+    counts = write_groups(grouped, request, None if evidence is None else evidence.at(at[order]))
+    return replace(
+        counts,
+        verify=verification.by,
+        candidates=m,
+        unverified=0 if evidence is None else evidence.unread,
+        warning=_warning(candidates, request),
+    )
+
+
+def _warning(candidates: GroupedRows, request: Request) -> str | None:
+    """Say why codes connect most of the gallery, if they do."""
+    labels, counts = np.unique(candidates.groups, return_counts=True)
+    largest = int(counts.max(initial=0))
+    if request.gallery < _SMALL or 2 * largest < request.gallery:
+        return None
+    members = np.flatnonzero(candidates.groups == labels[counts.argmax()])
+    distinct = len(np.unique(candidates.codes(members), axis=0))
+    text = f"codes within {request.radius} bits connect {largest:,} of {request.gallery:,} images"
+    if 2 * distinct < largest:
+        text += (
+            f", which have only {distinct:,} distinct codes: the codes have collapsed, as of a "
+            "model that gives each class one code, or that was trained too little"
+        )
+    else:
+        text += f": the radius is large for codes of {request.bits} bits, lower -r"
+    if request.verification.by == "none":
+        text += ". A group of them says nothing of duplicates: use --verify perceptual"
+    return text
 
 
 def refuse_bad_request(radius: int, out: Path, keep: Keep | None = None) -> None:
@@ -206,14 +330,7 @@ def number_groups(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.i
     return group[order], order
 
 
-def write_groups(
-    rows: GroupedRows,
-    gallery: int,
-    out: Path,
-    folder: Path,
-    described: dict[str, str],
-    keep: Keep | None = None,
-) -> DuplicateCounts:
+def write_groups(rows: GroupedRows, request: Request, evidence: Evidence | None) -> DuplicateCounts:
     """Write the file of groups; with ``keep``, also the lists beside it.
 
     With ``keep``, the file has also ``keep`` (whether this is the group's image to keep),
@@ -221,20 +338,23 @@ def write_groups(
     lists are named after the file: ``groups.keep.txt`` and ``groups.remove.txt`` have an id on each
     line, ``groups.remove-paths.txt`` the location of an image.
 
+    Verified groups also have ``verified``: how the image was verified against the first image, or
+    the one to keep: ``bytes``, ``perceptual``, ``features``, or ``chain``, if only others of the
+    group link them, null for that image itself; and ``difference``, from 0 on, null if unknown.
+
     Args:
         rows: the images that are in groups.
-        gallery: images in all.
-        out: the Parquet file; it is moved there last.
-        folder: an existing folder to write to, on the same disk.
-        described: metadata of the file.
-        keep: ``best``, or None for no lists.
+        request: the Parquet file, which is moved there last; ``keep``: ``best``, or None for no
+            lists.
+        evidence: of the images; None of groups that are not verified.
 
     Raises:
         SchnRayError: an id or path to list has a line break.
     """
-    groups, files = rows.groups, [out.name]
+    groups, out, folder, keep = rows.groups, request.out, request.folder, request.keep
+    files = [out.name]
     sizes = np.bincount(groups)
-    counts = DuplicateCounts(gallery, len(sizes), len(groups), int(sizes.max(initial=0)))
+    counts = DuplicateCounts(request.gallery, len(sizes), len(groups), int(sizes.max(initial=0)))
     facts = None
     first = group_starts(groups)[:-1]
     if keep is not None:
@@ -247,7 +367,7 @@ def write_groups(
             removable=len(groups) - len(first),
             unreadable=int((facts.width == UNKNOWN).sum()),
         )
-    _write_table(rows, first, facts, folder / out.name, described)
+    _write_table(rows, first, facts, evidence, request)
     with writing(out):
         for name in reversed(files):
             (folder / name).rename(out.with_name(name))
@@ -268,27 +388,56 @@ def _write_table(
     rows: GroupedRows,
     first: NDArray[np.int64],
     facts: ImageFacts | None,
-    path: Path,
-    described: dict[str, str],
+    evidence: Evidence | None,
+    request: Request,
 ) -> None:
+    path = request.folder / request.out.name
     columns = {"group": pa.int64(), "id": pa.string(), "uri": pa.string(), "distance": pa.int32()}
     if facts is not None:
         columns |= {"keep": pa.bool_(), "width": pa.int32(), "height": pa.int32()}
         columns |= {"bytes": pa.int64(), "modified": pa.timestamp("ns", "UTC")}
-    schema = pa.schema(columns, metadata=described)
+    if evidence is not None:
+        columns |= {"verified": pa.string(), "difference": pa.float32()}
+    described = {"verify": request.verification.by}
+    schema = pa.schema(columns, metadata=request.described | described)
     with writing(path), pq.ParquetWriter(path, schema) as writer:
         for at in row_chunks(len(rows.groups)):
             reference = first[rows.groups[at]]
             codes, references = word_view(rows.codes(at)), word_view(rows.codes(reference))
-            values = [rows.groups[at], *rows.names(at), distances_between(codes, references)]
+            distances = distances_between(codes, references)
+            values = [rows.groups[at], *rows.names(at), distances]
             if facts is not None:
                 known = [pa.array(fact[at], mask=fact[at] == UNKNOWN) for fact in facts]
                 values += [at == reference, *known]
+            if evidence is not None:
+                values += verified_columns(evidence, at, reference, distances > request.radius)
             arrays = [
                 pa.array(value).cast(field.type)
                 for value, field in zip(values, schema, strict=True)
             ]
             writer.write_table(pa.table(arrays, schema=schema))
+
+
+def verified_columns(
+    evidence: Evidence,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    far: NDArray[np.bool_],
+) -> list[pa.Array]:
+    """Return the columns ``verified`` and ``difference`` of pairs of images.
+
+    Args:
+        evidence: of the images.
+        first: int64 [p], their positions.
+        second: int64 [p]; equal to the first for an image itself.
+        far: bool [p], whether codes are too far apart for a pair.
+    """
+    ways, difference = evidence.compare(first, second)
+    itself = first == second
+    linked = (ways == SAME_BYTES) | ((ways != DIFFERENT) & ~far)
+    names = np.where(linked, np.array(WAYS)[ways], "chain")
+    unknown = itself | np.isnan(difference)
+    return [pa.array(names, pa.string(), mask=itself), pa.array(difference, mask=unknown)]
 
 
 def _write_lists(rows: GroupedRows, best: NDArray[np.int64], folder: Path, out: Path) -> list[str]:

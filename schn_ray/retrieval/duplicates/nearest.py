@@ -15,6 +15,7 @@ from schn_ray.retrieval.duplicates.bands import (
     choose_bands,
     distances_between,
     group_starts,
+    keys_of,
     masks,
     pairs_within,
     positions,
@@ -55,7 +56,8 @@ def nearest_within(
         (array([ 3, -1]), array([ 1, -1]))
     """
     best = np.full(len(codes), _NONE)
-    for first, second, distances in _near_pairs(word_view(codes), word_view(others), bits, radius):
+    words, other_words = word_view(codes), word_view(others)
+    for first, second, distances in _near_pairs(words, other_words, bits, radius):
         keys = distances.astype(np.int64) << _RANK_BITS | ranks[second]
         np.minimum.at(best, first, keys)
     matched = best != _NONE
@@ -63,23 +65,66 @@ def nearest_within(
     return rank, np.where(matched, best >> _RANK_BITS, -1)
 
 
+def near_pairs(codes: Bytes, others: Bytes, bits: int, radius: int) -> Iterator[Pairs]:
+    """Yield all pairs of codes within a radius, each once, a part at a time.
+
+    Args:
+        codes: uint8 [u, w], distinct.
+        others: uint8 [v, w], distinct.
+        bits: of a code.
+        radius: in bits.
+
+    Yields:
+        Numbers of codes, numbers of others, and distances, all [p].
+
+    Example:
+        >>> codes = np.array([[0], [1], [255]], np.uint8)
+        >>> [sorted(zip(*map(np.ndarray.tolist, p))) for p in near_pairs(codes, codes[:1], 8, 1)]
+        [[(0, 0, 0), (1, 0, 1)]]
+    """
+    words, other_words = word_view(codes), word_view(others)
+    bands = _bands(words, other_words, bits, radius)
+    for number, band in enumerate(bands):
+        for first, second, distances in _near_keys(words, other_words, band, radius):
+            new = np.ones(len(first), np.bool_)
+            for earlier in bands[:number]:
+                keys, other_keys = (
+                    keys_of(w[at], earlier) for w, at in ((words, first), (other_words, second))
+                )
+                new &= np.bitwise_count(keys ^ other_keys) > earlier.threshold
+            if new.any():
+                yield first[new], second[new], distances[new]
+
+
+def _bands(
+    codes: NDArray[np.uint64], others: NDArray[np.uint64], bits: int, radius: int
+) -> list[Band]:
+    if radius >= bits:
+        return [Band(0, bits, 0, 0)]
+    return choose_bands(codes, bits, radius, len(others))
+
+
 def _near_pairs(
     codes: NDArray[np.uint64], others: NDArray[np.uint64], bits: int, radius: int
 ) -> Iterator[Pairs]:
     """Yield all pairs within the radius, perhaps more than once."""
-    flat = radius >= bits
-    for band in [Band(0, bits, 0, 0)] if flat else choose_bands(codes, bits, radius, len(others)):
-        first, second = sort_by(codes, band), sort_by(others, band)
-        if band.threshold == 0:
-            yield from _equal_keys(first, second, radius)
-            continue
-        table, differences = table_of(second.keys, band), masks(band)
-        starts = group_starts(first.keys)
-        for low, high in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-            near = int(first.keys[low]) ^ differences
-            yield from _block(
-                first, low, high, second, positions(table[near], table[near + 1]), radius
-            )
+    for band in _bands(codes, others, bits, radius):
+        yield from _near_keys(codes, others, band, radius)
+
+
+def _near_keys(
+    codes: NDArray[np.uint64], others: NDArray[np.uint64], band: Band, radius: int
+) -> Iterator[Pairs]:
+    """Yield all pairs within the radius whose keys of a band are near."""
+    first, second = sort_by(codes, band), sort_by(others, band)
+    if band.threshold == 0:
+        yield from _equal_keys(first, second, radius)
+        return
+    table, differences = table_of(second.keys, band), masks(band)
+    starts = group_starts(first.keys)
+    for low, high in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        near = int(first.keys[low]) ^ differences
+        yield from _block(first, low, high, second, positions(table[near], table[near + 1]), radius)
 
 
 def _equal_keys(first: Sorted, second: Sorted, radius: int) -> Iterator[Pairs]:

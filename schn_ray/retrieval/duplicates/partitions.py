@@ -32,24 +32,27 @@ from schn_ray.core.storage.cache import directory_kind, local_copy
 from schn_ray.core.storage.files import as_location, join, new_file, open_file
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.rows import Shard
-from schn_ray.retrieval.code_files import CODE, code_column, packed_codes, part_names
+from schn_ray.retrieval.code_files import CODE, SHA256, code_column, packed_codes, part_names
 from schn_ray.retrieval.duplicates.bands import Band, keys_of, word_view
 from schn_ray.retrieval.duplicates.components import Components
 from schn_ray.retrieval.duplicates.connected import connected_labels
+from schn_ray.retrieval.duplicates.evidence import NOT_VERIFIED, Verification
 from schn_ray.retrieval.duplicates.groups import (
     DuplicateCounts,
+    GroupedRows,
     Keep,
-    number_groups,
+    Request,
+    group_candidates,
     refuse_bad_request,
-    write_groups,
 )
+from schn_ray.retrieval.index.contents import contents_of
 from schn_ray.retrieval.index.index import check_codes
 from schn_ray.retrieval.index.postings import group_equal
 from schn_ray.retrieval.index.scan import Bytes
 
 _PARTITION = 1 << 22  # rows of a partition, if bands are as different as those of random codes
 _ROW_BITS = 32  # of a row's number in its part; the part's number stands above
-_COLUMNS = ("id", "uri", CODE)
+_COLUMNS = ("id", "uri", CODE, SHA256)
 
 Edges = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -94,6 +97,7 @@ def find_duplicates_in_parts(
     radius: int,
     out: Path,
     keep: Keep | None = None,
+    verification: Verification = NOT_VERIFIED,
     map_shards: MapShards = map_locally,
     partition_rows: int = _PARTITION,
 ) -> DuplicateCounts:
@@ -104,6 +108,7 @@ def find_duplicates_in_parts(
         radius: bits in which neighbours may differ.
         out: file to write, on a disk that all machines see.
         keep: see ``find_duplicates``.
+        verification: see ``find_duplicates``.
         map_shards: applies a function to all parts, and to all partitions.
         partition_rows: about so many rows a partition.
 
@@ -132,10 +137,10 @@ def find_duplicates_in_parts(
         search = functools.partial(search_partition, parts=len(shards), split=split, files=files)
         nodes, labels = _connected(list(map_shards(search, partitions)))
         table = _rows_at(codes, names, nodes, labels)
-        groups, order = number_groups(table["label"].to_numpy())
-        grouped = _TableRows(groups, table.take(pa.array(order)))
+        candidates = _TableRows(table["label"].to_numpy().astype(np.int64), table)
         described = {"radius": str(radius), "codes": codes.manifest.fingerprint}
-        return write_groups(grouped, rows, out, folder, described, keep)
+        sizes_and_files = split.bits, radius, verification, rows, out, folder, described
+        return group_candidates(candidates, Request(*sizes_and_files, keep))
 
 
 def split_part(shard: Shard, codes: str, split: Split, out: str) -> int:
@@ -270,6 +275,12 @@ class _TableRows:
     def codes(self, at: NDArray[np.int64]) -> Bytes:
         return packed_codes(self.table.take(pa.array(at)))
 
+    def contents(self, at: NDArray[np.int64]) -> Bytes:
+        return contents_of(self.table.take(pa.array(at)))
+
+    def chosen(self, at: NDArray[np.int64], groups: NDArray[np.int64]) -> GroupedRows:
+        return _TableRows(groups, self.table.take(pa.array(at)))
+
 
 def _shard(codes: Artefact, number: int, name: str) -> Shard:
     path, sha256 = codes.path / name, codes.manifest.files[name]
@@ -281,7 +292,9 @@ def _shard(codes: Artefact, number: int, name: str) -> Shard:
 
 
 def _part(location: str, sha256: str, columns: list[str]) -> pa.Table:
-    return pq.read_table(io.BytesIO(read_verified(location, sha256, "codes")), columns=columns)
+    with pq.ParquetFile(io.BytesIO(read_verified(location, sha256, "codes"))) as part:
+        columns = [name for name in columns if name in part.schema_arrow.names]
+        return part.read(columns=columns)
 
 
 def _split_path(folder: str, number: int) -> str:

@@ -13,6 +13,8 @@ Modules:
     postings: expands codes into rows and ranks them; ties are handled there.
     scores: ranks rows by the score of a query's relaxed output, with a proof.
     matches: the results.
+    columns: columns beside the rows, such as label and year, joined from a file.
+    selection: what a search sees if only rows that pass a filter count.
     union: more than one index, searched as one.
     checked_files: maps the files and compares a block's hash before its first use.
     string_columns: ids and uris on disk.
@@ -24,6 +26,7 @@ A directory of kind ``index`` has one folder, its version, with these files:
     code_of_row: uint32 [n], the inverse: the number of each row's code.
     ids.starts, ids.text: the ids, ascending; see ``string_columns``.
     uris.starts, uris.text: the location of each row's image.
+    columns, column-0.present ...: only with columns beside the rows; see ``columns``.
     lists, radii: only for many codes that cluster; see ``inverted_lists``.
     digests: sizes and hashes of all of them; see ``checked_files``.
 

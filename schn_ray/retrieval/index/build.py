@@ -12,18 +12,18 @@ mapped, sorted by Arrow, and written again in order.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -35,8 +35,10 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
-from schn_ray.retrieval.code_files import CODE, packed_codes, part_names
+from schn_ray.retrieval.code_files import CODE, SHA256, packed_codes, part_names
 from schn_ray.retrieval.index.checked_files import write_digests
+from schn_ray.retrieval.index.columns import ColumnFile, ColumnSource, write_columns
+from schn_ray.retrieval.index.contents import DIGEST, contents_of, write_contents
 from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
 from schn_ray.retrieval.index.postings import group_equal
@@ -45,6 +47,7 @@ from schn_ray.retrieval.index.string_columns import (
     StringColumnWriter,
     in_order,
     map_strings,
+    order_of_ids,
     write_strings,
 )
 
@@ -61,19 +64,24 @@ class Piece(NamedTuple):
         ids: [m], without nulls.
         uris: [m], without nulls.
         codes: uint8 [m, w], packed.
+        contents: uint8 [m, 16], the first bytes of SHA-256, zeros where it is not known.
     """
 
     ids: pa.LargeStringArray
     uris: pa.LargeStringArray
     codes: Bytes
+    contents: Bytes
 
 
-def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
+def write_index(
+    codes_dir: Path | str, out: Path | str, columns: ColumnFile | None = None
+) -> Manifest:
     """Write the index of a finished ``codes`` directory.
 
     Args:
         codes_dir: what ``encode`` wrote; a path or a URI.
         out: directory to write, a path or a URI.
+        columns: of the rows, joined by id, for filters.
 
     Returns:
         The index's manifest.
@@ -86,7 +94,9 @@ def write_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     Example:
         ``write_index("codes", "index").counts["rows"]``
     """
-    return _write_new(codes_dir, out, _write)
+    sources = () if columns is None else (columns,)
+    write = functools.partial(_write, columns=sources)
+    return _write_new(codes_dir, out, write, _fingerprint(columns))
 
 
 def write_bare_index(codes_dir: Path | str, out: Path | str) -> Manifest:
@@ -106,11 +116,12 @@ def _write_new(
     codes_dir: Path | str,
     out: Path | str,
     write: Callable[[Path, Iterable[Piece], int, str], dict[str, Any]],
+    more_inputs: Mapping[str, Any] | None = None,
 ) -> Manifest:
     codes = open_artefact(local_copy(codes_dir), "codes")
     source = codes.manifest
     config = {"bits": source.config["bits"], "model": source.made_from["model"]}
-    request = config, {"codes": source.fingerprint}
+    request = config, {"codes": source.fingerprint, **(more_inputs or {})}
     with (
         open_output(out) as mirror,
         new_directory(mirror.local, "index", *request) as draft,
@@ -121,8 +132,60 @@ def _write_new(
     return read_manifest(mirror.local, "index")
 
 
+def _fingerprint(columns: ColumnFile | None) -> dict[str, Any]:
+    if columns is None:
+        return {}
+    return {"columns": {"sha256": columns.fingerprint(), "kinds": dict(columns.kinds)}}
+
+
+def replace_index(
+    codes_dir: Path | str, path: Path | str, columns: ColumnFile | None = None
+) -> Manifest:
+    """Write an index again, of codes that were brought up to date, as its new version.
+
+    Searches see the old version until the new one is complete.
+
+    Args:
+        codes_dir: a ``codes`` directory of the same model, a path or a URI.
+        path: the index, a path or a URI.
+        columns: of all rows, for filters; an index that has columns needs them again.
+
+    Returns:
+        The manifest of the new version.
+
+    Raises:
+        AlreadyDone: the index is that of these codes.
+        SchnRayError: codes of another model or damaged ones, or another process changes the index
+            at the same time.
+    """
+    codes = open_artefact(local_copy(codes_dir), "codes")
+    with open_output(path) as mirror:
+        mirror.fetch_all()
+        before = read_manifest(mirror.local, "index")
+        made_from = {"codes": codes.manifest.fingerprint} | _fingerprint(columns)
+        if before.made_from == made_from:
+            with contextlib.suppress(SchnRayError):  # another process may write it by now
+                remove_old_versions(mirror.local, "index")
+            raise AlreadyDone(mirror.local, "index")
+        _require_same_model(codes, before.config)
+        if columns is None and (kinds := open_index(mirror.local).kinds):
+            raise SchnRayError(
+                f"{path} has the columns {', '.join(kinds)}: name a file that has them of all rows "
+                "with --columns FILE"
+            )
+        sources = () if columns is None else (columns,)
+        with new_version(mirror.local, "index", before.config, made_from) as draft:
+            bits, pieces = before.config["bits"], pieces_of_codes(codes, before.config["bits"])
+            draft.counts |= _write(draft.path, pieces, bits, str(codes.path), sources)
+        return read_manifest(mirror.local, "index")
+
+
 def rewrite_index(
-    path: Path | str, add: Path | str | None = None, remove: Sequence[str] = ()
+    path: Path | str,
+    add: Path | str | None = None,
+    remove: Sequence[str] = (),
+    columns: Path | str | None = None,
+    columns_of: Sequence[str] | None = None,
 ) -> Manifest:
     """Remove rows from an index, then add others, and write the result as its new version.
 
@@ -133,6 +196,9 @@ def rewrite_index(
         path: the index, a path or a URI.
         add: a ``codes`` directory of the same model, a path or a URI.
         remove: ids to remove.
+        columns: a file with the columns of the rows to add, which must be those of the index;
+            without ``add``, with the new columns of all rows.
+        columns_of: which columns of the file; not with ``add``.
 
     Returns:
         The manifest of the new version.
@@ -140,14 +206,46 @@ def rewrite_index(
     Raises:
         AlreadyDone: the last change of the index was this one.
         SchnRayError: an id to remove is missing, an id to add exists, the codes come from another
-            model, or another process changes the index at the same time.
+            model, columns are missing or of other kinds, or another process changes the index at
+            the same time.
     """
     with open_output(path) as mirror:
         mirror.fetch_all()
-        return _changed(mirror.local, None if add is None else local_copy(add), remove)
+        file = _column_file(mirror.local, add is not None, columns, columns_of)
+        return _changed(mirror.local, None if add is None else local_copy(add), remove, file)
 
 
-def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
+def _column_file(
+    path: Path, adds: bool, columns: Path | str | None, names: Sequence[str] | None
+) -> ColumnFile | None:
+    """Open the file of a change; with rows to add, its columns must be those of the index."""
+    if columns is None and names is not None:
+        raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
+    if not adds:
+        return None if columns is None else ColumnFile(columns, names)
+    kinds = open_index(path).kinds
+    if kinds and columns is None:
+        raise SchnRayError(
+            f"{path} has the columns {', '.join(kinds)}: name a file that has them of the rows to "
+            "add with --columns FILE"
+        )
+    if columns is None:
+        return None
+    if not kinds:
+        raise SchnRayError(
+            f"{path} has no columns, so added rows cannot have any. Give them to all rows first, "
+            "with --columns FILE and without --add"
+        )
+    if names is not None:
+        raise SchnRayError(
+            f"added rows have the columns of the index, {', '.join(kinds)}: leave out --columns-of"
+        )
+    return ColumnFile(columns, list(kinds), kinds)
+
+
+def _changed(
+    path: Path, add: Path | None, remove: Sequence[str], columns: ColumnFile | None
+) -> Manifest:
     before = read_manifest(path, "index")
     change: dict[str, Any] = {}
     if remove:
@@ -156,9 +254,11 @@ def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
     added = None if add is None else open_artefact(add, "codes")
     if added is not None:
         change["added"] = added.manifest.fingerprint
+    if columns is not None:
+        change |= _fingerprint(columns)
     changes = list(before.made_from.get("changes", []))
     if not change:
-        raise SchnRayError("nothing to change: name codes to add, or ids to remove")
+        raise SchnRayError("nothing to change: name codes to add, ids to remove, or columns")
     if changes and changes[-1] == change:
         with contextlib.suppress(SchnRayError):  # another process may write it by now
             remove_old_versions(path, "index")
@@ -173,7 +273,10 @@ def _changed(path: Path, add: Path | None, remove: Sequence[str]) -> Manifest:
         pieces: Iterable[Piece] = pieces_of_index(index, rows)
         if added is not None:
             pieces = itertools.chain(pieces, pieces_of_codes(added, index.bits))
-        draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}")
+        sources: list[ColumnSource] = [] if columns is None else [columns]
+        if index.kinds and (added is not None or columns is None):
+            sources.insert(0, index.columns_of(rows))
+        draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}", sources)
     return read_manifest(path, "index")
 
 
@@ -207,10 +310,11 @@ def write_index_rows(
     raw = folder / "raw"
     with writing(raw):
         raw.mkdir()
-    ids, uris, codes = _gathered(raw, pieces, bits, what)
+    ids, uris, codes, contents = _gathered(raw, pieces, bits, what)
     order = _ascending(ids, what)
     for name, column in (("ids", ids), ("uris", uris)):
         write_strings(folder, name, in_order(column, order))
+    write_contents(folder, contents[order])
     codes = codes[order]
     rows, starts = group_equal(codes)
     counts = np.diff(starts, append=len(rows))
@@ -230,11 +334,18 @@ def _write_array(path: Path, array: NDArray[Any]) -> None:
         file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
-def _write(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[str, Any]:
+def _write(
+    folder: Path,
+    pieces: Iterable[Piece],
+    bits: int,
+    what: str,
+    columns: Sequence[ColumnSource] = (),
+) -> dict[str, Any]:
     codes, counts = write_index_rows(folder, pieces, bits, what)
+    described = write_columns(folder, map_strings(folder, "ids"), columns)
     trial = write_lists(folder, codes, counts)
     write_digests(folder)
-    counted = {"rows": int(counts.sum()), "unique_codes": len(codes)}
+    counted = {"rows": int(counts.sum()), "unique_codes": len(codes)} | described
     if trial is None:
         return counted
     lists = (folder / "radii").stat().st_size // 4
@@ -250,18 +361,20 @@ def _write_bare(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> 
 
 def _gathered(
     raw: Path, pieces: Iterable[Piece], bits: int, what: str
-) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes]:
+) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes, Bytes]:
     rows = 0
     with (
         StringColumnWriter(raw, "ids") as ids,
         StringColumnWriter(raw, "uris") as uris,
         FileWriter(raw / "codes") as file,
+        FileWriter(raw / "contents") as digests,
     ):
         for piece in pieces:
             check_codes(piece.codes, bits, f"the codes in {what}")
             ids.append(piece.ids)
             uris.append(piece.uris)
             file.write(piece.codes.tobytes())
+            digests.write(piece.contents.tobytes())
             rows += len(piece.codes)
     if not 0 < rows <= _MOST_ROWS:
         raise SchnRayError(
@@ -270,31 +383,23 @@ def _gathered(
             else f"{what}: {rows:,} rows, one index holds {_MOST_ROWS:,}; make more than one"
         )
     codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, bytes_per_code(bits))
-    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes
+    contents = np.memmap(raw / "contents", np.uint8, "r").reshape(rows, DIGEST)
+    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes, contents
 
 
-def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[Any]:
+def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[np.int64]:
     """Return the row numbers in the order of the ids.
 
     Raises:
         SchnRayError: an id comes twice.
     """
-    if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False:  # most listings are in order
-        return np.arange(len(ids))
-    order: NDArray[Any] = pc.sort_indices(ids).to_numpy()
-    repeated, last = list[str](), None
-    for part in in_order(ids, order):
-        shifted = pa.concat_arrays([part[:1] if last is None else last, part[:-1]])
-        same = pc.equal(part, shifted)
-        repeated += part.filter(same).to_pylist()[0 if last is not None else 1 :]
-        last = part[-1:]
-    if repeated:
-        raise SchnRayError(
-            f"{what}: {len(repeated)} rows repeat an id, such as {repeated[0]!r}; ids must be "
-            "unique: encode the images again from a source without repeats, or remove those ids "
-            "from the index first"
-        )
-    return order
+    return order_of_ids(
+        ids,
+        lambda count, id: SchnRayError(
+            f"{what}: {count} rows repeat an id, such as {id!r}; ids must be unique: encode the "
+            "images again from a source without repeats, or remove those ids from the index first"
+        ),
+    )
 
 
 def pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
@@ -317,21 +422,22 @@ def pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
     for name in part_names(codes.manifest.files):
         try:
             with pq.ParquetFile(io.BytesIO(codes.read(name))) as part:
-                for batch in part.iter_batches(_ROWS_AT_ONCE, columns=list(_COLUMNS)):
-                    table = pa.Table.from_batches([batch]).select(_COLUMNS).cast(expected)
-                    yield _piece(table)
+                digests = [SHA256] if SHA256 in part.schema_arrow.names else []
+                for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[*_COLUMNS, *digests]):
+                    table = pa.Table.from_batches([batch])
+                    yield _piece(table.select(_COLUMNS).cast(expected), contents_of(table))
         except (ValueError, KeyError, pa.ArrowException) as error:
             raise SchnRayError(
                 f"{codes.path}: not the codes that encode writes: {error}"
             ) from error
 
 
-def _piece(table: pa.Table) -> Piece:
+def _piece(table: pa.Table, contents: Bytes) -> Piece:
     for name in ("id", CODE):
         if table[name].null_count:
             raise ValueError(f"{name} is missing in {table[name].null_count} rows")
     ids, uris = (table[name].combine_chunks() for name in ("id", "uri"))
-    return Piece(ids, uris.fill_null(""), packed_codes(table))
+    return Piece(ids, uris.fill_null(""), packed_codes(table), contents)
 
 
 def pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
@@ -347,7 +453,8 @@ def pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
     ids, uris = (column.whole() for column in index.columns())
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         chunk = rows[start : start + _ROWS_AT_ONCE]
-        yield Piece(ids.take(pa.array(chunk)), uris.take(pa.array(chunk)), index.codes(chunk))
+        strings = ids.take(pa.array(chunk)), uris.take(pa.array(chunk))
+        yield Piece(*strings, index.codes(chunk), index.contents(chunk))
 
 
 def _require_same_model(added: Artefact, config: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ checks the manifest's own digest, the blocks' digests and all sizes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,11 +24,20 @@ from schn_ray.core.errors import SchnRayError, UnknownId
 from schn_ray.core.manifest import MANIFEST, Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.retrieval.index.checked_files import DIGESTS, CheckedFile, open_checked
+from schn_ray.retrieval.index.columns import ColumnsOfRows, IndexColumns
+from schn_ray.retrieval.index.contents import DIGEST, open_contents
 from schn_ray.retrieval.index.inverted_lists import kth_distance
-from schn_ray.retrieval.index.matches import Matches, Scored, Within
+from schn_ray.retrieval.index.matches import (
+    Matches,
+    Scored,
+    Within,
+    no_matches,
+    none_within,
+)
 from schn_ray.retrieval.index.postings import QUERIES_AT_MOST, Postings, Ranked
 from schn_ray.retrieval.index.scan import Bytes, Flat, Pairs, Scan, concat_pairs, open_lists
 from schn_ray.retrieval.index.scores import ScoreScan
+from schn_ray.retrieval.index.selection import SearchedCodes, rows_that_pass, select
 from schn_ray.retrieval.index.string_columns import StringColumn
 
 T = TypeVar("T")
@@ -56,18 +66,26 @@ class Index:
         self._codes_file, self._number_file = files["codes"], files["code_of_row"]
         self._codes = self._codes_file.array(np.uint8).reshape(u, bytes_per_code(self.bits))
         self._number_of_row = self._number_file.array(np.uint32)
-        self._postings = Postings(files)
         self._ids, self._uris = StringColumn(files, "ids", n), StringColumn(files, "uris", n)
-        self._flat = Flat(self._codes, self._codes_file)
-        self._scan: Scan = self._flat
+        self._columns = IndexColumns(files, n)
+        self._contents = open_contents(files, n)
+        flat, postings = Flat(self._codes, self._codes_file), Postings(files)
+        scan: Scan = flat
         if manifest.counts.get("lists"):
-            self._scan = open_lists(files, int(manifest.counts["probes"]), self._flat)
+            scan = open_lists(files, int(manifest.counts["probes"]), flat)
+        self._whole = SearchedCodes(flat, scan, postings)
+        self._search_in(self._whole, None)
+
+    def _search_in(self, searched: SearchedCodes, passing: NDArray[np.bool_] | None) -> None:
+        """Set what searches see, and which rows that is; None: all."""
+        self._flat, self._scan, self._postings = searched
         self._scores = ScoreScan(self._scan, self._flat, self._postings, self.bits)
-        self._scores = ScoreScan(self._scan, self._flat, self._postings, self.bits)
+        self._passing = passing
+        self._rows = len(self._ids) if passing is None else int(np.count_nonzero(passing))
 
     def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self._ids)
+        """Return the number of rows; after ``where``, of those that pass."""
+        return self._rows
 
     def __repr__(self) -> str:
         return (
@@ -97,13 +115,15 @@ class Index:
             raise SchnRayError(f"k is {k}; ask for at least 1 match")
         check_codes(codes, self.bits, "the query codes")
         k = min(k, len(self))
+        if not k:
+            return no_matches(len(codes), self)
         matches = Matches(
             np.empty((len(codes), k), np.int64),
             np.empty((len(codes), k), np.int32),
             np.empty(len(codes), np.int64),
             self,
         )
-        plan, start = _NearestPlan(k, self._codes, self._scan.exhaustive), 0
+        plan, start = _NearestPlan(k, self._flat.codes, self._scan.exhaustive), 0
         while start < len(codes):
             block = slice(start, start + plan.queries_at_once())
             queries = np.ascontiguousarray(codes[block])
@@ -132,9 +152,11 @@ class Index:
                 f"radius is {radius}, most is {most}; the least are a radius of 0 and 1 row"
             )
         check_codes(codes, self.bits, "the query codes")
+        if not len(self):
+            return none_within(len(codes), self)
         parts, counts = list[Ranked](), list[NDArray[np.int64]]()
         radius = min(radius, self.bits)
-        capacity = min(_PAIRS // self.unique_codes, _CELLS // (radius + 1))
+        capacity = min(_PAIRS // len(self._flat.codes), _CELLS // (radius + 1))
         at_once = min(QUERIES_AT_MOST, max(1, capacity))
         for start in range(0, len(codes), at_once):
             queries = np.ascontiguousarray(codes[start : start + at_once])
@@ -170,6 +192,44 @@ class Index:
         """
         return self._scores.search(relaxed, k, radius, self)
 
+    def where(self, condition: str) -> Index:
+        """Return this index as searches see it if it held only the rows that meet a condition.
+
+        Rows keep their numbers; ``ids``, ``uris``, ``codes`` and ``find`` are of all rows. Making
+        it takes milliseconds for each million rows, so use it for more than one search.
+
+        Args:
+            condition: such as ``"label = 'cat' and year >= 2020"``, over the index's columns, and
+                ``id`` and ``uri``; see ``retrieval.where``.
+
+        Raises:
+            BadCondition: it does not parse, names no column, or compares what cannot be compared.
+            SchnRayError: a damaged index.
+
+        Example:
+            ``open_index("index").where("year >= 2020").search(codes, k=10)``
+        """
+        passing = rows_that_pass(condition, self._columns, self._ids, self._uris)
+        if self._passing is not None:
+            passing &= self._passing
+        view = copy.copy(self)
+        view._search_in(select(self._whole, passing, self._numbers_of), passing)
+        return view
+
+    def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which rows searches see, see ``where``; rows: int64 [r]."""
+        return np.ones(len(rows), np.bool_) if self._passing is None else self._passing[rows]
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether searches see only rows that meet a condition, see ``where``."""
+        return self._passing is not None
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The columns beside the rows, for ``where``: name -> kind, see ``where.KINDS``."""
+        return dict(self._columns.kinds)
+
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows; rows: int64 [r]."""
         return self._ids.take(rows)
@@ -193,10 +253,21 @@ class Index:
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of rows: uint8 [r, ceil(bits / 8)]."""
-        self._number_file.check(4 * rows, 4 * rows + 4)
-        numbers = self._number_of_row[rows].astype(np.int64)
-        self._codes_file.check(numbers * self._codes.shape[1], (numbers + 1) * self._codes.shape[1])
-        return self._codes[numbers]
+        return self._whole.flat.codes_of(self._numbers_of(rows))
+
+    def contents(self, rows: NDArray[np.int64]) -> Bytes:
+        """Return digests of the bytes of rows: uint8 [r, 16], zeros where they are not known."""
+        if self._contents is None:
+            return np.zeros((len(rows), DIGEST), np.uint8)
+        return self._contents.of(rows)
+
+    def same_contents(self, digests: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return pairs of a digest, of uint8 [q, 16], and a row that has it; see ``contents``."""
+        if self._contents is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        numbers, rows = self._contents.rows_of(digests)
+        passes = self.passes(rows)
+        return numbers[passes], rows[passes]
 
     def numbers(self) -> NDArray[np.int64]:
         """Return the number of each row's code, a row number into ``distinct()[0]``: int64 [n]."""
@@ -206,15 +277,19 @@ class Index:
     def distinct(self) -> tuple[Bytes, Postings]:
         """Return all distinct codes, uint8 [u, ceil(bits / 8)], and the lists of their rows."""
         self._codes_file.check_all()
-        return self._codes, self._postings
+        return self._codes, self._whole.postings
 
     def columns(self) -> tuple[StringColumn, StringColumn]:
         """Return the columns of ids and of uris."""
         return self._ids, self._uris
 
+    def columns_of(self, rows: NDArray[np.int64]) -> ColumnsOfRows:
+        """Return the columns beside the rows, such as label; rows: int64 [r], ascending."""
+        return ColumnsOfRows(self._ids.whole(), rows, self._columns)
+
     def info(self) -> dict[str, Any]:
         """Return counts, size on disk, and how the index is searched, for ``index --info``."""
-        rows, counts = len(self), dict(self.manifest.counts)
+        rows, counts = len(self._ids), dict(self.manifest.counts)
         size = sum(self.manifest.sizes.values())
         return {
             **counts,
@@ -226,6 +301,10 @@ class Index:
             "model": self.model,
             "made_by": self.manifest.versions.get("schn-ray", "?"),
         }
+
+    def _numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        self._number_file.check(4 * rows, 4 * rows + 4)
+        return self._number_of_row[rows].astype(np.int64)
 
     def _nearest(self, queries: Bytes, plan: _NearestPlan) -> Pairs:
         """Return the codes of each query's k nearest rows, and all that tie with the last."""

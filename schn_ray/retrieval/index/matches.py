@@ -111,3 +111,40 @@ class Scored:
     def ids(self, query: int) -> list[str]:
         """Return the ids of one query's rows, the best first."""
         return self._names.ids(self.rows_of(query)[0])
+
+
+def no_matches(queries: int, names: NamedRows) -> Matches:
+    """Return the matches of an index without rows, as it is where none passes a filter.
+
+    Args:
+        queries: how many.
+        names: tells ids and uris.
+    """
+    no_rows = np.zeros((queries, 0), np.int64)
+    return Matches(no_rows, no_rows.astype(np.int32), np.zeros(queries, np.int64), names)
+
+
+def none_within(queries: int, names: NamedRows) -> Within:
+    """Return the rows within a radius of an index without rows; see ``no_matches``.
+
+    Args:
+        queries: how many.
+        names: tells ids and uris.
+    """
+    rows = np.zeros(0, np.int64)
+    starts, counts = np.zeros(queries + 1, np.int64), np.zeros(queries, np.int64)
+    return Within(starts, rows, rows.astype(np.int32), counts, names)
+
+
+def none_scored(queries: int, names: NamedRows, radius: int | None) -> Scored:
+    """Return the scored rows of an index without rows; see ``no_matches``.
+
+    Args:
+        queries: how many.
+        names: tells ids and uris.
+        radius: of the search.
+    """
+    near, zeros = none_within(queries, names), np.zeros(queries, np.int64)
+    within_radius = None if radius is None else zeros
+    scores = np.zeros(0)
+    return Scored(near.starts, near.rows, scores, near.distances, zeros, within_radius, names)

@@ -70,6 +70,12 @@ class Postings:
         counts: NDArray[np.int64] = self._starts[codes + 1] - self._starts[codes]
         return np.where(numbers < 0, 0, counts)
 
+    def whole(self) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """Return where each code's rows begin, int64 [u + 1], and the rows, uint32 [n]."""
+        self._starts_file.check_all()
+        self._rows_file.check_all()
+        return self._starts, self._rows
+
     def all_counts(self) -> NDArray[np.int64]:
         """Return how many rows each code has: int64 [u]."""
         self._starts_file.check_all()

@@ -20,6 +20,7 @@ scores are equal, whichever lists they came from.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.retrieval.index.matches import NamedRows, Scored, Within
+from schn_ray.retrieval.index.matches import NamedRows, Scored, Within, none_scored
 from schn_ray.retrieval.index.postings import Postings
 from schn_ray.retrieval.index.scan import Bytes, Flat, Lists, Scan, list_keys
 
@@ -182,6 +183,8 @@ class ScoreScan:
         if (k is None and radius is None) or (k is not None and k < 1):
             raise SchnRayError(f"k is {k}; name a k of 1 or more, a radius, or both")
         weights = weights_of(relaxed)
+        if not len(rows):
+            return none_scored(len(relaxed), rows, radius)
         if radius is not None:
             return _within(weights, k, radius, rows)
         vectors = _scaled(relaxed, self._quantiser.d)
@@ -394,6 +397,7 @@ def _scaled(relaxed: NDArray[np.floating], width: int) -> NDArray[np.float32]:
     return vectors
 
 
+@functools.lru_cache(maxsize=4)
 def _sign_quantiser(width: int) -> Any:
     """Return a product quantiser that reads packed codes of w bytes as vectors of signs [8 w]."""
     quantiser: Any = faiss.ProductQuantizer(8 * width, width, 8)

@@ -7,12 +7,13 @@ reads it with every block checked (see ``checked_files``); ``StringColumnWriter`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.atomic_files import FileWriter
@@ -150,6 +151,32 @@ def in_order(strings: pa.LargeStringArray, order: NDArray[Any]) -> Iterator[pa.L
     """
     for start in range(0, len(order), _ROWS_AT_ONCE):
         yield strings.take(pa.array(order[start : start + _ROWS_AT_ONCE]))
+
+
+def order_of_ids(
+    ids: pa.LargeStringArray, repeated: Callable[[int, str], SchnRayError]
+) -> NDArray[np.int64]:
+    """Return the row numbers in the order of the ids: int64 [n].
+
+    Args:
+        ids: [n], perhaps mapped.
+        repeated: makes the error of how many rows repeat an id, and of such an id.
+
+    Raises:
+        SchnRayError: an id comes twice.
+    """
+    if pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False:  # most listings are in order
+        return np.arange(len(ids))
+    order: NDArray[np.int64] = pc.sort_indices(ids).to_numpy().view(np.int64)
+    twice, last = list[str](), None
+    for part in in_order(ids, order):
+        shifted = pa.concat_arrays([part[:1] if last is None else last, part[:-1]])
+        same = pc.equal(part, shifted)
+        twice += part.filter(same).to_pylist()[0 if last is not None else 1 :]
+        last = part[-1:]
+    if twice:
+        raise repeated(len(twice), twice[0])
+    return order
 
 
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:

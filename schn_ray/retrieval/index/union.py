@@ -6,6 +6,7 @@ counts the ties of all of them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,9 +17,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError, UnknownId
+from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import Index, bytes_per_code, open_index
 from schn_ray.retrieval.index.matches import Matches, Scored, Within
 from schn_ray.retrieval.index.scan import Bytes
+from schn_ray.retrieval.where import BadCondition
 
 _QUERIES_AT_ONCE = 1024
 
@@ -43,6 +46,12 @@ class Searchable(Protocol):
     ) -> Scored:
         """See ``Index.scored``."""
 
+    def where(self, condition: str) -> Searchable:
+        """See ``Index.where``."""
+
+    def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See ``Index.passes``."""
+
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows."""
 
@@ -51,6 +60,12 @@ class Searchable(Protocol):
 
     def codes(self, rows: NDArray[np.int64]) -> Bytes:
         """Return the packed codes of rows."""
+
+    def contents(self, rows: NDArray[np.int64]) -> Bytes:
+        """See ``Index.contents``."""
+
+    def same_contents(self, digests: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """See ``Index.same_contents``."""
 
     def find(self, id: str) -> int:
         """Return the row of an id."""
@@ -107,8 +122,8 @@ class IndexUnion:
         self._firsts = np.append(0, np.cumsum([len(index) for index in indexes]))
 
     def __len__(self) -> int:
-        """Return the number of rows."""
-        return int(self._firsts[-1])
+        """See ``Index.__len__``."""
+        return sum(len(index) for index in self._indexes)
 
     def search(self, codes: Bytes, k: int) -> Matches:
         """See ``Index.search``."""
@@ -130,6 +145,8 @@ class IndexUnion:
         best = np.take_along_axis(distances, order, axis=1)
         tied = np.zeros(len(codes), np.int64)
         for part in parts:
+            if not part.distances.shape[1]:
+                continue  # of an index without rows that pass
             # an index whose own last match is farther has returned all of its ties
             at_last = part.distances[:, -1] == best[:, -1]
             returned = (part.distances == best[:, -1:]).sum(axis=1)
@@ -188,6 +205,23 @@ class IndexUnion:
             starts, rows[order], scores[order], distances[order], tied, within_radius, self
         )
 
+    def where(self, condition: str) -> IndexUnion:
+        """See ``Index.where``; all of the indexes must have the columns.
+
+        Raises:
+            BadCondition: as ``Index.where``; the index is named.
+        """
+        view = copy.copy(self)
+        view._indexes = [_where(index, condition) for index in self._indexes]
+        return view
+
+    def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See ``Index.passes``."""
+        passing = np.zeros(len(rows), np.bool_)
+        for index, positions, own_rows in self._by_index(rows):
+            passing[positions] = index.passes(own_rows)
+        return passing
+
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the ids of rows."""
         return self._strings("ids", rows)
@@ -202,6 +236,22 @@ class IndexUnion:
         for index, positions, own_rows in self._by_index(rows):
             codes[positions] = index.codes(own_rows)
         return codes
+
+    def contents(self, rows: NDArray[np.int64]) -> Bytes:
+        """See ``Index.contents``."""
+        digests = np.empty((len(rows), DIGEST), np.uint8)
+        for index, positions, own_rows in self._by_index(rows):
+            digests[positions] = index.contents(own_rows)
+        return digests
+
+    def same_contents(self, digests: Bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """See ``Index.same_contents``; rows of a digest come in the order of ids over all."""
+        parts = [index.same_contents(digests) for index in self._indexes]
+        numbers = np.concatenate([number for number, _ in parts])
+        pairs = zip(parts, self._firsts, strict=False)
+        rows = np.concatenate([own_rows + first for (_, own_rows), first in pairs])
+        order = np.lexsort((self._rank_by_id(rows), numbers))
+        return numbers[order], rows[order]
 
     def find(self, id: str) -> int:
         """Return the row of an id, in the first index that has it.
@@ -242,3 +292,10 @@ class IndexUnion:
         ids = pa.array(self._strings("ids", flat), pa.large_string())
         ranks: NDArray[np.int64] = pc.rank(ids, tiebreaker="first").to_numpy().astype(np.int64)
         return ranks.reshape(rows.shape)
+
+
+def _where(index: Index, condition: str) -> Index:
+    try:
+        return index.where(condition)
+    except BadCondition as error:
+        raise BadCondition(f"{index.path}: {error}") from error

@@ -39,6 +39,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ALL_INTERFACES = ("0.0.0.0", "::")
 _FILES = {"/": "search.html", "/search.css": "search.css", "/search.js": "search.js"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_OPTIONS = ("k", "radius", "rescore", "where")
 _POLICY = (
     "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -61,7 +62,8 @@ def application(service: Service) -> Starlette:
     request_metrics = RequestMetrics(gauges)
 
     async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok", **gauges, "bits": service.index.bits})
+        of_index = {"bits": service.index.bits, "columns": service.index.kinds}
+        return JSONResponse({"status": "ok", **gauges, **of_index})
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(request_metrics.text())
@@ -105,10 +107,11 @@ async def _search(service: Service, request: Request) -> dict[str, Any]:
     named = [
         name for name in searches if isinstance(query, dict) and isinstance(query.get(name), str)
     ]
-    if len(named) != 1 or query.keys() - {named[0], "k", "radius", "rescore"}:
+    if len(named) != 1 or query.keys() - {named[0], *_OPTIONS}:
         raise Refused(
             400,
-            'send {"id": ...} or {"code": ...} with a string, and perhaps "k", "radius", "rescore"',
+            'send {"id": ...} or {"code": ...} with a string, and perhaps "k", "radius", '
+            '"rescore", "where"',
         )
     limits = _limits(query, service)
     return await run_in_threadpool(searches[named[0]], query[named[0]], limits)
@@ -142,8 +145,13 @@ def _limits(query: dict[str, Any], service: Service) -> SearchLimits:
     k, radius = whole_number("k", 1, min(50, most)), whole_number("radius", 0, None)
     if k is None or k > most:
         raise Refused(400, f"k is {k}; send a number from 1 to {most}")
+    where = query.get("where")
+    if where is not None and not isinstance(where, str):
+        raise Refused(400, "where is no text")
+    if where is not None and len(where) > (longest := service.config.max_filter):
+        raise Refused(400, f"where has {len(where):,} characters; {longest:,} are the most")
     try:
-        return SearchLimits(k, radius, query.get("rescore"))
+        return SearchLimits(k, radius, query.get("rescore"), where)
     except SchnRayError as error:
         raise Refused(400, str(error)) from error
 

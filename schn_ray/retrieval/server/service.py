@@ -24,14 +24,17 @@ from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.queries import (
     Queries,
     code_queries,
+    content_digest,
     id_queries,
     relaxed_queries,
     require_same_model,
 )
 from schn_ray.retrieval.search import Hit, Result, SearchLimits, search_codes
+from schn_ray.retrieval.where import BadCondition
 
 _TINY, _THUMBNAIL = 64, 320  # pixels; a tiny image is sent unchanged, as PNG
 _THUMBNAILS = 512  # cached in memory
+_FILTERS = 4  # the last ones, in memory: each up to 12 bytes a row, and the codes
 
 
 class Refused(Exception):
@@ -66,6 +69,7 @@ class Service:
         pixels = min(own.max_pixels, config.max_pixels)
         self._preprocessing = own.model_copy(update={"max_pixels": pixels})
         self._encoding = threading.Semaphore(os.cpu_count() or 1)  # networks have own threads
+        self._where = functools.lru_cache(_FILTERS)(index.where)
         self.thumbnail = functools.lru_cache(_THUMBNAILS)(self._thumbnail)
 
     def search_image(self, image: bytes, limits: SearchLimits) -> dict[str, Any]:
@@ -76,7 +80,7 @@ class Service:
             limits: how many results, how near.
 
         Raises:
-            Refused: not an image, or too large.
+            Refused: not an image, or too large; or a bad filter.
         """
         with self._encoding:
             try:
@@ -84,7 +88,9 @@ class Service:
             except BadImage as error:
                 raise Refused(415, f"the image cannot be used: {error.reason}") from error
             relaxed = self._hasher.relaxed_array(view[None])
-        return self._answer(relaxed_queries([""], [""], relaxed), limits)
+        queries = relaxed_queries([""], [""], relaxed)
+        queries = replace(queries, contents=content_digest(image)[None])
+        return self._answer(queries, limits)
 
     def search_id(self, id: str, limits: SearchLimits) -> dict[str, Any]:
         """Search for images like an indexed one.
@@ -95,7 +101,7 @@ class Service:
 
         Raises:
             Refused: the index does not have the id; or, for a rescored search, the image cannot
-                be read any more.
+                be read any more; or a bad filter.
         """
         try:
             queries = id_queries(self.index, [id])
@@ -106,7 +112,7 @@ class Service:
             with self._encoding:
                 relaxed = self._hasher.relaxed_array(view[None])
             encoded = relaxed_queries(queries.names, queries.uris, relaxed)
-            queries = replace(encoded, rows=queries.rows)
+            queries = replace(encoded, rows=queries.rows, contents=queries.contents)
         return self._answer(queries, limits)
 
     def search_code(self, code: str, limits: SearchLimits) -> dict[str, Any]:
@@ -117,7 +123,7 @@ class Service:
             limits: how many results, how near.
 
         Raises:
-            Refused: not a code of the index's bits, or a search to be rescored.
+            Refused: not a code of the index's bits, or a search to be rescored; or a bad filter.
         """
         if limits.rescore is not None:
             raise Refused(400, "a code is only signs: send the image, or its id, to rescore")
@@ -154,7 +160,13 @@ class Service:
             raise Refused(404, f"the image of {id!r} cannot be read any more") from error
 
     def _answer(self, queries: Queries, limits: SearchLimits) -> dict[str, Any]:
-        (result,) = search_codes(self.index, queries, limits)
+        index = self.index
+        if limits.where is not None:
+            try:
+                index = self._where(limits.where)
+            except BadCondition as error:
+                raise Refused(400, str(error)) from error
+        (result,) = search_codes(index, queries, limits)
         return {
             "code": queries.codes[0].tobytes().hex(),
             "bits": self.index.bits,
@@ -174,7 +186,11 @@ def _unknown(id: str) -> Refused:
 
 
 def _counts(result: Result) -> dict[str, int]:
-    counts = {"tied": result.tied, "within_radius": result.within_radius}
+    counts = {
+        "tied": result.tied,
+        "within_radius": result.within_radius,
+        "passing": result.passing,
+    }
     return {name: count for name, count in counts.items() if count is not None}
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from support.loss_problem import (
     DRAWS,
-    SEVERAL,
     Case,
     assert_literal,
     assert_shared,
@@ -25,8 +24,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(make_case(Bottleneck, seed, several, quantization=0.1), literal)
 

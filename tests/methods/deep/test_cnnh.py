@@ -5,7 +5,6 @@ import pytest
 import torch
 from support.loss_problem import (
     DRAWS,
-    SEVERAL,
     Case,
     assert_literal,
     assert_shared,
@@ -30,8 +29,7 @@ def literal(case: Case) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("classification", [0.0, 1.0])
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool, classification: float) -> None:
     assert_literal(make_case(Cnnh, seed, several, classification=classification), literal)
 
@@ -53,8 +51,7 @@ def swept(H: Floats, S: Floats, rng: np.random.Generator) -> Floats:
     return H
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_first_stage_is_that_of_the_matrix_of_pairs(seed: int, several: bool) -> None:
     case = make_case(Cnnh, seed, several)
     labels = case.method.problem.label_sets

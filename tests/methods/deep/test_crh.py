@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, SEEDS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.crh import Crh
@@ -31,8 +31,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"classification": ce / labelled, "quantization": off / labelled}
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(make_case(Crh, seed, several), literal)
 
@@ -41,7 +40,7 @@ def test_two_workers_equal_one() -> None:
     assert_shared(make_case(Crh, 0))
 
 
-@pytest.mark.parametrize("seed", DRAWS[:3])
+@pytest.mark.parametrize("seed", SEEDS[:3])
 def test_words_are_given_at_the_least_total_distance(seed: int) -> None:
     case = make_case(Crh, seed, words=1)
     problem = case.method.problem

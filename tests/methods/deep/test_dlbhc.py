@@ -4,7 +4,6 @@ import pytest
 import torch
 from support.loss_problem import (
     DRAWS,
-    SEVERAL,
     Case,
     assert_literal,
     assert_shared,
@@ -21,8 +20,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"classification": class_loss(P, case.method.classifier.linear, case)}
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(make_case(Dlbhc, seed, several), literal)
 

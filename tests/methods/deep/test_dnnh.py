@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.dnnh import Dnnh
@@ -26,8 +26,7 @@ def literal(case: Case) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.2])
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS[:3])
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool, threshold: float) -> None:
     assert_literal(make_case(Dnnh, seed, several, threshold=threshold), literal)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.centres import guaranteed_distance, least_distance
@@ -20,8 +20,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"polarization": hinge / labelled, "size": size / case.h.numel()}
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(make_case(Dpn, seed, several, size=0.1), literal)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.drlih import Drlih
@@ -31,8 +31,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"triplet": R, "policy": -likely * R.detach()}
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS[:3])
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(make_case(Drlih, seed, several, hidden=7), literal)
 

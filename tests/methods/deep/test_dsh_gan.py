@@ -11,7 +11,6 @@ from scipy.sparse import csr_array
 from support.loss_problem import (
     BATCH,
     DRAWS,
-    SEVERAL,
     Case,
     Terms,
     assert_literal,
@@ -100,8 +99,7 @@ def of_the_generator(case: Case) -> Terms:
     }
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_losses_are_the_equations(seed: int, several: bool) -> None:
     assert_literal(make_case(OfTheEncoder, seed, several), of_the_encoder)
     assert_literal(make_case(OfTheGenerator, seed, several), of_the_generator)

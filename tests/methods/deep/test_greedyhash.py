@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.greedyhash import Greedyhash, straight_through_sign
@@ -32,8 +32,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"classification": ce / labelled, "quantization": cubes / labelled}
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(make_case(Greedyhash, seed, several), literal)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import SEEDS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.greedyhash_unlabelled import GreedyhashUnlabelled
@@ -35,7 +35,7 @@ def literal(case: Case) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("centre", [True, False])
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_loss_is_the_equation(seed: int, centre: bool) -> None:
     assert_literal(make_case(GreedyhashUnlabelled, seed, centre=centre), literal)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.dpsh import Dpsh
@@ -27,8 +27,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"pair": sum(s / max(n, 1) for s, n in zip(sums, counts, strict=True))}
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     case = make_case(Hashnet, seed, several)
     case.method.steps += 100 * seed

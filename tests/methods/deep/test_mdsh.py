@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import SEEDS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.mdsh import Mdsh
@@ -51,7 +51,7 @@ def with_bank(seed: int) -> Case:
     return case
 
 
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_loss_is_the_equation(seed: int) -> None:
     assert_literal(with_bank(seed), literal)
     assert_literal(make_case(Mdsh, seed, several=False), literal)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.orthohash import Orthohash
@@ -30,8 +30,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"classification": sum(rows) / len(rows)}
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(make_case(Orthohash, seed, several), literal)
 

@@ -2,7 +2,7 @@
 
 import pytest
 from scipy.stats import beta
-from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import SEEDS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.sdc import Sdc
@@ -24,7 +24,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     return {"calibration": total / len(pairs), "quantization": corners}
 
 
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_loss_is_the_equation(seed: int) -> None:
     assert_literal(make_case(Sdc, seed), literal)
 

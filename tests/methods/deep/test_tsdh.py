@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.loss_problem import DRAWS, SEVERAL, Case, assert_literal, assert_shared, make_case
+from support.loss_problem import DRAWS, Case, assert_literal, assert_shared, make_case
 from torch import Tensor
 
 from schn_ray.methods.deep.tsdh import Tsdh
@@ -29,8 +29,7 @@ def literal(case: Case) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("negative", ["soft", "zero", "minus_one"])
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS[:3])
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool, negative: str) -> None:
     assert_literal(make_case(Tsdh, seed, several, negative=negative), literal)
 

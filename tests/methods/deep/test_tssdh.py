@@ -7,7 +7,6 @@ from support.loss_problem import (
     BATCH,
     CLASSES,
     DRAWS,
-    SEVERAL,
     Case,
     assert_literal,
     assert_shared,
@@ -73,8 +72,7 @@ def literal(case: Case) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("several", SEVERAL, ids=SEVERAL.get)
-@pytest.mark.parametrize("seed", DRAWS)
+@pytest.mark.parametrize(("seed", "several"), DRAWS)
 def test_the_loss_is_the_equation(seed: int, several: bool) -> None:
     assert_literal(predicted(seed, several), literal)
 

@@ -14,6 +14,25 @@ async function start() {
   $("radius").max = about.bits;
   $("radius").value = about.bits;
   showRadius();
+  showColumns(about.columns);
+}
+
+function showColumns(columns) {
+  const names = Object.keys(columns);
+  $("filter").hidden = names.length === 0;
+  const named = names.map((name) => `${name} (${columns[name]})`).join(", ");
+  $("columns").textContent = `Columns: ${named}. Also id and uri.`;
+  $("where").placeholder = example(columns);
+}
+
+function example(columns) {
+  const values = { text: "= 'cat'", boolean: "= true", date: ">= '2020-01-31'", time: ">= '2020-01-31'" };
+  const parts = Object.entries(columns).slice(0, 2);
+  return parts.map(([name, kind]) => `${quoted(name)} ${values[kind] ?? ">= 10"}`).join(" and ");
+}
+
+function quoted(name) {
+  return /^[A-Za-z_]\w*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`;
 }
 
 function showRadius() {
@@ -30,6 +49,8 @@ function request() {
   const radius = Number($("radius").value);
   const within = radius < Number($("radius").max) ? { radius } : {};
   if ($("rescore").checked) within.rescore = "query";
+  const where = $("where").value.trim();
+  if (where) within.where = where;
   if (query.file && (!query.code || within.rescore)) {
     const parameters = new URLSearchParams({ k: shown, ...within });
     return fetch(`/search?${parameters}`, { method: "POST", body: query.file });
@@ -50,6 +71,7 @@ async function search() {
     const response = await request();
     answer = await response.json().catch(() => ({}));
     if (!response.ok) throw new Error(answer.error || `the server answered ${response.status}`);
+    if (mine === requests) showWrongFilter("");
   } catch (error) {
     if (mine === requests) fail(error.message);
     return;
@@ -60,10 +82,20 @@ async function search() {
 }
 
 function fail(message) {
-  $("status").className = "wrong";
-  $("status").textContent = message;
+  const filter = message.includes("\n"); // it shows where the condition is wrong
+  showWrongFilter(filter ? message : "");
+  $("status").className = filter ? "" : "wrong";
+  $("status").textContent = filter ? "" : message;
   $("results").replaceChildren();
   $("results").classList.remove("old");
+}
+
+function showWrongFilter(message) {
+  const [why, ...where] = message.split("\n");
+  $("wrong").querySelector("p").textContent = why;
+  $("wrong").querySelector("pre").textContent = where.join("\n");
+  $("wrong").hidden = !message;
+  $("where").setAttribute("aria-invalid", String(Boolean(message)));
 }
 
 function showResults(answer) {
@@ -73,12 +105,17 @@ function showResults(answer) {
   $("results").classList.remove("old");
 }
 
-function summary({ within_radius: count, hits, rows }) {
+function summary({ within_radius: count, hits, rows, passing }) {
+  if (passing === 0) return "No image passes the filter.";
+  if (count === 0 && passing !== undefined) return "Nothing within this distance passes the filter.";
   if (count === 0) return "Nothing within this distance: move the slider to the right.";
   const best = hits.length && hits[0].score !== undefined ? "best" : "nearest";
-  if (count === undefined) return `The ${best} ${hits.length} of ${rows.toLocaleString()}`;
+  const of = passing === undefined ? "" : " that pass the filter";
+  if (count === undefined) {
+    return `The ${best} ${hits.length} of ${(passing ?? rows).toLocaleString()}${of}`;
+  }
   const all = hits.length === count;
-  return `${count.toLocaleString()} found, ${all ? `${best} first` : `the ${best} ${hits.length} shown`}`;
+  return `${count.toLocaleString()} found${of}, ${all ? `${best} first` : `the ${best} ${hits.length} shown`}`;
 }
 
 function result(hit) {
@@ -150,6 +187,7 @@ $("radius").addEventListener("input", () => {
   timer = setTimeout(search, 120);
 });
 $("rescore").addEventListener("change", search);
+$("where").addEventListener("change", search);
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();

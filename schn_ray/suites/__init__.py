@@ -1,0 +1,1 @@
+"""Suites: many methods on the same data, split, backbone and budget, measured for one table."""

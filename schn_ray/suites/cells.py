@@ -1,0 +1,192 @@
+"""The cells of a suite: a method trained on a data set, at one code length, with one seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from schn_ray.core.checked_lines import checked_line, parse_checked_line
+from schn_ray.core.directories import AlreadyDone
+from schn_ray.core.documents import BadDocument
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.manifest import REQUEST
+from schn_ray.core.settings import load_settings, merged
+from schn_ray.core.storage.files import join, kind_at, read_file, write_file
+from schn_ray.evaluation.config import EvaluateConfig
+from schn_ray.evaluation.evaluate import evaluate_run
+from schn_ray.evaluation.results import default_evaluation
+from schn_ray.models.hasher import load_network
+from schn_ray.suites.suite import Suite
+from schn_ray.training.config import TrainConfig, train_config
+from schn_ray.training.rows import settings_of_inputs
+from schn_ray.training.run import train_locally
+from schn_ray.tuning.objectives import encoding_cost
+
+CELLS, DATA = "cells", "data"
+STORE, FEATURES = "store", "features"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its evaluation.
+
+    Attributes:
+        number: in the suite, from 0.
+        data: name of the data set.
+        method: name of the method.
+        bits: of the codes.
+        seed: of the training.
+    """
+
+    number: int
+    data: str
+    method: str
+    bits: int
+    seed: int
+
+    @property
+    def rows(self) -> int:
+        """One: progress counts cells."""
+        return 1
+
+    @property
+    def name(self) -> str:
+        """Name of its directory, in the suite's."""
+        return f"{CELLS}/{self.data}/{self.method}-{self.bits}-{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.data}, {self.method}, {self.bits} bits, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a cell took.
+
+    Attributes:
+        train_s: seconds of CPU time of the training, all threads; None if it was interrupted.
+        encode_mflop: see ``tuning.objectives.encoding_cost``.
+    """
+
+    train_s: float | None
+    encode_mflop: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a cell ended.
+
+    Attributes:
+        cell: which.
+        cost: what it took; None if it was refused.
+        refused: why the method cannot be trained on this data; "" if it was.
+    """
+
+    cell: Cell
+    cost: Cost | None
+    refused: str = ""
+
+    def __str__(self) -> str:
+        if self.cost is None:
+            return f"{self.cell}: not trained: {self.refused}"
+        seconds = "" if self.cost.train_s is None else f", {self.cost.train_s:,.0f} s of CPU time"
+        return f"{self.cell}: trained{seconds}"
+
+
+def cells_of(suite: Suite) -> list[Cell]:
+    """List the cells: seed by seed, so that a first table with all methods is there early.
+
+    Args:
+        suite: the suite.
+    """
+    combinations = [
+        (data, method, bits, seed)
+        for seed in suite.seeds
+        for data in suite.data
+        for bits in suite.bits
+        for method in suite.method_names
+    ]
+    return [Cell(number, *values) for number, values in enumerate(combinations)]
+
+
+def run_cell(cell: Cell, suite: Suite, out: str) -> Ended:
+    """Train and evaluate a cell, or go on with it; one that has ended is only read.
+
+    Args:
+        cell: which.
+        suite: that it belongs to.
+        out: directory or URI of the suite.
+
+    Raises:
+        OSError: the disk, say, whatever the cell.
+        SchnRayError: the same.
+    """
+    folder, run = join(out, f"{DATA}/{cell.data}"), join(out, cell.name)
+    features = None if suite.data[cell.data].embed is None else join(folder, FEATURES)
+    try:
+        given = settings_of_inputs(join(folder, STORE), features)
+        config = cell_config(cell, suite, given)
+        cost = _trained(config, join(folder, STORE), run, features)
+    except SchnRayError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # such as a full disk: every other cell would fail as well
+        return Ended(cell, None, str(error))
+    own = {"controls": {"train_rows": 0}}  # they are measured once for all methods
+    measured = load_settings(EvaluateConfig, base=merged(deepcopy(suite.evaluate), own))
+    with suppress(AlreadyDone):
+        evaluate_run(run, join(folder, STORE), default_evaluation(run), measured, features=features)
+    return Ended(cell, cost)
+
+
+def cell_config(cell: Cell, suite: Suite, given: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a cell's training.
+
+    Args:
+        cell: which.
+        suite: that it belongs to.
+        given: nested settings that follow from the data.
+
+    Raises:
+        SchnRayError: a setting that the method does not have.
+    """
+    own = {"bits": cell.bits, "seed": cell.seed}
+    values = merged(merged(deepcopy(dict(given)), suite.settings), own)
+    return train_config(suite.preset, method=cell.method, base=values)
+
+
+def _trained(config: TrainConfig, store: str, run: str, features: str | None) -> Cost:
+    began, whole = time.process_time(), kind_at(join(run, REQUEST)) is None
+    try:
+        train_locally(config, store, run, features=features)
+    except AlreadyDone:
+        if (cost := read_cost(run)) is not None:
+            return cost
+        whole = False
+    used = time.process_time() - began if whole else None
+    hasher = load_network(run)
+    cost = Cost(used, encoding_cost(hasher.network, hasher.input_shape))
+    write_file(_cost_file(run), checked_line(asdict(cost)).encode())
+    return cost
+
+
+def read_cost(run: str) -> Cost | None:
+    """Read what a cell took.
+
+    Args:
+        run: the cell's run, a directory or a URI.
+
+    Returns:
+        None where it was not written, or is damaged.
+    """
+    try:
+        text = read_file(_cost_file(run))
+        return Cost(**parse_checked_line(text, _cost_file(run)))
+    except (FileNotFoundError, BadDocument, TypeError):
+        return None
+
+
+def _cost_file(run: str) -> str:
+    return f"{run}-cost.json"

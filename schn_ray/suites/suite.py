@@ -1,0 +1,106 @@
+"""A suite: data sets x methods x code lengths x seeds, and what all of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from schn_ray.core.errors import SchnRayError, nearest
+from schn_ray.core.settings import Count, Section, load_settings
+from schn_ray.methods.registry import METHODS, find_method
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+class DataSet(Section):
+    """One data set of a suite.
+
+    Attributes:
+        source: as ``prepare`` takes it; None: the user gives it.
+        description: what it is and what ``source`` has to be.
+        prepare: settings of ``prepare``, such as the protocol of the split.
+        embed: settings of ``embed``; None: no features are computed, and the networks read the rows
+            themselves.
+    """
+
+    source: str | None = None
+    description: str = ""
+    prepare: dict[str, Any] = Field(default_factory=dict)
+    embed: dict[str, Any] | None = None
+
+
+class Suite(Section):
+    """What is trained and measured: every combination of the first four attributes.
+
+    Attributes:
+        data: name -> data set.
+        methods: names; empty: all.
+        bits: code lengths.
+        seeds: of training.
+        preset: of ``train``.
+        settings: further settings of ``train``, nested.
+        evaluate: settings of ``evaluate``, nested.
+    """
+
+    data: dict[str, DataSet]
+    methods: tuple[str, ...] = ()
+    bits: tuple[Count, ...] = (16, 32, 64)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    preset: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    evaluate: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """The methods, by name."""
+        return self.methods or tuple(METHODS)
+
+
+def suite_names() -> list[str]:
+    """List the suites that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_suite(
+    name: str, sources: Mapping[str, str] | None = None, settings: Sequence[str] = ()
+) -> Suite:
+    """Read a suite, and check what can be checked before any work.
+
+    Args:
+        name: a name that ``suite_names`` lists, or a YAML file.
+        sources: name of a data set -> where it lies.
+        settings: such as ``"bits=[32]"``; they override the file.
+
+    Raises:
+        SchnRayError: no such suite, data set or method; a data set without a source; a bad value.
+
+    Example:
+        >>> read_suite("quick").bits
+        (16, 32)
+    """
+    file = SHIPPED / f"{name}.yaml" if name in suite_names() else Path(name)
+    if not file.is_file():
+        hint = nearest(name, suite_names()) or "."
+        raise SchnRayError(
+            f"no suite '{name}'{hint} Expected {', '.join(suite_names())} or a YAML file"
+        )
+    suite = load_settings(Suite, file, tuple(settings))
+    data = dict(suite.data)
+    for key, source in (sources or {}).items():
+        if key not in data:
+            raise SchnRayError(f"suite {name} has no data set '{key}', but {', '.join(data)}")
+        data[key] = data[key].model_copy(update={"source": source})
+    for key, described in data.items():
+        if described.source is None:
+            raise SchnRayError(
+                f"suite {name} needs the place of {key}: --data {key}=PATH. {described.description}"
+            )
+    for method in suite.method_names:
+        find_method(method)
+    for key in ("data", "bits", "seeds"):
+        if not getattr(suite, key):
+            raise SchnRayError(f"suite {name} has no {key}: there is nothing to measure")
+    return suite.model_copy(update={"data": data})

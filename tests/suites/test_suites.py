@@ -1,0 +1,191 @@
+"""Suites: every cell trained once, whatever interrupts it, and an honest table of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import schn_ray
+from schn_ray.core.errors import SchnRayError
+from schn_ray.evaluation.results import read_figures
+from schn_ray.suites import cells, table
+from schn_ray.suites.cells import Cell, cells_of
+from schn_ray.suites.suite import read_suite, suite_names
+from schn_ray.suites.table import CellFigures, suite_table
+
+FEW = {"methods": ["lsh", "csq"], "bits": [12], "seeds": [0], "settings.schedule.iterations": 1}
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("suite") / "quick"
+    schn_ray.benchmark("quick", out, settings=FEW)
+    return out
+
+
+def figures(out: Path) -> dict[str, float]:
+    rows = pq.read_table(out / "results.parquet").to_pylist()
+    return {f"{row['method']}-{row['bits']}-{row['seed']}": row["map"] for row in rows}
+
+
+def test_a_table_a_file_and_a_page(quick: Path) -> None:
+    result = schn_ray.benchmark("quick", quick, settings=FEW)
+    (block,) = result.table.blocks
+    assert [line.method for line in block.lines] == ["csq", "lsh"]
+    assert block.lines[0].map.mean > block.lines[1].map.mean + 0.1
+    assert [line.tied for line in block.lines] == [True, False]
+    assert set(block.unquantised) == {"cosine", "classifier"}
+    assert (
+        figures(quick)["csq-12-0"] == read_figures(quick / "cells/digits/csq-12-0-evaluation").map
+    )
+    page = (quick / "index.html").read_text()
+    assert "digits, 12 bits: csq is best" in page
+    for link in ("results.parquet", "cells/digits/csq-12-0-evaluation/metrics.json"):
+        assert f'href="{link}"' in page
+        assert (quick / link).is_file()
+    assert json.dumps(result.to_json())
+    assert "= csq" in result.text()
+
+
+def test_what_has_ended_is_not_trained_again_and_what_is_new_is(
+    quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    really = cells.train_locally
+
+    def train(config: Any, store: str, run: str, **given: Any) -> Any:
+        manifest = really(config, store, run, **given)
+        trained.append(Path(run).name)
+        return manifest
+
+    monkeypatch.setattr(cells, "train_locally", train)
+    before = figures(quick)
+    schn_ray.benchmark("quick", quick, settings=FEW)
+    assert trained == []
+    schn_ray.benchmark("quick", quick, settings=FEW | {"methods": ["lsh", "csq", "itq"]})
+    assert trained == ["itq-12-0"]
+    assert {name: score for name, score in figures(quick).items() if "itq" not in name} == before
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_table(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = cells.evaluate_run
+
+    def dies_at_the_second(run: str, *given: Any, **more: Any) -> Any:
+        if "csq" in run:
+            raise Killed
+        return really(run, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, "evaluate_run", dies_at_the_second)
+        with pytest.raises(Killed):
+            schn_ray.benchmark("quick", tmp_path / "suite", settings=FEW)
+    assert set(figures(tmp_path / "suite")) == {"lsh-12-0"}  # an interrupted suite has a table
+    schn_ray.benchmark("quick", tmp_path / "suite", settings=FEW)
+    expected = figures(quick)
+    assert figures(tmp_path / "suite") == {
+        name: expected[name] for name in ("lsh-12-0", "csq-12-0")
+    }
+
+
+@pytest.mark.slow
+def test_a_method_that_refuses_the_data_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.normal(size=(60, 8)).astype(np.float32))
+    lines = ["a;b\n" if row % 3 else "b\n" for row in range(60)]
+    (tmp_path / "x.labels.txt").write_text("".join(lines))
+    prepare = {"train_share": 0.5, "validation_share": 0, "query_share": 0.2}
+    suite = {
+        "data": {"two": {"source": str(tmp_path / "x.npy"), "prepare": prepare}},
+        "methods": ["mdsh", "lsh"],
+        "bits": [8],
+        "seeds": [0],
+    }
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    result = schn_ray.benchmark(tmp_path / "suite.yaml", tmp_path / "out")
+    ((cell, reason),) = result.table.refused
+    assert cell == "two, mdsh, 8 bits, seed 0"
+    assert "label" in reason
+    assert [line.method for line in result.table.blocks[0].lines] == ["lsh"]
+    assert "mdsh, 8 bits, seed 0: " in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_damaged_figures_are_refused(quick: Path) -> None:
+    file = quick / "cells/digits/lsh-12-0-evaluation/metrics.json"
+    text = file.read_text()
+    file.write_text(text.replace('"map": 0.', '"map": 0.9', 1))
+    try:
+        with pytest.raises(SchnRayError, match="lsh-12-0-evaluation"):
+            schn_ray.benchmark("quick", quick, settings=FEW)
+    finally:
+        file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("suite", "settings", "message"),
+    [
+        ("quik", {}, "no suite 'quik'; did you mean 'quick'?"),
+        ("frozen", {}, "needs the place of cifar10: --data cifar10=PATH"),
+        ("quick", {"methods": ["csp"]}, "no method 'csp'; did you mean 'csq'?"),
+        ("quick", {"bits": []}, "suite quick has no bits"),
+        ("quick", {"method": ["csq"]}, "method"),
+    ],
+)
+def test_a_suite_that_cannot_run_is_refused_before_any_work(
+    suite: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SchnRayError, match=message.replace("?", r"\?")):
+        schn_ray.benchmark(suite, tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_is_that_of_a_data_set_of_the_suite(tmp_path: Path) -> None:
+    with pytest.raises(SchnRayError, match="has no data set 'cifar'"):
+        schn_ray.benchmark("frozen", tmp_path / "out", data={"cifar": "somewhere"})
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_the_settings_of_each_suite_are_those_of_every_method_in_it(name: str) -> None:
+    suite = read_suite(name, {} if name == "quick" else {"cifar10": "cifar10.parquet"})
+    for cell in cells_of(suite):
+        config = cells.cell_config(cell, suite, {})
+        assert (config.bits, config.seed, config.method.name) == (cell.bits, cell.seed, cell.method)
+
+
+def measured(method: str, precision: list[float]) -> Any:
+    cell = CellFigures(Cell(0, "d", method, 8, 0), "", float(np.mean(precision)), {}, 1.0, 1.0)
+    figures: Any = None
+    return table._Measured(cell, figures, np.array(precision))
+
+
+def test_ties_with_the_best_are_those_that_queries_do_not_tell_apart() -> None:
+    best = np.linspace(0.5, 0.9, 40)
+    close = best - 0.01 + np.where(np.arange(40) % 2, 0.1, -0.1)  # better for every other query
+    behind = best - 0.01  # worse for each query, however little
+    lines = {
+        name: table._line(name, [measured(name, list(values))], values, best)
+        for name, values in (("best", best), ("close", close), ("behind", behind))
+    }
+    assert {name: line.tied for name, line in lines.items()} == {
+        "best": True,
+        "close": True,
+        "behind": False,
+    }
+    assert lines["best"].behind is None
+    gap = lines["behind"].behind
+    assert gap is not None
+    assert gap.mean == pytest.approx(0.01)
+
+
+def test_a_table_of_nothing_says_so(tmp_path: Path) -> None:
+    assert suite_table(tmp_path, []).blocks == ()
