@@ -95,6 +95,7 @@ def main() -> None:
     asked = parser.parse_args()
     if not (asked.folder / "index").is_dir():
         prepare(asked.folder)
+    command(asked.folder, *TRAIN)  # a note of another version of the code is of no use
     torch = [sys.executable, "-c", "import torch"]
     ratios: dict[str, list[Seconds]] = {name: [] for name in COMMANDS}
     for _ in range(asked.rounds):
