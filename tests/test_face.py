@@ -193,6 +193,19 @@ def test_outputs_are_paths_that_know_what_they_hold(made: Path) -> None:
     assert os.path.join(again, "manifest.json") == f"{made}/store/manifest.json"
 
 
+def test_finished_work_is_known_without_torch(made: Path) -> None:
+    made_again = "schn_ray.encode(root + '/photos', root + '/run', root + '/codes')"
+    code = (
+        f"import schn_ray, sys; root = {str(made)!r}; settings = {SETTINGS!r}\n"
+        "run = schn_ray.train(root + '/store', root + '/run', preset='digits', settings=settings)\n"
+        f"codes = {made_again}\n"
+        "print(run.note, codes.note, {'torch', 'ray'} & set(sys.modules))"
+    )
+    printed = in_python(code)
+    assert printed.count("finished already") == 2
+    assert printed.endswith("set()\n")
+
+
 def test_opened_objects_are_accepted(made: Path) -> None:
     store, index = schn_ray.open_store(made / "store"), schn_ray.open_index(made / "index")
     assert schn_ray.evaluate(made / "run", store).note  # it is the evaluation that exists
