@@ -81,11 +81,12 @@ def prepare(folder: Path) -> None:
     for number in range(500):
         pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8)
         Image.fromarray(pixels).save(photos / f"{number}.png")
-    schn_ray.prepare("digits", folder / "store")
-    command(folder, *TRAIN)
-    command(folder, *ENCODE)
-    schn_ray.export(folder / "run", folder / "m.onnx")
-    schn_ray.build_index(folder / "codes", folder / "index")
+    store = schn_ray.prepare("digits", folder / "store")
+    settings = ["schedule.iterations=1"]
+    run = schn_ray.train(store, folder / "run", preset="digits", settings=settings)
+    codes = schn_ray.encode(photos, run, folder / "codes")
+    schn_ray.export(run, folder / "m.onnx")
+    schn_ray.build_index(codes, folder / "index")
 
 
 def main() -> None:
