@@ -66,7 +66,7 @@ def encode_command(
 
 def index_command(
     path: Annotated[
-        str, typer.Argument(metavar="CODES|INDEX", help="Codes to index, or an index.")
+        str, typer.Argument(metavar="CODES|INDEX", help="Codes, or a file of them; or an index.")
     ],
     out: Annotated[
         str | None,

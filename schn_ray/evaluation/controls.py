@@ -113,19 +113,39 @@ def measure_controls(
     features = features_of(run, store, np.concatenate(rows), map_shards, given)
     train, query, other = np.split(features, np.cumsum([len(part) for part in rows])[:-1])
     sides = Sides(train, store.labels[trained], query, other, drawn, ranked, bits)
-    codes = control_codes(sides, config.seed)
-    ranks = recall_ranks(recall_at, len(ranked))
-    recalls = neighbour_recalls(query, other, codes, bits, ranks)
+    return measure_sides(sides, chosen, len(queries), config.seed, recall_at)
+
+
+def measure_sides(
+    sides: Sides,
+    chosen: NDArray[np.integer],
+    queries: int,
+    seed: int,
+    recall_at: Sequence[int],
+) -> MeasuredControls:
+    """Measure every control of drawn rows.
+
+    Args:
+        sides: the rows.
+        chosen: positions of its queries among all.
+        queries: how many all are.
+        seed: see ``control_codes``.
+        recall_at: see ``recall_ranks``.
+    """
+    codes = control_codes(sides, seed)
+    ranks = recall_ranks(recall_at, len(sides.gallery))
+    features = sides.query_features, sides.gallery_features
+    recalls = neighbour_recalls(*features, codes, sides.bits, ranks)
     figures = Controls(
         queries=len(chosen),
-        gallery=len(ranked),
-        train_rows=len(trained),
+        gallery=len(sides.gallery),
+        train_rows=len(sides.train_features),
         recall=tuple(_recall(at, {name: recalls[name][at] for name in codes}) for at in ranks),
         **_precision(sides, codes),
     )
     values = zip(figures.recall, recalls["model"].values(), strict=True)
     return MeasuredControls(
-        figures, {each.column: _spread(own, chosen, len(queries)) for each, own in values}
+        figures, {each.column: _spread(own, chosen, queries) for each, own in values}
     )
 
 

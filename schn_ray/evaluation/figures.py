@@ -18,7 +18,7 @@ from schn_ray.core.settings import Section
 from schn_ray.evaluation.metrics.bootstrap import Difference, Interval, LevelInterval
 from schn_ray.evaluation.metrics.reid import ReidFigures
 
-GalleryCodes = Literal["encoded", "learned"]
+GalleryCodes = Literal["encoded", "learned", "given"]
 Text = InstanceOf[str]  # names of files need not be valid Unicode, which pydantic's str demands
 
 

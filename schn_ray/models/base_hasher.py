@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 from schn_ray.core.bits import pack_signs
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.images import BadImage, Preprocessing, evaluation_view
+from schn_ray.models.image_inputs import (
+    GivenImage,
+    Images,
+    are_files,
+    image_list,
+    image_names,
+    vector_array,
+)
 from schn_ray.models.model_files import HasherSpec
 
 
@@ -68,27 +76,28 @@ class BaseHasher(ABC):
         p = self.spec.preprocessing
         return (self.spec.width,) if p is None else (3, p.crop, p.crop)
 
-    def encode(
-        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int = 64
-    ) -> NDArray[np.uint8]:
-        """Encode images, given as paths or as the bytes of image files, or encode vectors.
+    def encode(self, rows: Images, batch_size: int = 64) -> NDArray[np.uint8]:
+        """Encode images or, where ``input`` is ``vectors``, vectors.
 
         Args:
-            rows: n paths or bytes; or vectors [n, d], where ``input`` is ``vectors``.
+            rows: one image or n of them: paths, bytes of image files, Pillow images, or pixels as
+                arrays or tensors, see ``image_list``; or vectors [d] or [n, d].
             batch_size: rows that pass the network at once.
 
         Returns:
-            Packed codes [n, ceil(K / 8)]: bit b is bit b % 8 of byte b // 8.
+            Packed codes [n, ceil(K / 8)]: bit b is bit b % 8 of byte b // 8. Of one image, n is 1.
 
         Raises:
             SchnRayError: an image is missing or does not decode, a vector is not finite, or the
                 model takes something else; the row's number or path is named.
+
+        Example:
+            >>> load("run").encode("query.jpg")  # doctest: +SKIP
+            array([[ 93, 112,  18, 201]], dtype=uint8)
         """
         return self.encode_views(self._batches(rows, batch_size))
 
-    def relaxed_of(
-        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int = 64
-    ) -> NDArray[np.float32]:
+    def relaxed_of(self, rows: Images, batch_size: int = 64) -> NDArray[np.float32]:
         """Return the relaxed codes [n, K] of images or vectors: what ``encode`` takes the sign of.
 
         Args:
@@ -116,16 +125,17 @@ class BaseHasher(ABC):
             raise SchnRayError(f"this model takes {self._expected()}, not images")
         return self.spec.preprocessing
 
-    def _batches(
-        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int
-    ) -> Iterator[NDArray[Any]]:
-        if isinstance(rows, np.ndarray):
-            self._require_input(rows)
-            require_finite(rows)
-            for start in range(0, len(rows), batch_size):
-                yield rows[start : start + batch_size]
+    def _batches(self, rows: Images, batch_size: int) -> Iterator[NDArray[Any]]:
+        if self.input == "vectors" and not are_files(rows):
+            vectors = vector_array(rows)
+            self._require_input(vectors)
+            require_finite(vectors)
+            for start in range(0, len(vectors), batch_size):
+                yield vectors[start : start + batch_size]
             return
-        views = (self._view(number, image) for number, image in enumerate(rows))
+        preprocessing, images = self.of_images(), image_list(rows)
+        named = zip(image_names(images), images, strict=True)
+        views = (_view(name, image, preprocessing) for name, image in named)
         for batch in iter(lambda: list(islice(views, batch_size)), []):
             yield np.stack(batch)
 
@@ -142,16 +152,15 @@ class BaseHasher(ABC):
         side = self.spec.preprocessing.crop
         return f"images of {side} x {side} pixels"
 
-    def _view(self, number: int, image: bytes | str | Path) -> NDArray[np.uint8]:
-        name = f"image {number}" if isinstance(image, bytes) else str(image)
-        preprocessing = self.of_images()
-        try:
-            data = image if isinstance(image, bytes) else Path(image).read_bytes()
-            return evaluation_view(data, preprocessing)
-        except BadImage as error:
-            raise SchnRayError(f"{name} is not an image that can be read: {error}") from error
-        except OSError as error:
-            raise SchnRayError(f"cannot read {name}: {error.strerror}") from error
+
+def _view(name: str, image: GivenImage, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    try:
+        data = image.read_bytes() if isinstance(image, Path) else image
+        return evaluation_view(data, preprocessing)
+    except BadImage as error:
+        raise SchnRayError(f"{name} is not an image that can be read: {error}") from error
+    except OSError as error:
+        raise SchnRayError(f"cannot read {name}: {error.strerror}") from error
 
 
 def require_finite(vectors: NDArray[Any]) -> None:

@@ -23,7 +23,7 @@ from schn_ray.report.thumbnails import Inlined, inline
 _GROUPS, _IMAGES = 100, 10  # groups of a page, images of a group
 _MEANING = (
     'The number after "looks the same" is the difference of the pictures: 0 for equal ones, 1 for '
-    "ones that have nothing in common."
+    "ones that have nothing in common. By a chain: only others of the group link the two."
 )
 _NOT_VERIFIED = "The images were not compared: near codes may just be of one class."
 _PICTURE_BYTES = 16_000_000  # of a page
@@ -147,7 +147,8 @@ def _write(
         out,
         "duplicates.html.jinja",
         title=title,
-        lead=lead,
+        lead=lead.partition("\n")[0],
+        warnings=lead.splitlines()[1:],
         note=note,
         groups=shown,
         more=total - len(shown),

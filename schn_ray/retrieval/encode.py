@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.bits import pack_signs
@@ -79,7 +80,8 @@ def encode_source(
             frozen backbone also takes the features that ``embed`` computed with it.
         model: a finished run or a model directory; at a URI, a run. Or an ONNX file that ``export``
             wrote.
-        out: directory, or URI, for ``part-*.parquet``, ``quarantine.parquet`` and the manifest.
+        out: directory, or URI, for ``data/part-*.parquet``, ``quarantine.parquet`` and the
+            manifest.
         config: how the source is read, and how images become codes.
         map_shards: applies a function to all shards, on whatever machines; they write to ``out``.
         update: bring ``out`` up to date with the source: new and changed images are encoded,
@@ -218,7 +220,9 @@ def _encoded_vectors(
         X = numpy_vectors(batch["vector"])
         U = hasher.relaxed_array(X.astype(np.float32))
         relaxed = U.astype(np.float16) if options.relaxed else np.zeros((len(X), 0), "f2")
-        digests = packed_codes(pa.table({SHA256: vector_sha256(X)}), SHA256)
+        of_vectors = vector_sha256(X)
+        known = pc.coalesce(batch["image_sha256"], of_vectors)
+        digests = packed_codes(pa.table({SHA256: known}), SHA256)
         yield code_batch(batch["id"], batch["uri"], pack_signs(U), digests, relaxed)
 
 

@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.shards.vectors import vector_sha256
+from schn_ray.models.image_inputs import (
+    GivenImage,
+    Images,
+    are_files,
+    image_list,
+    image_names,
+    vector_array,
+)
 from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import bytes_per_code, check_codes
@@ -53,33 +61,43 @@ class Queries:
         return None if self.contents is None else self.contents[queries]
 
 
-def file_queries(index: Searchable, hasher: BaseHasher, files: Sequence[Path]) -> Queries:
-    """Encode what files hold: images, or vectors where the model takes those.
+def file_queries(index: Searchable, hasher: BaseHasher, given: Images) -> Queries:
+    """Encode images, or vectors where the model takes those.
 
     Args:
         index: the index to search.
         hasher: the model that encoded it.
-        files: of images; or ``.npy`` files of one vector [d] or more [n, d].
+        given: images as ``image_list`` takes them; or ``.npy`` files of one vector [d] or more
+            [n, d], or such vectors.
 
     Raises:
-        SchnRayError: a file cannot be read, or the index was encoded by another model.
+        SchnRayError: one cannot be read, or the index was encoded by another model.
     """
     require_same_model(index, hasher)
     if hasher.input == "images":
-        names = [str(file) for file in files]
-        queries = relaxed_queries(names, names, hasher.relaxed_of(files))
-        contents = np.stack([content_digest(Path(file).read_bytes()) for file in files])
-        return replace(queries, contents=contents)
-    read = [_read_vectors(file) for file in files]
-    names = [
-        str(file) if len(X) == 1 else f"{file}#{row}"
-        for file, X in zip(files, read, strict=True)
-        for row in range(len(X))
-    ]
-    relaxed = [hasher.relaxed_of(X.astype(np.float32)) for X in read]
-    digests = [packed_codes(pa.table({"sha256": vector_sha256(X)}), "sha256") for X in read]
+        images = image_list(given)
+        uris = [str(image) if isinstance(image, Path) else "" for image in images]
+        queries = relaxed_queries(image_names(images), uris, hasher.relaxed_of(images))
+        return replace(queries, contents=np.stack([*map(_image_digest, images)]))
+    if are_files(given):
+        files = image_list(given)
+        read = [(str(file), _read_vectors(file)) for file in files if isinstance(file, Path)]
+        if len(read) < len(files):
+            hasher.of_images()  # raises: it takes vectors
+    else:
+        read = [("vector", vector_array(given))]
+    names = [name if len(X) == 1 else f"{name}#{row}" for name, X in read for row in range(len(X))]
+    relaxed = [hasher.relaxed_of(X) for _, X in read]
+    digests = [packed_codes(pa.table({"sha256": vector_sha256(X)}), "sha256") for _, X in read]
     queries = relaxed_queries(names, names, np.concatenate(relaxed))
     return replace(queries, contents=np.concatenate(digests)[:, :DIGEST])
+
+
+def _image_digest(image: GivenImage) -> NDArray[np.uint8]:
+    """Return the digest of an image's bytes; of pixels, zeros, which no row has."""
+    if isinstance(image, Path):
+        return content_digest(image.read_bytes())
+    return content_digest(image) if isinstance(image, bytes) else np.zeros(DIGEST, np.uint8)
 
 
 def content_digest(data: bytes) -> NDArray[np.uint8]:

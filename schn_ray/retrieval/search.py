@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.models.image_inputs import Images, is_empty
 from schn_ray.retrieval.index.contents import put_identical_first, put_identical_first_scored
 from schn_ray.retrieval.index.scores import weights_of
 from schn_ray.retrieval.index.union import Searchable, open_union
@@ -134,7 +135,7 @@ def search_images(
 def search_indexes(
     indexes: Sequence[Path | str],
     limits: SearchLimits,
-    images: Sequence[Path] = (),
+    images: Images = (),
     model: Path | str | None = None,
     ids: Sequence[str] = (),
     codes: Sequence[str] = (),
@@ -144,7 +145,8 @@ def search_indexes(
     Args:
         indexes: of one model; each a path or a URI.
         limits: how many results, how near.
-        images: files to search for; they need ``model``. Where it takes vectors, ``.npy`` files.
+        images: to search for, see ``image_list``; they need ``model``. Where it takes vectors,
+            those, or ``.npy`` files.
         model: the run or model that encoded the indexes, a path or a URI.
         ids: ids of the indexes: search for images like these.
         codes: codes to search for, in hexadecimal.
@@ -160,7 +162,8 @@ def search_indexes(
     Example:
         ``search(["index"], SearchLimits(k=5), ids=["cats/001.jpg"])[0].hits``
     """
-    if not (images or ids or codes):
+    has_images = not is_empty(images)
+    if not (has_images or ids or codes):
         raise SchnRayError("nothing to search for: name images, --id ID or --code CODE")
     if codes and limits.rescore is not None:
         raise SchnRayError(
@@ -170,14 +173,14 @@ def search_indexes(
     index, hasher = open_union(indexes), None
     if limits.where is not None:
         index = index.where(limits.where)
-    if images or (ids and limits.rescore is not None):
+    if has_images or (ids and limits.rescore is not None):
         if model is None:
             raise SchnRayError("--model RUN is missing: name the model that encoded the index")
         from schn_ray.models.load import load
 
         hasher = load(model)
     results = list[Result]()
-    if images and hasher is not None:
+    if has_images and hasher is not None:
         results += search_codes(index, file_queries(index, hasher, images), limits)
     if ids:
         queries = id_queries(index, ids)

@@ -94,6 +94,7 @@ def test_a_head_is_trained_on_features_of_the_store(tmp_path: Path) -> None:
     )
     assert np.abs(relaxed(of_images) - relaxed(of_features)).max() < 0.05  # float16 features
     assert parts_of(of_features)["uri"].equals(parts_of(of_images)["uri"])  # where the images are
+    assert parts_of(of_features)["sha256"].equals(parts_of(of_images)["sha256"])
     other = tmp_path / "other.safetensors"
     torch.manual_seed(1)
     save_file(build_backbone(BackboneConfig(name="small")).module.state_dict(), other)
@@ -104,7 +105,7 @@ def test_a_head_is_trained_on_features_of_the_store(tmp_path: Path) -> None:
 
 def parts_of(codes: str) -> pa.Table:
     """Return all rows of codes in the order of their ids."""
-    tables = [pq.read_table(file) for file in sorted(Path(codes).glob("part-*.parquet"))]
+    tables = [pq.read_table(file) for file in sorted(Path(codes).glob("data/part-*.parquet"))]
     return pa.concat_tables(tables).sort_by("id")
 
 

@@ -168,7 +168,7 @@ def test_an_index_that_is_changed_meanwhile_is_refused(gallery: Path) -> None:
 
 def test_damaged_queries_are_refused_where_they_are_read(gallery: Path) -> None:
     def damaging(function, shards):  # type: ignore[no-untyped-def]
-        part = gallery / "queries" / "part-00002.parquet"
+        part = gallery / "queries" / "data" / "part-00002.parquet"
         content = bytearray(part.read_bytes())
         content[100] ^= 1
         part.write_bytes(content)

@@ -66,7 +66,7 @@ def code(
 
 def rows(out: Path) -> dict[str, tuple[bytes, bytes]]:
     """id -> (code, sha256); an id must not come twice."""
-    tables = [pq.read_table(part).to_pylist() for part in sorted(out.glob("part-*.parquet"))]
+    tables = [pq.read_table(part).to_pylist() for part in sorted(out.glob("data/part-*.parquet"))]
     found = [(row["id"], (row["code"], row["sha256"])) for table in tables for row in table]
     assert len(dict(found)) == len(found)
     return dict(found)
@@ -81,7 +81,7 @@ def parts(out: Path) -> dict[str, bytes]:
     """Name of each part -> its bytes and its receipt's."""
     return {
         path.name: path.read_bytes() + (out / "receipts" / f"{path.stem}.receipt").read_bytes()
-        for path in out.glob("part-*.parquet")
+        for path in out.glob("data/part-*.parquet")
     }
 
 
@@ -103,7 +103,7 @@ def test_a_part_a_shard_with_codes_hashes_and_addresses(
     files = sorted(image_tree.rglob("*.png"))
     expected = load(model).encode(files)
     table = pa.concat_tables(
-        pq.read_table(p) for p in sorted((tmp_path / "codes").glob("part-*.parquet"))
+        pq.read_table(p) for p in sorted((tmp_path / "codes").glob("data/part-*.parquet"))
     )
     assert table.schema.field("code").type == pa.binary(2)
     assert table["id"].to_pylist() == [file.relative_to(image_tree).as_posix() for file in files]
@@ -116,7 +116,7 @@ def test_a_part_a_shard_with_codes_hashes_and_addresses(
 
 def test_relaxed_codes_on_request(image_tree: Path, model: Path, tmp_path: Path) -> None:
     code(image_tree, model, tmp_path / "codes", relaxed=True)
-    table = pq.read_table(tmp_path / "codes" / "part-00002.parquet")
+    table = pq.read_table(tmp_path / "codes" / "data" / "part-00002.parquet")
     assert table.schema.field("relaxed").type == pa.list_(pa.float16(), BITS)
     relaxed = np.array(table["relaxed"].to_pylist(), np.float32)
     packed = np.frombuffer(b"".join(table["code"].to_pylist()), np.uint8).reshape(-1, 2)
@@ -211,13 +211,13 @@ def test_a_stopped_job_codes_only_the_rest(
     with pytest.raises(SchnRayError, match="unfinished"):
         read_manifest(out, "codes")
     before = parts(out)
-    (out / "part-00004.parquet.0123.partial").write_bytes(b"half")
+    (out / "data" / "part-00004.parquet.0123.partial").write_bytes(b"half")
     code(image_tree, model, out)
     assert len(looked_at) == 30
     code(image_tree, model, tmp_path / "whole")
     assert parts(out) == parts(tmp_path / "whole")
     assert before.items() <= parts(out).items()
-    assert not list(out.glob("*.partial"))
+    assert not list(out.rglob("*.partial"))
     names = ("fingerprint", "files", "counts")
     ours, whole = (read_manifest(p, "codes") for p in (out, tmp_path / "whole"))
     assert [getattr(ours, n) for n in names] == [getattr(whole, n) for n in names]
@@ -335,7 +335,7 @@ def test_an_update_that_never_began_leaves_the_codes_readable(
 ) -> None:
     out = tmp_path / "codes"
     code(image_tree, model, out)
-    damaged = out / "part-00001.parquet"
+    damaged = out / "data" / "part-00001.parquet"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-50] + b"x" * 50)
     with pytest.raises(SchnRayError, match=r"part-00001\.parquet differs from its manifest"):

@@ -124,6 +124,19 @@ def test_more_like_a_row_begins_with_its_copies(gallery: Gallery) -> None:
         assert [hit.id for hit in result.hits] == expected[:9]
 
 
+def test_what_does_not_pass_a_filter_is_not_put_first(gallery: Gallery) -> None:
+    index = open_union(halves(gallery)).where("id < '2'")
+    passing = {id for id in gallery.ids if id.encode() < b"2"}
+    rows = [row for row in range(0, ROWS, 7) if gallery.ids[row] not in passing]
+    queries = id_queries(index, [gallery.ids[row] for row in rows])
+    left_out = 0
+    for row, result in zip(rows, search_codes(index, queries, SearchLimits(5)), strict=True):
+        ranked = gallery.expected(row, gallery.distances(row))
+        assert [hit.id for hit in result.hits] == [id for id in ranked if id in passing][:5]
+        left_out += sum(id not in passing for id in ranked[1:5])
+    assert left_out > 10
+
+
 @pytest.mark.parametrize(
     "limits", [SearchLimits(5), SearchLimits(5, 1), SearchLimits(5, None, "query")]
 )

@@ -115,6 +115,10 @@ def test_drop_an_image_then_click_a_result_then_move_the_slider(page, gallery: P
     assert page.problems == []
 
 
+def own_first(ids: list[str]) -> list[str]:
+    return ["cat/007.png", *(id for id in ids if id != "cat/007.png")]  # of the same bytes
+
+
 def test_finer_order_is_by_score(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
     photo = gallery / "photos" / "cat" / "007.png"
     index, hasher = open_index(gallery / "index"), load(gallery / "model")
@@ -123,8 +127,12 @@ def test_finer_order_is_by_score(page, gallery: Path) -> None:  # type: ignore[n
     assert scored != near
     drop(page, "mine.png", photo.read_bytes())
     page.wait_for_function(LOADED)
-    assert results(page) == near
-    for expected, status in ((scored, "The best 40 of 40"), (near, "The nearest 40 of 40")):
+    assert results(page) == own_first(near)
+    # in the end the page sends the code, which does not tell the bytes
+    for expected, status in (
+        (own_first(scored), "The best 40 of 40"),
+        (near, "The nearest 40 of 40"),
+    ):
         page.click("#rescore")
         page.wait_for_function(
             "t => document.getElementById('status').textContent === t", arg=status

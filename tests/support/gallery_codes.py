@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schn_ray.core.directories import new_directory
 from schn_ray.retrieval.index.build import write_index
-from schn_ray.retrieval.index.columns import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile
 from schn_ray.retrieval.index.index import Index, open_index
 
 Codes = NDArray[np.uint8]
@@ -42,6 +42,7 @@ def write_codes(
     made_from = {"model": "m0del", "source": "s"}
     config = {"bits": bits, "relaxed": relaxed is not None}
     with new_directory(folder, "codes", config, made_from) as draft:
+        (draft.path / "data").mkdir()
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
             part_ids = [ids[i] for i in rows]
             packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
@@ -57,7 +58,7 @@ def write_codes(
             if sha256 is not None:
                 digests = pa.array([sha256[i] for i in rows], pa.binary(32))
                 table = table.append_column("sha256", digests)
-            pq.write_table(table, draft.path / f"part-{number:05}.parquet")
+            pq.write_table(table, draft.path / "data" / f"part-{number:05}.parquet")
     return folder
 
 

@@ -13,7 +13,7 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.retrieval.config import EncodeConfig, ServeConfig
 from schn_ray.retrieval.encode import encode_source
 from schn_ray.retrieval.index.build import write_index
-from schn_ray.retrieval.index.columns import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile
 from schn_ray.retrieval.server.app import application
 from schn_ray.retrieval.server.service import open_service
 from support.image_files import write_tree

@@ -147,6 +147,7 @@ class PartUnits:
             columns = {name: [getattr(row, name) for row in chunk] for name in _PLAIN_COLUMNS}
             labels = [sorted(row.labels) for row in chunk]
             columns |= {"labels": labels, "vector": arrow_vectors(X)}
+            columns["image_sha256"] = pa.nulls(len(chunk), pa.binary(32))
             yield pa.record_batch(columns, vector_schema(vectors))
 
     def _changed_meanwhile(self, unit: Unit) -> SchnRayError:

@@ -65,7 +65,8 @@ class VectorRows:
 
     Attributes:
         good: columns ``id``, ``labels`` (sorted, without repetition), ``split``, ``uri``,
-            ``camera`` and ``vector``; see ``Row``.
+            ``camera`` and ``vector``; see ``Row``. ``image_sha256`` is that of the image that a
+            feature was computed of, null where it is not known.
         bad: position among all of these rows, good and bad -> the bad row.
     """
 
@@ -144,13 +145,17 @@ def vector_rows(
     """Put rows together, and set those with a problem apart.
 
     Args:
-        columns: [n] each, as in ``VectorRows.good``; null splits may be left out, and cameras.
+        columns: [n] each, as in ``VectorRows.good``; null splits, cameras, digests may be absent.
         problems: position -> what is wrong with the row.
         vectors: their format.
     """
     n = len(columns["id"])
     schema = vector_schema(vectors)
-    absent = {"split": lambda: pa.nulls(n, pa.string()), "camera": lambda: pa.repeat(-1, n)}
+    absent = {
+        "split": lambda: pa.nulls(n, pa.string()),
+        "camera": lambda: pa.repeat(-1, n),
+        "image_sha256": lambda: pa.nulls(n, pa.binary(32)),
+    }
     arrays = [
         (columns[name] if name in columns else absent[name]()).cast(schema.field(name).type)
         for name in schema.names
@@ -183,6 +188,7 @@ def vector_schema(vectors: VectorFormat) -> pa.Schema:
             "uri": pa.string(),
             "camera": pa.int32(),
             "vector": vectors.arrow_type,
+            "image_sha256": pa.binary(32),
         }
     )
 

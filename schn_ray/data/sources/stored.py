@@ -84,6 +84,8 @@ class StoreSource:
             columns = {name: batch[name] for name in ("id", "labels", "split", "camera", "vector")}
             numbers = np.arange(first, first + len(batch))
             uris = batch["uri"] if of_images else numbered(f"{self.location}#", numbers)
+            if of_images:
+                columns["image_sha256"] = batch["sha256"]
             yield vector_rows(columns | {"uri": uris}, {}, self.vectors)
             first += len(batch)
 

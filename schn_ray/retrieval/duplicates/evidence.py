@@ -35,7 +35,7 @@ from schn_ray.retrieval.duplicates.thumbnails import (
 from schn_ray.retrieval.index.scan import Bytes
 
 VerifyBy = Literal["perceptual", "bytes", "features", "none"]
-FEATURES_LIMIT = 0.02  # 1 - cosine of two features that count as copies; see benchmarks/README.md
+FEATURES_LIMIT = 0.05  # 1 - cosine of two features that count as copies; see benchmarks/README.md
 DIFFERENT, SAME_BYTES, SAME_PICTURE, SAME_FEATURES = range(4)
 WAYS = ("", "bytes", "perceptual", "features")  # their names in files
 _IMAGES_AT_ONCE = 1024  # of a list that a worker reads

@@ -257,10 +257,10 @@ def _warning(candidates: GroupedRows, request: Request) -> str | None:
             "model that gives each class one code, or that was trained too little"
         )
     else:
-        text += f": the radius is large for codes of {request.bits} bits, lower -r"
+        text += f": the radius is large for codes of {request.bits} bits"
     if request.verification.by == "none":
-        text += ". A group of them says nothing of duplicates: use --verify perceptual"
-    return text
+        return text + ". A group of them says nothing of duplicates: use --verify perceptual"
+    return text + ". Groups are verified all the same, but that takes longer"
 
 
 def refuse_bad_request(radius: int, out: Path, keep: Keep | None = None) -> None:

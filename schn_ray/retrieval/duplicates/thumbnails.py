@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -27,6 +27,7 @@ from PIL import Image
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.images import BadImage, decode
 from schn_ray.data.sources.fetch import fetch
+from schn_ray.retrieval.duplicates.bands import group_starts
 from schn_ray.retrieval.index.contents import DIGEST
 
 _SIDE, _CHROMA = 24, 8  # pixels of a thumbnail's sides
@@ -160,19 +161,15 @@ def differences(
     unclear = np.flatnonzero((least > LIMIT) & (least < _HOPELESS))
     for crops_of, other in ((first, second), (second, first)):
         order = unclear[np.argsort(crops_of[unclear], kind="stable")]
-        for at in _runs(crops_of[order]):
-            pairs = order[at]
-            images, number = np.unique(crops_of[pairs], return_inverse=True)
-            crops = _crop_vectors(pixels[images])
-            cosines = np.einsum("pcd,pd->pc", crops[number], vectors[other[pairs]])
-            least[pairs] = np.minimum(least[pairs], 1 - cosines.max(axis=1))
+        starts = group_starts(crops_of[order])
+        images = crops_of[order[starts[:-1]]]
+        for block in range(0, len(images), _AT_ONCE):
+            crops_of_block = _crop_vectors(pixels[images[block : block + _AT_ONCE]])
+            for number, crops in enumerate(crops_of_block, block):
+                pairs = order[starts[number] : starts[number + 1]]
+                cosines = (vectors[other[pairs]] @ crops.T).max(axis=1)
+                least[pairs] = np.minimum(least[pairs], 1 - cosines)
     return np.maximum(least, 0)
-
-
-def _runs(images: NDArray[np.int64]) -> Iterator[slice]:
-    """Cut sorted positions into runs of few pairs, whose crops fit into memory."""
-    for start in range(0, len(images), _AT_ONCE):
-        yield slice(start, start + _AT_ONCE)
 
 
 def _crop_vectors(pixels: Pixels) -> Vectors:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.progress import Progress
 from schn_ray.retrieval.duplicates.components import Components
 from schn_ray.retrieval.duplicates.evidence import DIFFERENT, Evidence
 from schn_ray.retrieval.duplicates.nearest import near_pairs
@@ -15,7 +16,7 @@ from schn_ray.retrieval.index.postings import group_equal
 from schn_ray.retrieval.index.scan import Bytes
 
 _PAIRS_AT_ONCE = 1 << 16
-_MOST_PAIRS = 10**11  # of one code; to compare them takes days
+_MOST_PAIRS = 10**11  # of one code; to compare them takes more than a day
 
 Positions = NDArray[np.int64]
 
@@ -42,14 +43,16 @@ def verified_labels(codes: Bytes, bits: int, radius: int, evidence: Evidence) ->
     components.connect(np.arange(len(codes)), representatives)
     if evidence.vectors is not None:
         distinct = np.flatnonzero(representatives == np.arange(len(codes)))
-        for first, second, _ in row_pairs(codes[distinct], codes[distinct], bits, radius):
-            first, second = distinct[first], distinct[second]
-            apart = first < second
-            apart[apart] = components.roots(first[apart]) != components.roots(second[apart])
-            first, second = first[apart], second[apart]
-            ways, _ = evidence.compare(first, second)
-            copies = ways != DIFFERENT
-            components.connect(first[copies], second[copies])
+        with Progress("comparing", unit="pairs") as progress:
+            for first, second, _ in row_pairs(codes[distinct], codes[distinct], bits, radius):
+                first, second = distinct[first], distinct[second]
+                apart = first < second
+                apart[apart] = components.roots(first[apart]) != components.roots(second[apart])
+                first, second = first[apart], second[apart]
+                ways, _ = evidence.compare(first, second)
+                copies = ways != DIFFERENT
+                components.connect(first[copies], second[copies])
+                progress.advance(len(apart))
     return components.roots(np.arange(len(codes)))
 
 

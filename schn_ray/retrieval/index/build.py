@@ -37,7 +37,8 @@ from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
 from schn_ray.retrieval.code_files import CODE, SHA256, packed_codes, part_names
 from schn_ray.retrieval.index.checked_files import write_digests
-from schn_ray.retrieval.index.columns import ColumnFile, ColumnSource, write_columns
+from schn_ray.retrieval.index.column_file import ColumnFile
+from schn_ray.retrieval.index.columns import ColumnSource, write_columns
 from schn_ray.retrieval.index.contents import DIGEST, contents_of, write_contents
 from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
