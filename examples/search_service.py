@@ -1,4 +1,4 @@
-"""A search page and a JSON API on Ray Serve, until Ctrl-C.
+"""A search page and a JSON API on Ray Serve, by two processes, until Ctrl-C.
 
 python examples/search_service.py INDEX RUN [PORT]
 
@@ -12,7 +12,7 @@ import schn_ray
 
 def main(index: str, run: str, port: int) -> None:
     """Serve on this machine only; host="0.0.0.0" would let others in, see docs/security.md."""
-    schn_ray.serve(index, run, port=port, settings={"replicas": 1})
+    schn_ray.serve(index, run, port=port, settings={"replicas": 2})
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ the names of the options. An output that is finished already is returned as it i
 interrupted is continued. Paths may be URIs, such as ``s3://bucket/store``.
 
 Everything runs in this process unless ``workers`` is given: ``workers=4`` or ``workers="all"`` is
-on Ray, on this machine or on the cluster of ``RAY_ADDRESS``. ``tune``, ``serve`` and ``doctor``
-always use Ray. ``pip install 'schn-ray[ray]'`` installs it.
+on Ray, on this machine or on the cluster of ``RAY_ADDRESS``. ``tune`` and ``doctor`` always use
+Ray. ``pip install 'schn-ray[ray]'`` installs it; training needs ``'schn-ray[train]'``.
 
 In an application:
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
     from schn_ray.data.store.reader import open_store
-    from schn_ray.models.hasher import load
+    from schn_ray.models.load import load
     from schn_ray.retrieval.index.index import open_index, verify_index
 
 __all__ = [
@@ -97,7 +97,7 @@ _MODULES = {
     "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),
     "data.store.reader": ("open_store",),
-    "models.hasher": ("load",),
+    "models.load": ("load",),
     "retrieval.index.index": ("open_index", "verify_index"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -119,10 +119,13 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def __getattr__(name: str) -> Any:
         from importlib import import_module
+        from inspect import isfunction
+
+        from schn_ray.core.extras import naming_extras
 
         if name in _MODULE_OF:
             value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-            globals()[name] = value
-            return value
+            globals()[name] = naming_extras(value) if isfunction(value) else value
+            return globals()[name]
         hint = f": use schn_ray.{_OTHER_NAMES[name]}" if name in _OTHER_NAMES else ""
         raise AttributeError(f"schn_ray has no '{name}'{hint}", name=name)

@@ -198,6 +198,19 @@ def test_outputs_are_paths_that_know_what_they_hold(made: Path) -> None:
     assert os.path.join(again, "manifest.json") == f"{made}/store/manifest.json"
 
 
+def test_finished_work_is_known_without_torch(made: Path) -> None:
+    made_again = "schn_ray.encode(root + '/photos', root + '/run', root + '/codes')"
+    code = (
+        f"import schn_ray, sys; root = {str(made)!r}; settings = {SETTINGS!r}\n"
+        "run = schn_ray.train(root + '/store', root + '/run', preset='digits', settings=settings)\n"
+        f"codes = {made_again}\n"
+        "print(run.note, codes.note, {'torch', 'ray'} & set(sys.modules))"
+    )
+    printed = in_python(code)
+    assert printed.count("finished already") == 2
+    assert printed.endswith("set()\n")
+
+
 def test_opened_objects_are_accepted(made: Path) -> None:
     store, index = schn_ray.open_store(made / "store"), schn_ray.open_index(made / "index")
     assert schn_ray.evaluate(made / "run", store).note  # it is the evaluation that exists
@@ -297,6 +310,18 @@ def test_workers_without_ray_are_refused(
     with pytest.raises(SchnRayError, match=r"pip install 'schn-ray\[ray\]'"):
         schn_ray.doctor()
     assert not (tmp_path / "store").exists()
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "schn_ray.report.runs", None)
+    with pytest.raises(ModuleNotFoundError):  # none of any extra
+        schn_ray.write_report(made / "run", tmp_path / "r.html")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SchnRayError, match=r"needs matplotlib.*'schn-ray\[report\]'"):
+        schn_ray.write_report(made / "run", tmp_path / "r.html")
 
 
 def test_a_misspelt_setting_is_named(made: Path, tmp_path: Path) -> None:

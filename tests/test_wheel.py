@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.users import TINY
+from support.wheels import ROOT, build_wheel
 
-ROOT = Path(__file__).parents[1]
-BUILD = "from setuptools.build_meta import build_wheel; import sys; print(build_wheel(sys.argv[1]))"
 ONE = ("schedule.iterations=1", "schedule.epochs=1", "schedule.samples=64", "bits=32", *TINY[1:])
 DEMO = """
 import sys
@@ -43,18 +42,7 @@ assert all(Path(m.__file__).is_relative_to(wheel) for m in modules)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built of a copy of what the Dockerfile copies: no build leaves files here."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    copied = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if "COPY" in line]
-    for name in {word for line in copied for word in line.split()[1:-1]}:
-        (source / name).symlink_to(ROOT / name)
-    build = subprocess.run(
-        [sys.executable, "-c", BUILD, str(folder)], cwd=source, capture_output=True, text=True
-    )
-    assert build.returncode == 0, build.stderr
-    return folder / build.stdout.split()[-1]
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ from schn_ray.core.bits import pack, sign
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import evaluation_view
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.models.hasher import Hasher, load
+from schn_ray.models.hasher import Hasher
+from schn_ray.models.load import load
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 

@@ -55,7 +55,7 @@ from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.quarantine import QUARANTINE
 from schn_ray.data.shards.rows import BadRow, Row, Shard
 from schn_ray.data.sources.parquet import ParquetSource
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 

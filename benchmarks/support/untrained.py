@@ -14,8 +14,9 @@ from PIL import Image
 from schn_ray.models.backbones.build import build_backbone
 from schn_ray.models.config import BackboneConfig, HeadSpec
 from schn_ray.models.encoder import Encoder
-from schn_ray.models.hasher import Hasher, HasherSpec
+from schn_ray.models.hasher import Hasher
 from schn_ray.models.heads.linear import LinearHead
+from schn_ray.models.model_files import HasherSpec
 
 
 def write_model(path: Path, name: str, size: int | None = None, bits: int = 32) -> Path:

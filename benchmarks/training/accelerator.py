@@ -34,8 +34,9 @@ from schn_ray.data.store.reader import Store, open_store
 from schn_ray.models.backbones.saved import build_fixed_backbone
 from schn_ray.models.config import BackboneConfig, PrecisionName
 from schn_ray.models.embed import Embedder
-from schn_ray.models.hasher import best_device, load
-from schn_ray.training.recorder import read_metrics
+from schn_ray.models.hasher import best_device
+from schn_ray.models.load import load
+from schn_ray.training.metrics_file import read_metrics
 
 NETWORK, BATCH, BITS = "resnet50", 128, 32
 PRECISIONS: tuple[PrecisionName, ...] = ("float32", "tf32", "bf16")

@@ -24,7 +24,7 @@ from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_figures
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import train_locally
 
 FROM_SCRATCH = (

@@ -23,7 +23,7 @@ import torch
 
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import train_locally
 from schn_ray.tuning.halving import is_hopeless

@@ -25,7 +25,7 @@ import yaml
 from benchmarks.support.digits import TINY, prepare_digits
 from benchmarks.support.processes import end, marked, started
 from schn_ray.core.manifest import is_finished, read_manifest
-from schn_ray.training.recorder import METRICS, read_metrics
+from schn_ray.training.metrics_file import METRICS, read_metrics
 from schn_ray.tuning.space import base_config, read_space
 from schn_ray.tuning.study import STUDY, Search, TrialRow
 

@@ -20,7 +20,7 @@ import optuna
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.tuning.objectives import VALIDATION_MAP
 
 AT_ONCE = 2

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from schn_ray.cli import (
     build,
@@ -52,6 +52,21 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
 
 
+class _Verb(TyperCommand):
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options of each heading: those without one first, as most people need them."""
+        lines: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            if (line := param.get_help_record(ctx)) is not None:
+                plain = "Arguments" if param.param_type_name == "argument" else "Options"
+                heading = getattr(param, "rich_help_panel", None) or plain
+                lines.setdefault(heading, []).append(line)
+        for heading, of_heading in lines.items():
+            if of_heading:
+                with formatter.section(heading):
+                    formatter.write_dl(of_heading)
+
+
 @contextmanager
 def _hidden_from_click() -> Iterator[None]:
     try:
@@ -66,7 +81,7 @@ app = typer.Typer(
     name="schn-ray",
     help="Train a small hashing model on labelled images; encode images as binary codes; search.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
 
@@ -112,9 +127,11 @@ for _verb in (
     cluster.doctor_command,
     demo.demo_command,
 ):
-    app.command(_verb.__name__.removesuffix("_command"))(_verb)
+    app.command(_verb.__name__.removesuffix("_command"), cls=_Verb)(_verb)
 # options that come after the verb are the verb's
-app.command("submit", context_settings={"allow_interspersed_args": False})(cluster.submit_command)
+app.command("submit", cls=_Verb, context_settings={"allow_interspersed_args": False})(
+    cluster.submit_command
+)
 
 
 def main(*verb: str) -> NoReturn:
@@ -135,6 +152,7 @@ def run_and_exit(work: Callable[[], object]) -> NoReturn:
         work: what to run.
     """
     from schn_ray.core.errors import SchnRayError
+    from schn_ray.core.extras import missing_extra
 
     terminated = threading.Event()
 
@@ -150,6 +168,8 @@ def run_and_exit(work: Callable[[], object]) -> NoReturn:
             _stop_at_once(TERMINATED)
         if isinstance(error, KeyboardInterrupt | _Interrupted):
             _stop_at_once(INTERRUPTED)
+        if isinstance(error, ModuleNotFoundError):
+            error = missing_extra(error) or error
         if isinstance(error, SchnRayError):
             _fail(str(error), error.exit_code)
         if isinstance(error, OSError):

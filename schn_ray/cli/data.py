@@ -17,8 +17,8 @@ from schn_ray.cli.options import (
     Verbose,
     Workers,
     print_result,
+    workers_of,
 )
-from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.data import check, prepare
 
 
@@ -94,6 +94,6 @@ def prepare_command(
         unseen_classes=unseen_classes,
         config=config_file,
         settings=settings,
-        workers=workers or ALL,
+        workers=workers_of(workers),
     )
     print_result(store, as_json)

@@ -15,8 +15,8 @@ from schn_ray.cli.options import (
     Verbose,
     Workers,
     print_result,
+    workers_of,
 )
-from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
 
 _FOREIGN = "Codes of another program"
@@ -115,7 +115,7 @@ def evaluate_command(
         gallery=None if gallery is None else gallery.value,
         config=config_file,
         settings=settings,
-        workers=workers or (None if foreign else ALL),
+        workers=workers if foreign else workers_of(workers),
     )
     print_result(evaluation, as_json)
 
@@ -174,7 +174,7 @@ def benchmark_command(
     methods, lengths or seeds: it does only what is new.
     """
     sources = dict(_named_source(given) for given in data or [])
-    result = benchmark(suite, out, data=sources, settings=settings, workers=workers or ALL)
+    result = benchmark(suite, out, data=sources, settings=settings, workers=workers_of(workers))
     print_result(result, as_json)
 
 

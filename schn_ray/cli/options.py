@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.results import Printable
 
 VERBOSE = "SCHN_RAY_VERBOSE"  # read by cluster/__init__.py
+# headings of --help, after the options that most people need
+SETTINGS, WORKERS, OUTPUT = "Settings", "Workers", "Output"
 
 
 def _set_verbose(verbose: bool) -> bool:
@@ -22,15 +26,32 @@ def _set_verbose(verbose: bool) -> bool:
 
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", callback=_set_verbose, help="Show Ray's logs and tracebacks."),
+    typer.Option(
+        "--verbose",
+        "-v",
+        callback=_set_verbose,
+        help="Show Ray's logs and tracebacks.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT),
+]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.", rich_help_panel=SETTINGS),
 ]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of settings.", rich_help_panel=SETTINGS)
+]
 Workers = Annotated[
-    str | None, typer.Option(metavar="N|MIN:MAX", help="Workers on Ray. Default: one for each CPU.")
+    str | None,
+    typer.Option(
+        metavar="N|MIN:MAX",
+        help="Workers on Ray. Default: one for each CPU.",
+        rich_help_panel=WORKERS,
+    ),
 ]
 Update = Annotated[
     bool, typer.Option("--update", help="Update OUT: new, changed and removed images.")
@@ -46,6 +67,22 @@ Source = Annotated[
         "set's folder, a store, or 'digits'; also at s3://, gs:// ..."
     ),
 ]
+
+
+def workers_of(workers: str | None, default: str = ALL) -> str | None:
+    """Return the workers of a command: by default on Ray, and where that is missing, none.
+
+    Args:
+        workers: as the user gave them; None: not at all.
+        default: where Ray is installed.
+
+    Returns:
+        None: the work is done in this process, which is said on standard error.
+    """
+    if workers is not None or importlib.util.find_spec("ray") is not None:
+        return workers or default
+    typer.echo("schn-ray: without Ray, in this process ('schn-ray[ray]' uses all CPUs)", err=True)
+    return None
 
 
 def print_result(result: Printable, as_json: bool) -> None:

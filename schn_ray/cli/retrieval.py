@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from schn_ray.cli.options import (
+    OUTPUT,
     AsJson,
     ConfigFile,
     Out,
@@ -19,8 +20,8 @@ from schn_ray.cli.options import (
     Workers,
     print_result,
     show,
+    workers_of,
 )
-from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.results import SearchResults
 from schn_ray.cli.verbs.retrieval import (
     build_index,
@@ -30,12 +31,13 @@ from schn_ray.cli.verbs.retrieval import (
     serve,
 )
 
+MANY = "Many queries at once"
 IndexPath = Annotated[str, typer.Argument(metavar="INDEX|ALBUM", help="What index or build wrote.")]
 
 
 def encode_command(
     source: Source,
-    model: Annotated[str, typer.Option(help="A finished run, or its model directory.")],
+    model: Annotated[str, typer.Option(help="A finished run, its model directory or ONNX file.")],
     out: Out,
     update: Update = False,
     retry_failed: RetryFailed = False,
@@ -57,7 +59,7 @@ def encode_command(
         retry_failed=retry_failed,
         config=config_file,
         settings=settings,
-        workers=workers or ALL,
+        workers=workers_of(workers),
     )
     print_result(codes, as_json)
 
@@ -148,17 +150,21 @@ def search_command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Run or model that encoded the INDEX; for IMAGES. An ALBUM has its own."),
+        typer.Option(help="Run or ONNX file that encoded the INDEX. An ALBUM has its own."),
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--id", help="An id of the index: more like this one.")
     ] = None,
     code: Annotated[list[str] | None, typer.Option(help="A code, in hexadecimal.")] = None,
     queries: Annotated[
-        str | None, typer.Option(help="Search for all of these codes, on Ray.", metavar="CODES")
+        str | None,
+        typer.Option(
+            help="Search for all of these codes, on Ray.", metavar="CODES", rich_help_panel=MANY
+        ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Directory or URI to write; for --queries.")
+        str | None,
+        typer.Option(help="Directory or URI to write; for --queries.", rich_help_panel=MANY),
     ] = None,
     also: Annotated[
         list[str] | None, typer.Option(help="Another index; searched as one with INDEX.")
@@ -190,9 +196,15 @@ def search_command(
         ),
     ] = None,
     paths: Annotated[
-        bool, typer.Option("-f", "--paths", help="Print only the paths of the results.")
+        bool,
+        typer.Option(
+            "-f", "--paths", help="Print only the paths of the results.", rich_help_panel=OUTPUT
+        ),
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Also write a page, with the images.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page, with the images.", rich_help_panel=OUTPUT),
+    ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -214,7 +226,7 @@ def search_command(
             rescore=rescore,
             oversample=oversample,
             where=where,
-            workers=workers or ALL,
+            workers=workers_of(workers),
         )
         print_result(matches, as_json)
         return
@@ -240,7 +252,8 @@ def search_command(
 def serve_command(
     index: IndexPath,
     model: Annotated[
-        str | None, typer.Option(help="Run or model that encoded the INDEX; an ALBUM has its own.")
+        str | None,
+        typer.Option(help="Run or ONNX file that encoded the INDEX; an ALBUM has its own."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,

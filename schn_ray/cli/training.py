@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from schn_ray.cli.options import (
+    OUTPUT,
+    WORKERS,
     AsJson,
     ConfigFile,
     Out,
@@ -18,15 +20,19 @@ from schn_ray.cli.options import (
     Verbose,
     Workers,
     print_result,
+    workers_of,
 )
-from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
 
 Store = Annotated[str, typer.Argument(help="A store that prepare wrote.")]
-Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.")]
+Cpus = Annotated[int, typer.Option(min=1, help="CPUs of each worker.", rich_help_panel=WORKERS)]
 Gpu = Annotated[
     bool | None,
-    typer.Option("--gpu/--no-gpu", help="A GPU for each worker. Default: if there are enough."),
+    typer.Option(
+        "--gpu/--no-gpu",
+        help="A GPU for each worker. Default: if there are enough.",
+        rich_help_panel=WORKERS,
+    ),
 ]
 
 
@@ -83,7 +89,7 @@ def embed_command(
         retry_failed=retry_failed,
         config=config_file,
         settings=settings,
-        workers=workers or ALL,
+        workers=workers_of(workers),
     )
     print_result(features, as_json)
 
@@ -106,12 +112,26 @@ def train_command(
     ] = None,
     features: Features = None,
     workers: Annotated[
-        str, typer.Option(metavar="N|MIN:MAX", help="Workers that share each batch.")
-    ] = "1",
+        str | None,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help="Workers that share each batch. Default: 1.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = None,
     cpus: Cpus = 1,
     gpu: Gpu = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write RUN/tensorboard too.")
+        bool,
+        typer.Option("--tensorboard", help="Write RUN/tensorboard too.", rich_help_panel=OUTPUT),
+    ] = False,
+    keep_checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--keep-checkpoints",
+            help="Keep RUN/checkpoints when it is finished.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -130,10 +150,11 @@ def train_command(
         backbone=backbone,
         weights=weights,
         features=features,
-        workers=workers,
+        workers=workers_of(workers, "1"),
         cpus=cpus,
         gpu=gpu,
         tensorboard=tensorboard,
+        keep_checkpoints=keep_checkpoints,
     )
     print_result(run, as_json)
 

@@ -1,4 +1,4 @@
-"""The search page on Ray Serve."""
+"""The search page on Ray Serve, for more than one replica."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.server.app import application
+from schn_ray.retrieval.server.local import announce
 from schn_ray.retrieval.server.service import open_service
 
 _SLEEP_S = 0.5
@@ -32,7 +33,7 @@ def serve_on_ray(index: Path | str, model: Path | str, config: ServeConfig) -> N
     open_service(index, model, config)  # an error is raised in this process, not by a replica
     with ray_session():
         start(index, model, config)
-        print(f"schn-ray: search page at http://{_shown(config.host)}:{config.port}", flush=True)
+        announce(config)
         try:
             while True:
                 time.sleep(_SLEEP_S)
@@ -69,7 +70,3 @@ def start(index: Path | str, model: Path | str, config: ServeConfig) -> None:
             f"cannot serve at {config.host}:{config.port}: {str(error).splitlines()[0]}. Is the "
             "port taken? Choose another with --port"
         ) from error
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

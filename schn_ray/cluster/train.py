@@ -31,7 +31,8 @@ from schn_ray.methods.registry import with_absolute_path
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.config import TrainConfig, config_from
 from schn_ray.training.loop import Iteration
-from schn_ray.training.recorder import CHECKPOINTS, read_metrics
+from schn_ray.training.metrics_file import read_metrics
+from schn_ray.training.recorder import CHECKPOINTS
 from schn_ray.training.run import (
     build_run,
     conclude_run,
@@ -62,6 +63,7 @@ def train_on_ray(
     tensorboard: bool = False,
     stop: str | None = None,
     features: str | None = None,
+    keep_checkpoints: bool = False,
 ) -> Manifest:
     """Train with Ray Train; after an interruption the same call goes on from the last checkpoint.
 
@@ -74,6 +76,7 @@ def train_on_ray(
             when nodes come.
         tensorboard: write ``RUN/tensorboard`` too.
         features: of the store's images, as ``embed`` wrote them; the head alone is trained.
+        keep_checkpoints: of the finished run, too.
         stop: path or URI of a file; as soon as it exists, the run ends after its current iteration.
 
     Returns:
@@ -86,7 +89,7 @@ def train_on_ray(
         Stopped: ``stop`` exists.
     """
     store = open_store(store_path)
-    with open_run(out, config, store, features) as (mirror, draft):
+    with open_run(out, config, store, features, keep_checkpoints) as (mirror, draft):
         run = mirror.location
         # fail before workers start if one process can find the mistake
         if tensorboard:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # codes are packed where torch is not installed
+    from torch import Tensor
 
 
 def sign(U: Tensor) -> Tensor:
@@ -18,11 +21,11 @@ def sign(U: Tensor) -> Tensor:
         Signs of the same shape, type and device.
 
     Example:
+        >>> import torch
         >>> sign(torch.tensor([-0.3, 0.0, 2.0])).tolist()
         [-1.0, 1.0, 1.0]
     """
-    one = torch.ones((), dtype=U.dtype, device=U.device)
-    return torch.copysign(one, U + 0.0)  # -0.0 + 0.0 is 0.0
+    return U.new_ones(()).copysign(U + 0.0)  # -0.0 + 0.0 is 0.0
 
 
 def pack(B: Tensor | NDArray[np.number]) -> NDArray[np.uint8]:
@@ -35,11 +38,27 @@ def pack(B: Tensor | NDArray[np.number]) -> NDArray[np.uint8]:
         [n, ceil(K/8)] bytes; bit b of a code is bit b % 8 of byte b // 8, the lowest bit first.
 
     Example:
-        >>> pack(torch.tensor([[1.0, -1.0, 1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 1.0]])).tolist()
+        >>> pack(np.array([[1, -1, 1, -1, -1, -1, -1, -1, 1]])).tolist()
         [[5, 1]]
     """
-    positive = B.cpu().numpy() > 0 if isinstance(B, Tensor) else B > 0
-    return np.packbits(positive, axis=1, bitorder="little")
+    signs = B if isinstance(B, np.ndarray) else B.cpu().numpy()
+    return np.packbits(signs > 0, axis=1, bitorder="little")
+
+
+def pack_signs(U: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Pack the signs of relaxed codes into bits: a value of 0 or more is a set bit.
+
+    Args:
+        U: [n, K], relaxed codes.
+
+    Returns:
+        [n, ceil(K/8)] bytes, as ``pack`` of ``sign(U)``.
+
+    Example:
+        >>> pack_signs(np.array([[0.3, -2.0, 0.0]])).tolist()
+        [[5]]
+    """
+    return np.packbits(U >= 0, axis=1, bitorder="little")
 
 
 def unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.float32]:

@@ -54,6 +54,7 @@ class DirectoryWriter:
         known: name -> SHA-256 and size in bytes of files that are already hashed; the others are
             read and hashed at the end.
         notes: beside the request while the directory is unfinished, for a run after a kill.
+        left_out: folders that the manifest does not list: they go when it is written.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class DirectoryWriter:
     request: dict[str, Any] = field(default_factory=dict)
     known: dict[str, tuple[str, int]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def begin(self) -> None:
         """Mark the directory as unfinished, before files of a finished one are changed."""
@@ -368,7 +370,7 @@ def write_manifest(
         p.relative_to(path).as_posix(): p
         for p in (only or path).rglob("*")
         if p.is_file() and p.name != MANIFEST and not _is_bookkeeping(p.name)
-        if p.suffix != PARTIAL
+        if p.suffix != PARTIAL and p.relative_to(path).parts[0] not in writer.left_out
     }
     hashed = {
         name: (sha256_file(p), p.stat().st_size)

@@ -50,7 +50,7 @@ class Progress:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._done_before, self._so_far = done, False
         self._out = out or sys.stderr
-        self._started = self._shown = time.monotonic()
+        self._started = self._shown = self._advanced = time.monotonic()
         self._note, self._shown_done = "", -1
         self._live = _live_line(self, self._out) if self._out.isatty() else None
 
@@ -71,13 +71,16 @@ class Progress:
     def __str__(self) -> str:
         seconds = time.monotonic() - self._started
         of_total = f" of {self.total:,}" if self.total else ""
-        rate = (self.done - self._done_before) / seconds if seconds > 0 else 0.0
+        # at the last step: while the next one is awaited, the estimate counts down and never up
+        counted = self._advanced - self._started
+        rate = (self.done - self._done_before) / counted if counted > 0 else 0.0
         so_far = " so far" if self.total and self._so_far else ""
         parts = [f"{self.what}: {self.done:,}{of_total} {self.unit}{so_far}"]
         if rate:
             parts.append(f"{rate:,.0f}/s" if rate >= 1 else f"{1 / rate:,.0f} s each")
-        if self.total and rate and self.done < self.total and not so_far:
-            parts.append(f"{_clock((self.total - self.done) / rate)} left")
+        left = (self.total - self.done) / rate + counted - seconds if self.total and rate else 0.0
+        if left > 0 and not so_far:
+            parts.append(f"{_clock(left)} left")
         else:
             parts.append(_clock(seconds))
         return ", ".join(parts) + (f"  {self._note}" if self._note else "")
@@ -101,7 +104,7 @@ class Progress:
             done: how many more.
             note: text to show after the figures, until the next note.
         """
-        self.done += done
+        self.done, self._advanced = self.done + done, time.monotonic()
         self._note = note or self._note
         if self._live is None and time.monotonic() - self._shown >= _PLAIN_EVERY_S:
             self._write_line()

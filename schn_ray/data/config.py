@@ -29,7 +29,8 @@ class SourceConfig(Section):
         split_column: column with the role that the data set gives a row.
         max_bad_share: ``prepare`` and ``encode`` stop if more than this share of rows is bad.
         max_pixels: larger images are quarantined.
-        shard_rows: rows of a shard, the unit of work; of vectors alone, 16 times as many.
+        shard_rows: rows of a shard, the unit of work, at most; of vectors alone, 16 times as many.
+            The first shards are smaller, so that workers share a small source, too.
     """
 
     kind: Literal[

@@ -27,13 +27,11 @@ from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import ControlsConfig
 from schn_ray.evaluation.features import RowFeatures
 from schn_ray.evaluation.figures import Controls, NeighbourRecall
-from schn_ray.evaluation.hash_controls import hash_controls
 from schn_ray.evaluation.metrics.average_precision import average_precision
 from schn_ray.evaluation.metrics.bootstrap import Difference, interval, paired_difference
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.metrics.histograms import Histograms, distance_histograms
 from schn_ray.evaluation.metrics.recall import RecallRanks, neighbour_recalls
-from schn_ray.methods.code_table import initial_codes
 
 Floats = NDArray[np.float32]
 Values = NDArray[np.float64]  # one a query
@@ -176,6 +174,8 @@ def control_codes(sides: Sides, seed: int) -> dict[str, Codes]:
     if len(sides.train_features):
         if sides.labelled:
             codes["classifier"] = classifier_codes(sides, seed)
+        from schn_ray.evaluation.hash_controls import hash_controls  # torch
+
         fitted = hash_controls(sides.train_features, sides.bits, seed)
         for name, hash in fitted.items():
             codes[name] = (
@@ -234,6 +234,8 @@ def codewords(labels: csr_array, bits: int, seed: int) -> NDArray[np.uint8]:
         seed: of the codewords.
     """
     enough = bits >= 63 or labels.shape[1] <= 2**bits
+    from schn_ray.methods.code_table import initial_codes  # torch
+
     table = initial_codes("hadamard" if enough else "random", label_sets(labels), bits, seed)
     return np.asarray(table.packed)
 

@@ -45,7 +45,8 @@ from schn_ray.evaluation.results import (
     METRICS,
     write_queries,
 )
-from schn_ray.models.hasher import LEARNED, TRAINED, Hasher, load
+from schn_ray.models.load import describe_model
+from schn_ray.models.model_files import LEARNED, TRAINED, HasherSpec
 from schn_ray.retrieval.code_files import packed_codes, read_codes
 from schn_ray.retrieval.encode import EncodeOptions, encode_shards, require_input
 
@@ -84,10 +85,11 @@ def evaluate_run(
             codes, or ``features`` are those of another backbone or of other images.
     """
     model, run = as_location(run), local_copy(run)
-    store, hasher = open_store(store_path), load(run)
+    store, described = open_store(store_path), describe_model(run)
+    spec = described.spec
     audited = _audited(store, config, run)
-    made_from = {"model": hasher.fingerprint, "store": store.manifest.fingerprint}
-    given = None if features is None else given_features(features, store, hasher)
+    made_from = described.recorded() | {"store": store.manifest.fingerprint}
+    given = None if features is None else given_features(features, store, spec)
     if given is not None:
         made_from["features"] = given.fingerprint
     requested = config.model_dump(mode="json")
@@ -98,11 +100,11 @@ def evaluate_run(
     request = requested, made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
-        encoded, files = _encode_store(model, hasher, store, codes, config, map_shards, given)
+        encoded, files = _encode_store(model, spec, store, codes, config, map_shards, given)
         draft.known |= {f"{CODES}/{name}": known for name, known in files.items()}
         queries = _ranked(store, store.rows("query"), encoded)
         gallery, without_code = _gallery(run, store, encoded, config.gallery == "learned")
-        evaluator = Evaluator(queries, hasher.bits, config, map_shards)
+        evaluator = Evaluator(queries, spec.bits, config, map_shards)
         if store.classes:
             measured = _by_labels(run, store, encoded, gallery, evaluator, config)
         else:
@@ -112,18 +114,18 @@ def evaluate_run(
         features_of_rows = RowFeatures(model, store, map_shards, given)
         rescored = measure_rescored(
             config.rescore if store.classes else (),
-            hasher,
+            model,
             features_of_rows,
             queries,
             gallery,
             config.controls,
             config.rescore_candidates,
         )
-        controls = _controls(features_of_rows, store, queries, own, hasher.bits, config)
+        controls = _controls(features_of_rows, store, queries, own, spec.bits, config)
         figures = Figures(
             **measured.fields,
             **_context(run, store, audited, gallery),
-            model=hasher.fingerprint,
+            model=described.fingerprint,
             store=store.manifest.fingerprint,
             run=Path(model).name,
             gallery_codes="learned" if config.gallery == "learned" else "encoded",
@@ -240,7 +242,7 @@ def _codes_of(mirror: Mirror, draft: DirectoryWriter) -> str:
 
 def _encode_store(
     model: str,
-    hasher: Hasher,
+    spec: HasherSpec,
     store: Store,
     codes: str,
     config: EvaluateConfig,
@@ -250,7 +252,7 @@ def _encode_store(
     """Return the codes of all rows, and name -> (SHA-256, bytes) of each file of codes."""
     location = store.location if given is None else given.location
     source = open_source(location, SourceConfig(kind="store"))
-    vectors = require_input(source, hasher)
+    vectors = require_input(source, spec)
     options = EncodeOptions(model, config.batch_size, vectors=vectors)
     files = encode_shards(source, source.shards(), options, codes, map_shards)
     table, packed = read_codes(codes, files)

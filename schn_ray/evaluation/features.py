@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,13 @@ from schn_ray.data.images import evaluation_view
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import Store
-from schn_ray.models.hasher import Hasher, load
-from schn_ray.models.stored_features import FeaturesOfStore, StoredFeatures
+from schn_ray.models.base_hasher import BaseHasher
+from schn_ray.models.load import describe_model, load
+from schn_ray.models.model_files import HasherSpec
 from schn_ray.retrieval.encode import require_input
+
+if TYPE_CHECKING:  # torch computes features; codes are measured without it
+    from schn_ray.models.stored_features import FeaturesOfStore
 
 Features = NDArray[np.float32]
 _PART_ROWS = 2_048
@@ -122,22 +127,24 @@ class RowFeatures:
         return self._features[np.searchsorted(self._rows, rows)]
 
 
-def given_features(location: Path | str, store: Store, hasher: Hasher) -> GivenFeatures:
+def given_features(location: Path | str, store: Store, spec: HasherSpec) -> GivenFeatures:
     """Return stored features of all rows of a store; ``require_input`` compares the backbones.
 
     Args:
         location: a directory that ``embed`` finished, or its URI.
         store: has the images.
-        hasher: the model.
+        spec: of the model.
 
     Raises:
         SchnRayError: the model takes vectors, or the store has a row without a feature or with
             another image.
     """
-    if hasher.spec.preprocessing is None:
+    if spec.preprocessing is None:
         raise SchnRayError(
             f"the model takes vectors, not images: evaluate it without the features of {location}"
         )
+    from schn_ray.models.stored_features import StoredFeatures
+
     stored = StoredFeatures(location)
     rows = stored.of_store(store, np.arange(len(store)))
     return GivenFeatures(stored.location, stored.manifest.fingerprint, rows)
@@ -151,7 +158,7 @@ def reads_vectors(run: Path | str, store: Store) -> bool:
         store: has what the run's model takes.
     """
     source = open_source(store.location, SourceConfig(kind="store"))
-    return require_input(source, _loaded(as_location(run))) is not None
+    return require_input(source, describe_model(run).spec) is not None
 
 
 def part_features(
@@ -168,18 +175,23 @@ def part_features(
     Returns:
         The number of the part, and its features [rows, d_v].
     """
-    hasher = _loaded(run)
+    hasher = loaded(run)
     starts = range(0, part.rows, batch_size)
     batches = [part.store_rows[start : start + batch_size] for start in starts]
-    features = [hasher.features(_views(store, batch, hasher)).numpy() for batch in batches]
+    features = [hasher.feature_array(_views(store, batch, hasher)) for batch in batches]
     return part.number, np.concatenate(features).astype(np.float16)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(run: str) -> Hasher:
+def loaded(run: str) -> BaseHasher:
+    """Load a run's model, once in this process.
+
+    Args:
+        run: a finished run, a model directory or an ONNX file.
+    """
     return load(run)
 
 
-def _views(store: Store, rows: NDArray[np.int64], hasher: Hasher) -> NDArray[np.uint8]:
+def _views(store: Store, rows: NDArray[np.int64], hasher: BaseHasher) -> NDArray[np.uint8]:
     preprocessing = hasher.of_images()
     return np.stack([evaluation_view(store.image(int(row)), preprocessing) for row in rows])

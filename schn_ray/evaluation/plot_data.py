@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -224,13 +227,18 @@ def code_map(gallery: LabelledCodes, bits: int, classes: tuple[str, ...]) -> Cod
         classes: names of all C classes.
 
     Returns:
-        None where there are fewer than 8 distinct codes.
+        None where there are fewer than 8 distinct codes, or scikit-learn is not installed.
     """
     labelled = np.flatnonzero(np.diff(gallery.labels.indptr))
     chosen = np.linspace(0, len(labelled) - 1, min(_MAPPED_ROWS, len(labelled))).round()
     sample = gallery[labelled[chosen.astype(np.int64)]]
     codes, code = np.unique(sample.codes, axis=0, return_inverse=True)
     if len(codes) < _MAPPED_CODES:
+        return None
+    if importlib.util.find_spec("sklearn") is None:  # who measures codes need not draw them
+        print(
+            "schn-ray: without a map of the codes: pip install 'schn-ray[report]'", file=sys.stderr
+        )
         return None
     from sklearn.manifold import TSNE
 

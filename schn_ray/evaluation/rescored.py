@@ -11,20 +11,22 @@ precision is the expectation over all orders inside the levels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.storage.files import as_location
 from schn_ray.data.labels import label_sets, share_a_label
 from schn_ray.evaluation.config import ControlsConfig
 from schn_ray.evaluation.controls import drawn_sides, ranked_by
-from schn_ray.evaluation.features import RowFeatures
+from schn_ray.evaluation.features import RowFeatures, loaded
 from schn_ray.evaluation.figures import Rescored
 from schn_ray.evaluation.metrics.average_precision import average_precision
 from schn_ray.evaluation.metrics.bootstrap import interval, paired_difference
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.metrics.histograms import Histograms, distance_histograms
-from schn_ray.models.hasher import Hasher
+from schn_ray.models.base_hasher import BaseHasher
 from schn_ray.retrieval.index.scores import weights_of
 from schn_ray.retrieval.index.vectors import as_int8, as_queries, query_cosines
 
@@ -34,7 +36,7 @@ _QUERIES_AT_ONCE = 128
 
 def measure_rescored(
     rescorings: Sequence[str],
-    hasher: Hasher,
+    run: Path | str,
     features: RowFeatures,
     queries: LabelledCodes,
     gallery: LabelledCodes,
@@ -45,7 +47,7 @@ def measure_rescored(
 
     Args:
         rescorings: names, as ``search --rescore`` takes them.
-        hasher: the run's model.
+        run: a finished run.
         features: of the rows of the store.
         queries: Q of them, with the model's codes; with labels.
         gallery: G rows, with the codes that are searched.
@@ -56,6 +58,7 @@ def measure_rescored(
         return ()
     queries, gallery = drawn_sides(queries, gallery, config)[:2]
     sides = (queries.codes, queries.labels), (gallery.codes, gallery.labels)
+    hasher = loaded(as_location(run))
     plain = average_precision(distance_histograms(*sides[0], *sides[1], hasher.bits))
     return tuple(
         _measured(name, hasher.of_features(), features, queries, gallery, candidates, plain)
@@ -65,7 +68,7 @@ def measure_rescored(
 
 def _measured(
     name: str,
-    head: Hasher,
+    head: BaseHasher,
     features: RowFeatures,
     queries: LabelledCodes,
     gallery: LabelledCodes,
@@ -74,11 +77,11 @@ def _measured(
 ) -> Rescored:
     F, scored = features.of(queries.rows), None
     if name == "query":
-        values = query_ap(head.relaxed(F).numpy(), queries, gallery)
+        values = query_ap(head.relaxed_array(F), queries, gallery)
     else:
         G = features.of(gallery.rows)
         if name == "relaxed":
-            F, G = (head.relaxed(X).numpy() for X in (F, G))
+            F, G = (head.relaxed_array(X) for X in (F, G))
             G = G.astype(np.float16).astype(np.float32)  # as codes have them
         values, counts = vector_ap(F, queries, as_int8(G), gallery, candidates)
         scored = None if candidates is None else float(counts.mean())

@@ -2,15 +2,18 @@
 
 FILE.onnx   uint8 images (scaling and normalisation are included) or float32 vectors in, relaxed
             codes out
-FILE.json   the steps outside the network: from an image to its input, from its output to a code
+FILE.json   the steps outside the network: from an image to its input, from its output to a code;
+            and the SHA-256 of FILE.onnx
 FILE.md     the model card, with the figures of an evaluation if one is given
 
-The JSON is also the value of ``schn-ray`` in the metadata of the ONNX file.
+The JSON, but for the SHA-256, is also the value of ``schn-ray`` in the metadata of the ONNX file.
+``onnx_hasher`` encodes with the first two.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import io
 import json
@@ -37,16 +40,11 @@ from schn_ray.data.images import BadImage, Preprocessing, evaluation_view
 from schn_ray.data.shards.rows import Row, Source
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import (
-    CARD,
-    MODEL,
-    Hasher,
-    features_and_relaxed,
-    load,
-    model_directory,
-)
+from schn_ray.models.hasher import Hasher, features_and_relaxed, load_network
+from schn_ray.models.model_files import CARD, MODEL, model_directory
+from schn_ray.models.onnx_hasher import DESCRIBED, OUTPUT, SHA256
 
-OUTPUT, METADATA = "relaxed", "schn-ray"
+METADATA = "schn-ray"
 _LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 _BATCH = 64
 _RANDOM_ROWS = 1024
@@ -103,14 +101,16 @@ def export_onnx(
         SchnRayError: a library is missing, no image can be read, or vectors have another width.
     """
     _require_libraries()
-    hasher = load(model, torch.device("cpu"))
+    hasher = load_network(model, torch.device("cpu"))
     data = _onnx(hasher)
     checked = check_export(hasher, data, images)
     described = describe(hasher) | {"checked": asdict(checked)}
     card = _card(_card_of(model), out.name, checked, figures)
+    written = _with_metadata(data, described)
+    sha256 = {SHA256: hashlib.sha256(written).hexdigest()}
     with locked_file(out):
-        write_atomically(out, _with_metadata(data, described))
-        write_json(out.with_suffix(".json"), described)
+        write_atomically(out, written)
+        write_json(out.with_suffix(DESCRIBED), described | sha256)
         write_atomically(out.with_suffix(".md"), card.encode())
     return checked
 
@@ -132,6 +132,7 @@ def describe(hasher: Hasher) -> dict[str, Any]:
         "input": _described_input(hasher),
         "output": {"name": OUTPUT, "type": "float32", "shape": ["n", hasher.bits]},
         **({} if p is None else _described_images(p)),
+        "spec": hasher.spec.model_dump(mode="json"),
         "after": "bit b of the code is 1 where relaxed[b] >= 0; it is bit b % 8 of byte b // 8",
     }
 

@@ -23,13 +23,13 @@ from schn_ray.evaluation.results import (
     read_figures,
     read_plot_data,
 )
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.report.contents import Example, Neighbour, Picture, ReportData
 from schn_ray.report.figure_files import write_figures
 from schn_ray.report.overview import overview
 from schn_ray.report.page import write_reports, write_search_page
 from schn_ray.retrieval.search import Result
-from schn_ray.training.recorder import METRICS, read_metrics
+from schn_ray.training.metrics_file import METRICS, read_metrics
 
 _HEADINGS = {
     WORST: "The worst queries",

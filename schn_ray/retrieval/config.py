@@ -46,7 +46,7 @@ class ServeConfig(Section):
         max_pixels: of an image; larger ones are refused by their header, before decoding.
         max_results: of one request.
         max_filter: characters of a request's filter.
-        replicas: processes that answer.
+        replicas: processes that answer: 1 is this process, more are on Ray Serve.
     """
 
     host: str = "127.0.0.1"

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schn_ray.core.bits import pack, sign
+from schn_ray.core.bits import pack_signs
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest
 from schn_ray.core.memory import keep_freed_memory
@@ -36,8 +36,10 @@ from schn_ray.data.shards.rows import Shard, Source
 from schn_ray.data.shards.units import PartUnits
 from schn_ray.data.shards.vectors import VectorFormat, numpy_vectors, vector_sha256, vectors_of
 from schn_ray.data.sources.stored import features_backbone
+from schn_ray.models.base_hasher import BaseHasher
 from schn_ray.models.config import PrecisionName
-from schn_ray.models.hasher import Hasher, load
+from schn_ray.models.load import describe_model, load
+from schn_ray.models.model_files import HasherSpec
 from schn_ray.retrieval.code_files import (
     SHA256,
     CodeFiles,
@@ -79,7 +81,8 @@ def encode_source(
     Args:
         source: where the images are, or the vectors, if the model takes those. A model with a
             frozen backbone also takes the features that ``embed`` computed with it.
-        model: a finished run or a model directory; at a URI, a run.
+        model: a finished run or a model directory; at a URI, a run. Or an ONNX file that ``export``
+            wrote.
         out: directory, or URI, for ``data/part-*.parquet``, ``quarantine.parquet`` and the
             manifest.
         config: how the source is read, and how images become codes.
@@ -98,19 +101,19 @@ def encode_source(
         TooManyBadRows: more rows than allowed could not be encoded; the first are named.
         SchnRayError: the source has no rows, or changed meanwhile; ``out`` has another content.
     """
-    hasher = load(model)
+    described = describe_model(model)
     options = EncodeOptions(
         as_location(model),
         config.batch_size,
         config.relaxed,
         config.features,
         config.precision,
-        require_input(source, hasher),
+        require_input(source, described.spec),
     )
     request = OutputRequest(
         "codes",
-        config.recorded() | {"bits": hasher.bits},
-        {"source": source.location, "model": hasher.fingerprint},
+        config.recorded() | {"bits": described.spec.bits},
+        {"source": source.location, **described.recorded()},
     )
     arguments = config.source, map_shards, _counts, update, retry_failed
     return run_shard_job(_job(source, options, out), out, request, *arguments)
@@ -159,12 +162,12 @@ def _job(source: Source, options: EncodeOptions, out: Path | str) -> ShardJob:
     return ShardJob("encode", source, parts, functools.partial(encode_rows, options=options))
 
 
-def require_input(source: Source, hasher: Hasher) -> VectorFormat | None:
+def require_input(source: Source, spec: HasherSpec) -> VectorFormat | None:
     """Check that a source has what a model takes.
 
     Args:
         source: of images, of vectors, or both.
-        hasher: the model.
+        spec: of the model.
 
     Returns:
         The format of the vectors to encode; None: its images are.
@@ -173,22 +176,22 @@ def require_input(source: Source, hasher: Hasher) -> VectorFormat | None:
         SchnRayError: vectors of another width, features of another backbone, or no vectors.
     """
     vectors = vectors_of(source)
-    if hasher.spec.preprocessing is None:
+    if spec.preprocessing is None:
         if vectors is None:
             raise SchnRayError(
-                f"the model takes vectors of {hasher.spec.width} numbers, and {source.location} "
+                f"the model takes vectors of {spec.width} numbers, and {source.location} "
                 "has images; embed them first, with the backbone that the vectors came from"
             )
     elif vectors is None or vectors.images:
         return None
-    elif features_backbone(source) != hasher.spec.backbone_sha256:
+    elif features_backbone(source) != spec.backbone_sha256:
         raise SchnRayError(
-            f"{source.location} has vectors that the model's backbone ({hasher.spec.backbone}) did "
+            f"{source.location} has vectors that the model's backbone ({spec.backbone}) did "
             "not compute; encode the images, or features that embed made with this backbone"
         )
-    if vectors.width != hasher.spec.width:
+    if vectors.width != spec.width:
         raise SchnRayError(
-            f"the model takes vectors of {hasher.spec.width} numbers, and those of "
+            f"the model takes vectors of {spec.width} numbers, and those of "
             f"{source.location} have {vectors.width}"
         )
     return vectors
@@ -215,17 +218,17 @@ def encode_rows(units: PartUnits, options: EncodeOptions) -> Iterator[pa.RecordB
 
 
 def _encoded_vectors(
-    units: PartUnits, hasher: Hasher, options: EncodeOptions, vectors: VectorFormat
+    units: PartUnits, hasher: BaseHasher, options: EncodeOptions, vectors: VectorFormat
 ) -> Iterator[pa.RecordBatch]:
     for batch in units.read_vectors(vectors):
         X = numpy_vectors(batch["vector"])
-        F, U = hasher.outputs(X.astype(np.float32))
-        relaxed = U.numpy().astype(np.float16) if options.relaxed else np.zeros((len(X), 0), "f2")
-        features = as_int8(F.numpy()) if options.features else np.zeros((len(X), 0), np.int8)
+        F, U = hasher.output_arrays(X.astype(np.float32))
+        relaxed = U.astype(np.float16) if options.relaxed else np.zeros((len(X), 0), "f2")
+        features = as_int8(F) if options.features else np.zeros((len(X), 0), np.int8)
         of_vectors = vector_sha256(X)
         known = pc.coalesce(batch["image_sha256"], of_vectors)
         digests = packed_codes(pa.table({SHA256: known}), SHA256)
-        yield code_batch(batch["id"], batch["uri"], pack(sign(U)), digests, relaxed, features)
+        yield code_batch(batch["id"], batch["uri"], pack_signs(U), digests, relaxed, features)
 
 
 class _EncodedRows:
@@ -239,7 +242,7 @@ class _EncodedRows:
     """
 
     def __init__(
-        self, hasher: Hasher, options: EncodeOptions, size: int, existing: pa.Table | None
+        self, hasher: BaseHasher, options: EncodeOptions, size: int, existing: pa.Table | None
     ) -> None:
         self._hasher, self._batch_size = hasher, options.batch_size
         self._packed = np.zeros((size, -(-hasher.bits // 8)), np.uint8)
@@ -282,16 +285,17 @@ class _EncodedRows:
 
     def _run(self) -> None:
         rows = [row for row, _ in self._waiting]
-        F, U = self._hasher.outputs(np.stack([pixels for _, pixels in self._waiting]))
-        self._packed[rows] = pack(sign(U))
+        views = np.stack([pixels for _, pixels in self._waiting])
+        F, U = self._hasher.output_arrays(views)
+        self._packed[rows] = pack_signs(U)
         if self._relaxed.shape[1]:
-            self._relaxed[rows] = U.numpy()
+            self._relaxed[rows] = U
         if self._features.shape[1]:
-            self._features[rows] = as_int8(F.numpy())
+            self._features[rows] = as_int8(F if F.size else self._hasher.feature_array(views))
         self._waiting = []
 
 
 @functools.lru_cache(maxsize=1)
-def _load_once(model: str, precision: PrecisionName) -> Hasher:
+def _load_once(model: str, precision: PrecisionName) -> BaseHasher:
     keep_freed_memory()
     return load(model, precision=precision)

@@ -32,8 +32,8 @@ from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.union import Searchable
 from schn_ray.retrieval.index.vectors import VectorName
 
-if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
-    from schn_ray.models.hasher import Hasher
+if TYPE_CHECKING:  # what reads images is not needed for ids and codes
+    from schn_ray.models.base_hasher import BaseHasher
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Queries:
         return None if self.contents is None else self.contents[queries]
 
 
-def file_queries(index: Searchable, hasher: Hasher, given: Images) -> Queries:
+def file_queries(index: Searchable, hasher: BaseHasher, given: Images) -> Queries:
     """Encode images, or vectors where the model takes those.
 
     Args:
@@ -159,7 +159,7 @@ def id_queries(index: Searchable, ids: Sequence[str]) -> Queries:
     return Queries(ids, index.uris(rows), index.codes(rows), rows, contents=digests)
 
 
-def encoded_again(index: Searchable, hasher: Hasher, queries: Queries) -> Queries:
+def encoded_again(index: Searchable, hasher: BaseHasher, queries: Queries) -> Queries:
     """Read the images of indexed rows, and encode them: an index has their signs only.
 
     Args:
@@ -228,7 +228,7 @@ def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:
     return Queries(codes, [""] * len(codes), table, np.full(len(codes), -1))
 
 
-def require_same_model(index: Searchable, hasher: Hasher) -> None:
+def require_same_model(index: Searchable, hasher: BaseHasher) -> None:
     """Refuse a model that did not encode the index.
 
     Args:

@@ -223,7 +223,7 @@ def search_indexes(
     if has_images or (ids and again):
         if model is None:
             raise SchnRayError("--model RUN is missing: name the model that encoded the index")
-        from schn_ray.models.hasher import load
+        from schn_ray.models.load import load
 
         hasher = load(model)
     results = list[Result]()

@@ -19,7 +19,7 @@ from schn_ray.core.storage.files import join, kind_at, read_file, write_file
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import default_evaluation
-from schn_ray.models.hasher import load
+from schn_ray.models.hasher import load_network
 from schn_ray.suites.suite import Suite
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.rows import settings_of_inputs
@@ -166,7 +166,7 @@ def _trained(config: TrainConfig, store: str, run: str, features: str | None) ->
             return cost
         whole = False
     used = time.process_time() - began if whole else None
-    hasher = load(run)
+    hasher = load_network(run)
     cost = Cost(used, encoding_cost(hasher.network, hasher.input_shape))
     write_file(_cost_file(run), checked_line(asdict(cost)).encode())
     return cost

@@ -13,21 +13,17 @@ import pyarrow.parquet as pq
 
 from schn_ray.core.atomic_files import PARTIAL, write_atomically, writing
 from schn_ray.core.bits import pack
-from schn_ray.core.checked_lines import checked_line, parse_checked_line
-from schn_ray.core.documents import BadDocument
-from schn_ray.core.errors import SchnRayError
-from schn_ray.core.storage.files import as_location, join, read_file
+from schn_ray.core.checked_lines import checked_line
 from schn_ray.data.store.reader import Store
-from schn_ray.models.hasher import LEARNED, MODEL, TRAINED
+from schn_ray.models.model_files import LEARNED, MODEL, TRAINED
 from schn_ray.retrieval.code_files import CODE, code_column
 from schn_ray.training.checkpoints import remove_leftovers
 from schn_ray.training.loop import Iteration
+from schn_ray.training.metrics_file import METRICS, read_metrics
 from schn_ray.training.state import Run
 from schn_ray.training.tensorboard import TensorBoardWriter
 
-METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
-TENSORBOARD = "tensorboard"
-_REPAIR = "remove this file and run the same command again; an unfinished run writes it anew"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 
 
 class Recorder:
@@ -85,34 +81,6 @@ class Recorder:
         with writing(self.path / name):
             pq.write_table(table, partial_path)
             partial_path.rename(self.path / name)
-
-
-def read_metrics(run: Path | str) -> list[dict[str, Any]]:
-    """Read the complete lines of a run's ``metrics.jsonl``, also while it is being written.
-
-    Args:
-        run: its directory or URI.
-
-    Returns:
-        A dict for each iteration, with the fields of ``Iteration``; empty without a file.
-
-    Raises:
-        SchnRayError: the file is damaged.
-    """
-    try:
-        text = read_file(join(as_location(run), METRICS)).decode(errors="replace")
-    except FileNotFoundError:
-        return []
-    lines = text.split("\n")[:-1]  # a line without its newline is incomplete
-    return [_parsed(line, number, run) for number, line in enumerate(lines, start=1)]
-
-
-def _parsed(line: str, number: int, run: Path | str) -> dict[str, Any]:
-    where = f"{join(as_location(run), METRICS)}, line {number}"
-    try:
-        return parse_checked_line(line.encode(), where)
-    except BadDocument as error:
-        raise SchnRayError(f"{where}, is damaged: {_REPAIR}") from error
 
 
 def count_run(path: Path, store: Store) -> dict[str, Any]:

@@ -4,7 +4,7 @@ RUN/metrics.jsonl     a line per outer iteration
 RUN/model/            the released artifact: the best model by validation mAP
 RUN/learned.parquet   codes of the training rows, solved from their labels
 RUN/trained.parquet   ids and hashes of training and validation rows, for the audit of evaluations
-RUN/checkpoints/      all that is needed to continue, see ``training.checkpoints``
+RUN/checkpoints/      until it is finished, all that is needed to continue, see ``checkpoints``
 RUN/tensorboard/      if requested
 """
 
@@ -41,8 +41,9 @@ from schn_ray.methods.trainer import Trainer
 from schn_ray.models.backbones.build import build_backbone
 from schn_ray.models.embed import FEATURES, EmbedConfig, embed_source
 from schn_ray.models.encoder import Encoder
-from schn_ray.models.hasher import HasherSpec, best_device
+from schn_ray.models.hasher import best_device
 from schn_ray.models.heads.build import build_head
+from schn_ray.models.model_files import HasherSpec
 from schn_ray.models.precision import Precision
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.batches import Decoder
@@ -221,15 +222,22 @@ def finish_run(
 
 @contextmanager
 def open_run(
-    out: Path | str, config: TrainConfig, store: Store, features: str | None = None
+    out: Path | str,
+    config: TrainConfig,
+    store: Store,
+    features: str | None = None,
+    keep_checkpoints: bool = False,
 ) -> Iterator[tuple[Mirror, DirectoryWriter]]:
     """Open a run's directory, or its URI, for writing; at the end its manifest is written.
+
+    Checkpoints go after that, so that a run that is killed at its end does not begin again.
 
     Args:
         out: the directory or its URI.
         config: all settings.
         store: to train on.
         features: location of features that the user gave.
+        keep_checkpoints: of the finished run, too.
 
     Yields:
         The local directory, mirrored to the URI, and the writer of the manifest.
@@ -238,13 +246,25 @@ def open_run(
         AlreadyDone: the same request has finished it.
         SchnRayError: it holds something else, or another process is writing it.
     """
-    with (
-        open_output(out) as mirror,
-        resumable_directory(mirror.local, "run", *run_request(config, store, features)) as draft,
-    ):
-        if note := damage_note(mirror.local / CHECKPOINTS):
-            print(f"schn-ray: {note}", file=sys.stderr)
-        yield mirror, draft
+    request = run_request(config, store, features)
+    try:
+        with open_output(out) as mirror:
+            with resumable_directory(mirror.local, "run", *request) as draft:
+                draft.left_out = () if keep_checkpoints else (CHECKPOINTS,)
+                if note := damage_note(mirror.local / CHECKPOINTS):
+                    print(f"schn-ray: {note}", file=sys.stderr)
+                yield mirror, draft
+            _drop_checkpoints(mirror.local, mirror.local)
+    except AlreadyDone as done:  # by a run that was killed before its checkpoints went
+        _drop_checkpoints(done.path, out)
+        raise
+    _drop_checkpoints(mirror.local, out)
+
+
+def _drop_checkpoints(finished: Path, out: Path | str) -> None:
+    """Remove a finished run's checkpoints from where they are, unless its manifest has them."""
+    if not any(name.startswith(f"{CHECKPOINTS}/") for name in read_manifest(finished, "run").files):
+        remove_folder(join(as_location(out), CHECKPOINTS))
 
 
 def conclude_run(mirror: Mirror, draft: DirectoryWriter, store: Store) -> None:
@@ -255,7 +275,7 @@ def conclude_run(mirror: Mirror, draft: DirectoryWriter, store: Store) -> None:
         draft: the writer of the manifest.
         store: that the run was trained on.
     """
-    mirror.fetch_all()
+    mirror.fetch_all(*draft.left_out)
     draft.counts |= count_run(mirror.local, store)
 
 
@@ -312,6 +332,7 @@ def train_locally(
     out: Path | str,
     tensorboard: bool = False,
     features: str | None = None,
+    keep_checkpoints: bool = False,
 ) -> Manifest:
     """Train in this process, without Ray; after an interruption, the same call continues.
 
@@ -321,6 +342,7 @@ def train_locally(
         out: the run's directory, or its URI.
         tensorboard: write ``RUN/tensorboard`` too.
         features: of the store's images, as ``embed`` wrote them; the head alone is trained.
+        keep_checkpoints: of the finished run, too.
 
     Returns:
         The run's manifest.
@@ -330,7 +352,7 @@ def train_locally(
         SchnRayError: ``out`` holds something else, or the store can't be trained on.
     """
     store = open_store(store_path)
-    with open_run(out, config, store, features) as (mirror, draft):
+    with open_run(out, config, store, features, keep_checkpoints) as (mirror, draft):
         if tensorboard:
             require_tensorboard()
         mirror.send()

@@ -20,7 +20,8 @@ from schn_ray.methods.base import Method
 from schn_ray.methods.code_table import CodeTable
 from schn_ray.methods.config import ScheduleConfig
 from schn_ray.models.encoder import Encoder
-from schn_ray.models.hasher import Hasher, HasherSpec
+from schn_ray.models.hasher import Hasher
+from schn_ray.models.model_files import HasherSpec
 from schn_ray.models.precision import Precision
 from schn_ray.training.batches import Decoder, Rows, TrainingRows
 from schn_ray.training.checkpoints import load_checkpoint, save_checkpoint

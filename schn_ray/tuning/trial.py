@@ -17,11 +17,13 @@ from schn_ray.core.manifest import MANIFEST
 from schn_ray.core.storage.files import is_uri, join, kind_at, remove_folder
 from schn_ray.core.workers import Workers
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import MODEL, best_device, load
+from schn_ray.models.hasher import best_device, load_network
+from schn_ray.models.model_files import MODEL
 from schn_ray.models.stored_features import StoredFeatures
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.loop import Iteration
-from schn_ray.training.recorder import CHECKPOINTS, read_metrics
+from schn_ray.training.metrics_file import read_metrics
+from schn_ray.training.recorder import CHECKPOINTS
 from schn_ray.training.run import build_run, conclude_run, finish_run, open_run
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.study import Outcome, State
@@ -175,8 +177,6 @@ def train_trial(
             run = build_run(config, store, Workers(), best_device(), features=vectors)
             mirror.send()
             finish_run(run, store, directory.run, after_iteration)
-            # a search has many trials, and a finished one needs no checkpoints
-            remove_folder(join(directory.run, CHECKPOINTS))
             conclude_run(mirror, writer, store)
     except AlreadyDone:
         return
@@ -217,7 +217,7 @@ def trial_figures(run: str, config: TrainConfig, objectives: Iterable[str]) -> d
         raise SchnRayError("validation mAP is undefined after every iteration")
     figures = {VALIDATION_MAP: run_scores[-1][1], BITS: float(config.bits)}
     if ENCODING_COST in objectives:
-        hasher = load(run)
+        hasher = load_network(run)
         figures[ENCODING_COST] = encoding_cost(hasher.network, hasher.input_shape)
     return figures
 

@@ -26,7 +26,7 @@ from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.results import read_figures
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.batch_search import search_gallery
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
@@ -36,7 +36,7 @@ from schn_ray.retrieval.index.build import rewrite_index, write_index
 from schn_ray.retrieval.index.index import open_index, verify_index
 from schn_ray.retrieval.search import SearchLimits, search_indexes
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import train_locally
 
 CONFIG = train_config("digits", None, (*TINY, "schedule.iterations=3", "schedule.epochs=1"))

@@ -31,7 +31,7 @@ def runs(store: Path, cluster: None) -> dict[int, Path]:
     out = {workers: store.parent / f"run-{workers}" for workers in (1, 2)}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as Ray's workers have
-    train_locally(config(), store, out[1])
+    train_locally(config(), store, out[1], keep_checkpoints=True)
     torch.set_num_threads(threads)
     train_by_two(store, out[2])
     return out

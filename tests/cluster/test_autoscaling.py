@@ -34,7 +34,7 @@ from schn_ray.cluster.map_shards import _default_workers
 from schn_ray.cluster.session import WorkerRequest, cluster_cpus
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 
 # --- what is asked of a cluster that grows
 

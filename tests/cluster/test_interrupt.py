@@ -19,12 +19,13 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 from schn_ray.training.checkpoints import LAST
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import CHECKPOINTS, read_metrics
+from schn_ray.training.metrics_file import read_metrics
+from schn_ray.training.recorder import CHECKPOINTS
 from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.slow  # starts two clusters of its own
@@ -42,7 +43,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(store: Path, out: Path) -> list[object]:
-    return ["train", store, "--out", out, "--preset", "digits", *as_options(SETTINGS)]
+    options = ("--preset", "digits", *as_options(SETTINGS), "--keep-checkpoints")
+    return ["train", store, "--out", out, *options]
 
 
 def interrupted(store: Path, tmp_path: Path, mark: str) -> tuple[Path, int, str]:
@@ -122,7 +124,7 @@ def test_sigterm_saves_within_an_iteration_first(
     torch.set_num_threads(1)
     config = train_config("digits", None, (*SETTINGS, *LONG))
     for run in (out, tmp_path / "whole"):
-        train_locally(config, store, run)
+        train_locally(config, store, run, keep_checkpoints=True)
     torch.set_num_threads(threads)
     assert fingerprint(out) == fingerprint(tmp_path / "whole")
     torch.testing.assert_close(last_state(out), last_state(tmp_path / "whole"), rtol=0, atol=0)

@@ -23,7 +23,7 @@ from support.trials import takes_minutes
 from support.users import TINY, Answer, Run
 
 from schn_ray.core.manifest import read_manifest
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.index.build import write_index
 
 ROOT = Path(__file__).parents[2]

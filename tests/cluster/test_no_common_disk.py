@@ -29,13 +29,13 @@ from schn_ray.core.storage.files import join, names_in, read_file, write_file
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 
 pytestmark = [
     pytest.mark.slow,

@@ -24,8 +24,8 @@ from support.trained import last_state
 from support.trials import takes_minutes
 from support.users import Run
 
-from schn_ray.models.hasher import fingerprint
-from schn_ray.training.recorder import read_metrics
+from schn_ray.models.model_files import fingerprint
+from schn_ray.training.metrics_file import read_metrics
 
 TRIALS = range(int(os.environ.get("SCHN_RAY_TRIALS", "1")))
 ATTEMPTS = 5
@@ -61,7 +61,7 @@ def moment(seed: int) -> tuple[int, float]:
 
 
 def command(store: Path, out: Path, workers: str = "2") -> list[object]:
-    return ["train", store, "--out", out, *OPTIONS, "--workers", workers]
+    return ["train", store, "--out", out, *OPTIONS, "--workers", workers, "--keep-checkpoints"]
 
 
 def training_workers() -> list[psutil.Process]:

@@ -28,7 +28,7 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import train_locally
 from schn_ray.tuning.space import Space, base_config
 from schn_ray.tuning.study import Search, TrialRow

@@ -22,12 +22,12 @@ from schn_ray.core.manifest import read_manifest
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.code_files import read_codes
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 from schn_ray.training.config import config_from
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import train_locally
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -96,7 +96,7 @@ def test_two_workers_end_where_one_does(runs: dict[int, Path]) -> None:
 def test_so_does_a_range_of_workers(
     runs: dict[int, Path], store: Path, tmp_path: Path, most: int
 ) -> None:
-    train_on_ray(config(), store, tmp_path / "run", WorkerRequest(1, most))
+    train_on_ray(config(), store, tmp_path / "run", WorkerRequest(1, most), keep_checkpoints=True)
     if most == 1:
         assert fingerprint(tmp_path / "run") == fingerprint(runs[1])
     assert max(distances(tmp_path / "run", runs[1]).values()) < FAR
@@ -108,7 +108,7 @@ def test_control_batches_of_another_size_end_elsewhere(
 ) -> None:
     values = read_manifest(runs[1], "run").config
     values["schedule"]["batch_size"] = 4
-    train_locally(config_from(values), store, tmp_path / "run")
+    train_locally(config_from(values), store, tmp_path / "run", keep_checkpoints=True)
     first, other = read_metrics(runs[1])[0]["loss"], read_metrics(tmp_path / "run")[0]["loss"]
     assert other != pytest.approx(first, rel=1e-2)
     assert median(distances(tmp_path / "run", runs[1]).values()) > 5 * FAR

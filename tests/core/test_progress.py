@@ -47,6 +47,19 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     ]
 
 
+def test_the_time_left_counts_down_while_a_step_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = Progress("training", 4, "iterations", out=io.StringIO())
+    now = 10.0
+    progress.advance(1)
+    assert str(progress) == "training: 1 of 4 iterations, 10 s each, 0:30 left"
+    now = 25.0
+    assert str(progress) == "training: 1 of 4 iterations, 10 s each, 0:15 left"
+    now = 100.0  # later than it was expected: nothing is promised any more
+    assert str(progress) == "training: 1 of 4 iterations, 10 s each, 1:40"
+
+
 def test_a_job_without_a_total_has_no_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

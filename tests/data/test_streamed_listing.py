@@ -21,7 +21,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.shards import repeated_ids as ids_module
-from schn_ray.data.shards import streamed_listing
+from schn_ray.data.shards import rows, streamed_listing
 from schn_ray.data.shards.listing_pieces import PieceFiles
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.shards.repeated_ids import repeated_ids
@@ -85,7 +85,18 @@ def sources(root: Path) -> dict[str, Path]:
     return {name: root / name for name in kinds}
 
 
-def test_listings_go_on_after_any_shard(tmp_path: Path) -> None:
+def test_few_rows_are_shared_and_many_are_not_cut_small() -> None:
+    assert len(rows.cut(2000, 2048)) == 8
+    assert len(rows.cut(1_000_000, 2048)) < 1_000_000 / 2048 + 20
+
+
+@pytest.mark.parametrize("growing", [False, True])
+def test_listings_go_on_after_any_shard(
+    growing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if growing:  # the first three shards have one row, and the next ones two
+        monkeypatch.setattr(rows, "_FEW_ROWS", 1)
+        monkeypatch.setattr(rows, "_OF_A_SIZE", 3)
     names = tmp_path / "names"
     names.write_text("none\none\n")
     cases = [(path, None) for path in sources(tmp_path).values()]
@@ -93,6 +104,7 @@ def test_listings_go_on_after_any_shard(tmp_path: Path) -> None:
         source = open_source(str(path), SourceConfig(shard_rows=2, class_names=class_names))
         shards = list(source.shards())
         assert len(shards) > 1
+        assert growing == (shards[0].rows == 1) or path.name == "npy"  # vectors: 16 times as many
         assert [shard.number for shard in shards] == list(range(len(shards)))
         for number, last in enumerate(shards):
             assert list(shards_after(source, last)) == shards[number + 1 :], path

@@ -47,7 +47,7 @@ from schn_ray.evaluation.results import (
     read_queries,
 )
 from schn_ray.evaluation.text import figures_text
-from schn_ray.models.hasher import LEARNED
+from schn_ray.models.model_files import LEARNED
 from schn_ray.retrieval.index.vectors import as_int8
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally

@@ -23,7 +23,7 @@ from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import read_figures
 from schn_ray.models.config import BackboneConfig
 from schn_ray.models.embed import EmbedConfig, embed_source
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.training.config import train_config
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import train_locally
@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_images(
 
 def test_rows_get_their_own_features_in_any_order(folder: Path) -> None:
     store = open_store(folder / "store")
-    given = features.given_features(folder / "features", store, load(folder / "run"))
+    given = features.given_features(folder / "features", store, load(folder / "run").spec)
     rows = np.array([7, 0, 33])
     own = features.features_of(folder / "run", store, rows, map_locally)
     of_features = features.features_of(folder / "run", store, rows, map_locally, given)

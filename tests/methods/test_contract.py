@@ -24,10 +24,11 @@ from schn_ray.evaluation.metrics.histograms import distance_histograms, without_
 from schn_ray.methods.base import DeepMethod
 from schn_ray.methods.catalogue import describe_method
 from schn_ray.methods.registry import METHODS, find_method
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.training.config import TrainConfig, train_config
-from schn_ray.training.recorder import Recorder, read_metrics
+from schn_ray.training.metrics_file import read_metrics
+from schn_ray.training.recorder import Recorder
 from schn_ray.training.run import build_run, finish_run, train_locally
 
 BITS, WIDTH = 16, 64

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from support.image_files import encode_image, write_tree
 from support.models import write_model
 from support.users import TINY, Run
 
+import schn_ray
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
@@ -23,8 +27,9 @@ from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.text import text_for_model
 from schn_ray.models import export
 from schn_ray.models.export import check_export, export_onnx
-from schn_ray.models.hasher import fingerprint
-from schn_ray.models.hasher import load as load_hasher
+from schn_ray.models.load import load as load_hasher
+from schn_ray.models.model_files import fingerprint
+from schn_ray.models.onnx_hasher import OnnxHasher
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
@@ -56,7 +61,8 @@ def test_what_is_described_is_all_that_an_application_needs(folder: Path) -> Non
     path = folder / "out" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     described = json.loads(session.get_modelmeta().custom_metadata_map["schn-ray"])
-    assert described == json.loads(path.with_suffix(".json").read_text())
+    sha256 = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert described | sha256 == json.loads(path.with_suffix(".json").read_text())
     photos = [folder / "photos" / name for name in ("cat/003.png", "dog/001.png", "dog/007.png")]
     resize, crop = (described["preprocessing"][name] for name in ("resize", "crop"))
     codes = []
@@ -129,3 +135,43 @@ def test_export_as_typed(schn_ray: Run, folder: Path, tmp_path: Path) -> None:
         "digits",
     )
     assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.json", "m.md"}
+
+
+def test_a_hasher_without_torch_gives_the_same_codes(folder: Path, tmp_path: Path) -> None:
+    photos = sorted((folder / "photos").rglob("*.png"))
+    for path in (folder / "out" / "model.onnx", folder / "out"):
+        hasher = schn_ray.load(path)
+        assert isinstance(hasher, OnnxHasher)
+        own = load_hasher(folder / "run")
+        assert (hasher.bits, hasher.fingerprint) == (own.bits, own.fingerprint)
+        np.testing.assert_array_equal(hasher.encode(photos), own.encode(photos))
+        np.testing.assert_allclose(hasher.relaxed_of(photos), own.relaxed_of(photos), atol=1e-5)
+    with pytest.raises(SchnRayError, match="images of 8 x 8 pixels"):
+        hasher.encode(np.zeros((2, 5), np.float32))
+    with pytest.raises(SchnRayError, match="no features"):
+        evaluate_run(
+            folder / "out",
+            folder / "store",
+            tmp_path / "evaluation",
+            EvaluateConfig(audit="report"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (lambda out: (out / "model.json").unlink(), "the .json file beside it"),
+        (lambda out: (out / "model.json").write_text("{}"), "Export the run again"),
+        (lambda out: shutil.copy(out / "model.onnx", out / "other.onnx"), "2 ONNX files"),
+        (lambda out: (out / "model.onnx").write_bytes(b"x"), "differs from the .json file"),
+        (lambda out: (out / "model.onnx").unlink(), "no directory|cannot read|manifest"),
+    ],
+)
+def test_an_export_that_is_not_whole(
+    folder: Path, tmp_path: Path, broken: Callable[[Path], object], reason: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    broken(out)
+    with pytest.raises(SchnRayError, match=reason):
+        schn_ray.load(out)

@@ -20,9 +20,11 @@ from schn_ray.models.backbones.build import build_backbone
 from schn_ray.models.config import BackboneConfig, HeadSpec
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.export import check_export, describe, export_onnx
-from schn_ray.models.hasher import Hasher, HasherSpec, load
+from schn_ray.models.hasher import Hasher
 from schn_ray.models.heads.build import build_head
 from schn_ray.models.heads.fitted import FittedHead
+from schn_ray.models.load import load
+from schn_ray.models.model_files import HasherSpec
 
 K = 12
 HEADS = [

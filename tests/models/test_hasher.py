@@ -18,8 +18,10 @@ from schn_ray.models.backbones.build import build_backbone
 from schn_ray.models.backbones.saved import backbone_fingerprint, build_fixed_backbone
 from schn_ray.models.config import BackboneConfig, HeadSpec
 from schn_ray.models.encoder import Encoder
-from schn_ray.models.hasher import Hasher, HasherSpec, load
+from schn_ray.models.hasher import Hasher
 from schn_ray.models.heads.build import build_head
+from schn_ray.models.load import load
+from schn_ray.models.model_files import HasherSpec
 
 D, K = 7, 12
 HEADS = [

@@ -10,7 +10,8 @@ from support.models import write_model
 
 from schn_ray.core.atomic_files import sha256_file
 from schn_ray.core.errors import SchnRayError
-from schn_ray.models.hasher import CHECKSUMS, SPEC, WEIGHTS, fingerprint, load
+from schn_ray.models.load import load
+from schn_ray.models.model_files import CHECKSUMS, SPEC, WEIGHTS, fingerprint
 
 
 @pytest.fixture

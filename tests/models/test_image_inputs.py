@@ -15,8 +15,9 @@ from support.image_files import encode_image, write_tree
 from support.models import write_model
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.models.hasher import Hasher, load
+from schn_ray.models.hasher import Hasher
 from schn_ray.models.image_inputs import image_list
+from schn_ray.models.load import load
 
 
 @pytest.fixture(scope="module")

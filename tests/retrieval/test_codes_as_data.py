@@ -20,7 +20,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST, REQUEST
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 

@@ -26,7 +26,7 @@ from schn_ray.data.shards import image_views
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.retrieval.code_files import code_features
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source

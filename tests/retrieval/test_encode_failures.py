@@ -24,7 +24,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 

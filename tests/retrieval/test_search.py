@@ -8,7 +8,7 @@ import pytest
 from support.service import write_gallery
 from support.users import Run
 
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.retrieval.index.index import Index, open_index
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.service import served, write_gallery
 
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.index.index import open_index
 

@@ -18,7 +18,7 @@ from support.models import write_model
 from support.service import served, write_gallery
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.models.hasher import load
+from schn_ray.models.load import load
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import open_index

@@ -28,7 +28,8 @@ from schn_ray.evaluation.text import text_for_model
 from schn_ray.models import export
 from schn_ray.models.config import BackboneConfig
 from schn_ray.models.embed import EmbedConfig, embed_source
-from schn_ray.models.hasher import fingerprint, load
+from schn_ray.models.load import load
+from schn_ray.models.model_files import fingerprint
 from schn_ray.report import figure_files, page
 from schn_ray.report.check import write_check_page
 from schn_ray.report.runs import report_runs
@@ -40,7 +41,8 @@ from schn_ray.retrieval.search import SearchLimits
 from schn_ray.retrieval.server.service import open_service
 from schn_ray.training.checkpoints import LAST
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import CHECKPOINTS, METRICS
+from schn_ray.training.metrics_file import METRICS
+from schn_ray.training.recorder import CHECKPOINTS
 from schn_ray.training.run import train_locally
 from support.faults import DIED, Verb, at_change, ends
 from support.image_files import encode_image, write_tree

@@ -8,8 +8,9 @@ from schn_ray.data.images import Preprocessing
 from schn_ray.models.backbones.build import build_backbone
 from schn_ray.models.config import BackboneConfig, HeadSpec
 from schn_ray.models.encoder import Encoder
-from schn_ray.models.hasher import Hasher, HasherSpec
+from schn_ray.models.hasher import Hasher
 from schn_ray.models.heads.linear import LinearHead
+from schn_ray.models.model_files import HasherSpec
 
 
 def write_model(path: Path, bits: int = 12, size: int = 8, seed: int = 0) -> Path:

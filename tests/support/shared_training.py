@@ -28,4 +28,4 @@ def config() -> TrainConfig:
 
 def train_by_two(store: Path, out: Path) -> None:
     """Train on Ray by two workers."""
-    train_on_ray(config(), store, out, WorkerRequest(2, 2))
+    train_on_ray(config(), store, out, WorkerRequest(2, 2), keep_checkpoints=True)

@@ -13,7 +13,8 @@ from support.users import TINY
 from schn_ray.core.errors import SchnRayError
 from schn_ray.training.checkpoints import LAST, PREVIOUS, load_checkpoint, save_checkpoint
 from schn_ray.training.config import train_config
-from schn_ray.training.recorder import Recorder, read_metrics
+from schn_ray.training.metrics_file import read_metrics
+from schn_ray.training.recorder import Recorder
 from schn_ray.training.run import train_locally
 
 CPU = torch.device("cpu")
@@ -49,7 +50,7 @@ def interrupted(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def train(store: Path, out: Path) -> None:
     """Train, or go on."""
-    train_locally(train_config("digits", None, SETTINGS), store, out)
+    train_locally(train_config("digits", None, SETTINGS), store, out, keep_checkpoints=True)
 
 
 def damage(file: Path, how: str) -> None:

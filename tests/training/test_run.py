@@ -1,6 +1,7 @@
 """Whole small runs in this process, without Ray."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,15 @@ from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
 from schn_ray.methods.code_table import CodeTable
 from schn_ray.methods.trainer import Trainer
-from schn_ray.models.hasher import fingerprint
-from schn_ray.models.hasher import load as load_hasher
+from schn_ray.models.load import load as load_hasher
+from schn_ray.models.model_files import fingerprint
 from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.training import loop, recorder, state
 from schn_ray.training import run as training
 from schn_ray.training import tensorboard as board
 from schn_ray.training.checkpoints import BEST, LAST
 from schn_ray.training.config import TrainConfig, train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import build_run, train_locally
 
 SMALL = (
@@ -57,7 +58,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(store: Path) -> Path:
     out = store.parent / "run"
-    train_locally(small_config(), store, out)
+    train_locally(small_config(), store, out, keep_checkpoints=True)
     return out
 
 
@@ -93,7 +94,7 @@ def test_the_released_model_is_the_best_by_validation(
         models.append((best, fingerprint(self.path / "model")))
 
     monkeypatch.setattr(recorder.Recorder, "record", record)
-    train_locally(small_config(), store, tmp_path / "run")
+    train_locally(small_config(), store, tmp_path / "run", keep_checkpoints=True)
     assert [best for best, _ in models] == [True, True, False]
     assert fingerprint(tmp_path / "run") == models[1][1] != models[0][1]
     assert "outer iteration: 2 of 3" in (tmp_path / "run" / "model" / "README.md").read_text()
@@ -164,12 +165,38 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one(
             train_locally(small_config(), store, out)
     with pytest.raises(SchnRayError, match="unfinished"):
         read_manifest(out, "run")
-    train_locally(small_config(), store, out)
+    train_locally(small_config(), store, out, keep_checkpoints=True)
     torch.testing.assert_close(last_state(out), last_state(finished), rtol=0, atol=0)
     assert fingerprint(out) == fingerprint(finished)
     for ours, theirs in zip(read_metrics(out), read_metrics(finished), strict=True):
         timed = {"images_per_second": 0, "data_wait": 0}
         assert ours | timed == theirs | timed
+
+
+@pytest.mark.parametrize("dies", ["before the manifest", "after it"])
+def test_checkpoints_go_when_the_run_is_finished(
+    dies: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at any moment of the end, the run is not trained again."""
+    out, config = tmp_path / "run", small_config()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if dies == "before the manifest":
+            patch.setattr("schn_ray.core.directories.library_versions", die)
+        else:
+            patch.setattr(training, "remove_folder", die)
+        with suppress(KeyboardInterrupt):
+            train_locally(config, store, out)
+    assert (out / "checkpoints").exists()
+    monkeypatch.setattr(loop, "_validate", die)  # another iteration would need it
+    with suppress(AlreadyDone):
+        train_locally(config, store, out)
+    assert not (out / "checkpoints").exists()
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert written == {*read_manifest(out, "run").files, "manifest.json"}
 
 
 def test_control_another_seed_ends_elsewhere(store: Path, finished: Path, tmp_path: Path) -> None:
@@ -210,7 +237,7 @@ def test_fixed_centres_stay_where_they_are(store: Path, tmp_path: Path) -> None:
     centres = ("method.initial_codes=hadamard", "method.update_codes=false")
     config = small_config(*centres, "schedule.iterations=1")
     before = build_run(config, open_store(store), Workers(), torch.device("cpu")).table
-    train_locally(config, store, tmp_path / "run")
+    train_locally(config, store, tmp_path / "run", keep_checkpoints=True)
     assert torch.equal(last_state(tmp_path / "run")["packed"], torch.from_numpy(before.packed))
 
 
@@ -234,7 +261,7 @@ def test_a_loss_that_breaks_later_leaves_a_good_checkpoint(
 
     monkeypatch.setattr(Trainer, "begin_iteration", breaks)
     with pytest.raises(SchnRayError, match="last checkpoint, of iteration 2, is good"):
-        train_locally(small_config(), store, tmp_path / "run")
+        train_locally(small_config(), store, tmp_path / "run", keep_checkpoints=True)
     assert [line["iteration"] for line in read_metrics(tmp_path / "run")] == [1, 2]
     assert all(x.isfinite().all() for x in last_state(tmp_path / "run").values())
 

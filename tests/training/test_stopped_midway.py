@@ -18,9 +18,9 @@ from schn_ray.core.interrupts import time_to_save
 from schn_ray.core.workers import Workers
 from schn_ray.data.config import PrepareConfig
 from schn_ray.data.store.reader import open_store
-from schn_ray.models.hasher import fingerprint
+from schn_ray.models.model_files import fingerprint
 from schn_ray.training.config import TrainConfig, train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import build_run, finish_run
 from schn_ray.training.state import StoppedMidway
 

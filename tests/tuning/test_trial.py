@@ -13,11 +13,11 @@ from schn_ray.data.config import PrepareConfig, SourceConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.models.config import HeadSpec
-from schn_ray.models.hasher import fingerprint
 from schn_ray.models.heads.fitted import FittedHead
+from schn_ray.models.model_files import fingerprint
 from schn_ray.training import state
 from schn_ray.training.config import TrainConfig, train_config
-from schn_ray.training.recorder import read_metrics
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.tuning.objectives import encoding_cost
 from schn_ray.tuning.study import Outcome
 from schn_ray.tuning.trial import TrialDir, run_trial, train_trial, trial_dir

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from schn_ray.cli.verbs.results import Output
 
 if TYPE_CHECKING:
+    from schn_ray.core.answered import AnsweredRequest
     from schn_ray.core.manifest import Manifest
-    from schn_ray.data.shards.map_shards import MapShards
+    from schn_ray.data.shards.map_shards import MapShards, Numbered
     from schn_ray.data.shards.rows import Source
     from schn_ray.data.store.reader import Store
     from schn_ray.retrieval.index.index import Index
 
+T = TypeVar("T")
+Piece = TypeVar("Piece", bound="Numbered")
 ALL = "all"  # as many workers as the cluster has CPUs
 Settings = Mapping[str, Any] | Sequence[str] | None
 Workers = int | str | tuple[int, int]
@@ -146,9 +149,15 @@ def shards_mapper(
 
         return map_locally
     require_ray(what)
-    from schn_ray.cluster.map_shards import RayShards
+    size = worker_range(workers)
 
-    return RayShards(what, worker_range(workers), gpus, writes, unit)
+    def map_on_ray(function: Callable[[Piece], T], shards: Iterable[Piece]) -> Iterable[T]:
+        # not before there is work: "finished already" is said without Ray
+        from schn_ray.cluster.map_shards import RayShards
+
+        return RayShards(what, size, gpus, writes, unit)(function, shards)
+
+    return map_on_ray
 
 
 def require_ray(what: str) -> None:
@@ -169,17 +178,40 @@ def require_ray(what: str) -> None:
         )
 
 
-def finish(out: Path | str, work: Callable[[], Manifest]) -> Output:
+def finish(
+    out: Path | str, work: Callable[[], Manifest], request: AnsweredRequest | None = None
+) -> Output:
     """Run ``work``, which writes ``out``; an output that is finished already is returned as it is.
 
     Args:
         out: the directory or URI.
         work: returns the manifest, or raises ``AlreadyDone``.
+        request: to be known again without work; None: it is compared each time.
     """
     from schn_ray.core.directories import AlreadyDone
     from schn_ray.core.manifest import read_manifest
 
     try:
-        return Output(location_of(out), work())
+        output = Output(location_of(out), work())
     except AlreadyDone as done:
-        return Output(location_of(out), read_manifest(done.path, done.kind), str(done))
+        output = Output(location_of(out), read_manifest(done.path, done.kind), str(done))
+    if request is not None:
+        request.remember()
+    return output
+
+
+def finished_before(request: AnsweredRequest | None, kind: str) -> Output | None:
+    """Return the output of a request that is known to be finished.
+
+    Args:
+        request: see ``finish``.
+        kind: of the output, see ``Manifest``.
+    """
+    if request is None or not request.is_finished():
+        return None
+    from schn_ray.core.directories import AlreadyDone
+
+    def work() -> Manifest:
+        raise AlreadyDone(request.out, kind)
+
+    return finish(str(request.out), work)

@@ -328,7 +328,9 @@ def serve(
     port: int = 8000,
     settings: Settings = None,
 ) -> None:
-    """Serve a search page and its JSON API on Ray Serve, until the process is interrupted.
+    """Serve a search page and its JSON API, until the process is interrupted.
+
+    One replica is this process; more of them are on Ray Serve.
 
     Args:
         index: a path, a URI or an opened index; or an album of ``build``.
@@ -338,8 +340,8 @@ def serve(
         settings: such as ``{"replicas": 4}``.
 
     Raises:
-        SchnRayError: index and model do not belong together, the port is taken, or Ray is not
-            installed.
+        SchnRayError: index and model do not belong together, the port is taken, or there are
+            to be more replicas than one and Ray is not installed.
 
     Example:
         >>> serve("index", "run", port=8080)  # doctest: +SKIP
@@ -351,10 +353,15 @@ def serve(
     config = load_settings(
         ServeConfig, settings=setting_lines(settings, {"host": host, "port": port})
     )
-    require_ray("serving")
     model = model_of(location_of(index), model)
     if model is None:
         raise SchnRayError("--model RUN is missing: name the model that encoded the index")
+    index = part_of(location_of(index), "index")
+    if config.replicas == 1:
+        from schn_ray.retrieval.server.local import serve_locally
+
+        return serve_locally(index, model, config)
+    require_ray("serving")
     from schn_ray.cluster.serve import serve_on_ray
 
-    serve_on_ray(part_of(location_of(index), "index"), model, config)
+    serve_on_ray(index, model, config)

@@ -10,6 +10,7 @@ from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
     finish,
+    finished_before,
     location_of,
     require_ray,
     setting_lines,
@@ -115,6 +116,7 @@ def train(
     cpus: int = 1,
     gpu: bool | None = None,
     tensorboard: bool = False,
+    keep_checkpoints: bool = False,
 ) -> Output:
     """Train a hashing model.
 
@@ -138,6 +140,8 @@ def train(
         cpus: of each worker on Ray.
         gpu: whether each worker on Ray has a GPU; default: if there are enough.
         tensorboard: write ``RUN/tensorboard`` too.
+        keep_checkpoints: keep ``RUN/checkpoints`` when the run is finished; they are many times the
+            model's size.
 
     Returns:
         The run: its path, with ``counts``. ``schn_ray.load(run)`` opens its model.
@@ -150,13 +154,27 @@ def train(
         >>> run = train("store", "run", preset="digits", settings={"bits": 16})  # doctest: +SKIP
         >>> hasher = schn_ray.load(run)  # doctest: +SKIP
     """
-    from schn_ray.models.backbones.build import require_backbone
-    from schn_ray.training.config import train_config
-    from schn_ray.training.rows import settings_of_inputs
+    from schn_ray.core.answered import answered_request
 
     lines = setting_lines(settings, {"backbone.name": backbone, "backbone.weights": weights})
     file = None if config is None else Path(config)
     embedded = None if features is None else location_of(features)
+    if workers is None:
+        _refuse_resources(cpus, gpu)
+    known = answered_request(
+        "train",
+        location_of(out),
+        {"method": method, "preset": preset, "settings": lines},
+        [location_of(store), embedded],
+        [file],
+    )
+    if (output := finished_before(known, "run")) is not None:
+        return output
+
+    from schn_ray.models.backbones.build import require_backbone
+    from schn_ray.training.config import train_config
+    from schn_ray.training.rows import settings_of_inputs
+
     given = settings_of_inputs(location_of(store), embedded)
     loaded = train_config(preset, file, lines, method, given)
     if embedded is None:
@@ -174,17 +192,23 @@ def train(
                 request,
                 tensorboard,
                 features=embedded,
+                keep_checkpoints=keep_checkpoints,
             ),
+            known,
         )
-    _refuse_resources(cpus, gpu)
-
     from schn_ray.training.run import train_locally
 
     return finish(
         out,
         lambda: train_locally(
-            loaded, location_of(store), location_of(out), tensorboard, features=embedded
+            loaded,
+            location_of(store),
+            location_of(out),
+            tensorboard,
+            features=embedded,
+            keep_checkpoints=keep_checkpoints,
         ),
+        known,
     )
 
 
@@ -315,7 +339,7 @@ def export(
     """
     from schn_ray.evaluation.text import text_for_model
     from schn_ray.models.export import export_onnx
-    from schn_ray.models.hasher import fingerprint
+    from schn_ray.models.model_files import fingerprint
 
     figures = None if evaluation is None else text_for_model(evaluation, fingerprint(run))
     return ExportResult(str(onnx), export_onnx(run, Path(onnx), images, figures))

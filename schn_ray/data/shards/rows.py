@@ -11,6 +11,9 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from numpy.typing import NDArray
 
+_FEW_ROWS = 256  # none is smaller than this, unless all are
+_SMALLER, _OF_A_SIZE = 8, 8  # the first 8 shards are 8 times smaller, the next 4 times ...
+
 
 @dataclass(frozen=True)
 class Row:
@@ -257,15 +260,55 @@ def shard_of(number: int, units: Sequence[Unit]) -> Shard:
     )
 
 
-def cut(rows: int, shard_rows: int) -> list[tuple[int, int]]:
-    """Cut rows into runs of (start, count).
+def shard_size(number: int, shard_rows: int) -> int:
+    """Return how many rows a shard has: the first ones are small, for workers to share few rows.
+
+    It follows from the number alone, so that a source is listed without being counted first, and
+    the shards of a job that goes on are those that it began with, whatever its workers.
+
+    Args:
+        number: of the shard within its source.
+        shard_rows: the most rows of a shard.
+
+    Example:
+        >>> [shard_size(number, 2048) for number in (0, 7, 8, 16, 24, 1000)]
+        [256, 256, 512, 1024, 2048, 2048]
+    """
+    smallest = max(shard_rows // _SMALLER, _FEW_ROWS)
+    return int(min(shard_rows, smallest << min(number // _OF_A_SIZE, _SMALLER.bit_length())))
+
+
+def shard_start(number: int, shard_rows: int) -> int:
+    """Return how many rows come before a shard, see ``shard_size``.
+
+    Args:
+        number: of the shard.
+        shard_rows: the most rows of a shard.
+
+    Example:
+        >>> shard_start(9, 2048)
+        2560
+    """
+    smaller = min(number, _OF_A_SIZE * _SMALLER.bit_length())
+    before = sum(shard_size(n, shard_rows) for n in range(smaller))
+    return before + (number - smaller) * shard_rows
+
+
+def cut(rows: int, shard_rows: int, start: int = 0, number: int = 0) -> list[tuple[int, int]]:
+    """Cut rows into runs of (start, count), of the sizes of ``shard_size``.
 
     Args:
         rows: how many rows there are.
         shard_rows: rows of a run, at most.
+        start: first row of the first run.
+        number: of the first run's shard, within the source.
 
     Example:
         >>> cut(5, 2)
         [(0, 2), (2, 2), (4, 1)]
     """
-    return [(start, min(shard_rows, rows - start)) for start in range(0, rows, shard_rows)]
+    runs = list[tuple[int, int]]()
+    while start < rows:
+        runs.append((start, min(shard_size(number + len(runs), shard_rows), rows - start)))
+        start += runs[-1][1]
+    return runs

@@ -114,7 +114,7 @@ class CifarSource:
                     f"{path}: {len(pixels):,} rows; expected at most {self.layout.batch_rows:,}"
                 )
             size, stamps = path.stat().st_size, (stamp_of(path),)
-            for start, count in cut(len(pixels), self.shard_rows):
+            for start, count in cut(len(pixels), self.shard_rows, number=len(shards)):
                 shards.append(Shard(len(shards), count, start, (name,), size, stamps))
         return shards
 

@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import filesystem_of, is_uri, join, read_file, stamp
-from schn_ray.data.shards.rows import BadRow, Row, Shard
+from schn_ray.data.shards.rows import BadRow, Row, Shard, shard_size
 from schn_ray.data.sources.listing import printable
 
 _AHEAD = 16  # folders of an object store that are listed before their turn
@@ -51,7 +51,7 @@ class FolderSource:
 
     def _shards_from(self, number: int, after: str) -> Iterator[Shard]:
         images = _images(self.location, after)
-        while chunk := list(islice(images, self.shard_rows)):
+        while chunk := list(islice(images, shard_size(number, self.shard_rows))):
             names, sizes, stamps = zip(*chunk, strict=True)
             yield Shard(number, len(chunk), 0, names, sum(sizes), stamps)
             number += 1

@@ -24,7 +24,16 @@ from typing import Any, NamedTuple
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import is_uri, kind_at, open_file, read_file, size_and_stamp
 from schn_ray.data.config import SourceConfig
-from schn_ray.data.shards.rows import BadRow, Entry, Row, Shard, Unit, units_of
+from schn_ray.data.shards.rows import (
+    BadRow,
+    Entry,
+    Row,
+    Shard,
+    Unit,
+    shard_size,
+    shard_start,
+    units_of,
+)
 from schn_ray.data.sources.roots import OutsideRootError, Root
 
 TRAIN, QUERY, GALLERY, JUNK = "train", "test", "database", "junk"
@@ -84,9 +93,9 @@ class ListingSource:
     def _shards_from(self, number: int) -> Iterator[Shard]:
         items = iter(self.read_items(self.location, self.config))
         size = self.config.shard_rows
-        for _ in islice(items, number * size):
+        for _ in islice(items, shard_start(number, size)):
             pass
-        while chunk := list(islice(items, size)):
+        while chunk := list(islice(items, shard_size(number, size))):
             yield self._shard(number, chunk)
             number += 1
         if not number:

@@ -289,10 +289,10 @@ def table_shards(
     """
     number, first_file, first_row = next_rows(last, [name for name, _, _ in files])
     for name, size, stamp in files[first_file:]:
-        for start, count in cut(rows_of(file_location(location, name)), shard_rows):
-            if start >= first_row:
-                yield Shard(number, count, start, (name,), size, (stamp,))
-                number += 1
+        rows = rows_of(file_location(location, name))
+        for start, count in cut(rows, shard_rows, first_row, number):
+            yield Shard(number, count, start, (name,), size, (stamp,))
+            number += 1
         first_row = 0
     if not number:
         raise SchnRayError(f"{location}: no rows in there")

@@ -79,10 +79,9 @@ class WebDataset:
         for name in names[first_tar:]:
             size, stamp = size_and_stamp(self._tar(name))
             count = len(samples_of(self._tar(name), stamp))
-            for start, rows in cut(count, self.config.shard_rows):
-                if start >= first_sample:
-                    yield Shard(number, rows, start, (name,), size, (stamp,))
-                    number += 1
+            for start, rows in cut(count, self.config.shard_rows, first_sample, number):
+                yield Shard(number, rows, start, (name,), size, (stamp,))
+                number += 1
             first_sample = 0
         if not number:
             raise SchnRayError(f"{self.location}: no samples in there")

@@ -35,7 +35,7 @@ from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.queries import content_digest, require_same_model
 
 if TYPE_CHECKING:
-    from schn_ray.models.hasher import Hasher
+    from schn_ray.models.base_hasher import BaseHasher
 
 _MAX_PIXELS = 100_000_000
 _QUALITY = 95  # of JPEG, where recompression is not the point
@@ -194,7 +194,7 @@ def plant_copies(
     refuse_bad_request(radius, out)
     if verification.by == "features":
         raise SchnRayError("planted copies have no stored features: leave --plant or features out")
-    from schn_ray.models.hasher import load
+    from schn_ray.models.load import load
 
     hasher = load(model)
     with scratch_folder(out) as folder, index_of(path, folder / "index") as index:
@@ -224,7 +224,7 @@ def copies_of(data: bytes, row: int) -> list[bytes]:
     return [change(image, rng) for change in KINDS.values()]
 
 
-def _planted(index: Index, hasher: Hasher, count: int, folder: Path) -> _Copies:
+def _planted(index: Index, hasher: BaseHasher, count: int, folder: Path) -> _Copies:
     """Write copies of random images, their codes, and an index of these."""
     rows, files, images = list[int](), list[Path](), folder / "copies"
     images.mkdir()
@@ -247,7 +247,7 @@ def _planted(index: Index, hasher: Hasher, count: int, folder: Path) -> _Copies:
     return _Copies(open_index(folder / "planted"), kinds, np.repeat(rows, len(KINDS)))
 
 
-def _write_codes(files: Sequence[Path], hasher: Hasher, out: Path) -> None:
+def _write_codes(files: Sequence[Path], hasher: BaseHasher, out: Path) -> None:
     made_from = {"model": hasher.fingerprint, "source": "planted"}
     with new_directory(out, "codes", {"bits": hasher.bits}, made_from) as draft:
         for start in range(0, len(files), _ENCODED_AT_ONCE):

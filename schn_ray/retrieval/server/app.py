@@ -1,4 +1,5 @@
-"""The search page and its JSON API as a web application (ASGI); ``cluster.serve`` runs it.
+"""The search page and its JSON API as a web application (ASGI); ``local`` and
+``cluster.serve`` run it.
 
 A request can search for an image that it sends, for an id of the index or for a code, and read
 thumbnails of indexed images. Nothing else:

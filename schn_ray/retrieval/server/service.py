@@ -17,7 +17,8 @@ from PIL import Image
 from schn_ray.core.errors import SchnRayError, UnknownId
 from schn_ray.data.images import BadImage, decode, evaluation_view
 from schn_ray.data.sources.fetch import fetch
-from schn_ray.models.hasher import Hasher, load
+from schn_ray.models.base_hasher import BaseHasher
+from schn_ray.models.load import load
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.queries import (
@@ -62,13 +63,13 @@ class Service:
         SchnRayError: the index was encoded by another model.
     """
 
-    def __init__(self, index: Index, hasher: Hasher, config: ServeConfig) -> None:
+    def __init__(self, index: Index, hasher: BaseHasher, config: ServeConfig) -> None:
         require_same_model(index, hasher)
         self.index, self.config, self._hasher = index, config, hasher
         own = hasher.of_images()
         pixels = min(own.max_pixels, config.max_pixels)
         self._preprocessing = own.model_copy(update={"max_pixels": pixels})
-        self._encoding = threading.Semaphore(os.cpu_count() or 1)  # torch has threads of its own
+        self._encoding = threading.Semaphore(os.cpu_count() or 1)  # networks have own threads
         self._where = functools.lru_cache(_FILTERS)(index.where)
         self.thumbnail = functools.lru_cache(_THUMBNAILS)(self._thumbnail)
 
@@ -92,8 +93,8 @@ class Service:
                 view = evaluation_view(image, self._preprocessing)
             except BadImage as error:
                 raise Refused(415, f"the image cannot be used: {error.reason}") from error
-            F, U = self._hasher.outputs(view[None])
-        queries = relaxed_queries([""], [""], U.numpy(), F.numpy())
+            F, U = self._hasher.output_arrays(view[None])
+        queries = relaxed_queries([""], [""], U, F)
         queries = replace(queries, contents=content_digest(image)[None])
         return self._answer(queries, limits)
 
@@ -118,7 +119,7 @@ class Service:
         elif limits.rescore is not None:
             view = self._image_of(id, queries.uris[0])
             with self._encoding:
-                relaxed = self._hasher.relaxed(view[None]).numpy()
+                relaxed = self._hasher.relaxed_array(view[None])
             encoded = relaxed_queries(queries.names, queries.uris, relaxed)
             queries = replace(encoded, rows=queries.rows, contents=queries.contents)
         return self._answer(queries, limits)
