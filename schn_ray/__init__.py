@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from schn_ray.cli.verbs.duplicates import duplicates
     from schn_ray.cli.verbs.engines import convert
     from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
+    from schn_ray.cli.verbs.map import map_codes
     from schn_ray.cli.verbs.retrieval import build_index, change_index, encode, search, serve
     from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
@@ -72,6 +73,7 @@ __all__ = [
     "export",
     "list_methods",
     "load",
+    "map_codes",
     "open_index",
     "open_store",
     "prepare",
@@ -90,6 +92,7 @@ _MODULES = {
     "cli.verbs.engines": ("convert",),
     "cli.verbs.duplicates": ("duplicates",),
     "cli.verbs.evaluation": ("benchmark", "compare", "evaluate", "write_report"),
+    "cli.verbs.map": ("map_codes",),
     "cli.verbs.retrieval": ("build_index", "change_index", "encode", "search", "serve"),
     "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),
@@ -100,6 +103,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _OTHER_NAMES = {
     "index": "build_index",
+    "map": "map_codes",
     "open": "open_index",
     "report": "write_report",
     "train_here": "train",

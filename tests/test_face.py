@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.image_files import write_tree
 from support.users import TINY, Run
 from typer.main import get_command
@@ -21,7 +23,9 @@ from typer.main import get_command
 import schn_ray
 from schn_ray.cli import app
 from schn_ray.cli.verbs.arguments import location_of, setting_lines, worker_range
+from schn_ray.cli.verbs.results import SearchResults
 from schn_ray.core.errors import SchnRayError
+from schn_ray.retrieval.search import Result
 
 ONE = {"schedule.iterations": 1, "schedule.epochs": 1}
 SETTINGS: dict[str, Any] = dict(setting.split("=") for setting in TINY)
@@ -30,6 +34,7 @@ SETTINGS = {name: int(value) for name, value in SETTINGS.items()} | ONE
 # the command's name -> the functions that do it, where these are not one of the same name
 FUNCTIONS = {
     "index": ("build_index", "change_index", "verify_index"),
+    "map": ("map_codes",),
     "methods": ("list_methods",),
     "report": ("write_report",),
 }
@@ -54,7 +59,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_functions_have_the_options_of_the_command(command: str) -> None:
-    renamed = {"set": "settings"}
+    renamed = {"set": "settings", "with": "vectors"}  # a keyword of Python
     options = {renamed.get(name, name) for name in options_of(command)}
     if command == "index":
         # --verify and --info: verify_index(path) and open_index(path).info()
@@ -215,6 +220,50 @@ def test_a_function_and_its_command_give_the_same(made: Path, schn_ray: Run) -> 
     assert schn_ray("check", made / "photos").out == f"{face.check(made / 'photos')!r}\n"
     compared = schn_ray("compare", made / "run")
     assert compared.out == f"{face.compare([made / 'run'])!r}\n"
+
+
+def test_queries_are_images_in_any_form_and_a_string_is_one(made: Path) -> None:
+    photo = made / "photos/dog/001.png"
+    expected = schn_ray.search(made / "index", [photo], model=made / "run", k=3)
+    assert schn_ray.search(made / "index", str(photo), model=made / "run", k=3) == expected
+    opened = [Image.open(photo), photo.read_bytes(), np.asarray(Image.open(photo).convert("RGB"))]
+    results = schn_ray.search(made / "index", opened, model=made / "run", k=3)
+    assert results[1].hits == expected[0].hits  # the identical image is first, by its bytes
+    distances = [[hit.distance for hit in result.hits] for result in results]
+    assert distances == [[hit.distance for hit in expected[0].hits]] * 3
+    assert [(result.query, result.uri) for result in results][1] == ("image 1", "")
+    (one,) = schn_ray.search(made / "index", id="cat/003.png", k=2)
+    assert one.query == "cat/003.png"
+    assert schn_ray.compare(made / "run").text() == schn_ray.compare([made / "run"]).text()
+
+
+def test_results_are_tables(made: Path, tmp_path: Path) -> None:
+    photo, run = made / "photos/dog/001.png", made / "run"
+    for rescore in (None, "query"):
+        results = schn_ray.search(made / "index", [photo], model=run, k=3, rescore=rescore)
+        expected = [
+            {"query": str(photo), "rank": rank, **hit}
+            for rank, hit in enumerate(results.to_json()[0]["hits"], 1)
+        ]
+        assert results.to_arrow().to_pylist() == expected
+        assert results.to_pandas().to_dict("records") == expected
+    codes = schn_ray.encode(made / "photos", run, made / "codes")
+    assert codes.to_arrow().num_rows == 24
+    index = schn_ray.open_index(made / "index")
+    assert codes.to_pandas()["code"].nunique() == index.unique_codes
+    matches = schn_ray.search(made / "index", queries=codes, out=tmp_path / "matches", k=2)
+    assert set(matches.to_pandas()["query"]) == set(codes.to_pandas()["id"])
+    evaluated = schn_ray.evaluate(run, made / "store")
+    assert evaluated.to_pandas()["average_precision"].mean() == evaluated.figures.map
+    groups = schn_ray.duplicates(made / "index", made / "groups.parquet")
+    assert groups.to_pandas()["group"].nunique() == groups.counts.groups
+    table = schn_ray.compare([run]).to_pandas().set_index("figure")
+    assert table["mean"]["map"] == evaluated.figures.map
+
+
+def test_no_results_are_an_empty_table() -> None:
+    columns = SearchResults([Result("q", "", ())]).to_pandas().columns
+    assert {"query", "rank", "id", "uri", "distance"} <= set(columns)
 
 
 def test_the_report_of_one_run(made: Path) -> None:

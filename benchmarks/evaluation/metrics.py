@@ -91,7 +91,7 @@ def trained_sides(evaluation: Path, store_path: Path) -> tuple[Side, Side]:
     from schn_ray.retrieval.code_files import packed_codes
 
     store, measured = open_store(store_path), open_artefact(evaluation, "evaluation")
-    names = sorted(name for name in measured.manifest.files if name.startswith("codes/part-"))
+    names = sorted(name for name in measured.manifest.files if name.startswith("codes/data/part-"))
     tables = [pq.read_table(measured.file(name)) for name in names]
     codes = np.concatenate([packed_codes(table) for table in tables])
     query, gallery = store.rows("query"), store.rows("gallery")

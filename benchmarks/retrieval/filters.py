@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.support.drawn import centres_of, draw, write_codes
 from schn_ray.retrieval.index.build import write_index
-from schn_ray.retrieval.index.columns import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.scan import hamming
 

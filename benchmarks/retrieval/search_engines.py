@@ -1,8 +1,9 @@
 r"""The index beside other engines: recall by distance, queries/s, memory of the index, build time.
 
     OMP_NUM_THREADS=1 python -m benchmarks.retrieval.search_engines \
-        [--rows 1e6] [--bits 64] [--codes c5] [--engines ivf hash multihash ...]
+        [--rows 1e6] [--bits 64] [--codes c5 random trained] [--engines ivf hash multihash ...]
 
+Codes: c5 is 100 centres with 5 % of bits flipped; trained, those of ``support.trained_codes``.
 Opponents, over every row as users build them (``--engines``, by default all):
     ivf, hnsw, hnsw-distinct, hash, multihash: faiss's IndexBinaryIVF, IndexBinaryHNSW (and over
         distinct codes only), IndexBinaryHash and IndexBinaryMultiHash
@@ -34,11 +35,12 @@ import numpy as np
 import psutil
 
 from benchmarks.support.drawn import draw, write_codes
+from benchmarks.support.trained_codes import trained_codes
 from schn_ray.retrieval.engines.convert import ENGINES, convert_codes, recipe
 from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import open_index
 
-K, GOOD, FEW = 10, 0.99, 16
+K, GOOD, FEW, QUERIES = 10, 0.99, 16, 256
 LEAST = 0.1  # CPU seconds of a measurement
 Search = Callable[[np.ndarray], np.ndarray]
 Widths = Iterable[tuple[str, Search]]
@@ -359,9 +361,12 @@ OPPONENTS: dict[str, Callable[[Problem], Built]] = {
 SERVERS = {"pgvector": False, "pgvector-hnsw": True}
 
 
-def drawn(kind: str, rows: int, bits: int, seed: int) -> np.ndarray:
+def drawn(kind: str, rows: int, bits: int) -> list[np.ndarray]:
+    """Return codes and queries."""
+    if kind == "trained":
+        return trained_codes([rows, QUERIES], bits)
     flips = None if kind == "random" else float(kind.removeprefix("c")) / 100
-    return draw(rows, bits, flips, seed)
+    return [draw(size, bits, flips, seed) for seed, size in enumerate((rows, QUERIES))]
 
 
 def main() -> None:
@@ -378,7 +383,7 @@ def main() -> None:
         print("| engine | setting | recall@10 by distance | queries/s | size | build, CPU |")
         print("| --- | --- | --- | --- | --- | --- |")
         with tempfile.TemporaryDirectory() as folder:
-            codes, queries = drawn(kind, int(asked.rows), bits, 0), drawn(kind, 256, bits, 1)
+            codes, queries = drawn(kind, int(asked.rows), bits)
             write_codes(Path(folder, "codes"), codes)
             problem = Problem(codes, queries, Path(folder))
             true = faiss.knn_hamming(queries, codes, K)[0]

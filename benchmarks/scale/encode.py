@@ -105,7 +105,7 @@ class Turns:
 
 
 def rate(out: Path, workers: int) -> float:
-    parts = sorted(out.glob("part-*"), key=lambda part: part.stat().st_mtime_ns)
+    parts = sorted(out.glob("data/part-*"), key=lambda part: part.stat().st_mtime_ns)
     between = parts[workers : len(parts) - workers]
     rows = sum(pq.read_metadata(part).num_rows for part in between)
     first, last = (part.stat().st_mtime_ns for part in (parts[workers - 1], between[-1]))

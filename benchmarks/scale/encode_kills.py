@@ -108,13 +108,15 @@ class Job:
 
 
 def rows(out: Path) -> list[tuple[str, bytes]]:
-    table = [row for part in sorted(out.glob("part-*")) for row in pq.read_table(part).to_pylist()]
+    table = [
+        row for part in sorted(out.glob("data/part-*")) for row in pq.read_table(part).to_pylist()
+    ]
     return sorted((row["id"], row["code"]) for row in table)
 
 
 def parts(out: Path) -> dict[str, int]:
     """Name -> when it was written, in nanoseconds."""
-    return {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("data/part-*.parquet")}
 
 
 def kill(kind: str, process: subprocess.Popen[bytes], mark: str) -> None:

@@ -82,7 +82,7 @@ def high_water(pid: int) -> int:
 
 
 def every_id_once(out: Path, rows: int) -> None:
-    parts = sorted(out.glob("part-*"))
+    parts = sorted(out.glob("data/part-*"))
     ids = np.concatenate([pq.read_table(p, columns=["id"])["id"].to_numpy() for p in parts])
     assert len(ids) == rows, len(ids)
     assert len(np.unique(ids.astype("U9"))) == rows

@@ -37,10 +37,11 @@ def write_codes(folder: Path, codes: np.ndarray, first: int = 0) -> Path:
     """Write codes as encode does, with ids and uris of usual lengths."""
     made_from = {"model": "drawn", "source": "drawn"}
     with new_directory(folder, "codes", {"bits": 8 * codes.shape[1]}, made_from) as draft:
+        (draft.path / "data").mkdir()
         for number, start in enumerate(range(0, len(codes), _AT_ONCE)):
             part = codes[start : start + _AT_ONCE]
             ids = [f"photos/{first + start + i:09}.jpg" for i in range(len(part))]
             uris = pa.array([f"/data/{id}" for id in ids])
             table = pa.table({"id": ids, "uri": uris, "code": code_column(part)})
-            pq.write_table(table, draft.path / f"part-{number:05}.parquet")
+            pq.write_table(table, draft.path / "data" / f"part-{number:05}.parquet")
     return folder

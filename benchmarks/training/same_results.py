@@ -81,7 +81,7 @@ def record(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {f"{n} workers": run_of(folder, n) for n in (1, 2)}
     run = folder / "run-2"
     schn_ray("encode", "digits", "--model", run, "--out", folder / "codes")
-    parts = sorted((folder / "codes").glob("part-*.parquet"))
+    parts = sorted((folder / "codes").glob("data/part-*.parquet"))
     found["codes"] = codes(*parts)
     schn_ray("index", folder / "codes", "--out", index)
     found["answers"] = answers(index, parts[0])

@@ -27,6 +27,7 @@ from schn_ray.cli import (
     duplicates,
     engines,
     evaluation,
+    map,
     retrieval,
     training,
 )
@@ -100,6 +101,7 @@ for _verb in (
     retrieval.index_command,
     retrieval.search_command,
     duplicates.duplicates_command,
+    map.map_command,
     retrieval.serve_command,
     engines.convert_command,
     evaluation.evaluate_command,

@@ -32,7 +32,10 @@ def build_command(
         str | None,
         typer.Option(help="See 'methods'. Default: schn-plus with labels, itq without."),
     ] = None,
-    bits: Annotated[int | None, typer.Option(min=1, help="Bits of a code. Default: 64.")] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(min=1, help="Bits of a code. Default: 64 with labels, 128 without."),
+    ] = None,
     fine_tune: Annotated[
         bool, typer.Option("--fine-tune", help="Train the backbone, too: better, in hours.")
     ] = False,

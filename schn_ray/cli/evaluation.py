@@ -19,6 +19,8 @@ from schn_ray.cli.options import (
 from schn_ray.cli.verbs.arguments import ALL
 from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
 
+_FOREIGN = "Codes of another program"
+
 
 class Gallery(StrEnum):
     """Which codes the gallery has: the model's own, or those that training solved from labels."""
@@ -29,13 +31,55 @@ class Gallery(StrEnum):
 
 
 def evaluate_command(
-    run: Annotated[str, typer.Argument(metavar="RUN|ALBUM", help="A finished run, or an album.")],
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN|ALBUM", help="A finished run, or an album.")
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="The store with the split; an ALBUM has its own.")
     ] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", help="Directory or URI to write. Default: RUN-evaluation."),
+    ] = None,
+    codes: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of RUN: codes of another program (.npy, .npz, .parquet): -1 and +1, 0 "
+            "and 1, or packed.",
+            rich_help_panel=_FOREIGN,
+        ),
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of --codes: real numbers; their signs, and their ranking by cosine.",
+            rich_help_panel=_FOREIGN,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Of these rows: class numbers, names, or a 0 or 1 for each class.",
+            rich_help_panel=_FOREIGN,
+        ),
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(help="Codes or embeddings of the queries.", rich_help_panel=_FOREIGN),
+    ] = None,
+    query_labels: Annotated[
+        str | None, typer.Option(help="Labels of the queries.", rich_help_panel=_FOREIGN)
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of --queries: 'query' or 'gallery' for each row.",
+            rich_help_panel=_FOREIGN,
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(help="Bits of packed codes, if no multiple of 8.", rich_help_panel=_FOREIGN),
     ] = None,
     features: Annotated[
         str | None,
@@ -52,17 +96,26 @@ def evaluate_command(
 ) -> None:
     """Measure retrieval with RUN's model, exact under ties.
 
-    The split's queries and gallery are encoded first, on Ray Data.
+    The split's queries and gallery are encoded first, on Ray Data. Codes of another program are
+    measured as they are.
     """
+    foreign = codes is not None or embeddings is not None
     evaluation = evaluate(
         run,
         store,
         out,
+        codes=codes,
+        embeddings=embeddings,
+        labels=labels,
+        queries=queries,
+        query_labels=query_labels,
+        split=split,
+        bits=bits,
         features=features,
         gallery=None if gallery is None else gallery.value,
         config=config_file,
         settings=settings,
-        workers=workers or ALL,
+        workers=workers or (None if foreign else ALL),
     )
     print_result(evaluation, as_json)
 

@@ -64,11 +64,17 @@ def encode_command(
 
 def index_command(
     path: Annotated[
-        str, typer.Argument(metavar="CODES|INDEX", help="Codes to index, or an index.")
+        str, typer.Argument(metavar="CODES|INDEX", help="Codes, or a file of them; or an index.")
     ],
     out: Annotated[
         str | None,
         typer.Option("--out", help="Directory or URI to write the index of CODES to."),
+    ] = None,
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with", metavar="relaxed|features", help="Also keep these vectors, to rescore by."
+        ),
     ] = None,
     add: Annotated[
         str | None, typer.Option(help="Add these codes to INDEX.", metavar="CODES")
@@ -108,12 +114,15 @@ def index_command(
     if out is not None:
         if add or remove or verify or info:
             raise SchnRayError("--out builds an index; --add, --remove ... take an index instead")
-        print_result(
-            build_index(path, out, columns=columns, columns_of=names, update=update), as_json
+        index = build_index(
+            path, out, columns=columns, columns_of=names, vectors=vectors or (), update=update
         )
+        print_result(index, as_json)
         return
     if update:
         raise SchnRayError("--update changes the index of --out INDEX")
+    if vectors:
+        raise SchnRayError("--with needs --out: an index keeps the vectors that it was built with")
     changed = add or remove or columns or columns_of
     if changed:
         index = change_index(path, add=add, remove=remove or (), columns=columns, columns_of=names)
@@ -163,8 +172,14 @@ def search_command(
     rescore: Annotated[
         str | None,
         typer.Option(
-            metavar="query",
-            help="Order by score: the query's output before the sign against the codes.",
+            metavar="query|relaxed|features",
+            help="Order by score: the query's output against the codes; or cosines of vectors.",
+        ),
+    ] = None,
+    oversample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Times k that relaxed or features score, of the nearest. Default: 10."
         ),
     ] = None,
     where: Annotated[
@@ -184,7 +199,7 @@ def search_command(
 ) -> None:
     """Find the images nearest to images, ids or codes.
 
-    The search is exact, also rescored; ties come in the order of ids.
+    The search is exact, also with --rescore query; ties come in the order of ids.
     """
     from schn_ray.core.errors import SchnRayError
 
@@ -197,6 +212,7 @@ def search_command(
             k=k,
             radius=radius,
             rescore=rescore,
+            oversample=oversample,
             where=where,
             workers=workers or ALL,
         )
@@ -214,6 +230,7 @@ def search_command(
         k=k,
         radius=radius,
         rescore=rescore,
+        oversample=oversample,
         where=where,
         html=html,
     )

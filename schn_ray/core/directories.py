@@ -31,12 +31,14 @@ from schn_ray.core.manifest import (
     MANIFEST,
     REQUEST,
     Manifest,
+    format_of,
     library_versions,
     parse_manifest,
     request_fingerprint,
 )
 
 LOCK = ".lock"
+_FORMAT = "format"  # in a request: version of the layout of what is written already
 PROBE_PREFIX = ".seen-"  # of a file by which nodes prove that they share a disk
 _BEGUN = (REQUEST, REQUEST + PARTIAL, LOCK)  # what a process killed at its start may leave
 
@@ -62,7 +64,8 @@ class DirectoryWriter:
 
     def begin(self) -> None:
         """Mark the directory as unfinished, before files of a finished one are changed."""
-        write_json(self.path / REQUEST, self.request | self.notes)
+        layout = {_FORMAT: format_of(self.request["kind"])}
+        write_json(self.path / REQUEST, self.request | layout | self.notes)
         with writing(self.path / MANIFEST):
             (self.path / MANIFEST).unlink(missing_ok=True)
 
@@ -302,11 +305,14 @@ def _refuse_other_request(
         parse_manifest(data, path)
     try:
         existing = parse_json(data, str(path / name))
+        layout = existing.get(_FORMAT, 3)  # requests of format 3 do not name it
         existing = {key: existing[key] for key in request}
         for part in ("made_from", "config"):
             existing[part] = dict(existing[part])
     except (BadDocument, ValueError, KeyError, TypeError) as error:
         raise SchnRayError(f"{path / name} is damaged; remove {path} to start over") from error
+    if layout != format_of(existing["kind"]):
+        raise SchnRayError(f"{path} was begun by an older schn-ray; remove it to start over")
     if update and listing is not None:
         existing["made_from"][listing] = request["made_from"][listing]
     for part in ("made_from", "config"):
@@ -375,6 +381,7 @@ def write_manifest(
         counts=writer.counts,
         files=files,
         fingerprint=request_fingerprint(request, files),
+        format=format_of(request["kind"]),
         versions=library_versions(),
         sizes={name: hashed[name][1] for name in files},
     )

@@ -21,6 +21,8 @@ from schn_ray.core.storage.cache import COPIES, UNFINISHED, cache_folder
 # what a version before 0.1.0 wrote beside the output of duplicates, and the hidden names of today
 _HIDDEN = re.compile(rf"\.duplicates-.+|\.(?P<name>.+)({re.escape(PARTIAL)}|{re.escape(LOCK)})")
 
+_DEPTH = 2  # a folder of outputs, an output, its folder of parts
+
 
 @dataclass(frozen=True)
 class Leftover:
@@ -36,12 +38,12 @@ class Leftover:
 
 
 def leftovers(folder: Path) -> list[Leftover]:
-    """List what killed commands have left in a folder, or in one directly below it.
+    """List what killed commands have left in a folder, or in one up to two below it.
 
     Args:
         folder: that outputs were written to.
     """
-    return [*_below(folder, deeper=True)]
+    return [*_below(folder)]
 
 
 def cache_leftovers() -> list[Leftover]:
@@ -61,15 +63,15 @@ def cache_leftovers() -> list[Leftover]:
     return [Leftover(path, _size(path)) for path in [*unfinished, *copies]]
 
 
-def _below(folder: Path, deeper: bool) -> Iterator[Leftover]:
+def _below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Leftover]:
+    locks = [parent / LOCK for parent in (folder, *above)]  # a writer's may be that of a parent
     for path in _entries(folder):
         match = _HIDDEN.fullmatch(path.name)
-        lock = folder / (f".{match['name']}{LOCK}" if match else LOCK)
         if match or path.suffix == PARTIAL:
-            if not _is_held(lock):
+            if not any(map(_is_held, [folder / f".{match['name']}{LOCK}"] if match else locks)):
                 yield Leftover(path, _size(path))
-        elif deeper and path.is_dir() and not path.is_symlink():
-            yield from _below(path, deeper=False)
+        elif len(above) < _DEPTH and path.is_dir() and not path.is_symlink():
+            yield from _below(path, (folder, *above))
 
 
 def _entries(folder: Path) -> list[Path]:

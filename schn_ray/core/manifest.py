@@ -17,7 +17,8 @@ from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
 
-FORMAT = 3
+_FORMAT = 3
+_FORMATS = {"codes": 4, "evaluation": 4}  # kinds whose layout changed since
 MANIFEST = "manifest.json"
 REQUEST = "request.json"
 _RECORDED = ("torch", "torchvision", "ray", "numpy", "pyarrow", "faiss-cpu", "pillow")
@@ -34,7 +35,7 @@ class Manifest:
         counts: what the verb counted, such as rows and quarantined rows.
         files: path of every file, relative to the directory -> SHA-256 in hexadecimal.
         fingerprint: SHA-256 over kind, config, inputs and files; equal for equal content.
-        format: version of the directory's layout.
+        format: version of the layout of such directories, see ``format_of``.
         versions: of this package, Python and the libraries that the result depends on.
         sizes: path of every file -> size in bytes.
         digest: SHA-256 of all of the above, so that damage to the manifest itself is noticed.
@@ -46,7 +47,7 @@ class Manifest:
     counts: dict[str, Any]
     files: dict[str, str]
     fingerprint: str
-    format: int = FORMAT
+    format: int = _FORMAT
     versions: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     digest: str = ""
@@ -55,6 +56,19 @@ class Manifest:
         """Return the manifest as a JSON object with its digest."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values | {"digest": _digest_of(values)}
+
+
+def format_of(kind: str) -> int:
+    """Return the version of the layout of a kind of directory.
+
+    Args:
+        kind: see ``Manifest``.
+
+    Example:
+        >>> format_of("store"), format_of("codes")
+        (3, 4)
+    """
+    return _FORMATS.get(kind, _FORMAT)
 
 
 def is_finished(path: Path) -> bool:
@@ -102,12 +116,13 @@ def parse_manifest(data: bytes, path: Path | str, kind: str | None = None) -> Ma
         layout, actual_kind = values["format"], str(values["kind"])
     except (BadDocument, KeyError, TypeError) as error:
         raise SchnRayError(f"{file} is damaged; make the {made} again") from error
-    if layout != FORMAT:
+    if layout != (expected := format_of(actual_kind)):
         versions = values.get("versions")
         by = versions.get("schn-ray", "unknown") if isinstance(versions, dict) else "unknown"
         raise SchnRayError(
             f"{path} has format {layout} (made by schn-ray {by}), this is schn-ray "
-            f"{__version__} with format {FORMAT}: make the {actual_kind} again, or use that version"
+            f"{__version__} with format {expected}: make the {actual_kind} again, or use that "
+            "version"
         )
     if values.get("digest") != _digest_of(values):
         raise SchnRayError(

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from schn_ray.data.config import SourceConfig
-from schn_ray.data.images import BadImage, decode, downsized
+from schn_ray.data.images import NO_HEIC, BadImage, decode, downsized
+from schn_ray.data.shards.quarantine import heic_line
 from schn_ray.data.shards.rows import BadRow, Row, Source
 from schn_ray.data.shards.vectors import NOT_FINITE, ZERO, VectorFormat, vectors_of
 from schn_ray.data.splits.protocols import STABLE, UNLABELLED
@@ -144,6 +145,8 @@ def render(report: Report) -> str:
     )
     lines += _listed("labels that share images", _overlap_lines(report))
     lines += _listed("the same bytes", [" = ".join(map(_one_line, ids)) for ids in report.copies])
+    if heic := sum(row.reason == NO_HEIC for row in report.bad_rows):
+        lines += ["", f"  {heic_line(heic)}"]
     lines += _listed("bad rows", [f"{_one_line(r.id)}: {r.reason}" for r in report.bad_rows])
     if len(report.bad_rows) > report.max_bad_share * report.rows:
         lines.append(

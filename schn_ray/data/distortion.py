@@ -72,10 +72,14 @@ def _part(
     size: tuple[int, int], least: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
     """Return left, top, right and bottom of a random part, no wider or higher than the image."""
-    area, ratio = rng.uniform(least, 1), np.exp(rng.uniform(-1, 1) * np.log(_RATIO))
-    pixels = area * size[0] * size[1]
-    width, height = min(size[0], (pixels * ratio) ** 0.5), min(size[1], (pixels / ratio) ** 0.5)
-    left, top = rng.random() * (size[0] - width), rng.random() * (size[1] - height)
+    pixels = rng.uniform(least, 1) * size[0] * size[1]
+    ratio = np.exp(rng.uniform(-1, 1) * np.log(_RATIO))
+    ratio = min(max(ratio, pixels / size[1] ** 2), size[0] ** 2 / pixels)  # or it would not fit
+    width, height = (pixels * ratio) ** 0.5, (pixels / ratio) ** 0.5
+    left, top = (
+        rng.random() * max(whole - part, 0)
+        for whole, part in zip(size, (width, height), strict=True)
+    )
     return left, top, min(left + width, size[0]), min(top + height, size[1])
 
 

@@ -4,12 +4,13 @@ Pillow decodes every format, so that an image has the same pixels wherever it is
 becomes upright RGB: EXIF rotation is applied; of an animation, the first frame is used;
 transparent pixels are blended with white; 16-bit gray keeps its upper byte, as Pillow itself does
 with 16-bit colour; CMYK and palettes are converted. Images of 32 bits per channel have no agreed
-range and are refused.
+range and are refused. HEIC needs pillow-heif (the extra ``heic``); AVIF is Pillow's own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import threading
 from typing import IO, TYPE_CHECKING, Annotated, Literal
@@ -28,6 +29,9 @@ _Positive = Annotated[float, Field(gt=0)]
 
 # Pillow knows more formats, but some of them start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF")
+HEIC_EXTRA = "'schn-ray[heic]'"
+NO_HEIC = f"HEIC, which needs pillow-heif: pip install {HEIC_EXTRA}"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _OPEN_LOCK = threading.Lock()
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -88,9 +92,7 @@ def decode(data: bytes, max_pixels: int, at_least: int | None = None) -> Image.I
         raise BadImage("empty: 0 bytes")
     try:
         image = _open(io.BytesIO(data))
-        width, height = image.size
-        if width * height > max_pixels:
-            raise BadImage(f"{width} x {height} pixels, more than max_pixels = {max_pixels:,}")
+        _refuse_too_large(image.size, max_pixels)
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         image.load()
@@ -117,6 +119,8 @@ def image_size(file: IO[bytes]) -> tuple[int, int]:
     """
     try:
         return _open(file).size
+    except BadImage:
+        raise
     except Exception as error:  # a decoder may raise anything over hostile bytes
         raise BadImage(f"not an image: {error}") from error
 
@@ -147,13 +151,13 @@ def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> 
     return out.getvalue(), factor
 
 
-def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
+def evaluation_view(data: bytes | Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
     """Decode an image, resize its shorter side (antialiased) and crop the centre.
 
     Equal to torchvision's ``Resize`` and ``CenterCrop`` of the same image, within rounding.
 
     Args:
-        data: the encoded bytes.
+        data: the encoded bytes, or an image, which is not changed.
         p: sizes and limits.
 
     Returns:
@@ -162,7 +166,10 @@ def evaluation_view(data: bytes, p: Preprocessing) -> NDArray[np.uint8]:
     Raises:
         BadImage: see ``decode``.
     """
-    image = decode_for(data, p)
+    if isinstance(data, Image.Image):
+        image = _upright_copy(data, p.max_pixels)
+    else:
+        image = decode_for(data, p)
     width, height = _resized(image.size, p.resize)
     left, top = round((width - p.crop) / 2), round((height - p.crop) / 2)
     return channels_first(_cut(image, (width, height), left, top, p))
@@ -226,8 +233,48 @@ def _open(file: IO[bytes]) -> Image.Image:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError:
+            if not _is_heic(file):
+                raise
+            if not can_read_heic():
+                raise BadImage(NO_HEIC) from None
+            return Image.open(file, formats=("HEIF",))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _is_heic(file: IO[bytes]) -> bool:
+    file.seek(0)
+    start = file.read(12)
+    file.seek(0)
+    return start[4:8] == b"ftyp" and start[8:] in _HEIC_BRANDS
+
+
+@functools.cache
+def can_read_heic() -> bool:
+    """Teach Pillow to read HEIC; return whether that library is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _upright_copy(image: Image.Image, max_pixels: int) -> Image.Image:
+    _refuse_too_large(image.size, max_pixels)
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except Exception as error:  # its file may be read only now
+        raise BadImage(f"damaged: {error or type(error).__name__}") from error
+
+
+def _refuse_too_large(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise BadImage(f"{width} x {height} pixels, more than max_pixels = {max_pixels:,}")
 
 
 def _rotate_upright(image: Image.Image) -> None:

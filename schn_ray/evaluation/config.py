@@ -45,6 +45,8 @@ class EvaluateConfig(Section):
         controls: what the model is compared with.
         rescore: searches ordered by score that are measured, too, on as many rows as ``controls``
             draws; they need labels.
+        rescore_candidates: rows nearest by distance that ``relaxed`` and ``features`` score, all
+            ties of the last included; the others follow by distance. None: they score all rows.
     """
 
     gallery: Literal["encoded", "learned", "both"] = "encoded"
@@ -57,4 +59,5 @@ class EvaluateConfig(Section):
     legacy: tuple[Literal["stable", "reversed", "unstable"], ...] = ()
     part_rows: Count = 250_000
     controls: ControlsConfig = ControlsConfig()
-    rescore: tuple[Literal["query"], ...] = ()
+    rescore: tuple[Literal["query", "relaxed", "features"], ...] = ()
+    rescore_candidates: Count | None = None

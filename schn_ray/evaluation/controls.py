@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,9 @@ from scipy.sparse import csr_array, vstack
 
 from schn_ray.core.bits import pack
 from schn_ray.data.labels import label_sets, share_a_label
-from schn_ray.data.shards.map_shards import MapShards
 from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import ControlsConfig
-from schn_ray.evaluation.features import GivenFeatures, features_of
+from schn_ray.evaluation.features import RowFeatures
 from schn_ray.evaluation.figures import Controls, NeighbourRecall
 from schn_ray.evaluation.hash_controls import hash_controls
 from schn_ray.evaluation.metrics.average_precision import average_precision
@@ -85,49 +83,65 @@ class MeasuredControls:
 
 
 def measure_controls(
-    run: Path | str,
+    features: RowFeatures,
     store: Store,
     queries: LabelledCodes,
     gallery: LabelledCodes,
     bits: int,
     config: ControlsConfig,
     recall_at: Sequence[int],
-    map_shards: MapShards,
-    given: GivenFeatures | None = None,
 ) -> MeasuredControls:
     """Measure every control, and the model on the very same rows.
 
     Args:
-        run: a finished run; its network computes the features.
-        store: has the images, or the vectors.
+        features: of the rows of the store.
+        store: has the labels and the training rows.
         queries: Q of them, with the model's codes.
         gallery: G rows, with the model's codes.
         bits: bits of a code, K.
         config: how many rows are drawn at random, and the seed.
         recall_at: ranks of the recall of exact neighbours; see ``recall_ranks``.
-        map_shards: computes features, on whatever machines.
-        given: features of the store's images; None: the run's network computes them.
     """
     drawn, ranked, chosen, generator = drawn_sides(queries, gallery, config)
     trained = store.rows("train")
     trained = trained[_sample(len(trained), config.train_rows, generator)]
     rows = [trained, drawn.rows, ranked.rows]
-    features = features_of(run, store, np.concatenate(rows), map_shards, given)
-    train, query, other = np.split(features, np.cumsum([len(part) for part in rows])[:-1])
+    F = features.of(np.concatenate(rows))
+    train, query, other = np.split(F, np.cumsum([len(part) for part in rows])[:-1])
     sides = Sides(train, store.labels[trained], query, other, drawn, ranked, bits)
-    codes = control_codes(sides, config.seed)
-    ranks = recall_ranks(recall_at, len(ranked))
-    recalls = neighbour_recalls(query, other, codes, bits, ranks)
+    return measure_sides(sides, chosen, len(queries), config.seed, recall_at)
+
+
+def measure_sides(
+    sides: Sides,
+    chosen: NDArray[np.integer],
+    queries: int,
+    seed: int,
+    recall_at: Sequence[int],
+) -> MeasuredControls:
+    """Measure every control of drawn rows.
+
+    Args:
+        sides: the rows.
+        chosen: positions of its queries among all.
+        queries: how many all are.
+        seed: see ``control_codes``.
+        recall_at: see ``recall_ranks``.
+    """
+    codes = control_codes(sides, seed)
+    ranks = recall_ranks(recall_at, len(sides.gallery))
+    features = sides.query_features, sides.gallery_features
+    recalls = neighbour_recalls(*features, codes, sides.bits, ranks)
     figures = Controls(
         queries=len(chosen),
-        gallery=len(ranked),
-        train_rows=len(trained),
+        gallery=len(sides.gallery),
+        train_rows=len(sides.train_features),
         recall=tuple(_recall(at, {name: recalls[name][at] for name in codes}) for at in ranks),
         **_precision(sides, codes),
     )
     values = zip(figures.recall, recalls["model"].values(), strict=True)
     return MeasuredControls(
-        figures, {each.column: _spread(own, chosen, len(queries)) for each, own in values}
+        figures, {each.column: _spread(own, chosen, queries) for each, own in values}
     )
 
 

@@ -30,7 +30,7 @@ from schn_ray.data.store.reader import Store, open_store
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.controls import MeasuredControls, measure_controls
 from schn_ray.evaluation.examples import examples
-from schn_ray.evaluation.features import GivenFeatures, given_features
+from schn_ray.evaluation.features import GivenFeatures, RowFeatures, given_features
 from schn_ray.evaluation.figures import AuditSummary, Figures, GalleryCodes, GallerySide
 from schn_ray.evaluation.measure import Evaluator, class_figures, reidentification
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
@@ -93,6 +93,8 @@ def evaluate_run(
     requested = config.model_dump(mode="json")
     if not config.rescore:
         del requested["rescore"]  # finished evaluations of before stay finished
+    if config.rescore_candidates is None:
+        del requested["rescore_candidates"]
     request = requested, made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
@@ -107,18 +109,17 @@ def evaluate_run(
             measured = _without_labels(gallery, evaluator)
         # the controls rank the network's own codes, whichever codes the other figures are for
         own = _ranked(store, gallery.rows, encoded)
+        features_of_rows = RowFeatures(model, store, map_shards, given)
         rescored = measure_rescored(
             config.rescore if store.classes else (),
             hasher,
-            model,
-            store,
+            features_of_rows,
             queries,
             gallery,
             config.controls,
-            map_shards,
-            given,
+            config.rescore_candidates,
         )
-        controls = _controls(model, store, queries, own, hasher.bits, config, map_shards, given)
+        controls = _controls(features_of_rows, store, queries, own, hasher.bits, config)
         figures = Figures(
             **measured.fields,
             **_context(run, store, audited, gallery),
@@ -309,20 +310,18 @@ def _side_by_side(
 
 
 def _controls(
-    model: str,
+    features: RowFeatures,
     store: Store,
     queries: LabelledCodes,
     gallery: LabelledCodes,
     bits: int,
     config: EvaluateConfig,
-    map_shards: MapShards,
-    given: GivenFeatures | None,
 ) -> MeasuredControls | None:
     # without labels, recall is measured even where no row was left to fit anything on
     if not config.controls.train_rows or not (len(store.rows("train")) or not store.classes):
         return None
     return measure_controls(
-        model, store, queries, gallery, bits, config.controls, config.recall_at, map_shards, given
+        features, store, queries, gallery, bits, config.controls, config.recall_at
     )
 
 

@@ -87,6 +87,41 @@ def features_of(
     return np.concatenate([features[number] for number in range(len(parts))]).astype(np.float32)
 
 
+class RowFeatures:
+    """Features of rows of a store; those of a row are computed once.
+
+    Args:
+        run: see ``features_of``.
+        store: see ``features_of``.
+        map_shards: see ``features_of``.
+        given: see ``features_of``.
+    """
+
+    def __init__(
+        self,
+        run: Path | str,
+        store: Store,
+        map_shards: MapShards,
+        given: GivenFeatures | None = None,
+    ) -> None:
+        self._compute = functools.partial(
+            features_of, run, store, map_shards=map_shards, given=given
+        )
+        self._rows = np.zeros(0, np.int64)
+        self._features: Features | None = None
+
+    def of(self, rows: NDArray[np.int64]) -> Features:
+        """Return the features of rows [m, d]; rows: numbers [m], in any order."""
+        missing = np.setdiff1d(rows, self._rows)
+        if self._features is None or len(missing):
+            computed = self._compute(missing)
+            before = computed[:0] if self._features is None else self._features
+            known = np.concatenate([self._rows, missing])
+            order = np.argsort(known)
+            self._rows, self._features = known[order], np.concatenate([before, computed])[order]
+        return self._features[np.searchsorted(self._rows, rows)]
+
+
 def given_features(location: Path | str, store: Store, hasher: Hasher) -> GivenFeatures:
     """Return stored features of all rows of a store; ``require_input`` compares the backbones.
 

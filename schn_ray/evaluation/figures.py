@@ -18,7 +18,7 @@ from schn_ray.core.settings import Section
 from schn_ray.evaluation.metrics.bootstrap import Difference, Interval, LevelInterval
 from schn_ray.evaluation.metrics.reid import ReidFigures
 
-GalleryCodes = Literal["encoded", "learned"]
+GalleryCodes = Literal["encoded", "learned", "given"]
 Text = InstanceOf[str]  # names of files need not be valid Unicode, which pydantic's str demands
 
 
@@ -249,7 +249,9 @@ class Rescored(Record):
     Attributes:
         by: as ``search --rescore`` has it.
         queries: that were drawn.
-        gallery: rows that were drawn; all are ranked by score.
+        gallery: rows that were drawn.
+        candidates: the mean number of rows that were scored, the nearest by distance, where the
+            others follow by distance; None: all are ranked by score.
         map: by score, with its interval; each distinct score is a level of ties.
         plain: by Hamming distance, on the very same rows.
         gain: the paired difference, ``map`` less ``plain``; None without a defined query.
@@ -258,6 +260,7 @@ class Rescored(Record):
     by: Text
     queries: int
     gallery: int
+    candidates: float | None = None
     map: Interval | None
     plain: Interval | None
     gain: Difference | None

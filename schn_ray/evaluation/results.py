@@ -83,13 +83,25 @@ def read_queries(out: Path | str) -> tuple[list[str], dict[str, NDArray[np.float
     Raises:
         SchnRayError: it is no finished evaluation, or damaged.
     """
-    table = pq.read_table(open_artefact(local_copy(out), KIND).file(QUERIES))
+    table = query_table(out)
     values = {
         name: table[name].to_numpy().astype(np.float64)
         for name in table.column_names
         if name != "id"
     }
     return table["id"].to_pylist(), values
+
+
+def query_table(out: Path | str) -> pa.Table:
+    """Read what was measured for each query as a table, null where it is undefined.
+
+    Args:
+        out: the evaluation, a directory or a URI.
+
+    Raises:
+        SchnRayError: it is no finished evaluation, or damaged.
+    """
+    return pq.read_table(open_artefact(local_copy(out), KIND).file(QUERIES))
 
 
 def write_queries(out: Path, ids: pa.Array, values: dict[str, NDArray[np.float64]]) -> None:

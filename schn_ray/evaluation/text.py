@@ -110,6 +110,8 @@ def _rescored(figures: Figures) -> list[str]:
     for each in figures.rescored:
         ground = f"{each.queries:,} queries and {each.gallery:,} gallery images"
         mean, plain = (score.mean if score else None for score in (each.map, each.plain))
+        if each.candidates is not None:
+            ground += f", the nearest {each.candidates:,.0f} of each"
         line = f"rescored by {each.by}, {ground}: mAP {_rounded(mean)}{_bounds(each.map)}"
         if each.gain is not None:
             gain = each.gain.interval

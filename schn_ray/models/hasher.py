@@ -8,7 +8,7 @@ It loads without Ray, on a CPU or a GPU.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,14 @@ from schn_ray.models.backbones.saved import write_weights
 from schn_ray.models.config import HeadSpec, PrecisionName
 from schn_ray.models.encoder import Encoder
 from schn_ray.models.heads.build import build_head
+from schn_ray.models.image_inputs import (
+    GivenImage,
+    Images,
+    are_files,
+    image_list,
+    image_names,
+    vector_array,
+)
 from schn_ray.models.precision import Precision
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
@@ -116,27 +124,28 @@ class Hasher:
         p = self.spec.preprocessing
         return (self.spec.width,) if p is None else (3, p.crop, p.crop)
 
-    def encode(
-        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int = 64
-    ) -> NDArray[np.uint8]:
-        """Encode images, given as paths or as the bytes of image files, or encode vectors.
+    def encode(self, rows: Images, batch_size: int = 64) -> NDArray[np.uint8]:
+        """Encode images or, where ``input`` is ``vectors``, vectors.
 
         Args:
-            rows: n paths or bytes; or vectors [n, d], where ``input`` is ``vectors``.
+            rows: one image or n of them: paths, bytes of image files, Pillow images, or pixels as
+                arrays or tensors, see ``image_list``; or vectors [d] or [n, d].
             batch_size: rows that pass the network at once.
 
         Returns:
-            Packed codes [n, ceil(K / 8)]: bit b is bit b % 8 of byte b // 8.
+            Packed codes [n, ceil(K / 8)]: bit b is bit b % 8 of byte b // 8. Of one image, n is 1.
 
         Raises:
             SchnRayError: an image is missing or does not decode, a vector is not finite, or the
                 model takes something else; the row's number or path is named.
+
+        Example:
+            >>> load("run").encode("query.jpg")  # doctest: +SKIP
+            array([[ 93, 112,  18, 201]], dtype=uint8)
         """
         return self.encode_views(self._batches(rows, batch_size))
 
-    def relaxed_of(
-        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int = 64
-    ) -> NDArray[np.float32]:
+    def relaxed_of(self, rows: Images, batch_size: int = 64) -> NDArray[np.float32]:
         """Return the relaxed codes [n, K] of images or vectors: what ``encode`` takes the sign of.
 
         Args:
@@ -148,6 +157,23 @@ class Hasher:
         """
         relaxed = [self.relaxed(batch).numpy() for batch in self._batches(rows, batch_size)]
         return np.concatenate([np.zeros((0, self.bits), np.float32), *relaxed])
+
+    def outputs_of(
+        self, rows: Images, batch_size: int = 64
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the features [n, d] and the relaxed codes [n, K] of images or vectors.
+
+        Args:
+            rows: as for ``encode``.
+            batch_size: rows that pass the network at once.
+
+        Raises:
+            SchnRayError: as for ``encode``.
+        """
+        parts = [self.outputs(batch) for batch in self._batches(rows, batch_size)]
+        empty = torch.zeros(0, self.spec.width), torch.zeros(0, self.bits)
+        F, U = (torch.cat(tensors) for tensors in zip(empty, *parts, strict=True))
+        return F.numpy(), U.numpy()
 
     def encode_views(self, batches: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
         """Encode batches of evaluation views [b, 3, S, S] or vectors [b, d] -> [n, ceil(K / 8)]."""
@@ -163,6 +189,11 @@ class Hasher:
         """Return the features F [b, d] of evaluation views [b, 3, S, S] or vectors [b, d]."""
         F, _ = self._forward(views)
         return F.float().cpu()
+
+    def outputs(self, views: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """Return features [b, d] and relaxed codes [b, K] of evaluation views, or of vectors."""
+        F, U = self._forward(views)
+        return F.float().cpu(), U.float().cpu()
 
     def of_features(self) -> Hasher:
         """Return the head alone as a hasher of the backbone's features."""
@@ -199,16 +230,17 @@ class Hasher:
         lines = [f"{sha256_file(path / name)}  {name}\n" for name in (WEIGHTS, SPEC)]
         write_atomically(path / CHECKSUMS, "".join(lines).encode())
 
-    def _batches(
-        self, rows: Sequence[bytes | str | Path] | NDArray[Any], batch_size: int
-    ) -> Iterator[NDArray[Any]]:
-        if isinstance(rows, np.ndarray):
-            self._require_input(rows)
-            require_finite(rows)
-            for start in range(0, len(rows), batch_size):
-                yield rows[start : start + batch_size]
+    def _batches(self, rows: Images, batch_size: int) -> Iterator[NDArray[Any]]:
+        if self.input == "vectors" and not are_files(rows):
+            vectors = vector_array(rows)
+            self._require_input(vectors)
+            require_finite(vectors)
+            for start in range(0, len(vectors), batch_size):
+                yield vectors[start : start + batch_size]
             return
-        views = (self._view(number, image) for number, image in enumerate(rows))
+        preprocessing, images = self.of_images(), image_list(rows)
+        named = zip(image_names(images), images, strict=True)
+        views = (_view(name, image, preprocessing) for name, image in named)
         for batch in iter(lambda: list(islice(views, batch_size)), []):
             yield np.stack(batch)
 
@@ -233,16 +265,15 @@ class Hasher:
         side = self.spec.preprocessing.crop
         return f"images of {side} x {side} pixels"
 
-    def _view(self, number: int, image: bytes | str | Path) -> NDArray[np.uint8]:
-        name = f"image {number}" if isinstance(image, bytes) else str(image)
-        preprocessing = self.of_images()
-        try:
-            data = image if isinstance(image, bytes) else Path(image).read_bytes()
-            return evaluation_view(data, preprocessing)
-        except BadImage as error:
-            raise SchnRayError(f"{name} is not an image that can be read: {error}") from error
-        except OSError as error:
-            raise SchnRayError(f"cannot read {name}: {error.strerror}") from error
+
+def _view(name: str, image: GivenImage, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    try:
+        data = image.read_bytes() if isinstance(image, Path) else image
+        return evaluation_view(data, preprocessing)
+    except BadImage as error:
+        raise SchnRayError(f"{name} is not an image that can be read: {error}") from error
+    except OSError as error:
+        raise SchnRayError(f"cannot read {name}: {error.strerror}") from error
 
 
 def features_and_relaxed(network: Encoder, spec: HasherSpec, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,20 +33,28 @@ class Picture:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A result image, ``distance`` bits from the query; ``relevant`` is None without labels."""
+    """A result image, ``distance`` bits from the query.
+
+    ``relevant`` is None without labels, ``score`` where distances alone make the order.
+    """
 
     picture: Picture
     distance: int
     relevant: bool | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
 class Example:
-    """A query and its results, nearest first; ``kind`` is the heading under which it is shown."""
+    """A query and its results, nearest first; ``kind`` is the heading under which it is shown.
+
+    ``note`` says how its results were chosen.
+    """
 
     query: Picture
     neighbours: Sequence[Neighbour]
     kind: str = ""
+    note: str = ""
 
     @property
     def verdict(self) -> str:

@@ -110,8 +110,9 @@ def write_search_page(
     Raises:
         SchnRayError: ``out`` is a directory.
     """
-    template = "search.html.jinja"
-    write_page(out, template, title=title, examples=examples, where=where, passing=passing)
+    scored = any(near.score is not None for each in examples for near in each.neighbours)
+    values = {"title": title, "examples": examples, "scored": scored}
+    write_page(out, "search.html.jinja", **values, where=where, passing=passing)
 
 
 def write_tuning_page(

@@ -172,7 +172,11 @@ def write_results_page(results: Sequence[Result], out: Path) -> None:
     examples = [
         Example(
             _picture(result.uri, result.query),
-            [Neighbour(_picture(hit.uri, hit.id), hit.distance) for hit in result.hits],
+            [
+                Neighbour(_picture(hit.uri, hit.id), hit.distance, score=hit.score)
+                for hit in result.hits
+            ],
+            note=result.choice,
         )
         for result in results
     ]

@@ -12,6 +12,7 @@ Row = tuple[str, str, str]  # label, value, note
 _GALLERY_CODES = {
     "encoded": "computed by the network from each image alone, as for any new image",
     "learned": "solved from the gallery's labels in training; compare with published tables only",
+    "given": "made by another program; the files do not say how",
 }
 _CONTROLS = {
     "model": ("This model", "codes of the network, on the same rows as the controls"),

@@ -25,11 +25,12 @@ class Inlined:
     pixelated: bool
 
 
-def inline(image: bytes) -> Inlined | None:
+def inline(image: bytes, side: int = _THUMBNAIL) -> Inlined | None:
     """Shrink an image into a data URI: a PNG if it is tiny, else a JPEG thumbnail.
 
     Args:
         image: bytes of an image file.
+        side: pixels of the longer side of a thumbnail.
 
     Returns:
         None where Pillow cannot decode the bytes.
@@ -38,7 +39,7 @@ def inline(image: bytes) -> Inlined | None:
         with Image.open(io.BytesIO(image)) as opened:
             if tiny := max(opened.size) <= _TINY:
                 return Inlined(_encode(opened, "PNG"), pixelated=tiny)
-            opened.thumbnail((_THUMBNAIL, _THUMBNAIL))
+            opened.thumbnail((side, side))
             return Inlined(_encode(opened, "JPEG"), pixelated=tiny)
     except Exception:  # decoders raise anything on bad bytes; the report must be written
         return None

@@ -2,8 +2,8 @@
 
 A directory of kind ``matches`` has a ``matches-*.parquet`` for every part of the queries' codes.
 Its columns are ``query`` (id), ``ids`` and ``distances`` (lists, nearest first, equal distances in
-the order of ids), ``scores`` of a rescored search, whose order they are, and ``tied`` or
-``within_radius`` (see ``search.Result``). A part is complete or
+the order of ids), ``scores`` of a rescored search, whose order they are, ``candidates`` of one by
+vectors, and ``tied`` or ``within_radius`` (see ``search.Result``). A part is complete or
 missing; its receipt in ``receipts/`` has its SHA-256. After an interruption, the same call writes
 only parts without a receipt.
 """
@@ -44,8 +44,10 @@ from schn_ray.data.shards.receipts import ID
 from schn_ray.data.shards.rows import Shard
 from schn_ray.retrieval.code_files import (
     CODE,
+    FEATURES,
     RELAXED,
     SHA256,
+    code_features,
     packed_codes,
     part_names,
     relaxed_codes,
@@ -57,7 +59,8 @@ from schn_ray.retrieval.index.contents import (
 )
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.index.union import Searchable, as_one
-from schn_ray.retrieval.search import SearchLimits
+from schn_ray.retrieval.queries import Queries
+from schn_ray.retrieval.search import SearchLimits, scored_rows
 
 _ROWS_AT_ONCE = 4096
 _LEAST_FLOAT16 = 2.0**-24
@@ -95,7 +98,11 @@ def search_gallery(
     config: dict[str, Any] = {"k": limits.k, "radius": limits.radius}
     if limits.rescore is not None:
         config["rescore"] = limits.rescore
-        _require_relaxed(source, source_location)
+        _require_vectors(source, source_location, limits.rescore)
+        if limits.vectors is not None:
+            config["candidates"] = limits.candidates
+            for index in each_index:
+                index.row_vectors(limits.vectors)  # that it has them
     if limits.where is not None:
         config["where"] = limits.where
         opened = opened.where(limits.where)
@@ -181,7 +188,8 @@ def search_part(
         new_file(path) as partial_path,
         pq.ParquetWriter(partial_path, schema) as writer,
     ):
-        columns = [ID, CODE] if limits.rescore is None else [ID, CODE, RELAXED]
+        column = FEATURES if limits.rescore == FEATURES else RELAXED
+        columns = [ID, CODE] if limits.rescore is None else [ID, CODE, column]
         columns += [SHA256] if SHA256 in part.schema_arrow.names else []
         for batch in part.iter_batches(_ROWS_AT_ONCE, columns=columns):
             table = pa.Table.from_batches([batch])
@@ -197,6 +205,8 @@ def search_part(
 
 def _schema(limits: SearchLimits) -> pa.Schema:
     scores = {} if limits.rescore is None else {"scores": pa.list_(pa.float64())}
+    if limits.vectors is not None:
+        scores["candidates"] = pa.int64()
     return pa.schema(
         {
             "query": pa.string(),
@@ -211,11 +221,16 @@ def _schema(limits: SearchLimits) -> pa.Schema:
 def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Table:
     codes, digests, scores = packed_codes(table), contents_of(table), dict[str, pa.Array]()
     if limits.rescore is not None:
-        relaxed = _relaxed(table, index.bits)
-        scored = index.scored(relaxed, limits.k, limits.radius)
-        put_identical_first_scored(index, relaxed, digests, scored, limits.radius)
+        names = table[ID].to_pylist()
+        relaxed, features = _relaxed(table, index.bits), code_features(table)
+        queries = Queries(names, names, codes, np.full(len(codes), -1), relaxed, features)
+        scored = scored_rows(index, queries, np.arange(len(codes)), limits)
+        if limits.vectors is None and relaxed is not None:
+            put_identical_first_scored(index, relaxed, digests, scored, limits.radius)
         starts, rows, distances = scored.starts, scored.rows, scored.distances
         scores = {"scores": _lists(starts, pa.array(scored.scores))}
+        if scored.candidates is not None:
+            scores["candidates"] = pa.array(scored.candidates)
         near_count = scored.within_radius
         count = {"tied": scored.tied} if near_count is None else {"within_radius": near_count}
     elif limits.radius is None:
@@ -234,9 +249,11 @@ def _matches(index: Searchable, table: pa.Table, limits: SearchLimits) -> pa.Tab
     return pa.table(columns | scores | count)
 
 
-def _relaxed(table: pa.Table, bits: int) -> NDArray[np.float32]:
+def _relaxed(table: pa.Table, bits: int) -> NDArray[np.float32] | None:
     """Return relaxed codes [q, K]; float16 made some 0, but the code still has their sign."""
     relaxed = relaxed_codes(table).astype(np.float32)
+    if not relaxed.shape[1]:
+        return None
     # no core.bits: it imports torch
     ones = np.unpackbits(packed_codes(table), axis=1, count=bits, bitorder="little")
     least = np.where(ones, _LEAST_FLOAT16, -_LEAST_FLOAT16).astype(np.float32)
@@ -286,11 +303,12 @@ def _receipt(out: str, shard: Shard) -> _Receipt | None:
         return None
 
 
-def _require_relaxed(source: Manifest, queries: str) -> None:
-    if not source.config.get("relaxed"):
+def _require_vectors(source: Manifest, queries: str, rescore: str) -> None:
+    name = FEATURES if rescore == FEATURES else RELAXED
+    if not source.config.get(name):
         raise SchnRayError(
-            f"{queries} has codes only, and --rescore query needs what they are the signs of: "
-            "encode the queries with --set relaxed=true"
+            f"{queries} has no {name}, which --rescore {rescore} needs: encode the queries with "
+            f"--set {name}=true"
         )
 
 

@@ -1,7 +1,9 @@
 """The part files that ``encode`` writes: the codes of a shard's images.
 
 A part is a Parquet file with ``id``, ``uri``, ``code``, ``sha256`` (of the encoded image) and, on
-request, ``relaxed`` (float16 [K]). Its receipt is in ``receipts/``, see ``data.shards.part_files``.
+request, ``relaxed`` (float16 [K]) and ``features`` (int8 [d], see ``index.vectors``). Parts have a
+folder of their own, ``data/``, so that whatever reads a folder of Parquet files reads it as it is.
+Receipts are in ``receipts/`` beside it, see ``data.shards.part_files``.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from schn_ray.core.manifest import MANIFEST, parse_manifest
 from schn_ray.core.storage.files import as_location, join, kind_at, open_file, read_file
 from schn_ray.data.shards.receipts import ID, URI
 
-CODE, SHA256, RELAXED = "code", "sha256", "relaxed"
-PARTS = "part-*.parquet"
+CODE, SHA256, RELAXED, FEATURES = "code", "sha256", "relaxed", "features"
+DATA = "data"
+PARTS = f"{DATA}/part-*.parquet"
 
 
 def code_column(packed: NDArray[np.uint8]) -> pa.FixedSizeBinaryArray:
@@ -61,10 +64,11 @@ def packed_codes(table: pa.Table, column: str = CODE) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class CodeFiles:
-    """The ``PartFormat`` of codes: ``part-00000.parquet`` and so on."""
+    """The ``PartFormat`` of codes: ``data/part-00000.parquet`` and so on."""
 
     stem: str = "part-"
     suffix: str = ".parquet"
+    folder: str = DATA
 
     def write(self, path: Path, batches: Iterable[pa.RecordBatch]) -> None:
         """Write all rows of a part as one row group; there must be at least one batch."""
@@ -82,6 +86,7 @@ def code_batch(
     packed: NDArray[np.uint8],
     sha256: NDArray[np.uint8],
     relaxed: NDArray[np.float16],
+    features: NDArray[np.int8] | None = None,
 ) -> pa.RecordBatch:
     """Return the rows of a part.
 
@@ -91,6 +96,7 @@ def code_batch(
         packed: uint8 [n, ceil(K / 8)].
         sha256: uint8 [n, 32], of the encoded images.
         relaxed: float16 [n, K], or [n, 0] to leave the column out.
+        features: int8 [n, d]; [n, 0] or None to leave the column out.
     """
     columns = {
         ID: pa.array(ids, pa.string()),
@@ -101,6 +107,8 @@ def code_batch(
     if relaxed.shape[1]:
         flat = pa.array(relaxed.reshape(-1), pa.float16())
         columns[RELAXED] = pa.FixedSizeListArray.from_arrays(flat, relaxed.shape[1])
+    if features is not None and features.shape[1]:
+        columns[FEATURES] = code_column(features.view(np.uint8))
     return pa.record_batch(columns)
 
 
@@ -117,13 +125,25 @@ def relaxed_codes(table: pa.Table) -> NDArray[np.float16]:
     return relaxed.reshape(len(table), column.type.list_size)
 
 
-def part_names(files: Iterable[str]) -> list[str]:
+def code_features(table: pa.Table) -> NDArray[np.int8]:
+    """Return a table's features, int8 [n, d], or [n, 0] where it has none.
+
+    Args:
+        table: such as a part.
+    """
+    if FEATURES not in table.column_names:
+        return np.zeros((len(table), 0), np.int8)
+    return packed_codes(table, FEATURES).view(np.int8)
+
+
+def part_names(files: Iterable[str], pattern: str = PARTS) -> list[str]:
     """Return the names of the parts among a directory's files, in the order of their numbers.
 
     Args:
         files: names, such as ``Manifest.files``.
+        pattern: of the parts' names.
     """
-    return sorted(fnmatch.filter(files, PARTS), key=lambda name: (len(name), name))
+    return sorted(fnmatch.filter(files, pattern), key=lambda name: (len(name), name))
 
 
 def read_codes(
@@ -142,16 +162,36 @@ def read_codes(
     Raises:
         SchnRayError: it is not finished, there is no part, or one differs from what was written.
     """
-    location = as_location(out)
-    if files is not None:
-        hashes = {name: sha256 for name, (sha256, _) in files.items()}
-    elif kind_at(join(location, MANIFEST)):
-        hashes = parse_manifest(read_file(join(location, MANIFEST)), location, "codes").files
+    if files is None:
+        table = read_tables(out, "codes", PARTS)
     else:
-        raise SchnRayError(f"{out} is no finished directory of codes: it has no {MANIFEST}")
-    names = part_names(hashes)
-    if not names:
-        raise SchnRayError(f"{out} has no {PARTS}")
-    parts = (read_verified(join(location, name), hashes[name], "codes") for name in names)
-    table = pa.concat_tables(pq.read_table(io.BytesIO(part)) for part in parts)
+        hashes = {name: sha256 for name, (sha256, _) in files.items()}
+        table = _read_parts(as_location(out), hashes, "codes", PARTS)
     return table.select([ID, URI]), packed_codes(table)
+
+
+def read_tables(out: Path | str, kind: str, pattern: str) -> pa.Table:
+    """Read Parquet files of a finished directory as one table, each compared with its SHA-256.
+
+    Args:
+        out: the directory, or its URI.
+        kind: of the directory.
+        pattern: of the files' names, such as ``PARTS``.
+
+    Raises:
+        SchnRayError: it is not finished, there is no such file, or one differs from what was
+            written.
+    """
+    location = as_location(out)
+    if not kind_at(join(location, MANIFEST)):
+        raise SchnRayError(f"{out} is no finished directory of {kind}: it has no {MANIFEST}")
+    hashes = parse_manifest(read_file(join(location, MANIFEST)), location, kind).files
+    return _read_parts(location, hashes, kind, pattern)
+
+
+def _read_parts(location: str, hashes: Mapping[str, str], kind: str, pattern: str) -> pa.Table:
+    names = part_names(hashes, pattern)
+    if not names:
+        raise SchnRayError(f"{location} has no {pattern}")
+    parts = (read_verified(join(location, name), hashes[name], kind) for name in names)
+    return pa.concat_tables(pq.read_table(io.BytesIO(part)) for part in parts)

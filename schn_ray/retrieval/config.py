@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,13 +16,23 @@ class EncodeConfig(SourceReader):
     Attributes:
         batch_size: images that go through the network at once.
         relaxed: also write the network's output before the sign, as float16.
+        features: also write what the head's output is computed from, a backbone's features or the
+            vectors, as int8.
         precision: of the network. It is a setting and not chosen by the machine, because bits of
             codes depend on it.
     """
 
     batch_size: Count = 64
     relaxed: bool = False
+    features: bool = False
     precision: Literal["float32", "bf16"] = "float32"
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the settings that a manifest records: those that change what is written."""
+        values = super().recorded()
+        if not self.features:  # finished codes of before stay finished
+            del values["features"]
+        return values
 
 
 class ServeConfig(Section):

@@ -42,10 +42,12 @@ from schn_ray.retrieval.code_files import (
     SHA256,
     CodeFiles,
     code_batch,
+    code_features,
     packed_codes,
     relaxed_codes,
 )
 from schn_ray.retrieval.config import EncodeConfig
+from schn_ray.retrieval.index.vectors import as_int8
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class EncodeOptions:
     model: str
     batch_size: int = 64
     relaxed: bool = False
+    features: bool = False
     precision: PrecisionName = "float32"
     vectors: VectorFormat | None = None
 
@@ -77,7 +80,8 @@ def encode_source(
         source: where the images are, or the vectors, if the model takes those. A model with a
             frozen backbone also takes the features that ``embed`` computed with it.
         model: a finished run or a model directory; at a URI, a run.
-        out: directory, or URI, for ``part-*.parquet``, ``quarantine.parquet`` and the manifest.
+        out: directory, or URI, for ``data/part-*.parquet``, ``quarantine.parquet`` and the
+            manifest.
         config: how the source is read, and how images become codes.
         map_shards: applies a function to all shards, on whatever machines; they write to ``out``.
         update: bring ``out`` up to date with the source: new and changed images are encoded,
@@ -99,6 +103,7 @@ def encode_source(
         as_location(model),
         config.batch_size,
         config.relaxed,
+        config.features,
         config.precision,
         require_input(source, hasher),
     )
@@ -214,12 +219,13 @@ def _encoded_vectors(
 ) -> Iterator[pa.RecordBatch]:
     for batch in units.read_vectors(vectors):
         X = numpy_vectors(batch["vector"])
-        U = hasher.relaxed(X.astype(np.float32))
+        F, U = hasher.outputs(X.astype(np.float32))
         relaxed = U.numpy().astype(np.float16) if options.relaxed else np.zeros((len(X), 0), "f2")
+        features = as_int8(F.numpy()) if options.features else np.zeros((len(X), 0), np.int8)
         of_vectors = vector_sha256(X)
         known = pc.coalesce(batch["image_sha256"], of_vectors)
         digests = packed_codes(pa.table({SHA256: known}), SHA256)
-        yield code_batch(batch["id"], batch["uri"], pack(sign(U)), digests, relaxed)
+        yield code_batch(batch["id"], batch["uri"], pack(sign(U)), digests, relaxed, features)
 
 
 class _EncodedRows:
@@ -238,6 +244,8 @@ class _EncodedRows:
         self._hasher, self._batch_size = hasher, options.batch_size
         self._packed = np.zeros((size, -(-hasher.bits // 8)), np.uint8)
         self._relaxed = np.zeros((size, hasher.bits if options.relaxed else 0), np.float16)
+        width = hasher.spec.width if options.features else 0
+        self._features = np.zeros((size, width), np.int8)
         self._ids: list[str] = []
         self._uris: list[str] = []
         self._digests: list[bytes] = []
@@ -246,6 +254,7 @@ class _EncodedRows:
         self.views = ImageViews(hasher.of_images(), known)
         if existing is not None:
             self._old_packed, self._old_relaxed = packed_codes(existing), relaxed_codes(existing)
+            self._old_features = code_features(existing)
 
     def append(self, view: ImageView) -> None:
         """Add a row; run the network when a batch is full."""
@@ -256,6 +265,7 @@ class _EncodedRows:
         if view.pixels is None:
             self._packed[number] = self._old_packed[view.same]
             self._relaxed[number] = self._old_relaxed[view.same]
+            self._features[number] = self._old_features[view.same]
             return
         self._waiting.append((number, view.pixels))
         if len(self._waiting) == self._batch_size:
@@ -267,14 +277,17 @@ class _EncodedRows:
             self._run()
         digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32)
         n = len(self._ids)
-        return code_batch(self._ids, self._uris, self._packed[:n], digests, self._relaxed[:n])
+        columns = self._packed[:n], digests, self._relaxed[:n], self._features[:n]
+        return code_batch(self._ids, self._uris, *columns)
 
     def _run(self) -> None:
         rows = [row for row, _ in self._waiting]
-        U = self._hasher.relaxed(np.stack([pixels for _, pixels in self._waiting]))
+        F, U = self._hasher.outputs(np.stack([pixels for _, pixels in self._waiting]))
         self._packed[rows] = pack(sign(U))
         if self._relaxed.shape[1]:
             self._relaxed[rows] = U.numpy()
+        if self._features.shape[1]:
+            self._features[rows] = as_int8(F.numpy())
         self._waiting = []
 
 

@@ -1,6 +1,7 @@
 """The queries of a search: what files hold, rows of the index, or codes.
 
-Where a model encodes them, queries also have its relaxed output, which a rescored search needs.
+Where a model encodes them, queries also have its relaxed output and the features, which rescored
+searches need; so have rows of an index that was built with these vectors.
 """
 
 from __future__ import annotations
@@ -17,10 +18,19 @@ from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.shards.vectors import vector_sha256
+from schn_ray.models.image_inputs import (
+    GivenImage,
+    Images,
+    are_files,
+    image_list,
+    image_names,
+    vector_array,
+)
 from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import bytes_per_code, check_codes
 from schn_ray.retrieval.index.union import Searchable
+from schn_ray.retrieval.index.vectors import VectorName
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ids and codes need none
     from schn_ray.models.hasher import Hasher
@@ -36,7 +46,8 @@ class Queries:
         codes: uint8 [q, w], packed.
         rows: int64 [q], row numbers in the index, to be left out of the result; -1 for a query that
             is not in the index.
-        relaxed: float32 [q, K], what the codes are the signs of; None where only codes are known.
+        relaxed: [q, K], what the codes are the signs of; None where only codes are known.
+        features: [q, d], what the relaxed outputs are computed from; None where they are not known.
         contents: uint8 [q, 16], digests of their bytes (``content_digest``); zeros where they are
             not known, None if none is.
     """
@@ -45,7 +56,8 @@ class Queries:
     uris: Sequence[str]
     codes: NDArray[np.uint8]
     rows: NDArray[np.int64]
-    relaxed: NDArray[np.float32] | None = None
+    relaxed: NDArray[Any] | None = None
+    features: NDArray[Any] | None = None
     contents: NDArray[np.uint8] | None = None
 
     def digests(self, queries: NDArray[np.int64]) -> NDArray[np.uint8] | None:
@@ -53,33 +65,45 @@ class Queries:
         return None if self.contents is None else self.contents[queries]
 
 
-def file_queries(index: Searchable, hasher: Hasher, files: Sequence[Path]) -> Queries:
-    """Encode what files hold: images, or vectors where the model takes those.
+def file_queries(index: Searchable, hasher: Hasher, given: Images) -> Queries:
+    """Encode images, or vectors where the model takes those.
 
     Args:
         index: the index to search.
         hasher: the model that encoded it.
-        files: of images; or ``.npy`` files of one vector [d] or more [n, d].
+        given: images as ``image_list`` takes them; or ``.npy`` files of one vector [d] or more
+            [n, d], or such vectors.
 
     Raises:
-        SchnRayError: a file cannot be read, or the index was encoded by another model.
+        SchnRayError: one cannot be read, or the index was encoded by another model.
     """
     require_same_model(index, hasher)
     if hasher.input == "images":
-        names = [str(file) for file in files]
-        queries = relaxed_queries(names, names, hasher.relaxed_of(files))
-        contents = np.stack([content_digest(Path(file).read_bytes()) for file in files])
-        return replace(queries, contents=contents)
-    read = [_read_vectors(file) for file in files]
-    names = [
-        str(file) if len(X) == 1 else f"{file}#{row}"
-        for file, X in zip(files, read, strict=True)
-        for row in range(len(X))
-    ]
-    relaxed = [hasher.relaxed_of(X.astype(np.float32)) for X in read]
-    digests = [packed_codes(pa.table({"sha256": vector_sha256(X)}), "sha256") for X in read]
-    queries = relaxed_queries(names, names, np.concatenate(relaxed))
+        images = image_list(given)
+        uris = [str(image) if isinstance(image, Path) else "" for image in images]
+        F, U = hasher.outputs_of(images)
+        queries = relaxed_queries(image_names(images), uris, U, F)
+        return replace(queries, contents=np.stack([*map(_image_digest, images)]))
+    if are_files(given):
+        files = image_list(given)
+        read = [(str(file), _read_vectors(file)) for file in files if isinstance(file, Path)]
+        if len(read) < len(files):
+            hasher.of_images()  # raises: it takes vectors
+    else:
+        read = [("vector", vector_array(given))]
+    names = [name if len(X) == 1 else f"{name}#{row}" for name, X in read for row in range(len(X))]
+    outputs = [hasher.outputs_of(X) for _, X in read]
+    F, U = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
+    digests = [packed_codes(pa.table({"sha256": vector_sha256(X)}), "sha256") for _, X in read]
+    queries = relaxed_queries(names, names, U, F)
     return replace(queries, contents=np.concatenate(digests)[:, :DIGEST])
+
+
+def _image_digest(image: GivenImage) -> NDArray[np.uint8]:
+    """Return the digest of an image's bytes; of pixels, zeros, which no row has."""
+    if isinstance(image, Path):
+        return content_digest(image.read_bytes())
+    return content_digest(image) if isinstance(image, bytes) else np.zeros(DIGEST, np.uint8)
 
 
 def content_digest(data: bytes) -> NDArray[np.uint8]:
@@ -92,7 +116,10 @@ def content_digest(data: bytes) -> NDArray[np.uint8]:
 
 
 def relaxed_queries(
-    names: Sequence[str], uris: Sequence[str], relaxed: NDArray[np.float32]
+    names: Sequence[str],
+    uris: Sequence[str],
+    relaxed: NDArray[np.float32],
+    features: NDArray[np.float32] | None = None,
 ) -> Queries:
     """Return queries of what a model made of them.
 
@@ -100,9 +127,10 @@ def relaxed_queries(
         names: [q].
         uris: [q].
         relaxed: [q, K], the model's output before the sign.
+        features: [q, d], what the model's head read.
     """
     codes = np.packbits(relaxed >= 0, axis=1, bitorder="little")
-    return Queries(names, uris, codes, np.full(len(names), -1), relaxed)
+    return Queries(names, uris, codes, np.full(len(names), -1), relaxed, features)
 
 
 def _read_vectors(file: Path) -> NDArray[Any]:
@@ -153,6 +181,23 @@ def encoded_again(index: Searchable, hasher: Hasher, queries: Queries) -> Querie
     images = [fetch(uri) for uri in queries.uris]
     encoded = relaxed_queries(queries.names, queries.uris, hasher.relaxed_of(images))
     return replace(encoded, rows=queries.rows, contents=queries.contents)
+
+
+def with_own_vectors(index: Searchable, queries: Queries, name: VectorName) -> Queries:
+    """Add the vectors that the index has of its rows: no model and no image is needed.
+
+    Args:
+        index: the index to search.
+        queries: with rows of the index.
+        name: of the vectors.
+
+    Raises:
+        SchnRayError: the index was built without these vectors.
+    """
+    vectors = index.vectors(name, queries.rows)
+    if name == "relaxed":
+        return replace(queries, relaxed=vectors)
+    return replace(queries, features=vectors)
 
 
 def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:

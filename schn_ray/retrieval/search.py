@@ -15,18 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.models.image_inputs import Images, is_empty
 from schn_ray.retrieval.index.contents import put_identical_first, put_identical_first_scored
+from schn_ray.retrieval.index.matches import Scored
 from schn_ray.retrieval.index.scores import weights_of
 from schn_ray.retrieval.index.union import Searchable, open_union
+from schn_ray.retrieval.index.vectors import VECTORS, VectorName
 from schn_ray.retrieval.queries import (
     Queries,
     code_queries,
     encoded_again,
     file_queries,
     id_queries,
+    with_own_vectors,
 )
 
-RESCORINGS = ("query",)
+RESCORINGS = ("query", *VECTORS)
+OVERSAMPLE = 10  # unless another is named
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Hit:
         id: of the image.
         uri: location of the image.
         distance: Hamming distance to the query, in bits.
-        score: of a rescored search; None of another.
+        score: of a rescored search, q . b or a cosine; None of another.
     """
 
     id: str
@@ -60,6 +65,9 @@ class Result:
         within_radius: images of the gallery within the radius, among the hits or not; None for a
             search without a radius.
         rescored: what the hits are ordered by; None: by distance.
+        candidates: images that were scored, the nearest by distance; None where no other could be
+            among the hits, whatever its score.
+        proven: whether no other image of the gallery can have a better score.
         where: the condition that all hits meet; None for a search without a filter.
         passing: images of the gallery that meet it.
     """
@@ -70,6 +78,8 @@ class Result:
     tied: int | None = None
     within_radius: int | None = None
     rescored: str | None = None
+    candidates: int | None = None
+    proven: bool = True
     where: str | None = None
     passing: int | None = None
 
@@ -79,10 +89,22 @@ class Result:
         if self.where is None:
             del values["where"], values["passing"]
         if self.rescored is None:
-            del values["rescored"]
+            del values["rescored"], values["candidates"], values["proven"]
             for hit in values["hits"]:
                 del hit["score"]
         return values
+
+    @property
+    def choice(self) -> str:
+        """A sentence on how many images were scored; "" for a search that is exact."""
+        if self.candidates is None:
+            return ""
+        if self.proven:
+            return f"all {self.candidates:,} scored by {self.rescored}"
+        return (
+            f"the nearest {self.candidates:,} by bits scored by {self.rescored}: a choice, a "
+            "farther one may score higher"
+        )
 
 
 @dataclass(frozen=True)
@@ -93,15 +115,18 @@ class SearchLimits:
         k: results of each query; None for all within the radius.
         radius: in bits; None for any distance.
         rescore: what the results are ordered by, see ``RESCORINGS``; None: by distance.
+        oversample: how many times k of the nearest by distance are scored by vectors of the index,
+            all ties of the last one, too; None: ``OVERSAMPLE``.
         where: a condition that all results meet, see ``where``; None for all.
 
     Raises:
-        SchnRayError: an unknown rescoring.
+        SchnRayError: an unknown rescoring, or ``oversample`` where nothing is chosen by it.
     """
 
     k: int | None = 10
     radius: int | None = None
     rescore: str | None = None
+    oversample: int | None = None
     where: str | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +134,27 @@ class SearchLimits:
             raise SchnRayError(
                 f"rescoring {self.rescore!r} is unknown; expected {' or '.join(RESCORINGS)}"
             )
+        if self.oversample is None:
+            return
+        if self.rescore not in VECTORS:
+            raise SchnRayError(
+                "--oversample says how many are scored by --rescore relaxed or features; any other "
+                "search is exact without it"
+            )
+        if self.k is None:
+            raise SchnRayError("--oversample is times k: name -k; without it, all within -r count")
+        if self.oversample < 1:
+            raise SchnRayError(f"--oversample is {self.oversample}; the least is 1")
+
+    @property
+    def vectors(self) -> VectorName | None:
+        """The vectors of the index that score; None: nothing, or the query alone, does."""
+        return next((name for name in VECTORS if name == self.rescore), None)
+
+    @property
+    def candidates(self) -> int | None:
+        """How many of the nearest are scored; None: all within the radius."""
+        return None if self.k is None else self.k * (self.oversample or OVERSAMPLE)
 
 
 def search_images(
@@ -134,7 +180,7 @@ def search_images(
 def search_indexes(
     indexes: Sequence[Path | str],
     limits: SearchLimits,
-    images: Sequence[Path] = (),
+    images: Images = (),
     model: Path | str | None = None,
     ids: Sequence[str] = (),
     codes: Sequence[str] = (),
@@ -144,14 +190,16 @@ def search_indexes(
     Args:
         indexes: of one model; each a path or a URI.
         limits: how many results, how near.
-        images: files to search for; they need ``model``. Where it takes vectors, ``.npy`` files.
+        images: to search for, see ``image_list``; they need ``model``. Where it takes vectors,
+            those, or ``.npy`` files.
         model: the run or model that encoded the indexes, a path or a URI.
         ids: ids of the indexes: search for images like these.
         codes: codes to search for, in hexadecimal.
 
     Returns:
-        A result for each image, then for each id, then for each code. Rescored, an id means the
-        image of that row, which is read and encoded again.
+        A result for each image, then for each id, then for each code. Rescored by ``query``, an id
+        means the image of that row, which is read and encoded again; by vectors of the index, its
+        own vector.
 
     Raises:
         SchnRayError: no queries, images without a model, codes to be rescored, or as
@@ -160,7 +208,8 @@ def search_indexes(
     Example:
         ``search(["index"], SearchLimits(k=5), ids=["cats/001.jpg"])[0].hits``
     """
-    if not (images or ids or codes):
+    has_images = not is_empty(images)
+    if not (has_images or ids or codes):
         raise SchnRayError("nothing to search for: name images, --id ID or --code CODE")
     if codes and limits.rescore is not None:
         raise SchnRayError(
@@ -168,20 +217,23 @@ def search_indexes(
             "for codes without --rescore"
         )
     index, hasher = open_union(indexes), None
+    again = limits.rescore is not None and limits.vectors is None  # ids are encoded again
     if limits.where is not None:
         index = index.where(limits.where)
-    if images or (ids and limits.rescore is not None):
+    if has_images or (ids and again):
         if model is None:
             raise SchnRayError("--model RUN is missing: name the model that encoded the index")
         from schn_ray.models.hasher import load
 
         hasher = load(model)
     results = list[Result]()
-    if images and hasher is not None:
+    if has_images and hasher is not None:
         results += search_codes(index, file_queries(index, hasher, images), limits)
     if ids:
         queries = id_queries(index, ids)
-        if limits.rescore is not None and hasher is not None:
+        if limits.vectors is not None:
+            queries = with_own_vectors(index, queries, limits.vectors)
+        elif again and hasher is not None:
             queries = encoded_again(index, hasher, queries)
         results += search_codes(index, queries, limits)
     if codes:
@@ -255,12 +307,11 @@ def _search_group(
 def _rescored_group(
     index: Searchable, queries: Queries, group: NDArray[np.int64], limits: SearchLimits, extra: bool
 ) -> list[Result]:
-    assert queries.relaxed is not None
-    k = None if limits.k is None else limits.k + extra
-    scored = index.scored(queries.relaxed[group], k, limits.radius)
-    put_identical_first_scored(
-        index, queries.relaxed[group], queries.digests(group), scored, limits.radius
-    )
+    scored = scored_rows(index, queries, group, limits, extra)
+    if limits.vectors is None and queries.relaxed is not None:
+        put_identical_first_scored(
+            index, queries.relaxed[group], queries.digests(group), scored, limits.radius
+        )
     results = []
     for i, query in enumerate(group.tolist()):
         rows, scores, distances = scored.rows_of(i)
@@ -269,8 +320,11 @@ def _rescored_group(
         if extra and len(others):
             last = scores[others[-1]]
             tied = tied if last == scores[-1] else int((scores == last).sum())
-            tied -= int(_own_score(index, queries, query) == last)
+            own = scores[0] if limits.vectors else _own_score(index, queries, query)
+            tied -= int(own == last)
         within = None if scored.within_radius is None else int(scored.within_radius[i]) - extra
+        scored_others = None if scored.candidates is None else int(scored.candidates[i]) - extra
+        of = len(index) - extra if within is None else within
         columns = index.ids(rows[others]), index.uris(rows[others])
         values = distances[others].tolist(), scores[others].tolist()
         hits = tuple(Hit(*hit) for hit in zip(*columns, *values, strict=True))
@@ -282,9 +336,42 @@ def _rescored_group(
                 tied if within is None else None,
                 within,
                 limits.rescore,
+                scored_others,
+                scored_others is None or scored_others == of,
             )
         )
     return results
+
+
+def scored_rows(
+    index: Searchable,
+    queries: Queries,
+    group: NDArray[np.int64],
+    limits: SearchLimits,
+    extra: int = 0,
+) -> Scored:
+    """Search by score for some of the queries.
+
+    Args:
+        index: the index to search.
+        queries: with what ``limits.rescore`` needs of them.
+        group: int64 [g], numbers of the queries.
+        limits: how many results, how near, and the score.
+        extra: results, and candidates, of each query beyond those.
+
+    Raises:
+        SchnRayError: as ``Index.scored`` and ``Index.rescored``.
+    """
+    k = None if limits.k is None else limits.k + extra
+    if limits.vectors is None:
+        assert queries.relaxed is not None
+        return index.scored(queries.relaxed[group], k, limits.radius)
+    vectors = queries.relaxed if limits.vectors == "relaxed" else queries.features
+    assert vectors is not None
+    most = None if limits.candidates is None else limits.candidates + extra
+    return index.rescored(
+        limits.vectors, queries.codes[group], vectors[group], k, most, limits.radius
+    )
 
 
 def _own_score(index: Searchable, queries: Queries, query: int) -> float:
@@ -326,6 +413,7 @@ def results_text(results: Sequence[Result]) -> str:
     for result in results:
         counts = {"within the radius": result.within_radius, "pass the filter": result.passing}
         known = [f"{count:,} {what}" for what, count in counts.items() if count is not None]
+        known += [result.choice] if result.choice else []
         lines.append(result.query + (f": {', '.join(known)}" if known else ""))
         lines += [f"  {_order(hit)}  {hit.id}  {hit.uri}" for hit in result.hits]
     return "\n".join(lines)

@@ -1,8 +1,11 @@
 """``build``: from photos to a search page, and again when photos come and go."""
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -83,7 +86,24 @@ def test_an_album_is_searched_served_and_reported_by_its_name(
     monkeypatch.setattr("schn_ray.report.runs.report_runs", lambda *args: reported.append(args))
     assert schn_ray("report", album, "--out", tmp_path / "page.html").code == 0
     assert reported[0][:2] == ([f"{album}/run"], [f"{album}/evaluation"])
+    served: list[Any] = []
+    fake = SimpleNamespace(serve_on_ray=lambda *args: served.append(args[:2]))
+    monkeypatch.setitem(sys.modules, "schn_ray.cluster.serve", fake)
+    assert schn_ray("serve", album).code == 0
+    assert served == [(f"{album}/index", f"{album}/run")]
     assert "--model RUN is missing" in schn_ray("serve", album / "index").err
+
+
+def test_the_beginning_says_what_it_found_and_what_it_will_do(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("schn_ray.cli.album.stages.AlbumStages.run", lambda _: None)
+    build(built / "photos", tmp_path / "album")
+    text = capsys.readouterr().err
+    assert "121 images (folder); of 16 that were looked at, " in text
+    assert "have labels" in text
+    assert re.search(r"reading them will take about \d+ s of one process", text)
+    assert "compute features once with small, train schn-plus on them" in text
 
 
 def test_the_end_says_how_good_it_is_and_what_comes_next(built: Path) -> None:
@@ -171,6 +191,19 @@ def test_embeddings_need_no_backbone(tmp_path: Path) -> None:
         face.build(tmp_path / "embeddings.parquet", tmp_path / "other", backbone="small")
 
 
+@pytest.mark.slow
+def test_a_backbone_that_is_trained_needs_no_features(tmp_path: Path) -> None:
+    photos = write_tree(tmp_path / "photos", {"cat": 60, "dog": 60})
+    album = build(photos, tmp_path / "album", fine_tune=True)
+    assert not (tmp_path / "album/features").exists()
+    assert not album.run.manifest.config["backbone"]["frozen"]
+    before = codes_of(album)
+    (photos / "cat/003.png").unlink()
+    assert codes_of(build(photos, tmp_path / "album")) == {
+        id: code for id, code in before.items() if id != "cat/003.png"
+    }
+
+
 def test_what_cannot_be_built_leaves_nothing(built: Path, tmp_path: Path) -> None:
     with pytest.raises(SchnRayError, match=r"no backbone 'smal'.*did you mean 'small'"):
         build(built / "photos", tmp_path / "album", backbone="smal")
@@ -209,7 +242,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     torch.set_num_threads(1)  # processes that fork have one
     write_tree(tmp_path / "photos", {"cat": 60, "dog": 60})
     verb = Verb(album_of, content=content)
-    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 40)) > 2
+    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 70)) > 1
 
 
 @pytest.mark.slow
@@ -221,7 +254,7 @@ def test_killed_while_it_takes_in_changes_it_goes_on(tmp_path: Path) -> None:
         (photos / f"dog/new{number}.png").write_bytes(encode_image(5000 + number))
         (photos / f"cat/{number:03}.png").unlink()
     verb = Verb(album_of, changes=("album",), content=content)
-    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 40)) > 2
+    assert check_kills(verb, tmp_path, tmp_path, every=on_trial(1, 70)) > 1
 
 
 def test_an_album_can_be_moved(built: Path, tmp_path: Path) -> None:

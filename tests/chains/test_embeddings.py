@@ -105,7 +105,7 @@ def test_a_head_is_trained_on_features_of_the_store(tmp_path: Path) -> None:
 
 def parts_of(codes: str) -> pa.Table:
     """Return all rows of codes in the order of their ids."""
-    tables = [pq.read_table(file) for file in sorted(Path(codes).glob("part-*.parquet"))]
+    tables = [pq.read_table(file) for file in sorted(Path(codes).glob("data/part-*.parquet"))]
     return pa.concat_tables(tables).sort_by("id")
 
 

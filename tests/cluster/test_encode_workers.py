@@ -41,7 +41,7 @@ def test_a_range_of_workers_of_which_ray_says_nothing(
     answer = encode(photos, "--workers", "1:2", "--json")
     assert (answer.code, json.loads(answer.out)["counts"]["encoded"]) == (0, 20), answer.err
     assert re.fullmatch(r"encoding: 20 of 20 rows, [\d,]+/s, \d:\d\d\n", answer.err)
-    assert len(list((tmp_path / "codes").glob("part-*.parquet"))) == 5
+    assert len(list((tmp_path / "codes").glob("data/part-*.parquet"))) == 5
 
 
 def test_more_workers_than_cpus(encode: Run, photos: Path) -> None:

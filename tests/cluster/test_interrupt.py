@@ -132,7 +132,7 @@ def test_sigterm_ends_it_as_ctrl_c_does(tmp_path: Path) -> None:
     model, out, mark = write_model(tmp_path / "model"), tmp_path / "codes", uuid.uuid4().hex
     command = ("encode", "digits", "--model", model, "--out", out, "--workers", 1)
     process = start(*command, mark=mark)
-    wait_for(lambda: list(out.glob("part-*.parquet")) or process.poll() is not None)
+    wait_for(lambda: list(out.glob("data/part-*.parquet")) or process.poll() is not None)
     assert terminate(process, mark) == 143
 
     source = open_source("digits", SourceConfig())

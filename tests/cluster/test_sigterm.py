@@ -66,7 +66,7 @@ def verbs(made: Path, out: Path) -> dict[str, tuple[list[object], Callable[[], o
         ),
         "evaluate": (
             ["evaluate", model, "--store", store, "--out", out, "--workers", 1],
-            lambda: [*out.parent.glob(".out.partial/codes/part-*")],
+            lambda: [*out.parent.glob(".out.partial/codes/data/part-*")],
         ),
         "tune": (["tune", store, *space, "--out", out], lambda: [*out.glob("trials/*/model")]),
         "serve": (serve, lambda: answers(port)),

@@ -34,7 +34,9 @@ def test_what_is_being_written_is_not_listed(tmp_path: Path) -> None:
     with new_directory(tmp_path / "codes", "codes", {}, {}) as draft:
         (draft.path / "data").write_text("x")
         assert leftovers(tmp_path) == []
-    (tmp_path / "codes" / "part.parquet.0.partial").write_text("x")
+    (tmp_path / "codes" / "data").unlink()
+    (tmp_path / "codes" / "data").mkdir()
+    (tmp_path / "codes" / "data" / "part.parquet.0.partial").write_text("x")
     with locked(tmp_path / "codes" / ".lock", tmp_path):
         assert leftovers(tmp_path) == []
     assert [item.path.name for item in leftovers(tmp_path)] == ["part.parquet.0.partial"]

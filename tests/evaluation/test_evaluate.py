@@ -31,7 +31,7 @@ from schn_ray.data.splits.protocols import Protocol
 from schn_ray.data.store.describe import SPLIT
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
-from schn_ray.evaluation import controls, examples, rescored
+from schn_ray.evaluation import controls, examples, features, rescored
 from schn_ray.evaluation import plot_data as diagrams
 from schn_ray.evaluation.config import ControlsConfig, EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
@@ -48,6 +48,7 @@ from schn_ray.evaluation.results import (
 )
 from schn_ray.evaluation.text import figures_text
 from schn_ray.models.hasher import LEARNED
+from schn_ray.retrieval.index.vectors import as_int8
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 
@@ -315,17 +316,53 @@ def test_scores_without_ties_are_scikit_learns_and_equal_ones_tie() -> None:
     np.testing.assert_allclose(rescored.query_ap(signs, queries, gallery), ap_of(queries, gallery))
 
 
-def test_rescored_figures_stand_apart(folder: Path) -> None:
-    settings = EvaluateConfig(rescore=("query",), controls=ControlsConfig(train_rows=0, queries=5))
+@pytest.mark.parametrize("candidates", [None, 40, 1000])
+def test_cosines_of_candidates_come_before_the_distances_of_others(candidates: int | None) -> None:
+    rng = np.random.default_rng(4)
+    queries, gallery = drawn(rng, 9), drawn(rng, 300)
+    X, Y = rng.normal(size=(9, 5)), rng.normal(size=(300, 5))
+    Y[200:] = Y[:100]  # equal vectors tie, and are shared out
+    vectors = as_int8(Y)
+    values, counts = rescored.vector_ap(X, queries, vectors, gallery, candidates)
+    for query in range(9):
+        distances = np.bitwise_count(gallery.codes ^ queries.codes[query]).sum(axis=1)
+        near = distances <= np.sort(distances)[: candidates or 300][-1]
+        assert counts[query] == near.sum()
+        scores = vectors @ X[query] / np.linalg.norm(vectors.astype(float), axis=1)
+        keys = np.where(near, np.round(scores, 9), -1e3 - distances)
+        relevant = (queries.labels[[query]] @ gallery.labels.T).toarray()[0] > 0
+        expected = average_precision(controls.ranked_by(keys, relevant))[0]
+        np.testing.assert_allclose(values[query], expected)
+    assert candidates != 40 or (counts < 300).all()
+
+
+def test_rescored_figures_stand_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = list[int]()
+    features_of = features.features_of
+    monkeypatch.setattr(
+        features,
+        "features_of",
+        lambda run, store, rows, **rest: (
+            computed.extend(rows.tolist()) or features_of(run, store, rows, **rest)
+        ),
+    )
+    names = ("query", "relaxed", "features")
+    drawn_rows = ControlsConfig(train_rows=20, queries=5)
+    settings = EvaluateConfig(rescore=names, rescore_candidates=10, controls=drawn_rows)
     evaluate_run(folder / "run", folder / "store", folder / "rescored", settings)
+    assert len(computed) == len(set(computed)) > 25  # for rescoring and controls, each row once
     figures = read_figures(folder / "rescored")
     before = read_figures(folder / "run-evaluation")
     assert (figures.map, figures.map_interval) == (before.map, before.map_interval)
-    (row,) = figures.rescored
-    assert (row.by, row.queries, row.gallery) == ("query", 5, figures.gallery)
-    assert None not in (row.map, row.plain, row.gain)
-    assert row.gain.interval.mean == pytest.approx(row.map.mean - row.plain.mean)
-    assert "rescored by query, 5 queries" in figures_text(figures)
+    for name, row in zip(names, figures.rescored, strict=True):
+        assert (row.by, row.queries, row.gallery) == (name, 5, figures.gallery)
+        assert None not in (row.map, row.plain, row.gain)
+        assert row.gain.interval.mean == pytest.approx(row.map.mean - row.plain.mean)
+    of_query, of_relaxed, _ = figures.rescored
+    assert (of_query.candidates, of_relaxed.candidates >= 10) == (None, True)
+    text = figures_text(figures)
+    assert "rescored by query, 5 queries" in text
+    assert f"the nearest {of_relaxed.candidates:,.0f} of each: mAP" in text
     assert before.rescored == ()
 
 

@@ -78,6 +78,37 @@ def test_rescored_with_what_encode_wrote(gallery: Path, limits: SearchLimits) ->
             assert row["within_radius"] == expected.within_radius[query]
 
 
+@pytest.mark.parametrize("by", ["relaxed", "features"])
+def test_rescored_by_vectors_of_two_indexes(tmp_path: Path, by: str) -> None:
+    rng = np.random.default_rng(2)
+    codes, ids = draw_clustered(rng, 400, BITS, 6), draw_ids(rng, 400)
+    U = (np.unpackbits(codes, axis=1, count=BITS, bitorder="little") - 0.5) * rng.random(
+        (400, BITS)
+    )
+    names, vectors = (
+        ("relaxed", "features"),
+        (U.astype("f4"), rng.normal(size=(400, 9)).astype("f4")),
+    )
+    for name, cut in (("a", slice(0, 250)), ("b", slice(250, 400)), ("whole", slice(0, 400))):
+        own = {kind: X[cut] for kind, X in zip(names, vectors, strict=True)}
+        make_index(tmp_path / name, ids[cut], codes[cut], BITS, **own)
+    asked = {name: X[:50] for name, X in zip(names, vectors, strict=True)}
+    write_codes(tmp_path / "asked", ids[:50], codes[:50], BITS, **asked)
+    limits = SearchLimits(4, None, by, 5)
+    indexes = [tmp_path / "a" / "index", tmp_path / "b" / "index"]
+    search_gallery(indexes, tmp_path / "asked", tmp_path / "out", limits)
+    whole = open_index(tmp_path / "whole" / "index")
+    at = np.array([whole.find(id) for id in ids[:50]])
+    X = whole.vectors("features", at) if by == "features" else vectors[0][:50].astype("f2")
+    expected = whole.rescored(by, codes[:50], X.astype("f4"), 4, 20)
+    rows = rows_in(tmp_path / "out")
+    assert [row["ids"] for row in rows] == [expected.ids(query) for query in range(50)]
+    np.testing.assert_allclose([row["scores"] for row in rows], expected.scores.reshape(50, 4))
+    assert [row["candidates"] for row in rows] == expected.candidates.tolist()  # type: ignore[union-attr]
+    with pytest.raises(SchnRayError, match="--oversample is 0"):
+        SearchLimits(4, None, by, 0)
+
+
 @pytest.mark.parametrize(("k", "radius"), [(7, None), (None, 3)])
 def test_a_filter_holds_for_all_queries(gallery: Path, k: int | None, radius: int | None) -> None:
     limits = SearchLimits(k, radius, where="id like '%1%'")
@@ -168,7 +199,7 @@ def test_an_index_that_is_changed_meanwhile_is_refused(gallery: Path) -> None:
 
 def test_damaged_queries_are_refused_where_they_are_read(gallery: Path) -> None:
     def damaging(function, shards):  # type: ignore[no-untyped-def]
-        part = gallery / "queries" / "part-00002.parquet"
+        part = gallery / "queries" / "data" / "part-00002.parquet"
         content = bytearray(part.read_bytes())
         content[100] ^= 1
         part.write_bytes(content)

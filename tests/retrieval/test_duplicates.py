@@ -371,9 +371,9 @@ def test_what_cannot_be_grouped(tmp_path: Path, schn_ray: Run) -> None:
             group(twice, 0, tmp_path / "g")
     for offset in (60, -9):  # in a code, and in the table of contents
         damaged = write_codes(tmp_path / f"at{offset}", list("abc"), np.eye(3, 1, dtype="u1"), 8)
-        part = bytearray((damaged / "part-00001.parquet").read_bytes())
+        part = bytearray((damaged / "data" / "part-00001.parquet").read_bytes())
         part[offset] ^= 255
-        (damaged / "part-00001.parquet").write_bytes(part)
+        (damaged / "data" / "part-00001.parquet").write_bytes(part)
         for group in (find_duplicates, find_duplicates_in_parts):
             with pytest.raises(SchnRayError, match=r"part-00001.parquet|differs from its manifest"):
                 group(damaged, 0, tmp_path / "g")

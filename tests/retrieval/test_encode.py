@@ -27,6 +27,7 @@ from schn_ray.data.shards.map_shards import map_locally
 from schn_ray.data.shards.rows import Shard
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.models.hasher import load
+from schn_ray.retrieval.code_files import code_features
 from schn_ray.retrieval.config import EncodeConfig
 from schn_ray.retrieval.encode import encode_source
 
@@ -66,7 +67,7 @@ def code(
 
 def rows(out: Path) -> dict[str, tuple[bytes, bytes]]:
     """id -> (code, sha256); an id must not come twice."""
-    tables = [pq.read_table(part).to_pylist() for part in sorted(out.glob("part-*.parquet"))]
+    tables = [pq.read_table(part).to_pylist() for part in sorted(out.glob("data/part-*.parquet"))]
     found = [(row["id"], (row["code"], row["sha256"])) for table in tables for row in table]
     assert len(dict(found)) == len(found)
     return dict(found)
@@ -81,7 +82,7 @@ def parts(out: Path) -> dict[str, bytes]:
     """Name of each part -> its bytes and its receipt's."""
     return {
         path.name: path.read_bytes() + (out / "receipts" / f"{path.stem}.receipt").read_bytes()
-        for path in out.glob("part-*.parquet")
+        for path in out.glob("data/part-*.parquet")
     }
 
 
@@ -103,7 +104,7 @@ def test_a_part_a_shard_with_codes_hashes_and_addresses(
     files = sorted(image_tree.rglob("*.png"))
     expected = load(model).encode(files)
     table = pa.concat_tables(
-        pq.read_table(p) for p in sorted((tmp_path / "codes").glob("part-*.parquet"))
+        pq.read_table(p) for p in sorted((tmp_path / "codes").glob("data/part-*.parquet"))
     )
     assert table.schema.field("code").type == pa.binary(2)
     assert table["id"].to_pylist() == [file.relative_to(image_tree).as_posix() for file in files]
@@ -116,12 +117,33 @@ def test_a_part_a_shard_with_codes_hashes_and_addresses(
 
 def test_relaxed_codes_on_request(image_tree: Path, model: Path, tmp_path: Path) -> None:
     code(image_tree, model, tmp_path / "codes", relaxed=True)
-    table = pq.read_table(tmp_path / "codes" / "part-00002.parquet")
+    table = pq.read_table(tmp_path / "codes" / "data" / "part-00002.parquet")
     assert table.schema.field("relaxed").type == pa.list_(pa.float16(), BITS)
     relaxed = np.array(table["relaxed"].to_pylist(), np.float32)
     packed = np.frombuffer(b"".join(table["code"].to_pylist()), np.uint8).reshape(-1, 2)
     np.testing.assert_array_equal(np.where(relaxed < 0, -1, 1), unpack(packed, BITS))
     assert (np.abs(relaxed) < 1).any()
+
+
+def test_features_on_request(image_tree: Path, model: Path, tmp_path: Path) -> None:
+    def check(rows: int) -> None:
+        folder = sorted((tmp_path / "codes").glob("data/part-*.parquet"))
+        table = pa.concat_tables([pq.read_table(part) for part in folder])
+        F, _ = load(model).outputs_of(table["uri"].to_pylist())
+        stored = code_features(table)
+        assert (stored.dtype, stored.shape) == (np.int8, (rows, F.shape[1]))
+        # a batch of another size may round the last digit to the other side
+        largest = np.abs(F).max(axis=1, keepdims=True)
+        np.testing.assert_allclose(stored, F / largest * 127, atol=0.51)
+
+    code(image_tree, model, tmp_path / "codes", features=True)
+    check(30)
+    disturb(image_tree)
+    code(image_tree, model, tmp_path / "codes", features=True, update=True)
+    check(31)
+    assert "features" in read_manifest(tmp_path / "codes", "codes").config
+    code(image_tree, model, tmp_path / "bare")
+    assert "features" not in read_manifest(tmp_path / "bare", "codes").config
 
 
 @pytest.mark.parametrize("settings", [{"shard_rows": 1}, {"shard_rows": 100}, {"batch_size": 3}])
@@ -211,13 +233,13 @@ def test_a_stopped_job_codes_only_the_rest(
     with pytest.raises(SchnRayError, match="unfinished"):
         read_manifest(out, "codes")
     before = parts(out)
-    (out / "part-00004.parquet.0123.partial").write_bytes(b"half")
+    (out / "data" / "part-00004.parquet.0123.partial").write_bytes(b"half")
     code(image_tree, model, out)
     assert len(looked_at) == 30
     code(image_tree, model, tmp_path / "whole")
     assert parts(out) == parts(tmp_path / "whole")
     assert before.items() <= parts(out).items()
-    assert not list(out.glob("*.partial"))
+    assert not list(out.rglob("*.partial"))
     names = ("fingerprint", "files", "counts")
     ours, whole = (read_manifest(p, "codes") for p in (out, tmp_path / "whole"))
     assert [getattr(ours, n) for n in names] == [getattr(whole, n) for n in names]
@@ -335,7 +357,7 @@ def test_an_update_that_never_began_leaves_the_codes_readable(
 ) -> None:
     out = tmp_path / "codes"
     code(image_tree, model, out)
-    damaged = out / "part-00001.parquet"
+    damaged = out / "data" / "part-00001.parquet"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-50] + b"x" * 50)
     with pytest.raises(SchnRayError, match=r"part-00001\.parquet differs from its manifest"):

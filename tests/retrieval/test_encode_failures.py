@@ -135,7 +135,7 @@ def test_every_image_is_read_rightly_or_put_aside_with_its_reason(
         (photos / name).write_bytes(data)
     counts = code(photos, model, tmp_path / "codes")
     assert counts == {"rows": 26, "encoded": len(right), "quarantined": 11}
-    tables = [pq.read_table(part) for part in sorted((tmp_path / "codes").glob("part-*"))]
+    tables = [pq.read_table(part) for part in sorted((tmp_path / "codes").glob("data/part-*"))]
     coded = {row["id"]: row for table in tables for row in table.to_pylist()}
     assert coded.keys() == right.keys()
     hasher = load(model)
@@ -190,15 +190,16 @@ def test_a_full_disk_is_said_and_after_making_room_the_same_command_finishes(
     ballast.write_bytes(bytes(384_000))
     with pytest.raises(SchnRayError, match=r"cannot write .*codes.*No space left.*same command"):
         code(photos, model, out)
-    done = {path.name: path.stat().st_ino for path in out.glob("part-*.parquet")}
+    done = {path.name: path.stat().st_ino for path in out.glob("data/part-*.parquet")}
     assert 0 < len(done) < 8
-    assert not list(out.glob("*.partial"))
+    assert not list(out.rglob("*.partial"))
     ballast.unlink()
     assert code(photos, model, out)["encoded"] == 60
-    assert done.items() <= {path.name: path.stat().st_ino for path in out.iterdir()}.items()
+    parts = {path.name: path.stat().st_ino for path in (out / "data").iterdir()}
+    assert done.items() <= parts.items()
     code(photos, model, tmp_path / "whole")
-    for part in (tmp_path / "whole").glob("part-*"):
-        assert part.read_bytes() == (out / part.name).read_bytes()
+    for part in (tmp_path / "whole").glob("data/part-*"):
+        assert part.read_bytes() == (out / "data" / part.name).read_bytes()
 
 
 def test_a_disk_that_is_full_from_the_start_leaves_nothing(
@@ -238,7 +239,7 @@ def test_a_file_that_may_not_grow_is_said_too(
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "CannotWrite: cannot write" in ended.stderr, ended.stderr
     assert "File too large" in ended.stderr
-    assert not list(out.glob("*.partial"))
+    assert not list(out.rglob("*.partial"))
     assert code(image_tree, model, out)["encoded"] == 30
 
 
@@ -274,4 +275,4 @@ def test_a_second_writer_stops_and_the_first_one_finishes(
         leave.set()
         first.join()
     assert first.exitcode == 0
-    assert len(pq.read_table(tmp_path / "codes" / "part-00000.parquet")) == 8
+    assert len(pq.read_table(tmp_path / "codes" / "data" / "part-00000.parquet")) == 8

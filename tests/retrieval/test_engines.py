@@ -473,7 +473,7 @@ def test_a_failure_in_the_middle_leaves_nothing(
     engine: str,
 ) -> None:
     codes = shutil.copytree(galleries(64).folder / "codes", tmp_path / "codes")
-    part = codes / "part-00002.parquet"
+    part = codes / "data" / "part-00002.parquet"
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(data)

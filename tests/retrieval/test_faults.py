@@ -15,10 +15,12 @@ from support.faults import (
 )
 from support.gallery_codes import draw_clustered, make_index, write_codes
 
+from schn_ray.report.map import write_map
 from schn_ray.retrieval.batch_search import search_gallery
 from schn_ray.retrieval.duplicates.groups import find_duplicates
 from schn_ray.retrieval.index import inverted_lists
 from schn_ray.retrieval.index.build import rewrite_index, write_index
+from schn_ray.retrieval.map import layout
 from schn_ray.retrieval.search import SearchLimits
 
 BITS, ROWS = 32, 400
@@ -37,6 +39,11 @@ def remove(_: Path, out: Path) -> None:
     rewrite_index(out / "index", remove=IDS[:50])
 
 
+def draw_map(root: Path, out: Path) -> None:
+    layout._PHASES = ((2, 12.0, 0.5),)  # of 450, which take a second
+    write_map(root / "index", out / "map.html", None, 2, 300, 0, 0)
+
+
 VERBS = {
     "index": Verb(lambda root, out: write_index(root / "codes", out / "index"), ("codes",)),
     "add": Verb(add, ("more",), changes=("index",)),
@@ -48,15 +55,16 @@ VERBS = {
     "duplicates of an index": Verb(
         lambda root, out: find_duplicates(root / "index", 2, out / "groups.parquet"), ("index",)
     ),
+    "map": Verb(draw_map, ("index",)),
 }
 
 
-def each(quick: Sequence[str], leave_out: str = "") -> pytest.MarkDecorator:
+def each(quick: Sequence[str], leave_out: Sequence[str] = ()) -> pytest.MarkDecorator:
     """Parametrise a test with the verbs; all but the quick ones are slow.
 
-    Of ``add`` and ``remove``, which write alike, the costlier tests leave one out.
+    Of verbs that write alike the costlier tests leave one out.
     """
-    names = (name for name in VERBS if name != leave_out)
+    names = (name for name in VERBS if name not in leave_out)
     params = [pytest.param(name, marks=[pytest.mark.slow][name in quick :]) for name in names]
     return pytest.mark.parametrize("name", params)
 
@@ -80,7 +88,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, lists: pytest.MonkeyPatch) ->
     return folder
 
 
-@each(quick=["duplicates of an index"], leave_out="add")
+@each(quick=["duplicates of an index"], leave_out=["add"])
 def test_killed_at_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_kills(VERBS[name], root, tmp_path) > 3
 
@@ -90,12 +98,12 @@ def test_a_signal_at_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_signals(VERBS[name], root, tmp_path, every=5) > 1
 
 
-@each(quick=["duplicates of an index"], leave_out="remove")
+@each(quick=["duplicates of an index"], leave_out=["remove", "map"])
 def test_a_full_disk_at_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_full_disk(VERBS[name], root, tmp_path) > 3
 
 
-@each(quick=[])
+@each(quick=[], leave_out=["map"])
 def test_damage_of_every_file(name: str, root: Path, tmp_path: Path) -> None:
     assert check_damage(VERBS[name], root, tmp_path) > 3
 

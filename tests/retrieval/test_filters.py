@@ -25,7 +25,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.index import columns as index_columns
 from schn_ray.retrieval.index import inverted_lists, selection
 from schn_ray.retrieval.index.build import rewrite_index, write_index
-from schn_ray.retrieval.index.columns import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.scan import Lists, hamming
 from schn_ray.retrieval.index.union import IndexUnion, Searchable
@@ -176,6 +176,8 @@ def test_an_id_that_does_not_pass_is_still_a_query(tmp_path: Path) -> None:
     assert sorted(hit.id for hit in first.hits) == sorted(set(passing) - {inside})
     assert sorted(hit.id for hit in second.hits) == sorted(passing)
     assert (first.passing, second.passing) == (20, 20)
+    both = search_codes(view, id_queries(view, [inside, outside]), SearchLimits(3, 24))
+    assert [result.within_radius for result in both] == [19, 20]
     (alone,) = search_codes(
         view.where(f"id = '{inside.replace(chr(39), chr(39) * 2)}'"),
         id_queries(view, [inside]),
@@ -195,7 +197,8 @@ def test_changes_keep_columns_true(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     first = {name: pa.array(values)[:300] for name, values in columns.items()}
     make_index(tmp_path, ids[:300], codes[:300], 24, columns=first)
     added = write_codes(tmp_path / "added", ids[250:], codes[250:], 24)
-    file = write_columns_of(tmp_path / "added", ids, columns)  # of all rows, also others
+    of_file = {"number": np.r_[np.full(100, -1), columns["number"][100:]]}  # not of added rows
+    file = write_columns_of(tmp_path / "added", ids, columns | of_file)
     rewrite_index(tmp_path / "index", add=added, remove=ids[100:300], columns=file)
     kept = [*range(100), *range(250, 400)]
     own = {name: pa.array(values).take(pa.array(kept)) for name, values in columns.items()}

@@ -13,6 +13,7 @@ from support.gallery_codes import Codes, draw_codes, draw_ids, make_index, write
 from schn_ray.core.directories import AlreadyDone, new_directory
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import read_manifest
+from schn_ray.retrieval.index import scan
 from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.scan import Flat, Pairs
@@ -100,6 +101,23 @@ def test_codes_without_clusters_are_scanned_by_radius(
     monkeypatch.setattr(Flat, "within", counted)
     check_against_brute_force(index, ids, codes, queries, 300)
     assert sum(asked) >= 48  # all but the first block, from which the radius was learned
+
+
+@pytest.mark.parametrize("bits", [8, 64, 128, 200])
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_a_scan_of_all_codes_returns_the_nearest(
+    bits: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(bits)
+    codes, queries = draw_codes(rng, 300, bits, 300), draw_codes(rng, 20, bits, 20)
+    expected = np.bitwise_count(queries[:, None] ^ codes).sum(axis=2)
+    for k, heap in ((1, 99), (30, 99), (30, 9), (300, 99)):
+        monkeypatch.setattr(scan, "_COUNTED_K", heap)  # above and below k
+        monkeypatch.setattr(scan, "_COUNTERS", at_once * k * (codes.shape[1] * 8 + 1))
+        near = Flat(codes).nearest(queries, k)
+        assert np.array_equal(near.distances, np.sort(expected, axis=1)[:, :k])
+        assert np.array_equal(np.take_along_axis(expected, near.numbers, axis=1), near.distances)
+        assert all(len(set(row)) == k for row in near.numbers.tolist())
 
 
 def test_the_order_of_rows_and_parts_changes_nothing(tmp_path: Path) -> None:
@@ -206,7 +224,8 @@ def test_no_codes_are_refused(tmp_path: Path) -> None:
 
 def write_part(folder: Path, table: pa.Table) -> Path:
     with new_directory(folder, "codes", {"bits": 32}, {"model": "m"}) as draft:
-        pq.write_table(table, draft.path / "part-0.parquet")
+        (draft.path / "data").mkdir()
+        pq.write_table(table, draft.path / "data" / "part-0.parquet")
     return folder
 
 

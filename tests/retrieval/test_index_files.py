@@ -188,7 +188,7 @@ def test_a_long_range_is_checked_in_its_middle(tmp_path: Path) -> None:
 
 def test_damaged_codes_are_not_indexed(tmp_path: Path) -> None:
     codes = write_codes(tmp_path / "codes", ["a", "b"], np.zeros((2, 4), np.uint8), 32)
-    part = codes / "part-00000.parquet"
+    part = codes / "data" / "part-00000.parquet"
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 4
     part.write_bytes(content)

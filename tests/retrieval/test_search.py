@@ -59,6 +59,49 @@ def test_rescored_by_image_and_by_id(schn_ray: Run, gallery: Path) -> None:
     assert f"{scores[0]:9.4f}  {expected.ids(0)[0]}" in schn_ray(*asked, "--rescore", "query").out
 
 
+def test_rescored_by_vectors_of_the_index(schn_ray: Run, gallery: Path, tmp_path: Path) -> None:
+    photo, page = gallery / "photos" / "cat" / "004.png", tmp_path / "page.html"
+    asked = ("search", gallery / "index", photo, "--model", gallery / "model", "-k", 3)
+    rescored = ("--rescore", "features", "--oversample", 4)
+    index, hasher = open_index(gallery / "index"), load(gallery / "model")
+    F, _ = hasher.outputs_of([photo])
+    expected = index.rescored("features", hasher.encode([photo]), F, 3, 12)
+    answer = schn_ray(*asked, *rescored, "--html", page, "--json")
+    assert answer.code == 0, answer.err
+    (result,) = json.loads(answer.out)
+    assert [hit["id"] for hit in result["hits"]] == expected.ids(0)
+    assert [hit["score"] for hit in result["hits"]] == expected.scores.tolist()
+    assert expected.candidates is not None
+    candidates = int(expected.candidates[0])
+    assert (result["candidates"], result["proven"], result["tied"]) == (candidates, False, 1)
+    assert 12 <= candidates < 40
+    choice = f"the nearest {candidates} by bits scored by features: a choice"
+    assert choice in schn_ray(*asked, *rescored).out
+    assert choice in page.read_text()
+    assert f"score {expected.scores[0]:.4f}" in page.read_text()
+    (usual,) = json.loads(schn_ray(*asked, "--rescore", "relaxed", "--json").out)
+    assert 30 <= usual["candidates"] < 40
+
+
+def test_an_id_is_rescored_by_its_own_vector_without_a_model(schn_ray: Run, gallery: Path) -> None:
+    asked = ("search", gallery / "index", "--id", "cat/004.png", "-k", 5, "--json")
+    (result,) = json.loads(schn_ray(*asked, "--rescore", "features", "--oversample", 8).out)
+    index = open_index(gallery / "index")
+    row = np.array([index.find("cat/004.png")])
+    vector = index.vectors("features", row)
+    expected = index.rescored("features", index.codes(row), vector, None, 40)
+    assert (expected.ids(0)[0], expected.scores[0]) == ("cat/004.png", pytest.approx(1))
+    assert [hit["id"] for hit in result["hits"]] == expected.ids(0)[1:6]
+    assert [hit["score"] for hit in result["hits"]] == expected.scores[1:6].tolist()
+    assert result["tied"] == sum(expected.scores[1:] == expected.scores[5])
+    assert (result["candidates"], result["proven"]) == (39, True)
+    (near,) = json.loads(schn_ray(*asked[:4], "-r", 3, "--rescore", "features", "--json").out)
+    others = [id for id, d in zip(expected.ids(0), expected.distances, strict=True) if d <= 3][1:]
+    assert [hit["id"] for hit in near["hits"]] == others
+    assert near["within_radius"] == near["candidates"] == len(others) > 0
+    assert near["proven"]
+
+
 def test_a_radius_counts_all_and_shows_k(schn_ray: Run, gallery: Path) -> None:
     index = open_index(gallery / "index")
     within = index.within(index.codes(np.array([index.find("cat/004.png")])), 4)
@@ -126,6 +169,10 @@ def test_pictures_as_a_page(schn_ray: Run, gallery: Path, tmp_path: Path) -> Non
         (("--code", "0000", "--rescore", "query"), "nothing to rescore with"),
         (("--id", "cat/004.png", "--rescore", "query"), "--model RUN is missing"),
         (("--id", "cat/004.png", "--rescore", "finely"), "'finely' is unknown; expected query"),
+        (("--code", "0000", "--rescore", "features"), "nothing to rescore with"),
+        (("--id", "cat/004.png", "--oversample", 3), "any other search is exact without it"),
+        (("--id", "cat/004.png", "--rescore", "query", "--oversample", 3), "is exact without it"),
+        (("--id", "a", "-r", 3, "--rescore", "relaxed", "--oversample", 3), "is times k"),
         (("--id", "cat/004.png", "--where", "label ="), "  label =\n         ^"),
         (("--id", "cat/004.png", "--where", "lable = 'cat'"), "did you mean 'label'?"),
         (("--id", "cat/004.png", "--where", "label = 1"), "label (text) cannot be compared with"),
@@ -172,6 +219,11 @@ def test_an_index_is_built_described_changed_and_verified(
     answer = schn_ray("index", out, "--add", gallery / "codes")
     assert (answer.code, "38 rows repeat an id" in answer.err) == (2, True)
     assert schn_ray("index", out).code == 2
+    refused = schn_ray("search", out, "--id", "cat/004.png", "--rescore", "features")
+    assert (refused.code, "again with --with features" in refused.err) == (2, True)
+    vectors = schn_ray("index", gallery / "codes", "--out", tmp_path / "v", "--with", "relaxed")
+    assert vectors.code == 0, vectors.err
+    assert json.loads(schn_ray("index", tmp_path / "v", "--info", "--json").out)["relaxed"] == 12
     assert schn_ray("index", out, "--out", out, "--info").code == 2
 
 

@@ -116,20 +116,30 @@ def test_drop_an_image_then_click_a_result_then_move_the_slider(page, gallery: P
 
 
 def test_finer_order_is_by_score(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
-    photo = gallery / "photos" / "cat" / "007.png"
+    photo = gallery / "photos" / "cat" / "000.png"
     index, hasher = open_index(gallery / "index"), load(gallery / "model")
-    scored = index.scored(hasher.relaxed_of([photo]), 40).ids(0)
-    near = index.search(hasher.encode([photo]), 40).ids(0)
-    assert scored != near
+    F, U = hasher.outputs_of([photo])
+    codes = hasher.encode([photo])
+    cosines = index.rescored("features", codes, F, 40, 400)
+    orders = [found.ids(0) for found in (index.search(codes, 40), index.scored(U, 40), cosines)]
+    near = orders[0]
+    assert near[0] == "cat/000.png"  # else it would come first for its bytes
+    assert len({tuple(order) for order in orders}) == 3
     drop(page, "mine.png", photo.read_bytes())
     page.wait_for_function(LOADED)
     assert results(page) == near
-    for expected, status in ((scored, "The best 40 of 40"), (near, "The nearest 40 of 40")):
-        page.click("#rescore")
+    for order, expected, status in (
+        ("query", orders[1], "The best 40 of 40"),
+        ("features", orders[2], "The best 40 of 40. All 40 were scored."),
+        ("", near, "The nearest 40 of 40"),
+    ):
+        page.select_option("#rescore", order)
         page.wait_for_function(
             "t => document.getElementById('status').textContent === t", arg=status
         )
         assert results(page) == expected
+        if order == "features":
+            assert page.text_content("#results .score") == f"score {cosines.scores[0]:.3f}"
     assert page.problems == []
 
 

@@ -20,8 +20,10 @@ from support.service import served, write_gallery
 from schn_ray.core.errors import SchnRayError
 from schn_ray.models.hasher import load
 from schn_ray.retrieval.config import ServeConfig
+from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import open_index
-from schn_ray.retrieval.server.service import open_service
+from schn_ray.retrieval.search import SearchLimits
+from schn_ray.retrieval.server.service import Refused, open_service
 
 LIMITS = ServeConfig(
     max_bytes=12_000_000, max_pixels=1_000_000, max_results=30, hosts=("public.example",)
@@ -121,6 +123,29 @@ def test_rescored_by_image_and_by_id(ask: Client, gallery: Path) -> None:
     status, like = ask.search({"id": "cat/003.png", "k": 29, "rescore": "query"})
     others = [id for id in expected.ids(0) if id != "cat/003.png"]
     assert (status, [hit["id"] for hit in like["hits"]]) == (200, others)
+
+
+def test_rescored_by_vectors_of_the_index(ask: Client, gallery: Path) -> None:
+    photo, index = gallery / "photos" / "cat" / "003.png", open_index(gallery / "index")
+    hasher = load(gallery / "model")
+    (F, _), codes = hasher.outputs_of([photo]), hasher.encode([photo])
+    _, body, _ = ask("POST", "/search?k=4&rescore=features&oversample=3", photo.read_bytes())
+    expected, found = index.rescored("features", codes, F, 4, 12), json.loads(body)
+    assert [hit["id"] for hit in found["hits"]] == expected.ids(0)
+    assert [hit["score"] for hit in found["hits"]] == expected.scores.tolist()
+    assert (found["candidates"], found["proven"]) == (expected.candidates[0], False)  # type: ignore[index]
+    status, like = ask.search({"id": "cat/003.png", "k": 29, "rescore": "relaxed"})
+    assert (status, like["candidates"], like["proven"]) == (200, 39, True)
+    status, refused = ask.search({"id": "cat/003.png", "oversample": 101, "rescore": "relaxed"})
+    assert (status, "the most is 100" in refused["error"]) == (400, True)
+
+
+def test_an_index_without_vectors_says_what_it_can(gallery: Path, tmp_path: Path) -> None:
+    write_index(gallery / "codes", tmp_path / "index", None, ["relaxed"])
+    service = open_service(tmp_path / "index", gallery / "model", LIMITS)
+    assert service.rescorings == ("query", "relaxed")
+    with pytest.raises(Refused, match="cannot rescore by features, only by query or relaxed"):
+        service.search_id("cat/003.png", SearchLimits(3, None, "features"))
 
 
 def test_a_filter_by_image_by_id_and_by_code(ask: Client, gallery: Path) -> None:

@@ -49,7 +49,7 @@ from support.users import TINY
 SETTINGS = (*TINY, "schedule.iterations=2", "schedule.epochs=1", "schedule.batch_size=8")
 SHARDS = SourceConfig(shard_rows=10)
 SMALL = BackboneConfig(name="small", base_channels=4)
-PARTS = {"store": "rows-", "codes": "part-", "features": "rows-"}  # with a receipt each
+PARTS = {"store": "rows-", "codes": "data/part-", "features": "rows-"}  # with a receipt each
 _NETWORKS: dict[str, bytes] = {}  # fingerprint of a model -> its ONNX
 _TIMED = (METRICS, f"{CHECKPOINTS}/")  # hold clock times
 

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.core.directories import new_directory
+from schn_ray.retrieval.code_files import code_column
 from schn_ray.retrieval.index.build import write_index
-from schn_ray.retrieval.index.columns import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile
 from schn_ray.retrieval.index.index import Index, open_index
+from schn_ray.retrieval.index.vectors import as_int8
 
 Codes = NDArray[np.uint8]
 
@@ -36,12 +38,14 @@ def write_codes(
     uris: list[str] | None = None,
     relaxed: NDArray[np.float32] | None = None,
     sha256: list[bytes] | None = None,
+    features: NDArray[np.float32] | None = None,
 ) -> Path:
     uris = uris or [f"file:{id}" for id in ids]
     width = -(-bits // 8)
     made_from = {"model": "m0del", "source": "s"}
-    config = {"bits": bits, "relaxed": relaxed is not None}
+    config = {"bits": bits, "relaxed": relaxed is not None, "features": features is not None}
     with new_directory(folder, "codes", config, made_from) as draft:
+        (draft.path / "data").mkdir()
         for number, rows in enumerate(np.array_split(np.arange(len(ids)), parts)):
             part_ids = [ids[i] for i in rows]
             packed = pa.array([codes[i].tobytes() for i in rows], pa.binary(width))
@@ -54,10 +58,13 @@ def write_codes(
                 flat = pa.array(relaxed[rows].astype(np.float16).ravel())
                 column = pa.FixedSizeListArray.from_arrays(flat, bits)
                 table = table.append_column("relaxed", column)
+            if features is not None:
+                int8 = code_column(as_int8(features[rows]).view(np.uint8))
+                table = table.append_column("features", int8)
             if sha256 is not None:
                 digests = pa.array([sha256[i] for i in rows], pa.binary(32))
                 table = table.append_column("sha256", digests)
-            pq.write_table(table, draft.path / f"part-{number:05}.parquet")
+            pq.write_table(table, draft.path / "data" / f"part-{number:05}.parquet")
     return folder
 
 
@@ -68,10 +75,17 @@ def make_index(
     bits: int,
     parts: int = 3,
     columns: dict[str, Any] | None = None,
+    relaxed: NDArray[np.float32] | None = None,
+    features: NDArray[np.float32] | None = None,
 ) -> Index:
-    written = write_codes(folder / "codes", ids, codes, bits, parts)
+    """Write codes and their index, which keeps what columns and vectors are given."""
+    vectors = {"relaxed": relaxed, "features": features}
+    written = write_codes(
+        folder / "codes", ids, codes, bits, parts, relaxed=relaxed, features=features
+    )
     file = None if columns is None else ColumnFile(write_columns_of(folder, ids, columns))
-    write_index(written, folder / "index", file)
+    names = [name for name, X in vectors.items() if X is not None]
+    write_index(written, folder / "index", file, names)
     return open_index(folder / "index")
 
 

@@ -13,7 +13,7 @@ from schn_ray.data.sources.kinds import open_source
 from schn_ray.retrieval.config import EncodeConfig, ServeConfig
 from schn_ray.retrieval.encode import encode_source
 from schn_ray.retrieval.index.build import write_index
-from schn_ray.retrieval.index.columns import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile
 from schn_ray.retrieval.server.app import application
 from schn_ray.retrieval.server.service import open_service
 from support.image_files import write_tree
@@ -22,13 +22,15 @@ from support.processes import wait_for
 
 
 def write_gallery(folder: Path) -> Path:
-    """Write photos, a model that nobody trained, their codes and their index, with columns."""
+    """Write photos, a model, their codes, and an index with columns and vectors."""
     photos = write_tree(folder / "photos", {"cat": 20, "dog & co": 20})
     write_model(folder / "model")
     source = open_source(str(photos), SourceConfig())
-    encode_source(source, folder / "model", folder / "codes", EncodeConfig())
+    config = EncodeConfig(relaxed=True, features=True)
+    encode_source(source, folder / "model", folder / "codes", config)
     (folder / "columns.csv").write_text("id,label,number\n" + "".join(_lines()))
-    write_index(folder / "codes", folder / "index", ColumnFile(folder / "columns.csv"))
+    columns = ColumnFile(folder / "columns.csv")
+    write_index(folder / "codes", folder / "index", columns, ["relaxed", "features"])
     return folder
 
 

@@ -33,7 +33,7 @@ from schn_ray.methods.base import DeepMethod
 from schn_ray.methods.registry import DEFAULT_METHOD, find_method
 from schn_ray.training.config import train_config
 
-BITS = 64
+BITS, BITS_WITHOUT_LABELS = 64, 128  # without labels, more bits are closer to the features
 WITHOUT_LABELS = "itq"
 _IMAGES_A_CLASS = 5  # training images on average: below, labels say too little to learn from
 _BAD_SHARE = 0.5  # photo folders hold much; what cannot be read is counted, and listed in a file
@@ -143,14 +143,13 @@ class AlbumStages:
             say("  run: the photos changed before the training ended; it starts again")
             shutil.rmtree(path)
         method = self.request.options.method or method_for(store.counts)
-        bits = self.request.options.bits or BITS
-        say(f"  run: {method}, {bits} bits, {_learned_from(store.counts)}")
+        say(f"  run: {method}, {_learned_from(store.counts)}")
         return train(
             str(store),
             path,
             method=method,
             preset=preset_for(method),
-            settings=training_lines(self.request),
+            settings=training_lines(self.request, method),
             features=features,
             workers=None if self._is_frozen else self.workers,
         )
@@ -205,14 +204,16 @@ def preset_for(method: str) -> str | None:
     return "frozen" if issubclass(find_method(method), DeepMethod) else None
 
 
-def training_lines(request: AlbumRequest) -> list[str]:
+def training_lines(request: AlbumRequest, method: str) -> list[str]:
     """Return the settings of ``train``, those that the user named last.
 
     Args:
         request: of the album.
+        method: see ``find_method``.
     """
     options = request.options
-    lines = [f"bits={options.bits or BITS}"]
+    usual = BITS_WITHOUT_LABELS if find_method(method).labels == "none" else BITS
+    lines = [f"bits={options.bits or usual}"]
     if options.fine_tune or request.vectors:
         lines.append("backbone.frozen=false")
     if options.fine_tune:
@@ -235,13 +236,33 @@ def require_trainable(request: AlbumRequest, labelled: bool) -> None:
     Raises:
         SchnRayError: an unknown method or setting, or fine-tuning without labels.
     """
-    method = request.options.method or (DEFAULT_METHOD if labelled else WITHOUT_LABELS)
+    method = _likely_method(request, labelled)
     if request.options.fine_tune and not issubclass(find_method(method), DeepMethod):
         raise SchnRayError(
             f"--fine-tune: {method} trains no backbone. With labels, leave --method out; without, "
             "name one such as --method sdc"
         )
-    train_config(preset_for(method), None, tuple(training_lines(request)), method)
+    train_config(preset_for(method), None, tuple(training_lines(request, method)), method)
+
+
+def plan_text(request: AlbumRequest, labelled: bool) -> str:
+    """Return what ``build`` will do, as a line.
+
+    Args:
+        request: of the album.
+        labelled: whether the rows that were looked at have labels.
+    """
+    method, backbone = _likely_method(request, labelled), request.options.backbone_config.name
+    learn = f"compute features once with {backbone}, train {method} on them"
+    if request.vectors:
+        learn = f"train {method} on the embeddings"
+    elif request.options.fine_tune:
+        learn = f"train {backbone} with {method}"
+    return f"  it will check all of them and draw a split, {learn}, encode, index, measure, report"
+
+
+def _likely_method(request: AlbumRequest, labelled: bool) -> str:
+    return request.options.method or (DEFAULT_METHOD if labelled else WITHOUT_LABELS)
 
 
 def is_begun(path: Path) -> bool:

@@ -57,14 +57,17 @@ def source_of(source: Path | str | Source, config: Any) -> Source:
     """Return an opened source of images.
 
     Args:
-        source: a path, a URI, ``"digits"``, or a source that is open already.
+        source: a path, a URI, ``"digits"``, a data set of Hugging Face's ``datasets``, or a source
+            that is open already.
         config: a ``SourceConfig``: limits, and the kind of the source if it is not to be guessed.
 
     Raises:
         SchnRayError: nothing at this address, or no layout that is known.
     """
     if not isinstance(source, str | Path):
-        return source
+        from schn_ray.data.sources.dataset_objects import is_dataset, open_dataset
+
+        return open_dataset(source, config) if is_dataset(source) else source
     from schn_ray.data.sources.kinds import open_source
 
     return open_source(location_of(source), config)
@@ -85,6 +88,20 @@ def setting_lines(settings: Settings, options: Mapping[str, Any] | None = None) 
     if isinstance(settings, Mapping):
         return lines + setting_lines(None, settings)
     return lines + tuple(settings or ())
+
+
+def listed(values: Any) -> list[Any]:
+    """Return one value or more as a list: a string or a path is one.
+
+    Args:
+        values: one, a sequence of them, or None for none.
+
+    >>> listed("a.jpg"), listed(None), listed(("a", "b"))
+    (['a.jpg'], [], ['a', 'b'])
+    """
+    if values is None:
+        return []
+    return [values] if isinstance(values, str | Path) else list(values)
 
 
 def worker_range(workers: Workers) -> tuple[int, int] | None:

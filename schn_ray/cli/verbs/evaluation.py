@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from schn_ray.cli.album.parts import has_part, is_album, part_of
 from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
     finish,
+    listed,
     location_of,
     setting_lines,
     shards_mapper,
@@ -21,13 +22,22 @@ from schn_ray.cli.verbs.results import Evaluation, RunComparison, SuiteResult
 if TYPE_CHECKING:
     from schn_ray.data.shards.map_shards import MapShards
     from schn_ray.data.store.reader import Store
+    from schn_ray.evaluation.config import EvaluateConfig
+    from schn_ray.evaluation.foreign_files import ForeignFiles
 
 
 def evaluate(
-    run: Path | str,
+    run: Path | str | None = None,
     store: Path | str | Store | None = None,
     out: Path | str | None = None,
     *,
+    codes: Any = None,
+    embeddings: Any = None,
+    labels: Any = None,
+    queries: Any = None,
+    query_labels: Any = None,
+    split: Any = None,
+    bits: int | None = None,
     features: Path | str | None = None,
     gallery: Literal["encoded", "learned", "both"] | None = None,
     config: Path | str | None = None,
@@ -36,11 +46,22 @@ def evaluate(
 ) -> Evaluation:
     """Encode the split's queries and gallery with a model; measure retrieval, exact under ties.
 
+    Or measure codes or embeddings of another program: of a file (``.npy``, ``.npz``, Parquet) or
+    an array, in place of run and store.
+
     Args:
         run: a finished run; or an album of ``build``, whose own store and features are then the
             default.
         store: the store with the split.
         out: the evaluation's directory or URI; default: ``RUN-evaluation``, or the album's.
+        codes: of another program: the gallery's [n, K], -1 and +1 or 0 and 1, or packed in bytes.
+        embeddings: in place of codes: numbers [n, d]. Their signs are the codes, and their own
+            ranking by cosine is measured, too.
+        labels: of these rows: class numbers or names [n], or 0 and 1 for each class [n, C].
+        queries: codes or embeddings of the queries, in the same form.
+        query_labels: of the queries.
+        split: where queries are among the rows: ``query`` or ``gallery`` for each row.
+        bits: of packed codes, if no multiple of 8.
         features: of the store's images, as ``embed`` wrote them with the model's own backbone: they
             are hashed in place of the images, which takes seconds.
         gallery: ``"encoded"``: codes by the model, as a user has them; ``"learned"``: those that
@@ -53,31 +74,61 @@ def evaluate(
         The evaluation, shown with its figures; ``.figures`` has them by name.
 
     Raises:
-        SchnRayError: a split that is empty or would spoil the figures, no learned codes, or
-            features of another backbone.
+        SchnRayError: a split that is empty or would spoil the figures, no learned codes, features
+            of another backbone, or files that do not fit together.
 
     Example:
         >>> evaluate("run", "store")  # doctest: +SKIP
         mAP 0.99, gallery codes: encoded
           179 queries, 720 gallery images, 32 bits, protocol random
+        >>> evaluate(
+        ...     codes="B_gallery.npy",
+        ...     labels="L_gallery.npy",
+        ...     queries="B_query.npy",
+        ...     query_labels="L_query.npy",
+        ...     out="hashnet",
+        ... )  # doctest: +SKIP
     """
     from schn_ray.core.errors import SchnRayError
     from schn_ray.core.settings import load_settings
-    from schn_ray.core.storage.files import join
     from schn_ray.evaluation.config import EvaluateConfig
 
-    album = location_of(run)
-    if is_album(album):
+    lines = setting_lines(settings, {"gallery": gallery})
+    loaded = load_settings(EvaluateConfig, None if config is None else Path(config), lines)
+    if codes is not None or embeddings is not None:
+        if run is not None or store is not None or features is not None or gallery is not None:
+            raise SchnRayError(
+                "codes and embeddings of another program are measured without a run: leave RUN, "
+                "--store, --features and --gallery out"
+            )
+        from schn_ray.evaluation.foreign_files import ForeignFiles
+
+        files = ForeignFiles(codes, embeddings, labels, queries, query_labels, split, bits)
+        return _evaluated_files(files, out, loaded, workers)
+    if run is None:
+        raise SchnRayError(
+            "name a RUN and its --store STORE; or --codes FILE, or --embeddings FILE, of others"
+        )
+    if is_album(album := location_of(run)):
+        from schn_ray.core.storage.files import join
+
         run, store = part_of(album, "run"), store or part_of(album, "store")
         out = out or join(album, "evaluation")
         if features is None and has_part(album, "features"):
             features = part_of(album, "features")
     if store is None:
         raise SchnRayError("--store STORE is missing: name the store with the split")
-    split = location_of(store)
-    lines = setting_lines(settings, {"gallery": gallery})
-    loaded = load_settings(EvaluateConfig, None if config is None else Path(config), lines)
+    return _evaluated_run(run, location_of(store), out, features, loaded, workers)
 
+
+def _evaluated_run(
+    run: Path | str,
+    store: str,
+    out: Path | str | None,
+    features: Path | str | None,
+    config: EvaluateConfig,
+    workers: Workers | None,
+) -> Evaluation:
     from schn_ray.evaluation.evaluate import evaluate_run
     from schn_ray.evaluation.results import default_evaluation
 
@@ -86,12 +137,31 @@ def evaluate(
     embedded = None if features is None else location_of(features)
     output = finish(
         target,
-        lambda: evaluate_run(run, split, target, loaded, shards, embedded),
+        lambda: evaluate_run(run, store, target, config, shards, embedded),
     )
     return Evaluation(target, output.manifest, output.note)
 
 
-def compare(runs: Sequence[Path | str]) -> RunComparison:
+def _evaluated_files(
+    files: ForeignFiles,
+    out: Path | str | None,
+    config: EvaluateConfig,
+    workers: Workers | None,
+) -> Evaluation:
+    from schn_ray.core.errors import SchnRayError
+    from schn_ray.evaluation.foreign import measure_foreign
+
+    source = files.codes if files.embeddings is None else files.embeddings
+    if out is None and not isinstance(source, str | Path):
+        raise SchnRayError("out is missing: name the directory to write")
+    stem = f"{source}".removesuffix(Path(f"{source}").suffix)
+    target = f"{stem}-evaluation" if out is None else location_of(out)
+    shards = shards_mapper("evaluating", workers, writes=target)
+    output = finish(target, lambda: measure_foreign(files, target, config, shards))
+    return Evaluation(target, output.manifest, output.note)
+
+
+def compare(runs: Path | str | Sequence[Path | str]) -> RunComparison:
     """Compare runs on the same queries: mean and deviation over seeds, and what may be chance.
 
     Args:
@@ -110,14 +180,14 @@ def compare(runs: Sequence[Path | str]) -> RunComparison:
     """
     from schn_ray.evaluation.compare import compare_runs
 
-    return RunComparison(compare_runs(runs))
+    return RunComparison(compare_runs(listed(runs)))
 
 
 def write_report(
     runs: Path | str | Sequence[Path | str],
     out: Path | str,
     *,
-    evaluation: Sequence[Path | str] | None = None,
+    evaluation: Path | str | Sequence[Path | str] | None = None,
     figures: Path | str | None = None,
 ) -> Path:
     """Draw runs and their evaluations as one HTML file that works offline; ``schn-ray report``.
@@ -141,12 +211,12 @@ def write_report(
     """
     from schn_ray.report.runs import report_runs
 
-    listed = [location_of(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
-    evaluations = [location_of(one) for one in evaluation or ()]
-    albums = [path for path in listed if has_part(path, "evaluation")]
+    given = [location_of(run) for run in listed(runs)]
+    evaluations = [location_of(one) for one in listed(evaluation)]
+    albums = [path for path in given if has_part(path, "evaluation")]
     evaluations += [part_of(album, "evaluation") for album in albums]
-    listed = [part_of(path, "run") for path in listed]
-    report_runs(listed, evaluations, Path(out), None if figures is None else Path(figures))
+    given = [part_of(path, "run") for path in given]
+    report_runs(given, evaluations, Path(out), None if figures is None else Path(figures))
     return Path(out)
 
 

@@ -8,6 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from schn_ray.cluster.doctor import NodeCheck
     from schn_ray.core.manifest import Manifest
     from schn_ray.data.check import Report
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from schn_ray.retrieval.duplicates.groups import DuplicateCounts
     from schn_ray.retrieval.duplicates.leaks import LeakCounts
     from schn_ray.retrieval.duplicates.planted import PlantedCounts
+    from schn_ray.retrieval.map.gallery_map import MapCounts
     from schn_ray.retrieval.search import Result
     from schn_ray.suites.table import SuiteTable
 
@@ -38,6 +41,28 @@ class Printable:
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(self.text())}</pre>"
+
+
+class Tabular(Printable):
+    """A result that is also a table, for whatever reads Arrow: pandas, Polars, DuckDB."""
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows as a ``pyarrow.Table``."""
+        raise NotImplementedError
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a ``pandas.DataFrame``.
+
+        Raises:
+            SchnRayError: pandas is not installed.
+        """
+        from importlib.util import find_spec
+
+        from schn_ray.core.errors import SchnRayError
+
+        if find_spec("pandas") is None:
+            raise SchnRayError("to_pandas needs pandas: pip install pandas; to_arrow needs nothing")
+        return self.to_arrow().to_pandas()
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,7 +139,12 @@ class Output(Printable, str):
         """Return path, kind and counts, a line each; those that are not known are left out."""
         lines = [f"{self!s}: {self.kind}, finished"]
         known = {name: value for name, value in self.counts.items() if value is not None}
+        heic = known.pop("heic_skipped", 0)
         lines += [f"  {name.replace('_', ' ')}: {_shown(value)}" for name, value in known.items()]
+        if heic:
+            from schn_ray.data.shards.quarantine import heic_line
+
+            lines.append(f"  {heic_line(heic)}, then the same command with --update")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -139,8 +169,42 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-class Evaluation(Output):
+class Codes(Output, Tabular):
+    """A finished directory of codes, which is a table of id, uri, code and sha256."""
+
+    def to_arrow(self) -> pa.Table:
+        """Return a row an image; ``code`` is the packed code in bytes.
+
+        Raises:
+            SchnRayError: a file differs from what was written.
+        """
+        from schn_ray.retrieval.code_files import PARTS, read_tables
+
+        return read_tables(self, self.kind, PARTS)
+
+
+class MatchTable(Output, Tabular):
+    """A finished directory of matches: a table with lists of ids and distances for each query."""
+
+    def to_arrow(self) -> pa.Table:
+        """Return a row a query: ``query``, ``ids``, ``distances`` and more, see docs/search.md.
+
+        Raises:
+            SchnRayError: a file differs from what was written.
+        """
+        from schn_ray.retrieval.code_files import read_tables
+
+        return read_tables(self, self.kind, "matches-*.parquet")
+
+
+class Evaluation(Output, Tabular):
     """A finished evaluation, shown with its figures."""
+
+    def to_arrow(self) -> pa.Table:
+        """Return a row a query: its id and its own figures, null where undefined."""
+        from schn_ray.evaluation.results import query_table
+
+        return query_table(str(self))
 
     @property
     def figures(self) -> Figures:
@@ -216,8 +280,25 @@ class CheckResult(Printable):
         return self.report.to_json()
 
 
-class SearchResults(Printable, list["Result"]):
+class SearchResults(Tabular, list["Result"]):
     """One ``Result`` for each query, in the order images, ids, codes."""
+
+    def to_arrow(self) -> pa.Table:
+        """Return a row a hit: ``query``, ``rank`` from 1, and what a hit has."""
+        from dataclasses import fields
+
+        import pyarrow as pa
+
+        from schn_ray.retrieval.search import Hit
+
+        hits = [(result, rank, hit) for result in self for rank, hit in enumerate(result.hits, 1)]
+        texts = pa.array([result.query for result, _, _ in hits], pa.string())
+        columns = {"query": texts, "rank": pa.array([rank for _, rank, _ in hits], pa.int64())}
+        for field in fields(Hit):
+            values = pa.array([getattr(hit, field.name) for _, _, hit in hits])
+            if values.null_count < len(values) or not hits:  # no score without rescoring
+                columns[field.name] = values
+        return pa.table(columns)
 
     def text(self) -> str:
         """Return distance, id and URI of each hit, a line each."""
@@ -237,7 +318,7 @@ class SearchResults(Printable, list["Result"]):
 
 
 @dataclass(frozen=True, repr=False)
-class DuplicateGroups(Printable):
+class DuplicateGroups(Tabular):
     """A Parquet file of near-duplicates.
 
     Attributes:
@@ -247,6 +328,12 @@ class DuplicateGroups(Printable):
 
     path: str
     counts: DuplicateCounts | LeakCounts | PlantedCounts
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows of the file."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path)
 
     def text(self) -> str:
         """Return the counts as a line."""
@@ -258,7 +345,30 @@ class DuplicateGroups(Printable):
 
 
 @dataclass(frozen=True, repr=False)
-class RunComparison(Printable):
+class MapFiles(Printable):
+    """A page with a map of codes, and its points as Parquet.
+
+    Attributes:
+        path: the page.
+        table: the Parquet file; ``map_codes`` names its columns.
+        counts: how many images and points.
+    """
+
+    path: str
+    table: str
+    counts: MapCounts
+
+    def text(self) -> str:
+        """Return both files and the counts as a line."""
+        return f"{self.path}, {self.table}: {self.counts}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return paths and counts."""
+        return {"path": self.path, "table": self.table} | asdict(self.counts)
+
+
+@dataclass(frozen=True, repr=False)
+class RunComparison(Tabular):
     """Runs side by side.
 
     Attributes:
@@ -266,6 +376,31 @@ class RunComparison(Printable):
     """
 
     comparison: Comparison
+
+    def to_arrow(self) -> pa.Table:
+        """Return a row a method and figure: ``method``, ``bits``, ``runs``, and ``mean``, ...
+
+        ``deviation`` over the seeds is null where there is one.
+        """
+        import pyarrow as pa
+
+        schema = pa.schema(
+            [
+                ("method", pa.string()),
+                ("bits", pa.int64()),
+                ("runs", pa.int64()),
+                ("figure", pa.string()),
+                ("mean", pa.float64()),
+                ("deviation", pa.float64()),
+            ]
+        )
+        rows = [
+            {"method": method.name, "bits": method.bits, "runs": len(method.runs), "figure": name}
+            | asdict(spread)
+            for method in self.comparison.methods
+            for name, spread in method.figures.items()
+        ]
+        return pa.Table.from_pylist(rows, schema)
 
     def text(self) -> str:
         """Return the comparison as a table."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -11,16 +12,18 @@ from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
     finish,
+    listed,
     location_of,
     require_ray,
     setting_lines,
     shards_mapper,
     source_of,
 )
-from schn_ray.cli.verbs.results import Output, SearchResults
+from schn_ray.cli.verbs.results import Codes, MatchTable, Output, SearchResults
 
 if TYPE_CHECKING:
     from schn_ray.data.shards.rows import Source
+    from schn_ray.models.image_inputs import Images
     from schn_ray.retrieval.index.index import Index
 
 
@@ -34,7 +37,7 @@ def encode(
     config: Path | str | None = None,
     settings: Settings = None,
     workers: Workers | None = None,
-) -> Output:
+) -> Codes:
     """Encode every image of a source as a binary code.
 
     Interrupted at any moment, the same call does only the rest.
@@ -51,7 +54,8 @@ def encode(
         workers: None: in this process. ``4``, ``"2:16"`` or ``"all"``: so many on Ray.
 
     Returns:
-        The codes: their path, with ``counts`` of rows encoded and quarantined.
+        The codes: their path, with ``counts`` of rows encoded and quarantined, ``to_arrow`` and
+        ``to_pandas``.
 
     Raises:
         SchnRayError: no images, a source that changes meanwhile, or ``out`` holds something else.
@@ -71,12 +75,13 @@ def encode(
     target = location_of(out)
     shards = shards_mapper("encoding", workers, gpus=True, writes=target)
     opened = source_of(source, loaded.source)
-    return finish(
+    output = finish(
         out,
         lambda: encode_source(
             opened, model, target, loaded, shards, update=update, retry_failed=retry_failed
         ),
     )
+    return Codes(output, output.manifest, output.note)
 
 
 def build_index(
@@ -85,16 +90,20 @@ def build_index(
     *,
     columns: Path | str | None = None,
     columns_of: Sequence[str] | None = None,
+    vectors: Sequence[str] = (),
     update: bool = False,
 ) -> Output:
     """Build an exact search index over codes; ``schn-ray index CODES --out INDEX``.
 
     Args:
-        codes: what ``encode`` wrote.
+        codes: what ``encode`` wrote; or a file of another program's codes, ``.npy``, ``.npz`` or
+            Parquet: -1 and +1, 0 and 1, or packed in bytes; its column ``id``, or the row's number.
         out: the index's directory or URI.
         columns: a Parquet or CSV file with ``id`` and other columns, such as label and year, that
             ``search(where=...)`` filters by.
         columns_of: which of them; None for all whose types can be filtered.
+        vectors: ``"relaxed"`` or ``"features"``, or both: int8 vectors to rescore by, which
+            ``encode`` writes with the setting of that name.
         update: take in what ``encode`` did with ``update``. Searches see the old index until the
             new one is complete.
 
@@ -102,8 +111,8 @@ def build_index(
         The index: its path, with ``counts``. ``schn_ray.open_index(index)`` opens it.
 
     Raises:
-        SchnRayError: no codes, damaged codes, columns without ids, or ``out`` holds something
-            else.
+        SchnRayError: no codes, damaged codes, codes without these vectors, columns without ids, or
+            ``out`` holds something else.
 
     Example:
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
@@ -111,14 +120,14 @@ def build_index(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.core.storage.cache import directory_kind
     from schn_ray.retrieval.index.build import replace_index, write_index
-    from schn_ray.retrieval.index.columns import ColumnFile
+    from schn_ray.retrieval.index.column_file import ColumnFile
 
     if columns is None and columns_of is not None:
         raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
     file, target = None if columns is None else ColumnFile(columns, columns_of), location_of(out)
-    if update and directory_kind(target) == "index":
-        return finish(out, lambda: replace_index(codes, target, file))
-    return finish(out, lambda: write_index(codes, target, file))
+    write = replace_index if update and directory_kind(target) == "index" else write_index
+    with _codes_directory(codes) as directory:
+        return finish(out, lambda: write(directory, target, file, vectors))
 
 
 def change_index(
@@ -135,7 +144,7 @@ def change_index(
 
     Args:
         index: the index's directory or URI.
-        add: codes of the same model.
+        add: codes of the same model, or a file of them, as for ``build_index``.
         remove: ids; or a file with an id on each line; or a Parquet file with a column ``id``,
             and perhaps ``keep``: of those that ``duplicates`` says to keep, none is removed.
         columns: a Parquet or CSV file. With ``add``: the columns of the added rows, which must be
@@ -155,7 +164,26 @@ def change_index(
     from schn_ray.retrieval.index.build import rewrite_index
 
     ids = _read_ids(remove) if isinstance(remove, Path) else remove
-    return finish(index, lambda: rewrite_index(location_of(index), add, ids, columns, columns_of))
+    with nullcontext() if add is None else _codes_directory(add) as directory:
+        return finish(
+            index,
+            lambda: rewrite_index(location_of(index), directory, ids, columns, columns_of),
+        )
+
+
+@contextmanager
+def _codes_directory(codes: Path | str) -> Iterator[Path | str]:
+    """Let the block use a directory of codes; for a file, that is a temporary one."""
+    if not location_of(codes).endswith((".npy", ".npz", ".parquet")):
+        yield codes
+        return
+    from tempfile import TemporaryDirectory
+
+    from schn_ray.retrieval.foreign_codes import write_foreign_codes
+
+    with TemporaryDirectory() as folder:
+        write_foreign_codes(codes, Path(folder, "codes"))
+        yield Path(folder, "codes")
 
 
 def _read_ids(path: Path) -> list[str]:
@@ -174,15 +202,16 @@ def _read_ids(path: Path) -> list[str]:
 @overload
 def search(
     index: Path | str | Index,
-    images: Sequence[Path | str] | None = ...,
+    images: Images | None = ...,
     *,
     model: Path | str | None = ...,
-    id: Sequence[str] | None = ...,
-    code: Sequence[str] | None = ...,
-    also: Sequence[Path | str | Index] | None = ...,
+    id: str | Sequence[str] | None = ...,
+    code: str | Sequence[str] | None = ...,
+    also: Path | str | Sequence[Path | str | Index] | None = ...,
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    oversample: int | None = ...,
     where: str | None = ...,
     html: Path | str | None = ...,
 ) -> SearchResults: ...
@@ -194,63 +223,72 @@ def search(
     *,
     queries: Path | str,
     out: Path | str,
-    also: Sequence[Path | str | Index] | None = ...,
+    also: Path | str | Sequence[Path | str | Index] | None = ...,
     k: int | None = ...,
     radius: int | None = ...,
     rescore: str | None = ...,
+    oversample: int | None = ...,
     where: str | None = ...,
     workers: Workers | None = ...,
-) -> Output: ...
+) -> MatchTable: ...
 
 
 def search(
     index: Path | str | Index,
-    images: Sequence[Path | str] | None = None,
+    images: Images | None = None,
     *,
     model: Path | str | None = None,
-    id: Sequence[str] | None = None,
-    code: Sequence[str] | None = None,
+    id: str | Sequence[str] | None = None,
+    code: str | Sequence[str] | None = None,
     queries: Path | str | None = None,
     out: Path | str | None = None,
-    also: Sequence[Path | str | Index] | None = None,
+    also: Path | str | Sequence[Path | str | Index] | None = None,
     k: int | None = None,
     radius: int | None = None,
     rescore: str | None = None,
+    oversample: int | None = None,
     where: str | None = None,
     html: Path | str | None = None,
     workers: Workers | None = None,
-) -> SearchResults | Output:
+) -> SearchResults | MatchTable:
     """Find the nearest images by Hamming distance, exactly; ties come in the order of ids.
 
     Args:
         index: a path, a URI or an opened index; or an album of ``build``.
-        images: paths of query images; of ``.npy`` files where the model takes vectors.
+        images: one or more: paths, bytes of image files, Pillow images, or pixels as arrays or
+            tensors, see ``models.image_inputs.image_list``. Where the model takes vectors, ``.npy``
+            files, or arrays [d] or [n, d].
         model: the run or model that encoded the index; needed for images, but not with an album.
-        id: ids in the index: find more like these, without themselves.
-        code: codes in hexadecimal.
+        id: one or more ids in the index: find more like these, without themselves.
+        code: one or more codes in hexadecimal.
         queries: a directory of codes: search for all of them, and write ``out``.
         out: directory or URI for the matches of ``queries``.
         also: more indexes of the same model, searched as one with ``index``.
         k: how many results of each query; default: 10, or all within the radius.
         radius: bits; only results at most so far away.
-        rescore: ``"query"``: order by the inner product of the query's output before the sign with
-            the codes, exactly; equal scores in the order of ids. An id's image is read again, and
-            ``queries`` need codes that were encoded with the setting ``relaxed``.
+        rescore: what to order by; equal scores come in the order of ids. ``"query"``: the inner
+            product of the query's output before the sign with the codes, exactly; an id's image is
+            read again. ``"relaxed"`` or ``"features"``: the cosine of outputs before the sign, or
+            of features, among the nearest by distance; the index must have these vectors.
+            ``queries`` need codes that were encoded with the setting ``relaxed`` or ``features``.
+        oversample: how many times k are scored by ``"relaxed"`` or ``"features"``, ties of the last
+            distance included; default: 10.
         where: only images that meet this condition on the index's columns, such as
             ``"label = 'cat' and year >= 2020"``; the filter comes before the ranking.
         html: a page to write, with the images.
         workers: for ``queries``. None: in this process. ``4`` or ``"all"``: so many on Ray.
 
     Returns:
-        A list of results, one for each query; for ``queries``, the output directory.
+        A list of results, one for each query; for ``queries``, the output directory. Both have
+        ``to_arrow`` and ``to_pandas``.
 
     Raises:
         SchnRayError: no query, an image that cannot be read, another model than the index's, a
-            query that is a code and cannot be rescored, or a condition that does not parse or
-            names no column.
+            query that is a code and cannot be rescored, an index without the vectors, or a
+            condition that does not parse or names no column.
 
     Example:
-        >>> search("index", ["query.jpg"], model="run", k=3)  # doctest: +SKIP
+        >>> search("index", "query.jpg", model="run", k=3)  # doctest: +SKIP
         query.jpg
              0  cat/001.jpg  /photos/cat/001.jpg
              2  cat/017.jpg  /photos/cat/017.jpg
@@ -259,9 +297,10 @@ def search(
     from schn_ray.core.errors import SchnRayError
     from schn_ray.retrieval.search import SearchLimits, search_indexes
 
-    limits = SearchLimits(10 if k is None and radius is None else k, radius, rescore, where)
+    k = 10 if k is None and radius is None else k
+    limits = SearchLimits(k, radius, rescore, oversample, where)
     model = model_of(location_of(index), model)
-    indexes = [part_of(location_of(one), "index") for one in (index, *(also or ()))]
+    indexes = [part_of(location_of(one), "index") for one in (index, *listed(also))]
     if (queries is None) != (out is None):
         raise SchnRayError("--queries CODES and --out DIR go together")
     if queries is not None and out is not None:
@@ -269,10 +308,10 @@ def search(
 
         target = location_of(out)
         shards = shards_mapper("searching", workers, writes=target)
-        return finish(out, lambda: search_gallery(indexes, queries, target, limits, shards))
-    files = [Path(image) for image in images or ()]
+        output = finish(out, lambda: search_gallery(indexes, queries, target, limits, shards))
+        return MatchTable(output, output.manifest, output.note)
     results = SearchResults(
-        search_indexes(indexes, limits, files, model, list(id or ()), list(code or ()))
+        search_indexes(indexes, limits, images, model, listed(id), listed(code))
     )
     if html is not None:
         from schn_ray.report.runs import write_results_page

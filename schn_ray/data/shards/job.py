@@ -46,6 +46,7 @@ from schn_ray.data.shards.streamed_listing import StreamedListing
 from schn_ray.data.shards.units import PartUnits
 
 LISTING = "listing"
+HEIC_SKIPPED = "heic_skipped"  # a count of the manifest, where there are any
 _CHANGES = "changes"  # in an unfinished directory's request: what an update found
 
 
@@ -173,6 +174,8 @@ def run_shard_job(
             result = output.summarise(rows, changes)
             refuse_too_many(result.quarantine, result.listed, config.max_bad_share)
             writer.counts |= finish(writer.path, result)
+            if result.quarantine.heic:
+                writer.counts[HEIC_SKIPPED] = result.quarantine.heic
             job.pieces.remove()
     return read_manifest(mirror.local, request.kind)
 

@@ -1,7 +1,8 @@
 """Part files and their receipts: the one way in which a shard's rows are written, and counted.
 
-A directory, local or at a URI, has one part file per shard, and ``receipts/`` with one receipt per
-part, which has the part's units and its SHA-256. A part without a receipt does not count.
+A directory, local or at a URI, has one part file per shard, in the format's folder of it, and
+``receipts/`` with one receipt per part, which has the part's units and its SHA-256. A part without
+a receipt does not count.
 
 A part is written, or replaced, in four steps, each of which happens wholly or not at all:
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +69,11 @@ class PartFormat(Protocol):
         """End of a part's name, such as ``.arrow``."""
         ...
 
+    @property
+    def folder(self) -> str:
+        """Folder of the parts, relative to the directory; ``""`` for the directory itself."""
+        ...
+
     def write(self, path: Path, batches: Iterable[pa.RecordBatch]) -> None:
         """Write rows to a local file.
 
@@ -99,8 +106,8 @@ class PartFiles:
     format: PartFormat
 
     def name(self, number: int) -> str:
-        """Return the name of a part file."""
-        return f"{self.format.stem}{number:05}{self.format.suffix}"
+        """Return the name of a part file, relative to the directory."""
+        return self._part_name(f"{self.format.stem}{number:05}")
 
     def receipt_name(self, number: int) -> str:
         """Return the name of a part's receipt, relative to the directory."""
@@ -225,19 +232,26 @@ class PartFiles:
     def remove_leftovers(self) -> None:
         """Remove what killed writers left: parts without a receipt, the reverse, partial files."""
         for name in self._names_of_parts() ^ self._names_of_receipts():
-            remove_file(join(self.location, f"{name}{self.format.suffix}"))
+            remove_file(join(self.location, self._part_name(name)))
             remove_file(join(self.location, f"{RECEIPTS}/{name}{_SUFFIX}"))
-        for name in names_in(self.location):
+        for name in names_in(self._folder):
             if name.endswith(_PARTIAL):
-                remove_file(join(self.location, name))
+                remove_file(join(self._folder, name))
         for name in names_in(join(self.location, RECEIPTS)):
             if not name.endswith((_SUFFIX, _SUFFIX + _NEXT)):
                 remove_file(join(self.location, f"{RECEIPTS}/{name}"))
 
+    @property
+    def _folder(self) -> str:
+        return join(self.location, self.format.folder) if self.format.folder else self.location
+
+    def _part_name(self, name: str) -> str:
+        return posixpath.join(self.format.folder, f"{name}{self.format.suffix}")
+
     def _names_of_parts(self) -> set[str]:
         return {
             name.removesuffix(self.format.suffix)
-            for name in names_in(self.location)
+            for name in names_in(self._folder)
             if name.startswith(self.format.stem) and name.endswith(self.format.suffix)
         }
 

@@ -20,8 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 
+from schn_ray.data.images import NO_HEIC, can_read_heic
 from schn_ray.data.shards.receipts import Receipt, UnitReceipt
-from schn_ray.data.shards.rows import Shard, Unit, cut, shard_of, units_of
+from schn_ray.data.shards.rows import BadRow, Shard, Unit, cut, shard_of, units_of
 from schn_ray.data.shards.streamed_listing import StreamedListing
 
 NEW, CHANGED, GONE, FAILED, SAME = "new", "changed", "gone", "failed", "same"
@@ -220,7 +221,12 @@ def _units(receipt: Receipt) -> list[Unit]:
 
 
 def _may_pass_now(receipt: Receipt, retry: bool) -> bool:
-    return any(retry or row.stage == "id" for row in receipt.quarantined)
+    return any(retry or row.stage == "id" or _is_readable(row) for row in receipt.quarantined)
+
+
+def _is_readable(row: BadRow) -> bool:
+    """Tell whether the library that a row lacked is installed since."""
+    return row.reason == NO_HEIC and can_read_heic()
 
 
 _Name = tuple[str, int, int]
@@ -255,7 +261,9 @@ def _match(
 def _state_of(done: UnitReceipt, unit: Unit | None, retry: bool, retry_ids: bool) -> str:
     if unit is None:
         return GONE
-    if any(retry or (retry_ids and row.stage == "id") for row in done.quarantined):
+    if any(
+        retry or (retry_ids and row.stage == "id") or _is_readable(row) for row in done.quarantined
+    ):
         return FAILED
     return SAME if unit == done.unit else CHANGED
 

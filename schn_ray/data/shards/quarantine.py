@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import TooManyBadRows
+from schn_ray.data.images import HEIC_EXTRA, NO_HEIC
 from schn_ray.data.shards.rows import BadRow
 
 QUARANTINE = "quarantine.parquet"
@@ -27,10 +28,12 @@ class Quarantine:
     Attributes:
         rows: how many there are.
         first: the first few of them.
+        heic: how many are HEIC images that no installed library reads.
     """
 
     rows: int
     first: tuple[BadRow, ...]
+    heic: int = 0
 
     def __str__(self) -> str:
         named = "\n".join(f"  {row.id} ({row.uri}): {row.reason}" for row in self.first)
@@ -51,11 +54,24 @@ def refuse_too_many(quarantine: Quarantine, rows: int, allowed: float) -> None:
     """
     if quarantine.rows <= allowed * rows:
         return
+    heic = f"\n{heic_line(quarantine.heic)}, then add --update" if quarantine.heic else ""
     raise TooManyBadRows(
         f"{quarantine.rows:,} of {rows:,} rows are bad, more than max_bad_share = {allowed:g} "
-        f"allows:\n{quarantine}\n'schn-ray check' names them all: repair or remove them, or allow "
-        "more with --set source.max_bad_share=0.2"
+        f"allows:\n{quarantine}{heic}\n'schn-ray check' names them all: repair or remove them, or "
+        "allow more with --set source.max_bad_share=0.2"
     )
+
+
+def heic_line(files: int) -> str:
+    """Return what to do about HEIC images that no installed library reads.
+
+    Args:
+        files: how many there are.
+
+    >>> heic_line(6)
+    "6 .heic files skipped: pip install 'schn-ray[heic]'"
+    """
+    return f"{files:,} .heic {'file' if files == 1 else 'files'} skipped: pip install {HEIC_EXTRA}"
 
 
 def write_quarantine(directory: Path, bad_rows: Iterable[BadRow]) -> Quarantine:
@@ -70,17 +86,21 @@ def write_quarantine(directory: Path, bad_rows: Iterable[BadRow]) -> Quarantine:
     """
     rows, path = iter(bad_rows), directory / QUARANTINE
     chunk = list(islice(rows, _AT_ONCE))
-    first, count = tuple(chunk[:_NAMED]), len(chunk)
+    first, count, heic = tuple(chunk[:_NAMED]), len(chunk), _heic(chunk)
     with writing(path):
         writer = pq.ParquetWriter(path, _BAD_ROWS)
         writer.write_table(_table(chunk))
     while chunk := list(islice(rows, _AT_ONCE)):
-        count += len(chunk)
+        count, heic = count + len(chunk), heic + _heic(chunk)
         with writing(path):
             writer.write_table(_table(chunk))
     with writing(path):
         writer.close()
-    return Quarantine(count, first)
+    return Quarantine(count, first, heic)
+
+
+def _heic(bad_rows: list[BadRow]) -> int:
+    return sum(row.reason == NO_HEIC for row in bad_rows)
 
 
 def _table(bad_rows: list[BadRow]) -> pa.Table:

@@ -16,7 +16,6 @@ from schn_ray.data.sources.listing import fetch_listed
 from schn_ray.data.sources.roots import Root
 
 CAMERA = "camera"
-USUAL_LABELS = ("label", "labels", "category")  # columns, the first that there is
 NO_CLASS = "-1"  # how Hugging Face writes that a row has no label
 
 
@@ -75,7 +74,7 @@ def row_of(
     row_id = str(row_id)
     image = values[config.image_column]
     if isinstance(image, dict):
-        image = image["bytes"]
+        image = image["bytes"] if image["bytes"] is not None else image.get("path")
     if image is None:
         return BadRow(row_id, uri, "read", f"no image: '{config.image_column}' is null")
     if isinstance(image, str):

@@ -17,7 +17,10 @@ from schn_ray.data.shards.rows import BadRow, Row, Shard
 from schn_ray.data.sources.listing import printable
 
 _AHEAD = 16  # folders of an object store that are listed before their turn
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"),
+    *(".heic", ".heif"),
+)
 
 
 @dataclass(frozen=True)

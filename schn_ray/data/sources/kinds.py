@@ -187,7 +187,7 @@ KINDS: dict[str, SourceKind] = {
     "digits": SourceKind(_open_digits),
     "folder": SourceKind(_open_folder),
     "list": _listing("list", lists.text_items, suffixes=(".txt",)),
-    "csv": _listing("csv", lists.csv_items, suffixes=(".csv",)),
+    "csv": _listing("csv", lists.csv_items, suffixes=(".csv", ".tsv")),
     "cifar10": _cifar("cifar10", CIFAR10),
     "cifar100": _cifar("cifar100", CIFAR100),
     "nuswide": _listing("nuswide", flickr.nuswide_items, flickr.has_nuswide),

@@ -3,12 +3,13 @@
 A line of text is ``path``, ``path class`` with a class number, or ``path l1 ... lC`` with 0 or 1
 for each class, as in HashNet's lists; labels are then the numbers of the classes with a 1. The
 first line decides. A CSV has a header with ``path``, and optionally ``labels`` (separated by
-``;``), ``id`` and ``split``.
+``;``), ``id`` and ``split``; commas, semicolons or tabs are between the columns.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import posixpath
 import re
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.core.storage.files import join, names_in
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import Entry
-from schn_ray.data.sources.columns import USUAL_LABELS
 from schn_ray.data.sources.listing import GALLERY, Item, read_lines, split_word, text_lines
+from schn_ray.data.sources.usual_columns import with_usual_columns
 
 _WORD = re.compile(r"\S+")
 _NUMBER = re.compile(r"[0-9]+")
+_DELIMITERS = (",", ";", "\t")
 _ONEHOT, _INDICES, _IMAGES = "_label_onehot.txt", "_label.txt", "_img.txt"
 
 
@@ -226,7 +228,11 @@ def csv_items(location: str, config: SourceConfig) -> Iterator[Item]:
     Raises:
         SchnRayError: not CSV, no column of paths, or two columns with the same name.
     """
-    reader = csv.reader(text_lines(location, newline=""), strict=True)
+    lines = text_lines(location, newline="")
+    first = next(lines, "")
+    reader = csv.reader(
+        itertools.chain([first], lines), strict=True, delimiter=_delimiter(first, config)
+    )
     try:
         header = [name.strip() for name in next(reader, [])]
         columns = _columns(location, header, config)
@@ -237,11 +243,21 @@ def csv_items(location: str, config: SourceConfig) -> Iterator[Item]:
         raise SchnRayError(f"{location}:{reader.line_num}: not CSV: {error}") from error
 
 
+def _delimiter(header: str, config: SourceConfig) -> str:
+    """Return what is between the columns: that by which the header has a column of paths."""
+    for delimiter in _DELIMITERS:
+        names = [name.strip().strip('"') for name in header.strip().split(delimiter)]
+        if with_usual_columns(names, config).path_column in names:
+            return delimiter
+    return max(_DELIMITERS, key=header.count)
+
+
 _Columns = tuple[int, int | None, int | None, int | None]
 
 
 def _columns(location: str, header: list[str], config: SourceConfig) -> _Columns:
     """Return the column numbers of path, labels, id and split; None for one that is missing."""
+    config = with_usual_columns(header, config)
     if config.path_column not in header:
         raise SchnRayError(
             f"{location}: no column '{config.path_column}'"
@@ -252,10 +268,8 @@ def _columns(location: str, header: list[str], config: SourceConfig) -> _Columns
         raise SchnRayError(
             f"{location}:1: the header has '{repeated[0]}' twice; rename one of them"
         )
-    usual = (name for name in USUAL_LABELS if name in header)
-    labels = config.label_column if config.label_column in header else next(usual, "")
     column_of = {name: column for column, name in enumerate(header)}
-    optional = (labels, config.id_column, config.split_column)
+    optional = (config.label_column, config.id_column, config.split_column)
     path, *rest = (column_of.get(name) for name in (config.path_column, *optional))
     assert path is not None
     return path, rest[0], rest[1], rest[2]

@@ -12,6 +12,7 @@ from schn_ray.core.storage.files import join, names_in
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.rows import Entry
 from schn_ray.data.sources.listing import Item, label_names, read_lines, split_word
+from schn_ray.data.sources.usual_columns import with_usual_columns
 
 METADATA = "metadata.jsonl"
 _NAME = "file_name"
@@ -69,7 +70,7 @@ def _item(folder: str, file: str, number: int, line: str, config: SourceConfig) 
         return Item(path, entry._replace(problem=f"no '{_NAME}'"))
     split = values.get(config.split_column)
     try:
-        labels = label_names(values.get(config.label_column, values.get("labels")))
+        labels = label_names(values.get(with_usual_columns(values, config).label_column))
     except ValueError as error:
         return Item(path, entry._replace(problem=str(error)))
     return Item(path, entry._replace(labels=labels, split=split if split else entry.split))

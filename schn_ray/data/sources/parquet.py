@@ -25,7 +25,8 @@ class ParquetSource(TableSource):
 
     The image column holds bytes, a struct with a field ``bytes`` as Hugging Face writes it, or
     paths (see ``listing``). Vectors are lists of numbers. Labels are whole numbers, text, or lists
-    of either; without a label column, rows are unlabelled. Without an id column, a row's id is
+    of either, with the names that Hugging Face's metadata have; without a label column, rows are
+    unlabelled. Without an id column, a row's id is
     ``file.parquet#row``.
 
     The files may be at a URI. A row's stamp is that of its Parquet file: if that holds paths, an

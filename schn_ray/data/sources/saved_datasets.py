@@ -12,21 +12,17 @@ import pyarrow as pa
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import join, names_in, read_file, size_and_stamp
-from schn_ray.data.config import SourceConfig
 from schn_ray.data.sources.arrow import ArrowSource
-from schn_ray.data.sources.columns import USUAL_LABELS
 from schn_ray.data.sources.listing import split_word
 
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
-_IMAGES = ("image", "img")
 
 
 @dataclass(frozen=True)
 class SavedDataset(ArrowSource):
     """A folder of ``save_to_disk``: one data set, or one in a folder for each split.
 
-    Columns are as in Parquet; besides ``image`` and ``label`` they may be called ``img``, and
-    ``labels`` or ``category``. Numbers of classes get the names that the data set has for them.
+    Columns are as in Parquet. Numbers of classes get the names that the data set has for them.
     """
 
     kind: str = "datasets"
@@ -61,28 +57,17 @@ class SavedDataset(ArrowSource):
         """Return the role that the name of the split's folder stands for."""
         return split_word(posixpath.dirname(file))
 
-    def usual_columns(self, schema: pa.Schema) -> tuple[SourceConfig, tuple[str, ...]]:
-        """Return the config with the columns of these names, and the names of the classes."""
-        config, changes = self.config, dict[str, str]()
-        for field, usual in (("image_column", _IMAGES), ("label_column", USUAL_LABELS)):
-            names = [name for name in usual if name in schema.names]
-            if getattr(config, field) == usual[0] and names:
-                changes[field] = names[0]
-        config = config.model_copy(update=changes)
-        feature = self._features(schema).get(config.label_column)
-        return config, tuple(_class_names(feature))
-
     def _folders(self) -> list[str]:
         if _DICT not in names_in(self.location):
             return [""]
         return [str(split) for split in _json(join(self.location, _DICT)).get("splits", [])]
 
-    def _features(self, schema: pa.Schema) -> dict[str, Any]:
+    def features(self, schema: pa.Schema) -> dict[str, Any]:
+        """Return what is known of the columns, from ``dataset_info.json`` where there is one."""
         folder = join(self.location, self._folders()[0]) if self._folders()[0] else self.location
         if _INFO in names_in(folder) and (features := _json(join(folder, _INFO)).get("features")):
             return dict(features)
-        metadata = (schema.metadata or {}).get(b"huggingface", b"{}")
-        return dict(json.loads(metadata).get("info", {}).get("features") or {})
+        return super().features(schema)
 
 
 def has_dataset(location: str, names: frozenset[str]) -> bool:
@@ -93,18 +78,6 @@ def has_dataset(location: str, names: frozenset[str]) -> bool:
         names: the names in it.
     """
     return _DICT in names or (_STATE in names and _INFO in names)
-
-
-def _class_names(feature: Any) -> list[str]:
-    """Return the names of a ``ClassLabel``, or of one in a list."""
-    while isinstance(feature, (dict, list)) and feature:
-        if isinstance(feature, list):
-            feature = feature[0]
-        elif "names" in feature:
-            return list(map(str, feature["names"]))
-        else:
-            feature = feature.get("feature")
-    return []
 
 
 def _size_and_stamp(location: str) -> tuple[int, str]:

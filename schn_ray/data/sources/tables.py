@@ -27,6 +27,11 @@ from schn_ray.data.sources.columns import (
     with_vector,
 )
 from schn_ray.data.sources.listing import folder_of, root_of
+from schn_ray.data.sources.usual_columns import (
+    class_names_of,
+    hub_features,
+    with_usual_columns,
+)
 from schn_ray.data.sources.vector_columns import (
     as_lists,
     find_vector_column,
@@ -105,9 +110,9 @@ class TableSource:
         """Return the role of a file's rows where no column has it."""
         return None
 
-    def usual_columns(self, schema: pa.Schema) -> tuple[SourceConfig, tuple[str, ...]]:
-        """Return the config with the columns that a file has, and the names of numbered classes."""
-        return self.config, ()
+    def features(self, schema: pa.Schema) -> dict[str, Any]:
+        """Return what Hugging Face says of the columns, by name; empty for other tables."""
+        return hub_features(schema)
 
     @cached_property
     def layout(self) -> TableLayout:
@@ -213,7 +218,9 @@ class TableSource:
             )
 
     def _layout_of(self, location: str, schema: pa.Schema) -> TableLayout:
-        config, class_names = self.usual_columns(schema)
+        config = with_usual_columns(schema.names, self.config)
+        feature = self.features(schema).get(config.label_column)
+        class_names = () if config.class_names else class_names_of(feature)
         column = find_vector_column(location, schema, config)
         if column is None:
             return TableLayout(config, class_names=class_names)

@@ -48,6 +48,7 @@ class RowFiles:
     vectors: VectorFormat | None = None
     stem: str = "rows-"
     suffix: str = ".arrow"
+    folder: str = ""
 
     def write(self, path: Path, batches: Iterable[pa.RecordBatch]) -> None:
         """Write rows batch by batch; one batch at a time is in memory."""

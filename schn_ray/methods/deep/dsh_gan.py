@@ -157,4 +157,5 @@ class DshGan(DeepMethod[DshGanConfig]):
         return replace(batch, Y=draw_dissimilar(batch.Y, self.problem.label_sets, draws))
 
     def _outputs(self, encoded: tuple[Tensor, Tensor]) -> Outputs:
-        return Outputs(*(output.float() for output in encoded))
+        F, h = encoded
+        return Outputs(F.float(), h.float())

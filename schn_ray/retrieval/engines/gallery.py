@@ -19,8 +19,8 @@ from schn_ray.core.storage.cache import directory_kind, local_copy
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.retrieval.code_files import part_names
-from schn_ray.retrieval.index.build import Piece, pieces_of_codes, pieces_of_index
 from schn_ray.retrieval.index.index import check_codes, open_index
+from schn_ray.retrieval.index.pieces import Piece, pieces_of_codes, pieces_of_index
 from schn_ray.retrieval.index.scan import Bytes
 
 Pieces = Callable[[], Iterator[Piece]]

@@ -13,7 +13,8 @@ Modules:
     postings: expands codes into rows and ranks them; ties are handled there.
     scores: ranks rows by the score of a query's relaxed output, with a proof.
     matches: the results.
-    columns: columns beside the rows, such as label and year, joined from a file.
+    columns: columns beside the rows, such as label and year, for filters.
+    column_file: reads them from a Parquet or CSV file, to be joined by id.
     selection: what a search sees if only rows that pass a filter count.
     union: more than one index, searched as one.
     checked_files: maps the files and compares a block's hash before its first use.

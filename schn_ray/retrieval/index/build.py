@@ -14,17 +14,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import Artefact, open_artefact
@@ -35,12 +33,19 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
-from schn_ray.retrieval.code_files import CODE, SHA256, packed_codes, part_names
 from schn_ray.retrieval.index.checked_files import write_digests
-from schn_ray.retrieval.index.columns import ColumnFile, ColumnSource, write_columns
-from schn_ray.retrieval.index.contents import DIGEST, contents_of, write_contents
+from schn_ray.retrieval.index.column_file import ColumnFile
+from schn_ray.retrieval.index.columns import ColumnSource, write_columns
+from schn_ray.retrieval.index.contents import DIGEST, write_contents
 from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
 from schn_ray.retrieval.index.inverted_lists import write_lists
+from schn_ray.retrieval.index.pieces import (
+    Piece,
+    known_vectors,
+    pieces_of_codes,
+    pieces_of_index,
+    require_vectors,
+)
 from schn_ray.retrieval.index.postings import group_equal
 from schn_ray.retrieval.index.scan import Bytes
 from schn_ray.retrieval.index.string_columns import (
@@ -50,31 +55,17 @@ from schn_ray.retrieval.index.string_columns import (
     order_of_ids,
     write_strings,
 )
+from schn_ray.retrieval.index.vectors import write_vectors
 
-_ROWS_AT_ONCE = 1 << 17
-_COLUMNS = ("id", "uri", CODE)
 _FIRST_VERSION = "1"  # its folder
 _MOST_ROWS = (1 << 32) - 1
 
 
-class Piece(NamedTuple):
-    """A batch of m rows.
-
-    Attributes:
-        ids: [m], without nulls.
-        uris: [m], without nulls.
-        codes: uint8 [m, w], packed.
-        contents: uint8 [m, 16], the first bytes of SHA-256, zeros where it is not known.
-    """
-
-    ids: pa.LargeStringArray
-    uris: pa.LargeStringArray
-    codes: Bytes
-    contents: Bytes
-
-
 def write_index(
-    codes_dir: Path | str, out: Path | str, columns: ColumnFile | None = None
+    codes_dir: Path | str,
+    out: Path | str,
+    columns: ColumnFile | None = None,
+    vectors: Collection[str] = (),
 ) -> Manifest:
     """Write the index of a finished ``codes`` directory.
 
@@ -82,21 +73,22 @@ def write_index(
         codes_dir: what ``encode`` wrote; a path or a URI.
         out: directory to write, a path or a URI.
         columns: of the rows, joined by id, for filters.
+        vectors: "relaxed" or "features", or both, to rescore by; the codes must have them.
 
     Returns:
         The index's manifest.
 
     Raises:
         AlreadyDone: ``out`` is already the finished index of these codes.
-        SchnRayError: no codes, an id that comes twice, damaged codes, or ``out`` holds something
-            else.
+        SchnRayError: no codes, codes without these vectors, an id that comes twice, damaged codes,
+            or ``out`` holds something else.
 
     Example:
         ``write_index("codes", "index").counts["rows"]``
     """
     sources = () if columns is None else (columns,)
     write = functools.partial(_write, columns=sources)
-    return _write_new(codes_dir, out, write, _fingerprint(columns))
+    return _write_new(codes_dir, out, write, _fingerprint(columns), known_vectors(vectors))
 
 
 def write_bare_index(codes_dir: Path | str, out: Path | str) -> Manifest:
@@ -115,20 +107,25 @@ def write_bare_index(codes_dir: Path | str, out: Path | str) -> Manifest:
 def _write_new(
     codes_dir: Path | str,
     out: Path | str,
-    write: Callable[[Path, Iterable[Piece], int, str], dict[str, Any]],
+    write: Callable[[Path, Iterable[Piece], int, str, Sequence[str]], dict[str, Any]],
     more_inputs: Mapping[str, Any] | None = None,
+    vectors: Sequence[str] = (),
 ) -> Manifest:
     codes = open_artefact(local_copy(codes_dir), "codes")
     source = codes.manifest
-    config = {"bits": source.config["bits"], "model": source.made_from["model"]}
+    require_vectors(codes, vectors)
+    config: dict[str, Any] = {"bits": source.config["bits"], "model": source.made_from["model"]}
+    if vectors:
+        config["with"] = list(vectors)
     request = config, {"codes": source.fingerprint, **(more_inputs or {})}
     with (
         open_output(out) as mirror,
         new_directory(mirror.local, "index", *request) as draft,
     ):
-        pieces = pieces_of_codes(codes, config["bits"])
-        (draft.path / _FIRST_VERSION).mkdir()
-        draft.counts |= write(draft.path / _FIRST_VERSION, pieces, config["bits"], str(codes.path))
+        pieces = pieces_of_codes(codes, config["bits"], vectors)
+        folder = draft.path / _FIRST_VERSION
+        folder.mkdir()
+        draft.counts |= write(folder, pieces, config["bits"], str(codes.path), vectors)
     return read_manifest(mirror.local, "index")
 
 
@@ -139,7 +136,10 @@ def _fingerprint(columns: ColumnFile | None) -> dict[str, Any]:
 
 
 def replace_index(
-    codes_dir: Path | str, path: Path | str, columns: ColumnFile | None = None
+    codes_dir: Path | str,
+    path: Path | str,
+    columns: ColumnFile | None = None,
+    vectors: Collection[str] = (),
 ) -> Manifest:
     """Write an index again, of codes that were brought up to date, as its new version.
 
@@ -149,14 +149,15 @@ def replace_index(
         codes_dir: a ``codes`` directory of the same model, a path or a URI.
         path: the index, a path or a URI.
         columns: of all rows, for filters; an index that has columns needs them again.
+        vectors: none, or those that the index has.
 
     Returns:
         The manifest of the new version.
 
     Raises:
         AlreadyDone: the index is that of these codes.
-        SchnRayError: codes of another model or damaged ones, or another process changes the index
-            at the same time.
+        SchnRayError: codes of another model, damaged ones or without the index's vectors, other
+            vectors than the index has, or another process changes it at the same time.
     """
     codes = open_artefact(local_copy(codes_dir), "codes")
     with open_output(path) as mirror:
@@ -168,6 +169,13 @@ def replace_index(
                 remove_old_versions(mirror.local, "index")
             raise AlreadyDone(mirror.local, "index")
         _require_same_model(codes, before.config)
+        names = _vectors_of(before)
+        if vectors and known_vectors(vectors) != names:
+            raise SchnRayError(
+                f"{path} was built {f'with {names}' if names else 'without vectors'}, and --update "
+                "does not change that: index the codes again, into another directory"
+            )
+        require_vectors(codes, names)
         if columns is None and (kinds := open_index(mirror.local).kinds):
             raise SchnRayError(
                 f"{path} has the columns {', '.join(kinds)}: name a file that has them of all rows "
@@ -175,8 +183,9 @@ def replace_index(
             )
         sources = () if columns is None else (columns,)
         with new_version(mirror.local, "index", before.config, made_from) as draft:
-            bits, pieces = before.config["bits"], pieces_of_codes(codes, before.config["bits"])
-            draft.counts |= _write(draft.path, pieces, bits, str(codes.path), sources)
+            bits = before.config["bits"]
+            pieces = pieces_of_codes(codes, bits, names)
+            draft.counts |= _write(draft.path, pieces, bits, str(codes.path), names, sources)
         return read_manifest(mirror.local, "index")
 
 
@@ -263,21 +272,28 @@ def _changed(
         with contextlib.suppress(SchnRayError):  # another process may write it by now
             remove_old_versions(path, "index")
         raise AlreadyDone(path, "index")
+    names = _vectors_of(before)
     if added is not None:
         _require_same_model(added, before.config)
+        require_vectors(added, names)
         added.check()
     made_from = before.made_from | {"changes": [*changes, change]}
     with new_version(path, "index", before.config, made_from) as draft:
         index = _open_unchanged(path, before)
         rows = np.delete(np.arange(len(index)), [index.find(id) for id in remove])
-        pieces: Iterable[Piece] = pieces_of_index(index, rows)
+        pieces: Iterable[Piece] = pieces_of_index(index, rows, names)
         if added is not None:
-            pieces = itertools.chain(pieces, pieces_of_codes(added, index.bits))
+            pieces = itertools.chain(pieces, pieces_of_codes(added, index.bits, names))
         sources: list[ColumnSource] = [] if columns is None else [columns]
         if index.kinds and (added is not None or columns is None):
             sources.insert(0, index.columns_of(rows))
-        draft.counts |= _write(draft.path, pieces, index.bits, f"{path}, with {add}", sources)
+        what = f"{path}, with {add}"
+        draft.counts |= _write(draft.path, pieces, index.bits, what, names, sources)
     return read_manifest(path, "index")
+
+
+def _vectors_of(index: Manifest) -> list[str]:
+    return list(index.config.get("with", ()))
 
 
 def _open_unchanged(path: Path, before: Manifest) -> Index:
@@ -291,7 +307,7 @@ def _open_unchanged(path: Path, before: Manifest) -> Index:
 
 
 def write_index_rows(
-    folder: Path, pieces: Iterable[Piece], bits: int, what: str
+    folder: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str] = ()
 ) -> tuple[Bytes, Any]:
     """Write all files of an index but its lists and digests, rows in the order of their ids.
 
@@ -300,6 +316,7 @@ def write_index_rows(
         pieces: the rows, in any order.
         bits: of a code.
         what: the rows' origin, for error messages.
+        vectors: names of the pieces' vectors.
 
     Returns:
         The distinct codes uint8 [u, w], ascending, and how many rows have each, int64 [u].
@@ -310,7 +327,7 @@ def write_index_rows(
     raw = folder / "raw"
     with writing(raw):
         raw.mkdir()
-    ids, uris, codes, contents = _gathered(raw, pieces, bits, what)
+    ids, uris, codes, contents, widths = _gathered(raw, pieces, bits, what, vectors)
     order = _ascending(ids, what)
     for name, column in (("ids", ids), ("uris", uris)):
         write_strings(folder, name, in_order(column, order))
@@ -325,6 +342,8 @@ def write_index_rows(
     _write_array(folder / "starts", np.append(starts, len(rows)))
     _write_array(folder / "rows", rows.astype(np.uint32))
     _write_array(folder / "code_of_row", number_of_row)
+    for name, width in widths.items():
+        write_vectors(folder, name, raw / name, width, order)
     shutil.rmtree(raw)
     return codes, counts
 
@@ -339,9 +358,10 @@ def _write(
     pieces: Iterable[Piece],
     bits: int,
     what: str,
+    vectors: Sequence[str],
     columns: Sequence[ColumnSource] = (),
 ) -> dict[str, Any]:
-    codes, counts = write_index_rows(folder, pieces, bits, what)
+    codes, counts = write_index_rows(folder, pieces, bits, what, vectors)
     described = write_columns(folder, map_strings(folder, "ids"), columns)
     trial = write_lists(folder, codes, counts)
     write_digests(folder)
@@ -353,28 +373,39 @@ def _write(
     return counted | {"lists": lists} | tried
 
 
-def _write_bare(folder: Path, pieces: Iterable[Piece], bits: int, what: str) -> dict[str, Any]:
-    codes, counts = write_index_rows(folder, pieces, bits, what)
+def _write_bare(
+    folder: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
+) -> dict[str, Any]:
+    codes, counts = write_index_rows(folder, pieces, bits, what, vectors)
     write_digests(folder)
     return {"rows": int(counts.sum()), "unique_codes": len(codes)}
 
 
 def _gathered(
-    raw: Path, pieces: Iterable[Piece], bits: int, what: str
-) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes, Bytes]:
-    rows = 0
+    raw: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
+) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes, Bytes, dict[str, int]]:
+    rows, widths = 0, dict[str, int]()
     with (
         StringColumnWriter(raw, "ids") as ids,
         StringColumnWriter(raw, "uris") as uris,
         FileWriter(raw / "codes") as file,
         FileWriter(raw / "contents") as digests,
+        contextlib.ExitStack() as stack,
     ):
+        files = [stack.enter_context(FileWriter(raw / name)) for name in vectors]
         for piece in pieces:
             check_codes(piece.codes, bits, f"the codes in {what}")
             ids.append(piece.ids)
             uris.append(piece.uris)
             file.write(piece.codes.tobytes())
             digests.write(piece.contents.tobytes())
+            for name, vector_file, of_name in zip(vectors, files, piece.vectors, strict=True):
+                if widths.setdefault(name, of_name.shape[1]) != of_name.shape[1]:
+                    raise SchnRayError(
+                        f"{what}: {name} of {widths[name]} and of {of_name.shape[1]} numbers; the "
+                        "codes must come from one model"
+                    )
+                vector_file.write(of_name.tobytes())
             rows += len(piece.codes)
     if not 0 < rows <= _MOST_ROWS:
         raise SchnRayError(
@@ -384,7 +415,7 @@ def _gathered(
         )
     codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, bytes_per_code(bits))
     contents = np.memmap(raw / "contents", np.uint8, "r").reshape(rows, DIGEST)
-    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes, contents
+    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes, contents, widths
 
 
 def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[np.int64]:
@@ -402,64 +433,10 @@ def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[np.int64]:
     )
 
 
-def pieces_of_codes(codes: Artefact, bits: int) -> Iterator[Piece]:
-    """Yield the rows of all parts; a part is compared with its SHA-256 as it is read.
-
-    Args:
-        codes: an opened ``codes`` directory.
-        bits: of a code.
-
-    Raises:
-        SchnRayError: a part is damaged.
-    """
-    expected = pa.schema(
-        [
-            pa.field("id", pa.large_string(), nullable=False),
-            pa.field("uri", pa.large_string()),
-            pa.field(CODE, pa.binary(bytes_per_code(bits)), nullable=False),
-        ]
-    )
-    for name in part_names(codes.manifest.files):
-        try:
-            with pq.ParquetFile(io.BytesIO(codes.read(name))) as part:
-                digests = [SHA256] if SHA256 in part.schema_arrow.names else []
-                for batch in part.iter_batches(_ROWS_AT_ONCE, columns=[*_COLUMNS, *digests]):
-                    table = pa.Table.from_batches([batch])
-                    yield _piece(table.select(_COLUMNS).cast(expected), contents_of(table))
-        except (ValueError, KeyError, pa.ArrowException) as error:
-            raise SchnRayError(
-                f"{codes.path}: not the codes that encode writes: {error}"
-            ) from error
-
-
-def _piece(table: pa.Table, contents: Bytes) -> Piece:
-    for name in ("id", CODE):
-        if table[name].null_count:
-            raise ValueError(f"{name} is missing in {table[name].null_count} rows")
-    ids, uris = (table[name].combine_chunks() for name in ("id", "uri"))
-    return Piece(ids, uris.fill_null(""), packed_codes(table), contents)
-
-
-def pieces_of_index(index: Index, rows: NDArray[np.int64]) -> Iterator[Piece]:
-    """Yield rows of an index, in this order.
-
-    Args:
-        index: an opened index.
-        rows: int64 [m], row numbers.
-
-    Raises:
-        SchnRayError: the index is damaged.
-    """
-    ids, uris = (column.whole() for column in index.columns())
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        chunk = rows[start : start + _ROWS_AT_ONCE]
-        strings = ids.take(pa.array(chunk)), uris.take(pa.array(chunk))
-        yield Piece(*strings, index.codes(chunk), index.contents(chunk))
-
-
 def _require_same_model(added: Artefact, config: dict[str, Any]) -> None:
     source = added.manifest
-    if {"bits": source.config["bits"], "model": source.made_from["model"]} != config:
+    model = config["bits"], config["model"]
+    if (source.config["bits"], source.made_from["model"]) != model:
         raise SchnRayError(
             f"{added.path} was encoded by another model than the index, so codes cannot be "
             "compared: encode these images with the index's model"

@@ -1,9 +1,7 @@
 """Open an index and search it, exactly; look up the codes, ids and uris of its rows.
 
-A search runs in two steps. ``scan`` returns distinct codes near the queries, and ``postings``
-expands them into rows and ranks these, ties included. ``Index._by_rank`` is where a result is
-certified: a query whose k-th row lies nearer than the ``reach`` of the first scan is complete; for
-the others, ``Scan.within`` returns all codes up to the k-th distance.
+A search runs in two steps. ``nearest`` chooses distinct codes near the queries, and ``postings``
+expands them into rows and ranks these, ties included. ``scores`` and ``rescoring`` rank by scores.
 
 Files are mapped and hashed block by block before their first use, see ``checked_files``. Opening
 checks the manifest's own digest, the blocks' digests and all sizes.
@@ -26,7 +24,6 @@ from schn_ray.core.storage.cache import local_copy
 from schn_ray.retrieval.index.checked_files import DIGESTS, CheckedFile, open_checked
 from schn_ray.retrieval.index.columns import ColumnsOfRows, IndexColumns
 from schn_ray.retrieval.index.contents import DIGEST, open_contents
-from schn_ray.retrieval.index.inverted_lists import kth_distance
 from schn_ray.retrieval.index.matches import (
     Matches,
     Scored,
@@ -34,16 +31,16 @@ from schn_ray.retrieval.index.matches import (
     no_matches,
     none_within,
 )
-from schn_ray.retrieval.index.postings import QUERIES_AT_MOST, Postings, Ranked
+from schn_ray.retrieval.index.nearest import NearestRows
+from schn_ray.retrieval.index.postings import Postings, Ranked
+from schn_ray.retrieval.index.rescoring import Candidates, as_candidates, rescore
 from schn_ray.retrieval.index.scan import Bytes, Flat, Pairs, Scan, concat_pairs, open_lists
 from schn_ray.retrieval.index.scores import ScoreScan
 from schn_ray.retrieval.index.selection import SearchedCodes, rows_that_pass, select
 from schn_ray.retrieval.index.string_columns import StringColumn
+from schn_ray.retrieval.index.vectors import IndexVectors
 
 T = TypeVar("T")
-_CELLS = 1 << 21  # queries x codes in memory at once
-_QUICK_WIDTH = 8  # bytes; only for codes up to this width is a scan by radius the quicker one
-_PAIRS = 1 << 24  # pairs within a radius in memory at once, in the worst case
 
 
 class Index:
@@ -69,6 +66,8 @@ class Index:
         self._ids, self._uris = StringColumn(files, "ids", n), StringColumn(files, "uris", n)
         self._columns = IndexColumns(files, n)
         self._contents = open_contents(files, n)
+        names = manifest.config.get("with", ())
+        self._vectors = {name: IndexVectors(files, name, n) for name in names}
         flat, postings = Flat(self._codes, self._codes_file), Postings(files)
         scan: Scan = flat
         if manifest.counts.get("lists"):
@@ -79,6 +78,7 @@ class Index:
     def _search_in(self, searched: SearchedCodes, passing: NDArray[np.bool_] | None) -> None:
         """Set what searches see, and which rows that is; None: all."""
         self._flat, self._scan, self._postings = searched
+        self._nearest = NearestRows(self._scan, self._flat, self._postings, self.bits)
         self._scores = ScoreScan(self._scan, self._flat, self._postings, self.bits)
         self._passing = passing
         self._rows = len(self._ids) if passing is None else int(np.count_nonzero(passing))
@@ -123,17 +123,11 @@ class Index:
             np.empty(len(codes), np.int64),
             self,
         )
-        plan, start = _NearestPlan(k, self._flat.codes, self._scan.exhaustive), 0
-        while start < len(codes):
-            block = slice(start, start + plan.queries_at_once())
-            queries = np.ascontiguousarray(codes[block])
-            pairs = self._nearest(queries, plan)
-            levels = self._postings.levels(pairs, len(queries), k)
-            ranked = self._postings.rank(pairs.upto(levels.last), len(queries), k)
+        for block, pairs, levels in self._nearest.blocks(codes, k, None):
+            ranked = self._postings.rank(pairs, block.stop - block.start, k)
             matches.rows[block] = ranked.rows.reshape(-1, k)
             matches.distances[block] = ranked.distances.reshape(-1, k)
             matches.tied[block] = levels.tied
-            start = block.stop
         return matches
 
     def within(self, codes: Bytes, radius: int, most: int | None = None) -> Within:
@@ -155,15 +149,9 @@ class Index:
         if not len(self):
             return none_within(len(codes), self)
         parts, counts = list[Ranked](), list[NDArray[np.int64]]()
-        radius = min(radius, self.bits)
-        capacity = min(_PAIRS // len(self._flat.codes), _CELLS // (radius + 1))
-        at_once = min(QUERIES_AT_MOST, max(1, capacity))
-        for start in range(0, len(codes), at_once):
-            queries = np.ascontiguousarray(codes[start : start + at_once])
-            pairs = self._scan.within(queries, np.full(len(queries), radius, np.int32))
-            levels = self._postings.levels(pairs, len(queries), most or len(self))
+        for block, pairs, levels in self._nearest.blocks(codes, most, radius):
             counts.append(levels.within_radius)
-            parts.append(self._postings.rank(pairs.upto(levels.last), len(queries), most))
+            parts.append(self._postings.rank(pairs, block.stop - block.start, most))
         lengths = [np.diff(part.starts) for part in parts]
         return Within(
             np.append(0, np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int64)]))),
@@ -191,6 +179,86 @@ class Index:
             ``open_index("index").scored(hasher.relaxed_of(["query.jpg"]), k=10).scores``
         """
         return self._scores.search(relaxed, k, radius, self)
+
+    def rescored(
+        self,
+        by: str,
+        codes: Bytes,
+        vectors: NDArray[np.floating],
+        k: int | None,
+        candidates: int | None,
+        radius: int | None = None,
+    ) -> Scored:
+        """Find the k best by the cosine of vectors among the rows nearest by distance.
+
+        Args:
+            by: "relaxed" or "features", vectors that the index was built with.
+            codes: uint8 [q, ceil(bits / 8)], packed: they choose the candidates.
+            vectors: [q, d], relaxed outputs or features: they score them (``Hasher.outputs_of``).
+            k: rows of each query; None for all candidates.
+            candidates: rows to score of each query, the nearest; all that tie with the last are
+                scored, too. None for all within the radius.
+            radius: only rows at most so many bits away; None for any distance.
+
+        Returns:
+            The rows, best score first, equal scores in the order of ids; ``Scored.candidates`` is
+            how many were scored. A row that was not might have had a better score.
+
+        Raises:
+            SchnRayError: an index without these vectors, or queries that do not fit it.
+
+        Example:
+            ``index.rescored("features", codes, F, k=10, candidates=100).ids(0)``
+        """
+        return rescore(
+            [self], [0], by, codes, vectors, k, candidates, radius, self, lambda rows: rows
+        )
+
+    def candidates(self, codes: Bytes, most: int | None, radius: int | None) -> Candidates:
+        """Return the codes of the ``most`` nearest rows of each query, their last ties included.
+
+        Args:
+            codes: uint8 [q, ceil(bits / 8)].
+            most: rows of each query; None for all within the radius.
+            radius: only rows at most so many bits away; None for any distance.
+
+        Raises:
+            SchnRayError: as ``within``.
+        """
+        check_codes(codes, self.bits, "the query codes")
+        if not len(self):  # none passes a filter
+            return as_candidates(concat_pairs([]), len(codes), np.zeros(len(codes), np.int64))
+        parts, counts = list[Pairs](), [np.zeros(0, np.int64)]
+        for block, pairs, levels in self._nearest.blocks(codes, most, radius):
+            parts.append(pairs._replace(queries=pairs.queries + block.start))
+            counts.append(levels.within_radius)
+        return as_candidates(concat_pairs(parts), len(codes), np.concatenate(counts))
+
+    @property
+    def vector_names(self) -> tuple[str, ...]:
+        """The vectors that the index was built with."""
+        return tuple(self._vectors)
+
+    def row_vectors(self, name: str) -> tuple[IndexVectors, Postings]:
+        """Return vectors of all rows, and the rows of each code.
+
+        Raises:
+            SchnRayError: the index has none of this name.
+        """
+        if name not in self._vectors:
+            raise SchnRayError(
+                f"{self.path} has no vectors to rescore by {name}: index its codes again with "
+                f"--with {name}"
+            )
+        return self._vectors[name], self._postings
+
+    def vectors(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Return the vectors of rows, as the index has them: int8 [r, d].
+
+        Raises:
+            SchnRayError: the index has none of this name.
+        """
+        return self.row_vectors(name)[0].at(rows)
 
     def where(self, condition: str) -> Index:
         """Return this index as searches see it if it held only the rows that meet a condition.
@@ -296,6 +364,7 @@ class Index:
             "bits": self.bits,
             "unique_share": round(self.unique_codes / rows, 4),
             "scan": "lists" if counts.get("lists") else "all distinct codes",
+            **{name: vectors.width for name, vectors in self._vectors.items()},
             "bytes": size,
             "bytes_a_row": round(size / rows, 1),
             "model": self.model,
@@ -305,79 +374,6 @@ class Index:
     def _numbers_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         self._number_file.check(4 * rows, 4 * rows + 4)
         return self._number_of_row[rows].astype(np.int64)
-
-    def _nearest(self, queries: Bytes, plan: _NearestPlan) -> Pairs:
-        """Return the codes of each query's k nearest rows, and all that tie with the last."""
-        if plan.radius is None:
-            return self._by_rank(queries, plan)
-        pairs = self._scan.within(queries, np.full(len(queries), plan.radius, np.int32))
-        short = self._postings.levels(pairs, len(queries), plan.k).within_radius < plan.k
-        if not short.any():
-            return pairs
-        rest = np.flatnonzero(short)
-        more = self._by_rank(queries[rest], plan)
-        complete = pairs.upto(np.where(short, -1, plan.radius).astype(np.int32))
-        return concat_pairs([complete, more._replace(queries=rest[more.queries])])
-
-    def _by_rank(self, queries: Bytes, plan: _NearestPlan) -> Pairs:
-        """As ``_nearest``: scan for the nearest codes, and again where codes may be missing."""
-        near = self._scan.nearest(queries, plan.codes)
-        counts = self._postings.counts(near.numbers)
-        kth = kth_distance(near.distances, counts, plan.k)
-        # certified: no code that the scan did not return is as near as the k-th row
-        complete = kth < near.reach
-        close = (near.distances <= kth[:, None]) & complete[:, None] & (near.numbers >= 0)
-        query = np.nonzero(close)[0]
-        pairs = Pairs(query, near.numbers[close], near.distances[close])
-        if not complete.all():
-            rest = np.flatnonzero(~complete)
-            more = self._scan.within(queries[rest], kth[rest])
-            more = more._replace(queries=rest[more.queries])
-            pairs = concat_pairs([pairs, more])
-        plan.learn(np.bincount(pairs.queries, minlength=len(queries)), kth)
-        return pairs
-
-
-class _NearestPlan:
-    """How many codes to scan for, so that one scan returns k rows and all that tie with the last.
-
-    An exhaustive scan starts from a guess and learns from earlier queries. If the k-th row is about
-    equally far from all of them, as in codes without clusters, then a scan for all codes within
-    that distance is quicker than one for a number of codes: it needs no heap of candidates.
-
-    Attributes:
-        k: rows of each query.
-        codes: codes to scan for, of each query.
-        radius: the learned distance of the k-th row, in bits; None where ``codes`` decides.
-    """
-
-    def __init__(self, k: int, codes: Bytes, exhaustive: bool) -> None:
-        self.k, self._unique_codes, self._exhaustive = k, len(codes), exhaustive
-        self._quick = exhaustive and codes.shape[1] <= _QUICK_WIDTH
-        self.codes = min(2 * k + 64 if exhaustive else k, len(codes))
-        self.radius: int | None = None
-        self._learned = not exhaustive
-
-    def queries_at_once(self) -> int:
-        """Return how many queries fit into memory; few before anything was learned."""
-        if self.radius is not None:  # every code may be within it
-            return max(1, min(1024, _PAIRS // self._unique_codes))
-        capacity = _CELLS // max(self.codes, 512)
-        return max(16, min(1024, capacity)) if self._learned else 32
-
-    def learn(self, needed: NDArray[np.int64], kth: NDArray[np.int32]) -> None:
-        """Learn from a block of q queries.
-
-        Args:
-            needed: int64 [q], codes that each query had up to its k-th row, ties included.
-            kth: int32 [q], distances of their k-th rows.
-        """
-        if self._exhaustive:
-            if self._quick and not self._learned and int(kth.max()) - int(kth.min()) <= 1:
-                self.radius = int(kth.max())
-            usual = int(np.quantile(needed, 0.98)) + 8
-            self.codes = min(max(usual, 16), self._unique_codes)
-        self._learned = True
 
 
 def open_index(path: str | Path) -> Index:

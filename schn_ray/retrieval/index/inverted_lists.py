@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from schn_ray.core.atomic_files import FileWriter
 from schn_ray.retrieval.index.scan import FAR, Bytes, Flat, Lists, hamming
 
-FEWEST = 1 << 17  # codes; a flat scan of fewer is quick
+FEWEST = 1 << 14  # codes; a flat scan of fewer is quick
 _TEST_QUERIES = 500
 _MATCHES = 10  # k of the self-test
 _PROBES = (1, 2, 4, 8, 16, 32)
@@ -52,12 +52,10 @@ def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial 
     Returns:
         None if nothing was written: few codes, or codes that do not cluster.
     """
-    if len(codes) < FEWEST:
+    chosen = lists_that_pay(codes, counts)
+    if chosen is None:
         return None
-    lists = _cluster(codes)
-    trial = try_lists(lists, codes, counts)
-    if trial.looked_at > _MOST_LOOKED_AT:
-        return None
+    lists, trial = chosen
     # by way of our file: faiss's own would keep quiet about a disk that is full when it is closed
     with FileWriter(folder / "lists") as file:
         writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
@@ -65,6 +63,23 @@ def write_lists(folder: Path, codes: Bytes, counts: NDArray[np.int64]) -> Trial 
     with FileWriter(folder / "radii") as file:
         file.write(lists.radii.tobytes())
     return trial
+
+
+def lists_that_pay(codes: Bytes, counts: NDArray[np.int64]) -> tuple[Lists, Trial] | None:
+    """Cluster distinct codes into lists, in memory, and test them.
+
+    Args:
+        codes: uint8 [u, w].
+        counts: int64 [u], rows that have each code.
+
+    Returns:
+        The lists and their test; None for few codes, or codes that do not cluster.
+    """
+    if len(codes) < FEWEST:
+        return None
+    lists = _cluster(codes)
+    trial = try_lists(lists, codes, counts)
+    return None if trial.looked_at > _MOST_LOOKED_AT else (lists, trial)
 
 
 def _cluster(codes: Bytes) -> Lists:

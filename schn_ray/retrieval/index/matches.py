@@ -2,7 +2,7 @@
 
 ``Matches`` are the k nearest rows of each query, ``Within`` all rows within a radius. In both,
 equal distances come in the order of ids; ``postings`` has the code that ranks them. ``Scored`` are
-the k rows of the best scores, see ``scores``.
+the k rows of the best scores, see ``scores`` and ``rescoring``.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class Scored:
         distances: int32 [m], Hamming distances in bits.
         tied: int64 [q], rows that could be returned and have the last score, returned or not.
         within_radius: int64 [q], rows within the radius; None for a search without a radius.
+        candidates: int64 [q], rows that were scored, the nearest by distance; None where it is
+            proven that no other row of the index could be among the best.
     """
 
     starts: NDArray[np.int64]
@@ -100,6 +102,7 @@ class Scored:
     tied: NDArray[np.int64]
     within_radius: NDArray[np.int64] | None
     _names: NamedRows = field(repr=False)
+    candidates: NDArray[np.int64] | None = None
 
     def rows_of(
         self, query: int

@@ -63,6 +63,11 @@ class Postings:
         self._starts = self._starts_file.array(np.int64)
         self._rows = self._rows_file.array(np.uint32)
 
+    @property
+    def total(self) -> int:
+        """The number of rows of all codes."""
+        return len(self._rows)
+
     def counts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many rows have each of these codes; 0 for the number -1, which is no code."""
         codes = np.maximum(numbers, 0)

@@ -31,6 +31,8 @@ from schn_ray.retrieval.index.checked_files import CheckedFile
 _FAISS: Any = faiss  # its types leave some of it out
 FAR = np.int32(1 << 30)  # farther than any code
 _MOST_BY_LISTS = 0.5  # share of the codes; a scan of more of them by lists is slower than of all
+_COUNTERS = 1 << 22  # numbers of eight bytes that counters of distances hold
+_COUNTED_WIDTH, _COUNTED_K = 16, 512  # bytes, codes; wider codes and fewer of them: a heap
 _HEADER = 1 << 16  # bytes; more than faiss's header of a file of lists, without its centroids
 
 Bytes = NDArray[np.uint8]
@@ -65,8 +67,11 @@ class Pairs(NamedTuple):
 
     def upto(self, last: NDArray[np.int32]) -> Pairs:
         """Return the pairs that are at most ``last`` bits apart; last: int32 [q], per query."""
-        near = self.distances <= last[self.queries]
-        return Pairs(self.queries[near], self.numbers[near], self.distances[near])
+        return self.take(self.distances <= last[self.queries])
+
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Pairs:
+        """Return these pairs, in this order."""
+        return Pairs(self.queries[chosen], self.numbers[chosen], self.distances[chosen])
 
 
 class Scan(Protocol):
@@ -113,7 +118,7 @@ class Flat:
         """See ``Scan``."""
         codes = self.checked()
         k = min(k, len(codes))
-        distances, numbers = faiss.knn_hamming(queries, codes, k)
+        distances, numbers = _nearest_of_all(queries, codes, k)
         reach = np.full(len(queries), FAR) if k == len(codes) else distances[:, -1]
         return NearestCodes(distances, numbers, reach)
 
@@ -147,6 +152,27 @@ class Flat:
             starts = numbers.ravel() * self.codes.shape[1]
             self._file.check(starts, starts + self.codes.shape[1])
         return self.codes[numbers]
+
+
+def _nearest_of_all(
+    queries: Bytes, codes: Bytes, k: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the k nearest codes of each query, by counters of distances where that is quicker.
+
+    A counter for each distance takes a code at once, where a heap moves others. But a query then
+    has k numbers for each distance in memory, so only some queries are scanned at once; and for
+    wide codes, which have many distances, few places are quicker found by a heap.
+    """
+    if codes.shape[1] > _COUNTED_WIDTH and k < _COUNTED_K:
+        distances, numbers = faiss.knn_hamming(queries, codes, k)
+        return distances, numbers
+    step = max(1, _COUNTERS // (k * (8 * codes.shape[1] + 1)))
+    parts = [
+        faiss.knn_hamming(queries[start : start + step], codes, k, variant="mc")
+        for start in range(0, max(1, len(queries)), step)
+    ]
+    distances, numbers = map(np.concatenate, zip(*parts, strict=True))
+    return distances, numbers
 
 
 class Lists:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from schn_ray.retrieval.index.checked_files import CheckedFile
 from schn_ray.retrieval.index.columns import IndexColumns
 from schn_ray.retrieval.index.postings import Postings
-from schn_ray.retrieval.index.scan import Flat, Lists, Scan
+from schn_ray.retrieval.index.scan import Bytes, Flat, Lists, Scan
 from schn_ray.retrieval.index.string_columns import StringColumn
 from schn_ray.retrieval.where import parse_condition
 
@@ -126,24 +126,39 @@ def _groups_of_many(
 
 
 def _with_members(lists: Lists, numbers: NDArray[np.int64], codes: int, flat: Flat) -> Lists:
-    """Return lists of only these of u codes, which have new numbers in ``flat``."""
+    """Return the lists of only these of u codes, which have new numbers in ``flat``.
+
+    Lists without members are left out, so that a search looks first at the nearest that have some.
+    """
     lists.check(np.arange(len(lists.radii)))
     new_number = np.full(codes, -1)
     new_number[numbers] = np.arange(len(numbers))
     old, width = lists.ivf.invlists, lists.ivf.code_size
-    new: Any = faiss.ArrayInvertedLists(old.nlist, width)
-    for i, size in enumerate(lists.sizes.tolist()):
-        if size:
-            own = new_number[faiss.rev_swig_ptr(old.get_ids(i), size)]
+    filled, contents = [], list[tuple[NDArray[np.int64], Bytes]]()
+    for i in np.flatnonzero(lists.sizes).tolist():
+        size = int(lists.sizes[i])
+        own = new_number[faiss.rev_swig_ptr(old.get_ids(i), size)]
+        chosen = own >= 0
+        if chosen.any():
             members = faiss.rev_swig_ptr(old.get_codes(i), size * width).reshape(size, width)
-            chosen = own >= 0
-            own, members = own[chosen], members[chosen]
-            new.add_entries(i, len(own), faiss.swig_ptr(own), faiss.swig_ptr(members))
-    quantizer = faiss.IndexBinaryFlat(lists.ivf.d)
-    quantizer.add(lists.centroids)
-    ivf: Any = faiss.IndexBinaryIVF(quantizer, lists.ivf.d, old.nlist)
-    ivf.replace_invlists(new, True)
-    new.this.disown()  # the index frees them
-    ivf.is_trained, ivf.ntotal = True, len(flat.codes)
+            filled.append(i)
+            contents.append((own[chosen], members[chosen]))
+    return Lists(
+        _inverted(lists.centroids[filled], contents), lists.radii[filled], lists.probes, flat
+    )
+
+
+def _inverted(centroids: Bytes, contents: list[tuple[NDArray[np.int64], Bytes]]) -> Any:
+    """Return faiss's index of lists; contents: each one's numbers and codes."""
+    bits, width = 8 * centroids.shape[1], centroids.shape[1]
+    lists: Any = faiss.ArrayInvertedLists(len(contents), width)
+    for i, (numbers, codes) in enumerate(contents):
+        lists.add_entries(i, len(numbers), faiss.swig_ptr(numbers), faiss.swig_ptr(codes))
+    quantizer: Any = faiss.IndexBinaryFlat(bits)
+    quantizer.add(centroids)
+    ivf: Any = faiss.IndexBinaryIVF(quantizer, bits, len(contents))
+    ivf.replace_invlists(lists, True)
+    lists.this.disown()  # the index frees them
+    ivf.is_trained, ivf.ntotal = True, sum(len(numbers) for numbers, _ in contents)
     ivf.referenced_objects = [quantizer]
-    return Lists(ivf, lists.radii, lists.probes, flat)
+    return ivf

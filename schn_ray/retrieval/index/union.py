@@ -20,6 +20,7 @@ from schn_ray.core.errors import SchnRayError, UnknownId
 from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import Index, bytes_per_code, open_index
 from schn_ray.retrieval.index.matches import Matches, Scored, Within
+from schn_ray.retrieval.index.rescoring import rescore
 from schn_ray.retrieval.index.scan import Bytes
 from schn_ray.retrieval.where import BadCondition
 
@@ -45,6 +46,20 @@ class Searchable(Protocol):
         self, relaxed: NDArray[np.floating], k: int | None, radius: int | None = None
     ) -> Scored:
         """See ``Index.scored``."""
+
+    def rescored(
+        self,
+        by: str,
+        codes: Bytes,
+        vectors: NDArray[np.floating],
+        k: int | None,
+        candidates: int | None,
+        radius: int | None = None,
+    ) -> Scored:
+        """See ``Index.rescored``."""
+
+    def vectors(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int8]:
+        """See ``Index.vectors``."""
 
     def where(self, condition: str) -> Searchable:
         """See ``Index.where``."""
@@ -204,6 +219,27 @@ class IndexUnion:
         return Scored(
             starts, rows[order], scores[order], distances[order], tied, within_radius, self
         )
+
+    def rescored(
+        self,
+        by: str,
+        codes: Bytes,
+        vectors: NDArray[np.floating],
+        k: int | None,
+        candidates: int | None,
+        radius: int | None = None,
+    ) -> Scored:
+        """See ``Index.rescored``; the candidates are the nearest rows of all indexes."""
+        firsts, rank = self._firsts[:-1].tolist(), self._rank_by_id
+        return rescore(self._indexes, firsts, by, codes, vectors, k, candidates, radius, self, rank)
+
+    def vectors(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int8]:
+        """See ``Index.vectors``."""
+        width = self._indexes[0].row_vectors(name)[0].width
+        vectors = np.empty((len(rows), width), np.int8)
+        for index, positions, own_rows in self._by_index(rows):
+            vectors[positions] = index.vectors(name, own_rows)
+        return vectors
 
     def where(self, condition: str) -> IndexUnion:
         """See ``Index.where``; all of the indexes must have the columns.

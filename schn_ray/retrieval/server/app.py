@@ -37,8 +37,9 @@ from schn_ray.retrieval.server.service import Refused, Service
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ALL_INTERFACES = ("0.0.0.0", "::")
 _FILES = {"/": "search.html", "/search.css": "search.css", "/search.js": "search.js"}
+_MOST_OVERSAMPLE = 100
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-_OPTIONS = ("k", "radius", "rescore", "where")
+_OPTIONS = ("k", "radius", "rescore", "oversample", "where")
 _POLICY = (
     "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -62,7 +63,8 @@ def application(service: Service) -> Starlette:
 
     async def healthz(_: Request) -> Response:
         of_index = {"bits": service.index.bits, "columns": service.index.kinds}
-        return JSONResponse({"status": "ok", **gauges, **of_index})
+        about = {"rescorings": service.rescorings}
+        return JSONResponse({"status": "ok", **gauges, **of_index, **about})
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(request_metrics.text())
@@ -110,7 +112,7 @@ async def _search(service: Service, request: Request) -> dict[str, Any]:
         raise Refused(
             400,
             'send {"id": ...} or {"code": ...} with a string, and perhaps "k", "radius", '
-            '"rescore", "where"',
+            '"rescore", "oversample", "where"',
         )
     limits = _limits(query, service)
     return await run_in_threadpool(searches[named[0]], query[named[0]], limits)
@@ -144,13 +146,16 @@ def _limits(query: dict[str, Any], service: Service) -> SearchLimits:
     k, radius = whole_number("k", 1, min(50, most)), whole_number("radius", 0, None)
     if k is None or k > most:
         raise Refused(400, f"k is {k}; send a number from 1 to {most}")
+    oversample = whole_number("oversample", 1, None)
+    if oversample is not None and oversample > _MOST_OVERSAMPLE:
+        raise Refused(400, f"oversample is {oversample}; the most is {_MOST_OVERSAMPLE}")
     where = query.get("where")
     if where is not None and not isinstance(where, str):
         raise Refused(400, "where is no text")
     if where is not None and len(where) > (longest := service.config.max_filter):
         raise Refused(400, f"where has {len(where):,} characters; {longest:,} are the most")
     try:
-        return SearchLimits(k, radius, query.get("rescore"), where)
+        return SearchLimits(k, radius, query.get("rescore"), oversample, where)
     except SchnRayError as error:
         raise Refused(400, str(error)) from error
 

@@ -27,8 +27,9 @@ from schn_ray.retrieval.queries import (
     id_queries,
     relaxed_queries,
     require_same_model,
+    with_own_vectors,
 )
-from schn_ray.retrieval.search import Hit, Result, SearchLimits, search_codes
+from schn_ray.retrieval.search import RESCORINGS, Hit, Result, SearchLimits, search_codes
 from schn_ray.retrieval.where import BadCondition
 
 _TINY, _THUMBNAIL = 64, 320  # pixels; a tiny image is sent unchanged, as PNG
@@ -71,6 +72,11 @@ class Service:
         self._where = functools.lru_cache(_FILTERS)(index.where)
         self.thumbnail = functools.lru_cache(_THUMBNAILS)(self._thumbnail)
 
+    @property
+    def rescorings(self) -> tuple[str, ...]:
+        """What a search of this index can be ordered by, beside distance."""
+        return tuple(name for name in RESCORINGS if name in ("query", *self.index.vector_names))
+
     def search_image(self, image: bytes, limits: SearchLimits) -> dict[str, Any]:
         """Search for an image.
 
@@ -86,8 +92,8 @@ class Service:
                 view = evaluation_view(image, self._preprocessing)
             except BadImage as error:
                 raise Refused(415, f"the image cannot be used: {error.reason}") from error
-            relaxed = self._hasher.relaxed(view[None]).numpy()
-        queries = relaxed_queries([""], [""], relaxed)
+            F, U = self._hasher.outputs(view[None])
+        queries = relaxed_queries([""], [""], U.numpy(), F.numpy())
         queries = replace(queries, contents=content_digest(image)[None])
         return self._answer(queries, limits)
 
@@ -99,14 +105,17 @@ class Service:
             limits: how many results, how near.
 
         Raises:
-            Refused: the index does not have the id; or, for a rescored search, the image cannot
-                be read any more; or a bad filter.
+            Refused: the index does not have the id; or, for a search rescored by ``query``, the
+                image cannot be read any more; or a bad filter.
         """
         try:
             queries = id_queries(self.index, [id])
         except UnknownId as error:
             raise _unknown(id) from error
-        if limits.rescore is not None:
+        if limits.vectors is not None:
+            self._require_vectors(limits)
+            queries = with_own_vectors(self.index, queries, limits.vectors)
+        elif limits.rescore is not None:
             view = self._image_of(id, queries.uris[0])
             with self._encoding:
                 relaxed = self._hasher.relaxed(view[None]).numpy()
@@ -158,7 +167,13 @@ class Service:
         except (SchnRayError, OSError, BadImage) as error:
             raise Refused(404, f"the image of {id!r} cannot be read any more") from error
 
+    def _require_vectors(self, limits: SearchLimits) -> None:
+        if limits.vectors is not None and limits.vectors not in self.index.vector_names:
+            has = " or ".join(self.rescorings)
+            raise Refused(400, f"this index cannot rescore by {limits.vectors}, only by {has}")
+
     def _answer(self, queries: Queries, limits: SearchLimits) -> dict[str, Any]:
+        self._require_vectors(limits)
         index = self.index
         if limits.where is not None:
             try:
@@ -171,6 +186,7 @@ class Service:
             "bits": self.index.bits,
             "rows": len(self.index),
             **_counts(result),
+            **({} if result.candidates is None else {"proven": result.proven}),
             "hits": [_shown(hit) for hit in result.hits],
         }
 
@@ -188,6 +204,7 @@ def _counts(result: Result) -> dict[str, int]:
     counts = {
         "tied": result.tied,
         "within_radius": result.within_radius,
+        "candidates": result.candidates,
         "passing": result.passing,
     }
     return {name: count for name, count in counts.items() if count is not None}

@@ -42,7 +42,7 @@ def literal(case: Case) -> dict[str, Tensor]:
             scores = [(left * e).sum() - (e * e).sum() / 2 for e in words]
             powers = [torch.exp(s) for s in scores]
             soft = soft + sum(p / sum(powers) * e for p, e in zip(powers, words, strict=True))
-            nearest = min(words, key=lambda e: float(((left - e) ** 2).sum()))
+            nearest = min(words, key=lambda e: float(((left - e) ** 2).sum().detach()))
             hard, left = hard + nearest, left - nearest
             soft_loss = soft_loss + ((x - soft) ** 2).sum() / (N * D)
             hard_loss = hard_loss + ((x - hard) ** 2).sum() / (N * D)

@@ -11,6 +11,10 @@ async function start() {
   const about = await (await fetch("/healthz")).json();
   $("about").textContent =
     `${about.index_rows.toLocaleString()} images, ${about.bits}-bit codes`;
+  for (const option of [...$("rescore").options]) {
+    option.hidden = false;
+    if (option.value && !about.rescorings.includes(option.value)) option.remove();
+  }
   $("radius").max = about.bits;
   $("radius").value = about.bits;
   showRadius();
@@ -48,7 +52,7 @@ function bits(n) {
 function request() {
   const radius = Number($("radius").value);
   const within = radius < Number($("radius").max) ? { radius } : {};
-  if ($("rescore").checked) within.rescore = "query";
+  if ($("rescore").value) within.rescore = $("rescore").value;
   const where = $("where").value.trim();
   if (where) within.where = where;
   if (query.file && (!query.code || within.rescore)) {
@@ -105,7 +109,14 @@ function showResults(answer) {
   $("results").classList.remove("old");
 }
 
-function summary({ within_radius: count, hits, rows, passing }) {
+function summary(answer) {
+  const { candidates, proven } = answer;
+  if (candidates === undefined || !candidates) return counted(answer);
+  const scored = candidates.toLocaleString();
+  return `${counted(answer)}. ${proven ? `All ${scored}` : `Only the nearest ${scored} by bits`} were scored.`;
+}
+
+function counted({ within_radius: count, hits, rows, passing }) {
   if (passing === 0) return "No image passes the filter.";
   if (count === 0 && passing !== undefined) return "Nothing within this distance passes the filter.";
   if (count === 0) return "Nothing within this distance: move the slider to the right.";
@@ -138,11 +149,13 @@ function result(hit) {
   const distance = document.createElement("span");
   distance.className = "distance";
   distance.textContent = hit.distance === 0 ? "same code" : bits(hit.distance);
-  if (hit.score !== undefined) distance.title = `score ${hit.score.toFixed(3)}`;
+  const score = document.createElement("span");
+  score.className = "score";
+  if (hit.score !== undefined) score.textContent = `score ${hit.score.toFixed(3)}`;
   const id = document.createElement("span");
   id.className = "id";
   id.textContent = hit.id.split("/").pop();
-  button.append(picture, distance, id);
+  button.append(picture, distance, score, id);
   button.addEventListener("click", () => searchForId(hit.id));
   item.append(button);
   return item;
