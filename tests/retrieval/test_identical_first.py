@@ -95,7 +95,7 @@ def test_what_has_the_query_s_bytes_is_first_of_its_ties(
         gallery.codes[rows],
         np.full(len(rows), -1),
         relaxed.astype(np.float32),
-        np.stack([content_digest(gallery.images[row]) for row in rows]),
+        contents=np.stack([content_digest(gallery.images[row]) for row in rows]),
     )
     not_first = 0
     for k in (1, 7, 250, None):

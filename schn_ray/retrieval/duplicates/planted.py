@@ -25,7 +25,7 @@ from schn_ray.core.directories import new_directory, scratch_folder
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.images import BadImage, decode
 from schn_ray.data.sources.fetch import fetch
-from schn_ray.retrieval.code_files import PARTS, code_batch
+from schn_ray.retrieval.code_files import DATA, PARTS, code_batch
 from schn_ray.retrieval.duplicates.evidence import DIFFERENT, WAYS, Evidence, Verification
 from schn_ray.retrieval.duplicates.groups import index_of, refuse_bad_request
 from schn_ray.retrieval.duplicates.leaks import candidate_rows, evidence_of_both
@@ -250,6 +250,7 @@ def _planted(index: Index, hasher: BaseHasher, count: int, folder: Path) -> _Cop
 def _write_codes(files: Sequence[Path], hasher: BaseHasher, out: Path) -> None:
     made_from = {"model": hasher.fingerprint, "source": "planted"}
     with new_directory(out, "codes", {"bits": hasher.bits}, made_from) as draft:
+        (draft.path / DATA).mkdir()
         for start in range(0, len(files), _ENCODED_AT_ONCE):
             part = files[start : start + _ENCODED_AT_ONCE]
             relaxed = hasher.relaxed_of(part)
