@@ -87,8 +87,8 @@ def test_an_album_is_searched_served_and_reported_by_its_name(
     assert schn_ray("report", album, "--out", tmp_path / "page.html").code == 0
     assert reported[0][:2] == ([f"{album}/run"], [f"{album}/evaluation"])
     served: list[Any] = []
-    fake = SimpleNamespace(serve_on_ray=lambda *args: served.append(args[:2]))
-    monkeypatch.setitem(sys.modules, "schn_ray.cluster.serve", fake)
+    fake = SimpleNamespace(serve_locally=lambda *args: served.append(args[:2]))
+    monkeypatch.setitem(sys.modules, "schn_ray.retrieval.server.local", fake)
     assert schn_ray("serve", album).code == 0
     assert served == [(f"{album}/index", f"{album}/run")]
     assert "--model RUN is missing" in schn_ray("serve", album / "index").err

@@ -80,7 +80,7 @@ def test_the_next_command_can_be_run(
     for number in range(bad):
         (tree / "a" / f"bad{number}.png").write_bytes(b"no image")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("schn_ray.cli.data.ALL", None)  # without Ray
+    monkeypatch.setattr("schn_ray.cli.data.workers_of", lambda _: None)  # without Ray
     command, *words = shlex.split(look(tree).next_command)
     assert command == "schn-ray"
     answer = schn_ray(*words)

@@ -184,10 +184,10 @@ def test_a_csv_with_categories_is_labelled(photos: Path) -> None:
 
 
 def test_csv_columns_are_settings(photos: Path) -> None:
-    (photos / "x.csv").write_text("file,what,key\ncat/000.png,cat,k\n")
-    settings = {"path_column": "file", "label_column": "what", "id_column": "key"}
+    (photos / "x.csv").write_text("photo,what,key\ncat/000.png,cat,k\n")
+    settings = {"path_column": "photo", "label_column": "what", "id_column": "key"}
     assert labels(read(photos / "x.csv", **settings)) == {"k": ("cat",)}
-    with pytest.raises(SchnRayError, match=r"no column 'path'.*file, what, key.*path_column"):
+    with pytest.raises(SchnRayError, match=r"no column 'path'.*photo, what, key.*path_column"):
         read(photos / "x.csv")
 
 

@@ -403,6 +403,6 @@ def test_check_of_nothing_but_bad_vectors(tmp_path: Path) -> None:
 
 
 def test_check_of_a_labelled_tree_recommends_as_before(tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "tree", {"cat": 2, "dog": 2})
+    tree = write_tree(tmp_path / "tree", {"cat": 12, "dog": 12})
     assert look(tree).next_command == f"schn-ray prepare {tree} --out store"
     assert look(tree).vectors == {}

@@ -146,7 +146,7 @@ def test_a_hasher_without_torch_gives_the_same_codes(folder: Path, tmp_path: Pat
         assert (hasher.bits, hasher.fingerprint) == (own.bits, own.fingerprint)
         np.testing.assert_array_equal(hasher.encode(photos), own.encode(photos))
         np.testing.assert_allclose(hasher.relaxed_of(photos), own.relaxed_of(photos), atol=1e-5)
-    with pytest.raises(SchnRayError, match="images of 8 x 8 pixels"):
+    with pytest.raises(SchnRayError, match="pixels of the shape"):
         hasher.encode(np.zeros((2, 5), np.float32))
     with pytest.raises(SchnRayError, match="no features"):
         evaluate_run(

@@ -23,7 +23,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.retrieval.engines import convert
 from schn_ray.retrieval.engines.convert import ENGINES, convert_codes
 from schn_ray.retrieval.engines.engine import Target
-from schn_ray.retrieval.index import build
+from schn_ray.retrieval.index import pieces
 
 INTEROP = Path(__file__).parents[2] / "docs" / "interop.md"
 IN_PROCESS = ("faiss", "usearch", "lance", "duckdb", "sqlite", "parquet")
@@ -71,7 +71,7 @@ def galleries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[in
         return made[bits]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_ROWS_AT_ONCE", 400)
+        patch.setattr(pieces, "_ROWS_AT_ONCE", 400)
         yield gallery
 
 

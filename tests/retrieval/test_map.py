@@ -192,11 +192,11 @@ def test_what_cannot_be_mapped(
     assert "name an HTML file" in refused(codes, "--out", tmp_path / "map.parquet")
     assert "photos" in refused(tmp_path / "photos", "--out", out)
     assert "wanted a store" in refused(codes, "--out", out, "--labels", codes)
-    (part,) = (codes / f"part-{number:05}.parquet" for number in [1])
+    part = codes / "data" / "part-00001.parquet"
     data = bytearray(part.read_bytes())
     data[len(data) // 3] ^= 1
     part.write_bytes(data)
-    assert "part-00001.parquet" in refused(codes, "--out", out)
+    assert "data/part-00001.parquet" in refused(codes, "--out", out)
     monkeypatch.setattr(layout, "_PACKAGE", "no_such_package")
     assert "pip install 'schn-ray[map]'" in refused(codes, "--out", out)
     assert not out.exists()

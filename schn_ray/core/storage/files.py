@@ -360,6 +360,11 @@ def remove_folder(location: str) -> None:
         return shutil.rmtree(location, ignore_errors=True)
     for below, _, _ in files_below(location):
         remove_file(join(location, below))
+    filesystem, path = filesystem_of(location)
+    with contextlib.suppress(
+        FileNotFoundError
+    ):  # object stores may keep an entry of the empty folder
+        filesystem.delete_dir(path)
     return None
 
 
