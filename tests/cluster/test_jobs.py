@@ -44,7 +44,7 @@ def test_an_output_that_nobody_would_find_is_refused(schn_ray: Run) -> None:
 
 def test_a_mistake_is_answered_here(schn_ray: Run) -> None:
     answer = schn_ray("submit", "trian", "digits")
-    assert (answer.code, "expected one of check, prepare, train" in answer.err) == (2, True)
+    assert (answer.code, "expected one of build, check, prepare, train" in answer.err) == (2, True)
     answer = schn_ray("submit", "train", "/store", "--ot", "/run")
     assert (answer.code, "No such option: --ot" in answer.err) == (2, True)
 
