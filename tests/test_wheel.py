@@ -83,6 +83,7 @@ def test_it_has_all_files_of_the_package(wheel: Path) -> None:
     assert not others  # no tests, no benchmarks
 
 
+@pytest.mark.slow
 def test_the_demo_s_verbs(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "demo.py").write_text(DEMO)
     out = run(installed, tmp_path / "demo.py", installed, tmp_path, *ONE, cwd=tmp_path)
