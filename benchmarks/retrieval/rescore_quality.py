@@ -33,7 +33,7 @@ from schn_ray.evaluation.metrics.bootstrap import interval, paired_difference
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.metrics.histograms import Histograms, distance_histograms
 from schn_ray.evaluation.rescored import query_rankings, vector_rankings
-from schn_ray.models.hasher import load
+from schn_ray.models.hasher import load_network
 from schn_ray.retrieval.index.vectors import as_int8
 
 METHODS, BITS, CANDIDATES = ("itq", "schn-plus"), (16, 32, 64), (100, 1_000)
@@ -62,7 +62,7 @@ def rankings_of(name: str, bits: int, store: Store, features: Path, out: Path, q
     run = out / f"run-{name}-{bits}"
     settings = {"bits": bits, "seed": 0}
     schn_ray.train(store, run, method=name, preset="frozen", features=features, settings=settings)
-    hasher = load(run)
+    hasher = load_network(run)
     config = ControlsConfig(queries=queries, gallery_rows=len(store))
     asked, gallery = drawn_sides(labelled(store, "query"), labelled(store, "gallery"), config)[:2]
     rows = RowFeatures(run, store, map, given_features(features, store, hasher))
