@@ -65,7 +65,7 @@ def rankings_of(name: str, bits: int, store: Store, features: Path, out: Path, q
     hasher = load_network(run)
     config = ControlsConfig(queries=queries, gallery_rows=len(store))
     asked, gallery = drawn_sides(labelled(store, "query"), labelled(store, "gallery"), config)[:2]
-    rows = RowFeatures(run, store, map, given_features(features, store, hasher))
+    rows = RowFeatures(run, store, map, given_features(features, store, hasher.spec))
     F, G = rows.of(asked.rows), rows.of(gallery.rows)
     U, V = (
         torch.cat([hasher.of_features().relaxed(x) for x in np.array_split(X, 50)]) for X in (F, G)
