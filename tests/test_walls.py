@@ -106,6 +106,11 @@ def test_help_imports_nothing_heavy() -> None:
     assert not loaded & heavy
 
 
+def test_a_search_imports_nothing_heavy() -> None:
+    loaded = modules_after("import schn_ray.retrieval.search")
+    assert not loaded & {"torch", "torchvision", "ray", "pandas", "matplotlib", "sklearn"}
+
+
 @pytest.mark.slow
 def test_the_core_runs_without_ray() -> None:
     below = [file for room in ROOMS[: ROOMS.index("cluster")] for file in files(room)]

@@ -31,7 +31,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.acero as acero
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -91,6 +90,8 @@ class Condition:
         Args:
             table: n rows, with ``columns``, of the types in ``KINDS``.
         """
+        import pyarrow.acero as acero  # imports pandas where it is installed: a second
+
         source = acero.Declaration("table_source", acero.TableSourceNodeOptions(table))
         project = acero.Declaration(
             "project", acero.ProjectNodeOptions([self.expression], ["passing"]), [source]
