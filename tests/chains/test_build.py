@@ -80,6 +80,8 @@ def test_an_album_is_searched_served_and_reported_by_its_name(
     assert result["hits"][0]["uri"].startswith(str(built / "photos"))  # not a copy in the store
     groups = schn_ray("duplicates", album, "--out", tmp_path / "groups.parquet", "--json")
     assert json.loads(groups.out)["rows"] == 120
+    converted = schn_ray("convert", album, "--to", "parquet", "--out", tmp_path / "converted")
+    assert (converted.code, "rows: 120" in converted.out) == (0, True), converted.err
     again = schn_ray("evaluate", album)
     assert (again.code, "is finished already" in again.err) == (0, True)
     reported: list[Any] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schn_ray.cli.album.parts import part_of
 from schn_ray.cli.verbs.arguments import finish, location_of
 from schn_ray.cli.verbs.results import Converted
 
@@ -19,7 +20,7 @@ def convert(
     """Write codes as another search engine reads them, exactly as they are.
 
     Args:
-        path: codes, or an index.
+        path: codes, an index, or an album of ``build``.
         to: ``faiss``, ``usearch``, ``lance``, ``duckdb``, ``sqlite``, ``pgvector``,
             ``opensearch``, ``elasticsearch``, ``milvus`` or ``parquet``.
         out: the directory or URI for the engine's files.
@@ -38,5 +39,6 @@ def convert(
     from schn_ray.retrieval.engines.convert import convert_codes
 
     store = None if labels is None else location_of(labels)
-    done = finish(out, lambda: convert_codes(location_of(path), to, location_of(out), store))
+    gallery = part_of(location_of(path), "codes")
+    done = finish(out, lambda: convert_codes(gallery, to, location_of(out), store))
     return Converted(str(done), done.manifest, done.note)

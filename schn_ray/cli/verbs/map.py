@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schn_ray.cli.album.parts import part_of
 from schn_ray.cli.verbs.arguments import location_of
 from schn_ray.cli.verbs.results import MapFiles
 
@@ -30,7 +31,7 @@ def map_codes(
     ``uri``, ``x``, ``y``, ``neighbors`` and, if given, ``label`` and ``group``.
 
     Args:
-        path: codes, or an index.
+        path: codes, an index, or an album of ``build``.
         out: the HTML file to write; the Parquet file has its name, with ``.parquet``.
         labels: a store of the same images, to colour by their labels.
         radius: colour by groups of near codes, as ``duplicates`` with this radius and
@@ -54,5 +55,6 @@ def map_codes(
     from schn_ray.report.map import write_map
 
     store = None if labels is None else location_of(labels)
-    counts = write_map(location_of(path), Path(out), store, radius, most, pictures, seed)
+    gallery = part_of(location_of(path), "codes")
+    counts = write_map(gallery, Path(out), store, radius, most, pictures, seed)
     return MapFiles(str(out), str(Path(out).with_suffix(".parquet")), counts)
