@@ -105,7 +105,7 @@ function pixelOf(colour, strength) {
 }
 
 function redraw() {
-  if (pending) return;
+  if (pending || colouring === undefined) return; // the window may change before all is read
   pending = true;
   requestAnimationFrame(() => {
     pending = false;

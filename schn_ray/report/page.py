@@ -13,6 +13,7 @@ from schn_ray.core.directories import locked_file
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
 from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.verdict import verdict_of
 from schn_ray.report import tables
 from schn_ray.report.charts import Chart, precision_recall, training_charts
 from schn_ray.report.contents import Example, ReportData
@@ -62,6 +63,7 @@ def _run(data: ReportData) -> dict[str, Any]:
     return {
         "data": data,
         "headline": tables.headline(data.figures),
+        "verdict": verdict_of(data.figures) if data.figures else None,
         "evaluation": _evaluation(data.figures) if data.figures else None,
         "charts": [_figure(chart) for chart in diagrams_of(data)],
         "examples": _by_kind(data.examples),

@@ -30,6 +30,7 @@ from schn_ray.evaluation.metrics.reid import (
     reid_histograms,
 )
 from schn_ray.evaluation.results import read_figures
+from schn_ray.evaluation.verdict import verdict_of
 from schn_ray.report.runs import report_run
 from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
@@ -47,8 +48,11 @@ def through(folder: Path) -> Figures:
     train_locally(train_config("digits", None, SETTINGS), folder / "store", folder / "run")
     evaluate_run(folder / "run", folder / "store", folder / "evaluation", EvaluateConfig(ks=(3,)))
     report_run(folder / "run", folder / "evaluation", folder / "report.html")
-    assert "<img" in (folder / "report.html").read_text()
-    return read_figures(folder / "evaluation")
+    text, figures = (folder / "report.html").read_text(), read_figures(folder / "evaluation")
+    assert "<img" in text
+    verdict = verdict_of(figures)
+    assert f"<strong>{verdict.grade.capitalize()}</strong>: {verdict.summary}" in text
+    return figures
 
 
 def test_several_labels_and_the_most_frequent_concepts(
