@@ -10,6 +10,7 @@ from schn_ray.evaluation.figures import PRPoint
 from schn_ray.report.contents import number
 
 Rows = Sequence[Mapping[str, Any]]
+MOST_CURVES = 12  # as many as colours and line styles can tell apart
 
 _LOSSES = (
     (

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.plot_data import PlotData
-from schn_ray.report.charts import precision_recall
+from schn_ray.report.charts import MOST_CURVES, precision_recall
 from schn_ray.report.diagrams import Diagram, curves_at_ranks, map_by_bits
 
 if TYPE_CHECKING:
     from schn_ray.evaluation.compare import Comparison, Gap, MethodFigures, Spread
 
-_MOST_CURVES = 12  # as many as colours and line styles can tell apart
 _CONTROLS = {
     "classifier": "Classifier's codeword",
     "cosine": "Features by cosine",
@@ -55,7 +54,7 @@ def overview(
         figures: name of a run -> its figures; the curves of the first 12 are drawn.
         plots: name of a run -> the numbers of its diagrams.
     """
-    drawn = list(figures)[:_MOST_CURVES]
+    drawn = list(figures)[:MOST_CURVES]
     diagrams = [
         map_by_bits(_by_bits(comparison.methods)),
         precision_recall({name: figures[name].pr_curve for name in drawn}),

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from schn_ray.report.charts import Chart, Curve
+from schn_ray.report.charts import MOST_CURVES, Chart, Curve
 from schn_ray.report.diagrams import map_by_bits
 from schn_ray.report.page import write_suite_page
 from schn_ray.suites.table import RESULTS, Block, Line, SuiteTable
 
 PAGE = "index.html"
-_MOST_CURVES = 12  # as many as colours and line styles can tell apart
 
 
 def report_suite(table: SuiteTable, name: str, out: Path) -> Path:
@@ -124,7 +123,7 @@ def _charts(blocks: Sequence[Block]) -> list[Chart]:
 def _best(blocks: Sequence[Block]) -> list[str]:
     """Return the methods to draw: those of the first ranks at the longest codes."""
     longest = max(blocks, key=lambda block: block.bits)
-    return [line.method for line in longest.lines[:_MOST_CURVES]]
+    return [line.method for line in longest.lines[:MOST_CURVES]]
 
 
 def _cost(blocks: Sequence[Block], drawn: Sequence[str]) -> Chart | None:

@@ -32,7 +32,7 @@ def is_hopeless(point: Point, others: Sequence[Point], factor: int) -> bool:
     allowed = max(1, (len(others) + 1) // factor)
     before, rest = 0, [point, *others]
     while True:
-        first = [one for one in rest if not any(_dominates(other, one) for other in rest)]
+        first = [one for one in rest if not any(dominates(other, one) for other in rest)]
         if point in first:
             return before >= allowed
         before += len(first)
@@ -41,5 +41,11 @@ def is_hopeless(point: Point, others: Sequence[Point], factor: int) -> bool:
         rest = [one for one in rest if one not in first]
 
 
-def _dominates(one: Point, other: Point) -> bool:
+def dominates(one: Point, other: Point) -> bool:
+    """Tell whether one is at least as good as the other in every objective, and better in one.
+
+    Args:
+        one: figures; more is better.
+        other: of the same objectives.
+    """
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import SchnRayError
 from schn_ray.training.config import TrainConfig
-from schn_ray.tuning.halving import Point, is_hopeless
+from schn_ray.tuning.halving import Point, dominates, is_hopeless
 from schn_ray.tuning.journal import CheckedJournal
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.space import Domain, Space, Values, starting_point, with_values
@@ -221,26 +221,27 @@ class Search:
         last = iteration >= self._iterations(number)
         if pruning is None or number == 0 or last or not pruning.is_rung(iteration):
             return False
+        rows = {row.number: row for row in self.rows()}
+        own = self._point(rows.pop(number).values, score)
         reached = [
-            self._point(row.number, row.curve[iteration])
-            for row in self.rows()
-            if row.number != number and iteration in row.curve and row.state != "failed"
+            self._point(row.values, row.curve[iteration])
+            for row in rows.values()
+            if iteration in row.curve and row.state != "failed"
         ]
-        return is_hopeless(self._point(number, score), reached, pruning.factor)
+        return is_hopeless(own, reached, pruning.factor)
 
     def _reports(self, number: int) -> list[tuple[int, float, bool]]:
         attributes = self.study.get_trials(deepcopy=False)[number].user_attrs
         return [(at, score, hopeless) for at, score, hopeless in attributes.get(_REPORTS, [])]
 
-    def _point(self, number: int, score: float) -> Point:
+    def _point(self, values: Values, score: float) -> Point:
         """Return a trial's figures with signs such that more is better; costs need no training."""
-        values = self.study.get_trials(deepcopy=False)[number].user_attrs[_SETTINGS]
         config = with_values(self.base, values)
         figures = {VALIDATION_MAP: score, BITS: float(config.bits)}
         if ENCODING_COST in self.space.objectives:
             assert self._cost is not None, "a search with this objective is given it"
             figures[ENCODING_COST] = self._cost(config)
-        return tuple(OBJECTIVES[name].sign * figures[name] for name in self.space.objectives)
+        return _maximised(figures, self.space.objectives)
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """Record how a trial ended; if that was recorded before, nothing changes.
@@ -353,18 +354,16 @@ def front(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[TrialRow]
         objectives: names of objectives.
     """
     complete = [row for row in rows if row.state == "complete"]
-    points = {row.number: _maximised(row, objectives) for row in complete}
+    points = {row.number: _maximised(row.figures, objectives) for row in complete}
 
-    def dominated(row: TrialRow) -> bool:
+    def beaten(row: TrialRow) -> bool:
         point = points[row.number]
         return any(
-            all(a >= b for a, b in zip(other, point, strict=True))
-            and (other != point or number < row.number)
+            dominates(other, point) or (other == point and number < row.number)
             for number, other in points.items()
-            if number != row.number
         )
 
-    return [row for row in complete if not dominated(row)]
+    return [row for row in complete if not beaten(row)]
 
 
 def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
@@ -377,9 +376,9 @@ def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
     return sorted(complete, key=lambda row: (-row.figures[VALIDATION_MAP], row.number))
 
 
-def _maximised(row: TrialRow, objectives: Sequence[str]) -> tuple[float, ...]:
+def _maximised(figures: Mapping[str, float], objectives: Sequence[str]) -> Point:
     """Return a trial's figures with signs such that more is better."""
-    return tuple(OBJECTIVES[name].sign * row.figures[name] for name in objectives)
+    return tuple(OBJECTIVES[name].sign * figures[name] for name in objectives)
 
 
 def _create(path: Path, space: Space, base: TrainConfig) -> None:

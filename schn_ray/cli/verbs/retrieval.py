@@ -117,13 +117,11 @@ def build_index(
     Example:
         >>> index = schn_ray.open_index(build_index("codes", "index"))  # doctest: +SKIP
     """
-    from schn_ray.core.errors import SchnRayError
     from schn_ray.core.storage.cache import directory_kind
     from schn_ray.retrieval.index.build import replace_index, write_index
-    from schn_ray.retrieval.index.column_file import ColumnFile
+    from schn_ray.retrieval.index.column_file import ColumnFile, require_file_of
 
-    if columns is None and columns_of is not None:
-        raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
+    require_file_of(columns, columns_of)
     file, target = None if columns is None else ColumnFile(columns, columns_of), location_of(out)
     write = replace_index if update and directory_kind(target) == "index" else write_index
     with _codes_directory(codes) as directory:

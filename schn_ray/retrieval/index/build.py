@@ -34,7 +34,7 @@ from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
 from schn_ray.retrieval.index.checked_files import write_digests
-from schn_ray.retrieval.index.column_file import ColumnFile
+from schn_ray.retrieval.index.column_file import ColumnFile, require_file_of
 from schn_ray.retrieval.index.columns import ColumnSource, write_columns
 from schn_ray.retrieval.index.contents import DIGEST, write_contents
 from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
@@ -228,8 +228,7 @@ def _column_file(
     path: Path, adds: bool, columns: Path | str | None, names: Sequence[str] | None
 ) -> ColumnFile | None:
     """Open the file of a change; with rows to add, its columns must be those of the index."""
-    if columns is None and names is not None:
-        raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
+    require_file_of(columns, names)
     if not adds:
         return None if columns is None else ColumnFile(columns, names)
     kinds = open_index(path).kinds

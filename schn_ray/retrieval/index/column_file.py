@@ -25,6 +25,20 @@ _ROWS_AT_ONCE = 1 << 17
 _CSV_BLOCK = 1 << 24  # bytes; the types of a CSV file's columns are those of its first block
 
 
+def require_file_of(path: Path | str | None, names: Sequence[str] | None) -> None:
+    """Check that columns are named of a file only.
+
+    Args:
+        path: of the file; None for none.
+        names: the columns to take; None for all.
+
+    Raises:
+        SchnRayError: columns without a file.
+    """
+    if path is None and names is not None:
+        raise SchnRayError("--columns-of names columns of a file: name it with --columns FILE")
+
+
 class ColumnFile:
     """A Parquet or CSV file with a column ``id`` and others.
 
