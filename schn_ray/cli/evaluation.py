@@ -137,7 +137,9 @@ def compare_command(
 def report_command(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN|ALBUM...", help="Runs, finished or not."),
+        typer.Argument(
+            metavar="RUN|ALBUM...", help="Runs, finished or not; or evaluations without a run."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
     evaluation: Annotated[

@@ -11,13 +11,15 @@ from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.documents import parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST, REQUEST, is_finished, read_manifest
-from schn_ray.core.storage.cache import local_copy
+from schn_ray.core.storage.cache import directory_kind, local_copy
 from schn_ray.core.storage.files import as_location, join, kind_at
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.evaluation.compare import compare_runs
 from schn_ray.evaluation.examples import BEST, BETWEEN, WORST, ExampleQuery, LabelledImage
 from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.foreign import PROTOCOL
 from schn_ray.evaluation.results import (
+    KIND,
     default_evaluation,
     read_examples,
     read_figures,
@@ -61,7 +63,7 @@ def report_runs(
     """Write one HTML report of all runs, with a comparison if each has an evaluation.
 
     Args:
-        runs: finished or not.
+        runs: finished or not; or evaluations, such as those of another program's codes.
         evaluations: of any of the runs; the model that one measured says which run it belongs to.
             For the other runs, the evaluation next to the run is used, if it exists.
         out: the HTML file.
@@ -95,7 +97,7 @@ def _matched(
     runs: Sequence[Path | str], evaluations: Sequence[Path | str]
 ) -> list[Path | str | None]:
     """Return the evaluation of each run."""
-    models = {run: _model(run) for run in runs}
+    models = {run: _model(run) for run in runs if not _is_evaluation(run)}
     given = {read_figures(path).model: path for path in evaluations}
     stray = set(given) - set(models.values())
     if stray:
@@ -106,6 +108,9 @@ def _matched(
         )
     matched: list[Path | str | None] = []
     for run in runs:
+        if run not in models:
+            matched.append(run)
+            continue
         default = default_evaluation(run)
         finished = _is_finished(default) and read_figures(default).model == models[run]
         matched.append(given.get(models[run] or "") or (default if finished else None))
@@ -114,6 +119,10 @@ def _matched(
 
 def _model(run: Path | str) -> str | None:
     return fingerprint(run) if _is_finished(run) else None
+
+
+def _is_evaluation(path: Path | str) -> bool:
+    return directory_kind(as_location(path)) == KIND
 
 
 def _is_finished(path: Path | str) -> bool:
@@ -127,17 +136,18 @@ def _names(runs: Sequence[Path | str]) -> list[str]:
 
 
 def _data(run: Path, name: str, evaluation: Path | str | None) -> ReportData:
-    request = _request(run)
-    history = _history(run)
-    title = f"{name}: {request['config']['bits']}-bit image codes"
+    alone = _is_evaluation(run)  # there is no run: another program's codes, say
+    request = asdict(read_manifest(run, KIND)) if alone else _request(run)
+    history = [] if alone else _history(run)
     provenance: dict[str, Any] = {
         key: request[key] for key in ("made_from", "versions", "config") if key in request
     }
     if evaluation is None:
+        title = f"{name}: {request['config']['bits']}-bit image codes"
         return ReportData(title, history=history, provenance=provenance)
     figures = read_figures(evaluation)
     return ReportData(
-        title=title,
+        title=f"{name}: {figures.bits}-bit image codes",
         summary_rows=_summary(figures),
         figures=figures,
         plots=read_plot_data(evaluation),
@@ -220,6 +230,7 @@ def _picture(uri: str, id: str, caption: str = "") -> Picture:
 
 def _summary(figures: Figures) -> list[tuple[str, str, str]]:
     recall = figures.main_recall
+    seen = "trained on or not: not known" if figures.protocol == PROTOCOL else "never trained on"
     if figures.map is not None:
         first = ("mAP", f"{figures.map:.3f}", f"gallery codes: {figures.gallery_codes}")
     elif recall is not None:
@@ -229,7 +240,7 @@ def _summary(figures: Figures) -> list[tuple[str, str, str]]:
         return []
     return [
         first,
-        ("Queries", f"{figures.queries:,}", "never trained on"),
+        ("Queries", f"{figures.queries:,}", seen),
         ("Gallery", f"{figures.gallery:,}", f"protocol {figures.protocol}"),
         ("Bits", str(figures.bits), f"{-(-figures.bits // 8)} bytes an image"),
     ]

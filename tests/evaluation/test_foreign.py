@@ -225,6 +225,26 @@ def test_queries_of_the_gallery_are_refused_by_id_unless_it_is_said(tmp_path: Pa
     assert "audit: 1 queries are in the gallery" in measured.text()
 
 
+def test_evaluations_without_a_run_are_reported_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[tuple[Any, ...]] = []  # what is drawn; drawing it takes seconds
+    monkeypatch.setattr("schn_ray.report.runs.write_reports", lambda *page: pages.append(page))
+    first = schn_ray.evaluate(**GOOD, out=tmp_path / "first")
+    second = schn_ray.evaluate(**GOOD | {"codes": -B[Q:]}, out=tmp_path / "second")
+    schn_ray.write_report(str(first), tmp_path / "one.html")
+    title, (report,), opening, _ = pages.pop()
+    assert (title, opening) == (f"first: {K}-bit image codes", None)
+    assert (report.figures, report.plots) == (first.figures, read_plot_data(first))
+    assert report.summary_rows[1][2] == "trained on or not: not known"
+    schn_ray.write_report([str(first), str(second)], tmp_path / "two.html")
+    _, reports, opening, _ = pages.pop()
+    assert [each.figures.map for each in reports] == [first.figures.map, second.figures.map]
+    assert opening is not None
+    with pytest.raises(SchnRayError, match="measured another model"):
+        schn_ray.write_report(str(first), tmp_path / "no.html", evaluation=str(second))
+
+
 def test_another_file_is_another_evaluation(tmp_path: Path) -> None:
     schn_ray.evaluate(**GOOD, out=tmp_path / "out")
     assert schn_ray.evaluate(**GOOD, out=tmp_path / "out").note

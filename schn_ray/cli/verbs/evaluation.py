@@ -193,7 +193,8 @@ def write_report(
     """Draw runs and their evaluations as one HTML file that works offline; ``schn-ray report``.
 
     Args:
-        runs: one run or more, finished or not; or albums of ``build``.
+        runs: one run or more, finished or not; or albums of ``build``; or evaluations, such as
+            those of another program's codes, which have no run.
         out: the HTML file.
         evaluation: evaluations of any of them; default: ``RUN-evaluation`` or that of the album, if
             it exists.
