@@ -16,6 +16,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.retrieval.index import build as index_build
 from schn_ray.retrieval.index import index as index_module
+from schn_ray.retrieval.index import version_files
 from schn_ray.retrieval.index.build import rewrite_index
 from schn_ray.retrieval.index.index import Index, open_index, verify_index
 
@@ -125,14 +126,14 @@ def test_one_changes_it_at_a_time(
 ) -> None:
     ids, codes = drawn
     make_index(tmp_path, ids, codes, 20)
-    begun, may_end, write = threading.Event(), threading.Event(), index_build.write_lists
+    begun, may_end, write = threading.Event(), threading.Event(), version_files.write_lists
 
     def slow(*arguments: object) -> object:
         begun.set()
         may_end.wait(60)
         return write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(index_build, "write_lists", slow)
+    monkeypatch.setattr(version_files, "write_lists", slow)
     first = threading.Thread(target=rewrite_index, args=(tmp_path / "index", None, ids[:50]))
     first.start()
     begun.wait(60)

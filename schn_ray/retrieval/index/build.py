@@ -1,12 +1,7 @@
 """Build an index from a ``codes`` directory, and add rows to an index or remove rows from it.
 
-``build_index`` writes a new index, ``change_index`` a new version of an existing one. Both pass
-batches of rows to ``write_index_rows``, which sorts the rows by id, refuses an id that comes twice
-and groups equal codes. ``inverted_lists.write_lists`` clusters the distinct codes afterwards, and
-``checked_files.write_digests`` hashes all files.
-
-Memory holds the codes' order, but never all ids or uris: they are appended to files, the files are
-mapped, sorted by Arrow, and written again in order.
+``write_index`` writes a new index, ``replace_index`` and ``rewrite_index`` a new version of one
+that exists. ``version_files`` writes the files of each version.
 """
 
 from __future__ import annotations
@@ -15,30 +10,22 @@ import contextlib
 import functools
 import hashlib
 import itertools
-import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import Artefact, open_artefact
-from schn_ray.core.atomic_files import FileWriter, writing
 from schn_ray.core.directories import AlreadyDone, new_directory
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
-from schn_ray.retrieval.index.checked_files import write_digests
 from schn_ray.retrieval.index.column_file import ColumnFile, require_file_of
-from schn_ray.retrieval.index.columns import ColumnSource, write_columns
-from schn_ray.retrieval.index.contents import DIGEST, write_contents
-from schn_ray.retrieval.index.index import Index, bytes_per_code, check_codes, open_index
-from schn_ray.retrieval.index.inverted_lists import write_lists
+from schn_ray.retrieval.index.columns import ColumnSource
+from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.pieces import (
     Piece,
     known_vectors,
@@ -46,19 +33,9 @@ from schn_ray.retrieval.index.pieces import (
     pieces_of_index,
     require_vectors,
 )
-from schn_ray.retrieval.index.postings import group_equal
-from schn_ray.retrieval.index.scan import Bytes
-from schn_ray.retrieval.index.string_columns import (
-    StringColumnWriter,
-    in_order,
-    map_strings,
-    order_of_ids,
-    write_strings,
-)
-from schn_ray.retrieval.index.vectors import write_vectors
+from schn_ray.retrieval.index.version_files import write_bare_files, write_files
 
 _FIRST_VERSION = "1"  # its folder
-_MOST_ROWS = (1 << 32) - 1
 
 
 def write_index(
@@ -87,7 +64,7 @@ def write_index(
         ``write_index("codes", "index").counts["rows"]``
     """
     sources = () if columns is None else (columns,)
-    write = functools.partial(_write, columns=sources)
+    write = functools.partial(write_files, columns=sources)
     return _write_new(codes_dir, out, write, _fingerprint(columns), known_vectors(vectors))
 
 
@@ -101,7 +78,7 @@ def write_bare_index(codes_dir: Path | str, out: Path | str) -> Manifest:
     Raises:
         SchnRayError: see ``write_index``.
     """
-    return _write_new(codes_dir, out, _write_bare)
+    return _write_new(codes_dir, out, write_bare_files)
 
 
 def _write_new(
@@ -185,7 +162,7 @@ def replace_index(
         with new_version(mirror.local, "index", before.config, made_from) as draft:
             bits = before.config["bits"]
             pieces = pieces_of_codes(codes, bits, names)
-            draft.counts |= _write(draft.path, pieces, bits, str(codes.path), names, sources)
+            draft.counts |= write_files(draft.path, pieces, bits, str(codes.path), names, sources)
         return read_manifest(mirror.local, "index")
 
 
@@ -287,7 +264,7 @@ def _changed(
         if index.kinds and (added is not None or columns is None):
             sources.insert(0, index.columns_of(rows))
         what = f"{path}, with {add}"
-        draft.counts |= _write(draft.path, pieces, index.bits, what, names, sources)
+        draft.counts |= write_files(draft.path, pieces, index.bits, what, names, sources)
     return read_manifest(path, "index")
 
 
@@ -303,133 +280,6 @@ def _open_unchanged(path: Path, before: Manifest) -> Index:
             f"{path} was changed by another process a moment ago; run the same command again"
         )
     return index
-
-
-def write_index_rows(
-    folder: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str] = ()
-) -> tuple[Bytes, Any]:
-    """Write all files of an index but its lists and digests, rows in the order of their ids.
-
-    Args:
-        folder: an existing, empty folder to write to.
-        pieces: the rows, in any order.
-        bits: of a code.
-        what: the rows' origin, for error messages.
-        vectors: names of the pieces' vectors.
-
-    Returns:
-        The distinct codes uint8 [u, w], ascending, and how many rows have each, int64 [u].
-
-    Raises:
-        SchnRayError: no rows, an id that comes twice, or codes with bits set beyond the last.
-    """
-    raw = folder / "raw"
-    with writing(raw):
-        raw.mkdir()
-    ids, uris, codes, contents, widths = _gathered(raw, pieces, bits, what, vectors)
-    order = _ascending(ids, what)
-    for name, column in (("ids", ids), ("uris", uris)):
-        write_strings(folder, name, in_order(column, order))
-    write_contents(folder, contents[order])
-    codes = codes[order]
-    rows, starts = group_equal(codes)
-    counts = np.diff(starts, append=len(rows))
-    codes = codes[rows[starts]]
-    number_of_row = np.empty(len(rows), np.uint32)
-    number_of_row[rows] = np.repeat(np.arange(len(starts), dtype=np.uint32), counts)
-    _write_array(folder / "codes", codes)
-    _write_array(folder / "starts", np.append(starts, len(rows)))
-    _write_array(folder / "rows", rows.astype(np.uint32))
-    _write_array(folder / "code_of_row", number_of_row)
-    for name, width in widths.items():
-        write_vectors(folder, name, raw / name, width, order)
-    shutil.rmtree(raw)
-    return codes, counts
-
-
-def _write_array(path: Path, array: NDArray[Any]) -> None:
-    with FileWriter(path) as file:
-        file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
-
-
-def _write(
-    folder: Path,
-    pieces: Iterable[Piece],
-    bits: int,
-    what: str,
-    vectors: Sequence[str],
-    columns: Sequence[ColumnSource] = (),
-) -> dict[str, Any]:
-    codes, counts = write_index_rows(folder, pieces, bits, what, vectors)
-    described = write_columns(folder, map_strings(folder, "ids"), columns)
-    trial = write_lists(folder, codes, counts)
-    write_digests(folder)
-    counted = {"rows": int(counts.sum()), "unique_codes": len(codes)} | described
-    if trial is None:
-        return counted
-    lists = (folder / "radii").stat().st_size // 4
-    tried = {name: round(value, 4) for name, value in asdict(trial).items()}
-    return counted | {"lists": lists} | tried
-
-
-def _write_bare(
-    folder: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
-) -> dict[str, Any]:
-    codes, counts = write_index_rows(folder, pieces, bits, what, vectors)
-    write_digests(folder)
-    return {"rows": int(counts.sum()), "unique_codes": len(codes)}
-
-
-def _gathered(
-    raw: Path, pieces: Iterable[Piece], bits: int, what: str, vectors: Sequence[str]
-) -> tuple[pa.LargeStringArray, pa.LargeStringArray, Bytes, Bytes, dict[str, int]]:
-    rows, widths = 0, dict[str, int]()
-    with (
-        StringColumnWriter(raw, "ids") as ids,
-        StringColumnWriter(raw, "uris") as uris,
-        FileWriter(raw / "codes") as file,
-        FileWriter(raw / "contents") as digests,
-        contextlib.ExitStack() as stack,
-    ):
-        files = [stack.enter_context(FileWriter(raw / name)) for name in vectors]
-        for piece in pieces:
-            check_codes(piece.codes, bits, f"the codes in {what}")
-            ids.append(piece.ids)
-            uris.append(piece.uris)
-            file.write(piece.codes.tobytes())
-            digests.write(piece.contents.tobytes())
-            for name, vector_file, of_name in zip(vectors, files, piece.vectors, strict=True):
-                if widths.setdefault(name, of_name.shape[1]) != of_name.shape[1]:
-                    raise SchnRayError(
-                        f"{what}: {name} of {widths[name]} and of {of_name.shape[1]} numbers; the "
-                        "codes must come from one model"
-                    )
-                vector_file.write(of_name.tobytes())
-            rows += len(piece.codes)
-    if not 0 < rows <= _MOST_ROWS:
-        raise SchnRayError(
-            f"{what} holds no codes; encode at least one image first"
-            if not rows
-            else f"{what}: {rows:,} rows, one index holds {_MOST_ROWS:,}; make more than one"
-        )
-    codes = np.memmap(raw / "codes", np.uint8, "r").reshape(rows, bytes_per_code(bits))
-    contents = np.memmap(raw / "contents", np.uint8, "r").reshape(rows, DIGEST)
-    return map_strings(raw, "ids"), map_strings(raw, "uris"), codes, contents, widths
-
-
-def _ascending(ids: pa.LargeStringArray, what: str) -> NDArray[np.int64]:
-    """Return the row numbers in the order of the ids.
-
-    Raises:
-        SchnRayError: an id comes twice.
-    """
-    return order_of_ids(
-        ids,
-        lambda count, id: SchnRayError(
-            f"{what}: {count} rows repeat an id, such as {id!r}; ids must be unique: encode the "
-            "images again from a source without repeats, or remove those ids from the index first"
-        ),
-    )
 
 
 def _require_same_model(added: Artefact, config: dict[str, Any]) -> None:
