@@ -21,8 +21,9 @@ from schn_ray.core.directories import AlreadyDone
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import planned_iterations, seconds_outside_training, study_text
+from schn_ray.tuning.rows import ranked
 from schn_ray.tuning.space import Space, base_config, read_space
-from schn_ray.tuning.study import Search, ranked
+from schn_ray.tuning.study import Search
 
 
 def main() -> None:

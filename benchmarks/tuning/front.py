@@ -25,8 +25,9 @@ from schn_ray.training.config import train_config
 from schn_ray.training.run import train_locally
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.results import PARETO
+from schn_ray.tuning.rows import front
 from schn_ray.tuning.space import base_config, read_space
-from schn_ray.tuning.study import Search, front
+from schn_ray.tuning.study import Search
 
 
 def main() -> None:

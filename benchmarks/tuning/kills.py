@@ -26,8 +26,9 @@ from benchmarks.support.digits import TINY, prepare_digits
 from benchmarks.support.processes import end, marked, started
 from schn_ray.core.manifest import is_finished, read_manifest
 from schn_ray.training.metrics_file import METRICS, read_metrics
+from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import base_config, read_space
-from schn_ray.tuning.study import STUDY, Search, TrialRow
+from schn_ray.tuning.study import STUDY, Search
 
 TRIALS, AT_ONCE = 12, 2
 ITERATIONS = 10  # of each trial: enough for ten kills

@@ -24,8 +24,9 @@ from schn_ray.core.atomic_files import write_json
 from schn_ray.core.settings import validated
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.run import train_locally
+from schn_ray.tuning.rows import Outcome
 from schn_ray.tuning.space import Space, Values, base_config, with_values
-from schn_ray.tuning.study import Outcome, Search
+from schn_ray.tuning.study import Search
 
 TABLE = Path(__file__).parent / "samplers.json"
 SPACE: dict[str, Any] = {

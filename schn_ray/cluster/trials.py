@@ -30,7 +30,7 @@ from schn_ray.core.progress import Progress
 from schn_ray.core.storage.files import remove_file, remove_folder, write_file
 from schn_ray.training.config import TrainConfig, config_from
 from schn_ray.training.metrics_file import read_metrics
-from schn_ray.tuning.study import Outcome
+from schn_ray.tuning.rows import Outcome
 from schn_ray.tuning.trial import ReportScore, Train, TrialDir, run_trial, scores, train_trial
 from schn_ray.tuning.trial_queue import Job, TrialQueue
 

@@ -37,8 +37,9 @@ from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.results import study_counts, write_results
+from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import Space, check_space, starting_point, with_values
-from schn_ray.tuning.study import STUDY, Search, TrialRow
+from schn_ray.tuning.study import STUDY, Search
 from schn_ray.tuning.trial import TRIALS
 from schn_ray.tuning.trial_queue import Runs, TrialQueue, Trials
 

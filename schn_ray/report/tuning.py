@@ -22,8 +22,9 @@ from schn_ray.tuning.results import (
     seconds_outside_training,
     study_verdict,
 )
+from schn_ray.tuning.rows import TrialRow, front, ranked
 from schn_ray.tuning.space import Domain
-from schn_ray.tuning.study import Search, TrialRow, front, ranked
+from schn_ray.tuning.study import Search
 
 REPORT = "report.html"
 _MOST_LISTED = 200  # trials in the table of the page; trials.csv lists all

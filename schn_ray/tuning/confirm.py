@@ -20,8 +20,8 @@ from scipy import stats
 from schn_ray.core.storage.files import join
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import VALIDATION_MAP
+from schn_ray.tuning.rows import TrialRow, ranked
 from schn_ray.tuning.space import Space, with_values
-from schn_ray.tuning.study import TrialRow, ranked
 from schn_ray.tuning.trial import TrialDir
 from schn_ray.tuning.trial_queue import Job
 

@@ -31,8 +31,9 @@ from schn_ray.core.manifest import MANIFEST, parse_manifest
 from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.tuning.confirm import CONFIRMED, Confirmation
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
+from schn_ray.tuning.rows import TrialRow, front, ranked
 from schn_ray.tuning.space import with_values
-from schn_ray.tuning.study import Search, TrialRow, front, ranked
+from schn_ray.tuning.study import Search
 
 BEST, PARETO, TABLE, SUMMARY = "best.yaml", "pareto", "trials.csv", "summary.json"
 _MIN_TRIALS_FOR_IMPORTANCE = 4  # complete ones; with fewer, importance is noise

@@ -13,12 +13,10 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
@@ -29,13 +27,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import SchnRayError
 from schn_ray.training.config import TrainConfig
-from schn_ray.tuning.halving import Point, dominates, is_hopeless
+from schn_ray.tuning.halving import Point, is_hopeless
 from schn_ray.tuning.journal import CheckedJournal
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, OBJECTIVES, VALIDATION_MAP
+from schn_ray.tuning.rows import Outcome, Proposal, State, TrialRow, maximised
 from schn_ray.tuning.space import Domain, Space, Values, starting_point, with_values
 
 STUDY, STUDY_NAME = "study.jsonl", "schn-ray"
-State = Literal["running", "complete", "pruned", "failed"]
 
 # names of the study's attributes on disk
 _SETTINGS, _FIGURES, _REASON = "settings", "figures", "reason"
@@ -50,52 +48,6 @@ _STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A trial to run: its number in the study, and the values of the space's parameters."""
-
-    number: int
-    values: Values
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended.
-
-    Attributes:
-        state: ``complete``, ``pruned`` or ``failed``; a row may also be ``running``.
-        figures: objective -> value, of a complete trial.
-        reason: why it failed.
-        iterations: outer iterations that it trained.
-        seconds: that it trained; after an interruption, only those since then.
-    """
-
-    state: State
-    figures: dict[str, float] = field(default_factory=dict)
-    reason: str = ""
-    iterations: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class TrialRow(Outcome):
-    """One trial, as the study has it.
-
-    Attributes:
-        number: 0, 1, ...
-        values: of the space's parameters.
-        curve: iteration -> best validation mAP until then.
-        started: None if it has not started.
-        ended: None if it has not ended.
-    """
-
-    number: int = 0
-    values: Values = field(default_factory=dict)
-    curve: dict[int, float] = field(default_factory=dict)
-    started: datetime | None = None
-    ended: datetime | None = None
 
 
 class Search:
@@ -241,7 +193,7 @@ class Search:
         if ENCODING_COST in self.space.objectives:
             assert self._cost is not None, "a search with this objective is given it"
             figures[ENCODING_COST] = self._cost(config)
-        return _maximised(figures, self.space.objectives)
+        return maximised(figures, self.space.objectives)
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """Record how a trial ended; if that was recorded before, nothing changes.
@@ -341,44 +293,6 @@ class Search:
             else None
         )
         self.study.tell(number, values, state=state, skip_if_finished=True)
-
-
-def front(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[TrialRow]:
-    """Return the Pareto front: the complete trials that no other trial dominates, by number.
-
-    A trial dominates another if it is at least as good in every objective and better in one. Of
-    equal trials only the first is returned. With one objective, the front is the best trial.
-
-    Args:
-        rows: the trials.
-        objectives: names of objectives.
-    """
-    complete = [row for row in rows if row.state == "complete"]
-    points = {row.number: _maximised(row.figures, objectives) for row in complete}
-
-    def beaten(row: TrialRow) -> bool:
-        point = points[row.number]
-        return any(
-            dominates(other, point) or (other == point and number < row.number)
-            for number, other in points.items()
-        )
-
-    return [row for row in complete if not beaten(row)]
-
-
-def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Return the complete trials, best validation mAP first; equal ones by number.
-
-    Args:
-        rows: the trials.
-    """
-    complete = [row for row in rows if row.state == "complete"]
-    return sorted(complete, key=lambda row: (-row.figures[VALIDATION_MAP], row.number))
-
-
-def _maximised(figures: Mapping[str, float], objectives: Sequence[str]) -> Point:
-    """Return a trial's figures with signs such that more is better."""
-    return tuple(OBJECTIVES[name].sign * figures[name] for name in objectives)
 
 
 def _create(path: Path, space: Space, base: TrainConfig) -> None:

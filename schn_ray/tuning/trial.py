@@ -26,7 +26,7 @@ from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.recorder import CHECKPOINTS
 from schn_ray.training.run import build_run, conclude_run, finish_run, open_run
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, VALIDATION_MAP, encoding_cost
-from schn_ray.tuning.study import Outcome, State
+from schn_ray.tuning.rows import Outcome, State
 
 TRIALS = "trials"
 _LOCK_TIMEOUT_S = 300.0  # a trial's process may run for a while after its search was killed

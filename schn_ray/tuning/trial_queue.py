@@ -10,8 +10,9 @@ from typing import Protocol
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import remove_file
 from schn_ray.training.config import TrainConfig
+from schn_ray.tuning.rows import Outcome, Proposal, ranked
 from schn_ray.tuning.space import with_values
-from schn_ray.tuning.study import Outcome, Proposal, Search, ranked
+from schn_ray.tuning.study import Search
 from schn_ray.tuning.trial import TrialDir, trial_dir
 
 

@@ -30,8 +30,9 @@ from schn_ray.data.store.reader import open_store
 from schn_ray.training.config import train_config
 from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import train_locally
+from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import Search, TrialRow
+from schn_ray.tuning.study import Search
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

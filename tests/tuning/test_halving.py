@@ -9,8 +9,9 @@ import pytest
 
 from schn_ray.core.settings import validated
 from schn_ray.tuning.halving import Point, is_hopeless
+from schn_ray.tuning.rows import Outcome
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import Outcome, Search
+from schn_ray.tuning.study import Search
 
 SPACE: dict[str, Any] = {
     "preset": "digits",

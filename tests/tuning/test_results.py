@@ -25,8 +25,9 @@ from schn_ray.tuning.results import (
     study_verdict,
     write_results,
 )
+from schn_ray.tuning.rows import Outcome, TrialRow, ranked
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import Outcome, Search, TrialRow, ranked
+from schn_ray.tuning.study import Search
 
 HOSTILE = "<script>alert(1)</script>"
 SPACE: dict[str, Any] = {

@@ -12,8 +12,9 @@ from optuna.storages.journal import JournalFileBackend
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import validated
+from schn_ray.tuning.rows import Outcome, TrialRow, front, ranked
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import STUDY, Outcome, Search, TrialRow, front, ranked
+from schn_ray.tuning.study import STUDY, Search
 from schn_ray.tuning.trial_queue import Trials
 
 SPACE: dict[str, Any] = {

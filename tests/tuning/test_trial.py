@@ -19,7 +19,7 @@ from schn_ray.training import state
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.metrics_file import read_metrics
 from schn_ray.tuning.objectives import encoding_cost
-from schn_ray.tuning.study import Outcome
+from schn_ray.tuning.rows import Outcome
 from schn_ray.tuning.trial import TrialDir, run_trial, train_trial, trial_dir
 
 Scores = list[tuple[int, float]]
