@@ -105,7 +105,7 @@ def cells_of(suite: Suite) -> list[Cell]:
     combinations = [
         (data, method, bits, seed)
         for seed in suite.seeds
-        for data in suite.data
+        for data in suite.placed
         for bits in suite.bits
         for method in suite.method_names
     ]
@@ -124,12 +124,12 @@ def run_cell(cell: Cell, suite: Suite, out: str) -> Ended:
         OSError: the disk, say, whatever the cell.
         SchnRayError: the same.
     """
-    folder, run = join(out, f"{DATA}/{cell.data}"), join(out, cell.name)
-    features = None if suite.data[cell.data].embed is None else join(folder, FEATURES)
+    store, run = join(out, f"{DATA}/{cell.data}/{STORE}"), join(out, cell.name)
+    features = features_location(cell.data, suite, out)
     try:
-        given = settings_of_inputs(join(folder, STORE), features)
+        given = settings_of_inputs(store, features)
         config = cell_config(cell, suite, given)
-        cost = _trained(config, join(folder, STORE), run, features)
+        cost = _trained(config, store, run, features)
     except SchnRayError as error:
         if isinstance(error.__cause__, OSError):
             raise  # such as a full disk: every other cell would fail as well
@@ -137,8 +137,21 @@ def run_cell(cell: Cell, suite: Suite, out: str) -> Ended:
     own = {"controls": {"train_rows": 0}}  # they are measured once for all methods
     measured = load_settings(EvaluateConfig, base=merged(deepcopy(suite.evaluate), own))
     with suppress(AlreadyDone):
-        evaluate_run(run, join(folder, STORE), default_evaluation(run), measured, features=features)
+        evaluate_run(run, store, default_evaluation(run), measured, features=features)
     return Ended(cell, cost)
+
+
+def features_location(data: str, suite: Suite, out: str) -> str | None:
+    """Return where the features of a data set lie; None if it has none.
+
+    Args:
+        data: name of the data set.
+        suite: that it belongs to.
+        out: directory or URI of the suite.
+    """
+    if suite.data[data].embed is None:
+        return None
+    return join(out, f"{DATA}/{suite.data[data].images_of or data}/{FEATURES}")
 
 
 def cell_config(cell: Cell, suite: Suite, given: Mapping[str, Any]) -> TrainConfig:

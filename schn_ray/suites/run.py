@@ -20,7 +20,16 @@ from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import KIND
 from schn_ray.models.embed import EmbedConfig, embed_source
-from schn_ray.suites.cells import CELLS, DATA, FEATURES, STORE, Ended, cells_of, run_cell
+from schn_ray.suites.cells import (
+    CELLS,
+    DATA,
+    FEATURES,
+    STORE,
+    Ended,
+    cells_of,
+    features_location,
+    run_cell,
+)
 from schn_ray.suites.suite import DataSet, Suite
 
 TRAINING = "training"  # name of the work on cells
@@ -55,7 +64,7 @@ def run_suite(
     """
     location = as_location(out)
     with _only_writer(location):
-        for name, data in suite.data.items():
+        for name, data in suite.placed.items():
             _prepare(data, join(location, f"{DATA}/{name}"), mapper)
         work = functools.partial(run_cell, suite=suite, out=location)
         finished = []
@@ -63,7 +72,7 @@ def run_suite(
             ended(one)
             finished.append(one)
         finished.sort(key=lambda one: one.cell.number)
-        for name in suite.data:
+        for name in suite.placed:
             _measure_features(suite, name, finished, location, mapper)
     return finished
 
@@ -84,16 +93,16 @@ def _measure_features(
     """Measure what the features of a data set reach without a code; any run on them will do."""
     runs = [one.cell.name for one in finished if one.cell.data == data and one.cost is not None]
     out = join(location, f"{CELLS}/{data}/{UNQUANTISED}")
-    if suite.data[data].embed is None or not runs or directory_kind(out) == KIND:
+    features = features_location(data, suite, location)
+    if features is None or not runs or directory_kind(out) == KIND:
         return
-    folder = join(location, f"{DATA}/{data}")
     evaluate_run(
         join(location, runs[0]),
-        join(folder, STORE),
+        join(location, f"{DATA}/{data}/{STORE}"),
         out,
         load_settings(EvaluateConfig, base=suite.evaluate),
         mapper("measuring"),
-        join(folder, FEATURES),
+        features,
     )
 
 
@@ -103,7 +112,7 @@ def _prepare(data: DataSet, folder: str, mapper: Mapper) -> None:
     store = join(folder, STORE)
     with suppress(AlreadyDone):
         prepare_store(open_source(data.source, config.source), config, store, mapper("preparing"))
-    if data.embed is not None:
+    if data.embed is not None and data.images_of is None:
         embedding = load_settings(EmbedConfig, base=data.embed)
         with suppress(AlreadyDone):
             source = open_source(store, embedding.source)

@@ -19,17 +19,20 @@ class DataSet(Section):
     """One data set of a suite.
 
     Attributes:
-        source: as ``prepare`` takes it; None: the user gives it.
+        source: as ``prepare`` takes it; None: the user gives it, or leaves the data set out.
         description: what it is and what ``source`` has to be.
         prepare: settings of ``prepare``, such as the protocol of the split.
         embed: settings of ``embed``; None: no features are computed, and the networks read the rows
             themselves.
+        images_of: name of another data set, whose source and features this one has, too; only the
+            split differs.
     """
 
     source: str | None = None
     description: str = ""
     prepare: dict[str, Any] = Field(default_factory=dict)
     embed: dict[str, Any] | None = None
+    images_of: str | None = None
 
 
 class Suite(Section):
@@ -58,6 +61,16 @@ class Suite(Section):
         """The methods, by name."""
         return self.methods or tuple(METHODS)
 
+    @property
+    def placed(self) -> dict[str, DataSet]:
+        """The data sets that have a source."""
+        return {name: data for name, data in self.data.items() if data.source is not None}
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of the data sets that have none, and are not measured."""
+        return [name for name in self.data if name not in self.placed]
+
 
 def suite_names() -> list[str]:
     """List the suites that come with the package."""
@@ -69,13 +82,15 @@ def read_suite(
 ) -> Suite:
     """Read a suite, and check what can be checked before any work.
 
+    Data sets without a source are left out, if another has one.
+
     Args:
         name: a name that ``suite_names`` lists, or a YAML file.
         sources: name of a data set -> where it lies.
         settings: such as ``"bits=[32]"``; they override the file.
 
     Raises:
-        SchnRayError: no such suite, data set or method; a data set without a source; a bad value.
+        SchnRayError: no such suite, data set or method; no data set has a source; a bad value.
 
     Example:
         >>> read_suite("quick").bits
@@ -93,14 +108,33 @@ def read_suite(
         if key not in data:
             raise SchnRayError(f"suite {name} has no data set '{key}', but {', '.join(data)}")
         data[key] = data[key].model_copy(update={"source": source})
-    for key, described in data.items():
-        if described.source is None:
-            raise SchnRayError(
-                f"suite {name} needs the place of {key}: --data {key}=PATH. {described.description}"
-            )
+    suite = suite.model_copy(update={"data": _with_images(data, name)})
+    if data and not suite.placed:
+        first = next(iter(data))
+        raise SchnRayError(
+            f"suite {name} needs the place of {first}: --data {first}=PATH. "
+            f"{data[first].description}"
+        )
     for method in suite.method_names:
         find_method(method)
     for key in ("data", "bits", "seeds"):
         if not getattr(suite, key):
             raise SchnRayError(f"suite {name} has no {key}: there is nothing to measure")
-    return suite.model_copy(update={"data": data})
+    return suite
+
+
+def _with_images(data: Mapping[str, DataSet], suite: str) -> dict[str, DataSet]:
+    """Give the data sets of the same images the source and the features of the first."""
+    shared = {}
+    for name, one in data.items():
+        shared[name] = one
+        if one.images_of is None:
+            continue
+        other = data.get(one.images_of)
+        if other is None or other.images_of is not None:
+            raise SchnRayError(
+                f"suite {suite}: {name} has the images of '{one.images_of}'. Expected a data set "
+                "of the suite with images of its own"
+            )
+        shared[name] = one.model_copy(update={"source": other.source, "embed": other.embed})
+    return shared

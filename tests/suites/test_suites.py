@@ -14,7 +14,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.evaluation.results import read_figures
 from schn_ray.suites import cells, table
 from schn_ray.suites.cells import Cell, cells_of
-from schn_ray.suites.suite import read_suite, suite_names
+from schn_ray.suites.suite import SHIPPED, read_suite, suite_names
 from schn_ray.suites.table import CellFigures, suite_table
 
 FEW = {"methods": ["lsh", "csq"], "bits": [12], "seeds": [0], "settings.schedule.iterations": 1}
@@ -148,6 +148,34 @@ def test_a_suite_that_cannot_run_is_refused_before_any_work(
     with pytest.raises(SchnRayError, match=message.replace("?", r"\?")):
         schn_ray.benchmark(suite, tmp_path / "out", settings=settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_data_sets_without_a_place_are_left_out() -> None:
+    suite = read_suite("frozen", {"mosaics": "mosaics.parquet"})
+    assert suite.left_out == ["cifar10"]
+    assert {cell.data for cell in cells_of(suite)} == {"mosaics"}
+
+
+def test_two_splits_of_the_same_images_share_source_and_features(tmp_path: Path) -> None:
+    suite = yaml.safe_load((SHIPPED / "quick.yaml").read_text())
+    suite["data"]["unseen"] = {
+        "images_of": "digits",
+        "prepare": {"protocol": "unseen-classes", "validation_share": 0.05, "query_share": 0.2},
+    }
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(suite))
+    result = schn_ray.benchmark(tmp_path / "two.yaml", tmp_path / "out", settings=FEW)
+    assert [block.data for block in result.table.blocks] == ["digits", "unseen"]
+    assert [block.protocol for block in result.table.blocks] == ["random", "unseen-classes"]
+    assert all(len(block.lines) == 2 for block in result.table.blocks)
+    assert not (tmp_path / "out/data/unseen/features").exists()
+
+
+@pytest.mark.parametrize("other", ["cifar", "b"])
+def test_images_are_those_of_a_data_set_that_has_its_own(other: str, tmp_path: Path) -> None:
+    data = {"b": {"images_of": "a"}, "a": {"source": "digits"}, "c": {"images_of": other}}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"data": data}))
+    with pytest.raises(SchnRayError, match=f"c has the images of '{other}'"):
+        read_suite(str(tmp_path / "suite.yaml"))
 
 
 def test_a_place_is_that_of_a_data_set_of_the_suite(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def benchmark(
     Args:
         suite: ``"quick"``, ``"frozen"``, ``"scratch"``, ``"finetune"``, or a YAML file.
         out: the directory to write: data, a run for each cell, ``results.parquet``, ``index.html``.
-        data: name of a data set of the suite -> where it lies.
+        data: name of a data set of the suite -> where it lies; those without a place are left out.
         settings: such as ``{"methods": ["csq", "itq"], "bits": [32]}``; they override the file.
         workers: None: in this process. ``4``, ``"2:8"`` or ``"all"``: so many on Ray, a training
             each.
@@ -246,7 +246,7 @@ def benchmark(
         The table, the best method of each data set and length first.
 
     Raises:
-        SchnRayError: an unknown suite, method or setting, or a data set whose place is not known.
+        SchnRayError: an unknown suite, method or setting, or no data set with a place.
 
     Example:
         >>> benchmark("quick", "table", settings={"methods": ["csq", "itq"]})  # doctest: +SKIP
@@ -259,6 +259,9 @@ def benchmark(
 
     sources = {name: location_of(path) for name, path in (data or {}).items()}
     opened, target = read_suite(str(suite), sources, setting_lines(settings)), Path(out)
+    if opened.left_out:
+        note = f"left out, as no place is given: {', '.join(opened.left_out)}"
+        print(f"schn-ray: {note}", file=sys.stderr)
     finished, cells = list[Ended](), len(cells_of(opened))
 
     def mapper(what: str) -> MapShards:
