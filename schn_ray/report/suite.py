@@ -10,7 +10,7 @@ import numpy as np
 from schn_ray.report.charts import MOST_CURVES, Chart, Curve
 from schn_ray.report.diagrams import map_by_bits
 from schn_ray.report.page import write_suite_page
-from schn_ray.suites.table import RESULTS, Block, Line, SuiteTable
+from schn_ray.suites.table import RESULTS, Block, Line, SuiteTable, ranking
 
 PAGE = "index.html"
 
@@ -37,7 +37,8 @@ def report_suite(table: SuiteTable, name: str, out: Path) -> Path:
         name=name,
         results=RESULTS,
         verdicts=[_verdict(block) for block in table.blocks],
-        ranks=_ranks(table.blocks) if len(table.blocks) > 1 else [],
+        data=list(groups),
+        ranks=ranking(table.blocks) if len(table.blocks) > 1 else [],
         blocks=[_block(block) for block in table.blocks],
         refused=table.refused,
     )
@@ -51,19 +52,6 @@ def _verdict(block: Block) -> str:
     if tied:
         return f"{what}. These queries do not tell {', '.join(tied)} apart from it."
     return f"{what}; these queries tell all others apart from it." if others else f"{what}."
-
-
-def _ranks(blocks: Sequence[Block]) -> list[tuple[str, str, list[str]]]:
-    """Return (method, mean rank, rank in each block), the best first."""
-    ranks_in = [
-        {line.method: rank for rank, line in enumerate(block.lines, start=1)} for block in blocks
-    ]
-    everywhere = set.intersection(*(set(ranks) for ranks in ranks_in))
-    means = {name: float(np.mean([ranks[name] for ranks in ranks_in])) for name in everywhere}
-    return [
-        (name, f"{means[name]:.1f}", [str(ranks[name]) for ranks in ranks_in])
-        for name in sorted(means, key=lambda name: (means[name], name))
-    ]
 
 
 def _block(block: Block) -> dict[str, object]:
@@ -88,6 +76,7 @@ def _line(line: Line) -> dict[str, object]:
     return {
         "method": line.method,
         "tied": line.tied,
+        "group": line.group,
         "map": f"{line.map.mean:.3f}{spread}",
         "interval": f"{line.map.low:.3f} to {line.map.high:.3f}",
         "behind": "" if line.behind is None else f"{line.behind.mean:.3f}",

@@ -2,7 +2,8 @@
 
 Within a data set and a code length, each method is compared with the best one, query by query, with
 its average precision averaged over the seeds (paired bootstrap over queries). Methods whose
-interval of the difference holds 0 are not told apart from the best by these queries.
+interval of the difference holds 0 are not told apart from the best by these queries. The first that
+is told apart from the first of its group begins the next.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class Line:
         deviation: standard deviation over the seeds; None for one seed.
         behind: the best method's mAP less this one's, with its interval; None for the best.
         tied: these queries do not tell it apart from the best; true for the best.
+        group: 1, 2, ...; each begins with the first method that is told apart from the first of the
+            one before.
     """
 
     method: str
@@ -69,6 +72,7 @@ class Line:
     deviation: float | None
     behind: Interval | None
     tied: bool
+    group: int
 
     @property
     def train_s(self) -> float | None:
@@ -98,6 +102,23 @@ class Block:
     protocol: str
     lines: tuple[Line, ...]
     unquantised: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """How a method stands among those that were trained at every length on every data set.
+
+    Attributes:
+        method: its name.
+        mean: of its ranks; 1 is the best.
+        of_data: data set -> mean of its ranks over the lengths.
+        of_block: its rank in each block.
+    """
+
+    method: str
+    mean: float
+    of_data: dict[str, float]
+    of_block: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -167,6 +188,7 @@ def write_table(table: SuiteTable, out: Path) -> Path:
             "map_low": line.map.low,
             "map_high": line.map.high,
             "tied_with_best": line.tied,
+            "group": line.group,
             "train_cpu_s": figures.train_s,
             "encode_mflop": figures.encode_mflop,
             "map_by_class": list(figures.by_class.items()),
@@ -199,17 +221,53 @@ def table_text(table: SuiteTable) -> str:
             spread = "" if line.deviation is None else f" +- {line.deviation:.3f}"
             seconds = "" if line.train_s is None else f"  {line.train_s:,.0f} s"
             lines.append(
-                f"  {'=' if line.tied else ' '} {line.method:{width}}  {line.map.mean:.3f}{spread}"
+                f"  {line.group:2}{'=' if line.tied else ' '} {line.method:{width}}  "
+                f"{line.map.mean:.3f}{spread}"
                 f"  [{line.map.low:.3f}, {line.map.high:.3f}]{seconds}"
             )
         known = ", ".join(f"{name} {score:.3f}" for name, score in block.unquantised.items())
         lines += [f"  features without a code: {known}"] if known else []
+    lines += _ranks_text(table.blocks) if len(table.blocks) > 1 else []
     lines += [f"not trained: {cell}: {reason}" for cell, reason in table.refused]
     lines.append(
         "mAP, exact under ties; +- over seeds, [] over queries (95 %). "
-        "=: these queries do not tell it apart from the best"
+        "=: these queries do not tell it apart from the best; 1, 2 ...: groups, each begins where "
+        "a method is told apart from the first of the one before"
     )
     return "\n".join(lines)
+
+
+def ranking(blocks: Sequence[Block]) -> list[Rank]:
+    """Rank the methods that are in every block, the best first.
+
+    Args:
+        blocks: of a table.
+    """
+    ranks_in = [
+        {line.method: rank for rank, line in enumerate(block.lines, start=1)} for block in blocks
+    ]
+    data = list(dict.fromkeys(block.data for block in blocks))
+    ranks = []
+    for name in set.intersection(*(set(of_block) for of_block in ranks_in)):
+        own = [of_block[name] for of_block in ranks_in]
+        of_data = {
+            one: float(
+                np.mean([r for r, block in zip(own, blocks, strict=True) if block.data == one])
+            )
+            for one in data
+        }
+        ranks.append(Rank(name, float(np.mean(own)), of_data, tuple(own)))
+    return sorted(ranks, key=lambda rank: (rank.mean, rank.method))
+
+
+def _ranks_text(blocks: Sequence[Block]) -> list[str]:
+    ranks = ranking(blocks)
+    width = max((len(rank.method) for rank in ranks), default=0)
+    return ["mean rank of those trained everywhere"] + [
+        f"  {rank.method:{width}}  {rank.mean:4.1f}  "
+        + ", ".join(f"{name} {mean:.1f}" for name, mean in rank.of_data.items())
+        for rank in ranks
+    ]
 
 
 _SCHEMA = pa.schema(
@@ -226,6 +284,7 @@ _SCHEMA = pa.schema(
         ("map_low", pa.float64()),
         ("map_high", pa.float64()),
         ("tied_with_best", pa.bool_()),
+        ("group", pa.int64()),
         ("train_cpu_s", pa.float64()),
         ("encode_mflop", pa.float64()),
         ("map_by_class", pa.map_(pa.string(), pa.float64())),
@@ -263,8 +322,12 @@ def _block(
         name: np.mean([one.average_precision for one in cells], axis=0)
         for name, cells in methods.items()
     }
-    best = max(precision, key=lambda name: float(np.nanmean(precision[name])))
-    lines = [_line(name, methods[name], precision[name], precision[best]) for name in methods]
+    order = sorted(precision, key=lambda name: (-float(np.nanmean(precision[name])), name))
+    best, groups = order[0], _groups([precision[name] for name in order])
+    lines = [
+        _line(name, methods[name], precision[name], precision[best], group)
+        for name, group in zip(order, groups, strict=True)
+    ]
     figures = methods[best][0].figures
     return Block(
         data,
@@ -272,7 +335,7 @@ def _block(
         figures.queries,
         figures.gallery,
         figures.protocol,
-        tuple(sorted(lines, key=lambda line: (-line.map.mean, line.method))),
+        tuple(lines),
         unquantised,
     )
 
@@ -282,6 +345,7 @@ def _line(
     cells: list[_Measured],
     precision: NDArray[np.float64],
     best: NDArray[np.float64],
+    group: int,
 ) -> Line:
     scores = [one.cell.map for one in cells]
     known = interval(precision)
@@ -294,7 +358,19 @@ def _line(
         float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         gap.interval if gap else None,
         gap is None or gap.interval.low <= 0,
+        group,
     )
+
+
+def _groups(precision: Sequence[NDArray[np.float64]]) -> list[int]:
+    """Return the group of each method, given average precisions [Q] of each, the best first."""
+    groups, leader = [1], precision[0]
+    for one in precision[1:]:
+        gap = paired_difference(one, leader)
+        apart = gap is not None and gap.interval.low > 0
+        leader = one if apart else leader
+        groups.append(groups[-1] + apart)
+    return groups
 
 
 def _unquantised(out: Path | str, data: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from schn_ray.evaluation.results import read_figures
 from schn_ray.suites import cells, table
 from schn_ray.suites.cells import Cell, cells_of
 from schn_ray.suites.suite import SHIPPED, read_suite, suite_names
-from schn_ray.suites.table import CellFigures, suite_table
+from schn_ray.suites.table import Block, CellFigures, ranking, suite_table
 
 FEW = {"methods": ["lsh", "csq"], "bits": [12], "seeds": [0], "settings.schedule.iterations": 1}
 
@@ -52,7 +52,8 @@ def test_a_table_a_file_and_a_page(quick: Path) -> None:
         assert f'href="{link}"' in page
         assert (quick / link).is_file()
     assert json.dumps(result.to_json())
-    assert "= csq" in result.text()
+    assert "1= csq" in result.text()
+    assert "2  lsh" in result.text()
 
 
 @pytest.mark.slow
@@ -156,6 +157,7 @@ def test_data_sets_without_a_place_are_left_out() -> None:
     assert {cell.data for cell in cells_of(suite)} == {"mosaics"}
 
 
+@pytest.mark.slow
 def test_two_splits_of_the_same_images_share_source_and_features(tmp_path: Path) -> None:
     suite = yaml.safe_load((SHIPPED / "quick.yaml").read_text())
     suite["data"]["unseen"] = {
@@ -202,7 +204,7 @@ def test_ties_with_the_best_are_those_that_queries_do_not_tell_apart() -> None:
     close = best - 0.01 + np.where(np.arange(40) % 2, 0.1, -0.1)  # better for every other query
     behind = best - 0.01  # worse for each query, however little
     lines = {
-        name: table._line(name, [measured(name, list(values))], values, best)
+        name: table._line(name, [measured(name, list(values))], values, best, 1)
         for name, values in (("best", best), ("close", close), ("behind", behind))
     }
     assert {name: line.tied for name, line in lines.items()} == {
@@ -214,6 +216,27 @@ def test_ties_with_the_best_are_those_that_queries_do_not_tell_apart() -> None:
     gap = lines["behind"].behind
     assert gap is not None
     assert gap.mean == pytest.approx(0.01)
+
+
+def test_a_group_begins_where_a_method_is_told_apart_from_the_first_of_the_one_before() -> None:
+    best = np.linspace(0.5, 0.9, 40)
+    wave = np.where(np.arange(40) % 2, 0.1, -0.1)
+    precision = [best, best - 0.005 + wave, best - 0.01, best - 0.015, best - 0.02 + wave]
+    assert table._groups(precision) == [1, 1, 2, 3, 3]
+
+
+def test_ranks_are_means_by_data_set_of_the_methods_that_are_everywhere() -> None:
+    def block(data: str, bits: int, *methods: str) -> Any:
+        values = np.ones(3)
+        lines = tuple(
+            table._line(name, [measured(name, list(values))], values, values, 1) for name in methods
+        )
+        return Block(data, bits, 3, 3, "", lines, {})
+
+    blocks = [block("x", 8, "a", "b", "c"), block("x", 16, "b", "a"), block("y", 8, "b", "a")]
+    first, second = ranking(blocks)
+    assert (first.method, first.of_data, first.of_block) == ("b", {"x": 1.5, "y": 1.0}, (2, 1, 1))
+    assert (second.method, second.mean) == ("a", pytest.approx(5 / 3))
 
 
 def test_a_table_of_nothing_says_so(tmp_path: Path) -> None:
