@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
     from schn_ray.cli.verbs.map import map_codes
     from schn_ray.cli.verbs.retrieval import build_index, change_index, encode, search, serve
+    from schn_ray.cli.verbs.settings import settings
     from schn_ray.cli.verbs.training import embed, export, list_methods, train, tune
     from schn_ray.core.errors import SchnRayError
     from schn_ray.data.store.reader import open_store
@@ -79,6 +80,7 @@ __all__ = [
     "prepare",
     "search",
     "serve",
+    "settings",
     "train",
     "tune",
     "verify_index",
@@ -94,6 +96,7 @@ _MODULES = {
     "cli.verbs.evaluation": ("benchmark", "compare", "evaluate", "write_report"),
     "cli.verbs.map": ("map_codes",),
     "cli.verbs.retrieval": ("build_index", "change_index", "encode", "search", "serve"),
+    "cli.verbs.settings": ("settings",),
     "cli.verbs.training": ("embed", "export", "list_methods", "train", "tune"),
     "core.errors": ("SchnRayError",),
     "data.store.reader": ("open_store",),

@@ -29,6 +29,7 @@ from schn_ray.cli import (
     evaluation,
     map,
     retrieval,
+    settings,
     training,
 )
 from schn_ray.cli.options import VERBOSE
@@ -111,6 +112,7 @@ for _verb in (
     training.train_command,
     training.tune_command,
     training.methods_command,
+    settings.settings_command,
     training.embed_command,
     retrieval.encode_command,
     retrieval.index_command,

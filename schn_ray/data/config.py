@@ -100,16 +100,17 @@ class PrepareConfig(SourceReader):
     """Settings of ``prepare``.
 
     Attributes:
-        protocol: how rows are split into roles, see ``splits/protocols``.
+        protocol: how rows are split into queries, training rows and gallery; docs/datasets.md lists
+            them.
         split_from: file with the ids of an existing split; then nothing is drawn.
-        seed: of the draw.
+        seed: of the random draw of the split.
         query_share: share of rows that are queries, for protocols that draw shares.
         train_share: share of rows that are training rows.
         validation_share: share of training rows that are held out for validation.
         unseen_share: share of classes that training never sees, for ``unseen-classes``.
         keep_unlabelled: put rows without a label into the gallery.
         largest_side: images with a longer side are stored smaller, as JPEG; in pixels.
-        quality: of these JPEGs.
+        quality: JPEG quality of images that are stored smaller.
     """
 
     protocol: str = "random"

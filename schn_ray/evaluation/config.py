@@ -17,8 +17,8 @@ class ControlsConfig(Section):
             recall of exact neighbours.
         gallery_rows: gallery rows that are ranked, at most. Unquantised features cost a thousand
             times what codes do.
-        queries: at most.
-        seed: of the sample.
+        queries: queries that are ranked, at most.
+        seed: of the random sample of rows.
     """
 
     train_rows: Annotated[int, Field(ge=0)] = 5_000

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from schn_ray.core.settings import Searched
-from schn_ray.methods.base import DeepMethod, Method, MethodConfig, PublishedFigure
+from schn_ray.core.described_settings import Setting, cell, describe_settings, settings_text
+from schn_ray.methods.base import DeepMethod, Method, PublishedFigure
 from schn_ray.methods.registry import METHODS, find_method
 from schn_ray.models.config import HeadConfig
 
@@ -30,23 +30,6 @@ Others' figures were measured on networks, splits and galleries of their own, an
 in the order of rows. So they stand apart from ours, which have one split, backbone and budget for
 [all methods](../benchmarks/README.md#every-method-on-one-backbone).
 """
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of a method.
-
-    Attributes:
-        key: as ``--set`` takes it.
-        default: its value without ``--set``.
-        searched: what ``tune --space method`` varies; empty if it does not vary it.
-        meaning: from the docstring.
-    """
-
-    key: str
-    default: Any
-    searched: str
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -148,13 +131,7 @@ def method_text(described: Description) -> str:
     facts += [("input", described.inputs), ("head", described.head), ("learns", described.kind)]
     facts += [("recipe", ", ".join(f"{k}={v}" for k, v in described.recipe.items()) or "defaults")]
     lines = [described.summary, "", described.details, "", *(f"{k:8}{v}" for k, v in facts), ""]
-    lines += [
-        f"  {s.key} = {s.default}"
-        + (f"  (searched: {s.searched})" if s.searched else "")
-        + f"\n      {s.meaning}"
-        for s in described.settings
-    ]
-    return "\n".join(lines).rstrip()
+    return "\n".join([*lines, settings_text(described.settings)]).rstrip()
 
 
 def _kind(method: type[Method[Any]]) -> str:
@@ -191,7 +168,7 @@ def _section(described: Description) -> str:
     if described.settings:
         lines += ["| setting | default | searched | meaning |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| `{s.key}` | {s.default} | {s.searched} | {_cell(s.meaning)} |"
+            f"| `{s.key}` | {s.default} | {s.searched} | {cell(s.meaning)} |"
             for s in described.settings
         ]
         lines += [""]
@@ -199,41 +176,8 @@ def _section(described: Description) -> str:
 
 
 def _settings(method: type[Method[Any]]) -> list[Setting]:
-    meanings = _attributes(method.Config)
-    return [
-        Setting(f"method.{name}", field.default, _searched(field.metadata), meanings.get(name, ""))
-        for name, field in method.Config.model_fields.items()
-        if name != "name"
-    ]
-
-
-def _searched(metadata: list[Any]) -> str:
-    for mark in metadata:
-        if isinstance(mark, Searched):
-            given = {k: v for k, v in asdict(mark).items() if v is not None}
-            texts = (f"{k} [{', '.join(map(_text, v))}]" for k, v in given.items())
-            return ", ".join(texts) or "all choices"
-    return ""
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|")  # a bar would end the cell
-
-
-def _text(value: Any) -> str:
-    # 10 and 10.0 are one annotation to Python, so either may be in it: they must read the same
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:g}" if number else str(value)
-
-
-def _attributes(config: type[MethodConfig]) -> dict[str, str]:
-    """Return the meaning of each setting, as the docstrings of a config and its bases say it."""
-    meanings: dict[str, str] = {}
-    for base in reversed(config.__mro__):
-        text = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
-        for name, meaning in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE):
-            meanings[name] = " ".join(meaning.split())
-    return meanings
+    described = describe_settings(method.Config, "method.")
+    return [setting for setting in described if setting.key != "method.name"]
 
 
 def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:

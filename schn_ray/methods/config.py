@@ -17,10 +17,10 @@ class OptimiserConfig(Section):
     Attributes:
         kind: ``adam`` with weight decay in the gradient, ``adamw`` with weight decay beside it, or
             ``sgd`` with momentum.
-        learning_rate: of the first iteration, see ``ScheduleConfig``.
+        learning_rate: in the first iteration; ``schedule`` says when it falls.
         backbone_rate: factor of the backbone's learning rate.
-        weight_decay: of all weights.
-        momentum: of ``sgd``.
+        weight_decay: its strength, on all weights.
+        momentum: of ``sgd``; the others have none.
     """
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"
@@ -33,10 +33,19 @@ class OptimiserConfig(Section):
 class ScheduleConfig(Section):
     """The schedule of outer iterations; defaults as SCHN was published.
 
-    An outer iteration is ``epochs`` over ``samples`` drawn rows, then the method's update. Training
-    ends after ``iterations``, or after ``patience`` validations in a row without a new best one.
-    Each iteration number in ``decay_after`` that has passed multiplies the learning rate by
-    ``decay_factor``. A method that is fitted in rounds takes all rows until its last round.
+    An outer iteration is some epochs over drawn rows, then the method's update. A method that is
+    fitted in rounds takes all rows until its last round.
+
+    Attributes:
+        iterations: outer iterations, at most.
+        epochs: how often each iteration goes over the rows that it drew.
+        samples: rows that are drawn for each iteration, at most.
+        batch_size: rows of a batch, of all workers together.
+        decay_after: numbers of iterations after which the learning rate falls.
+        decay_factor: what the learning rate is multiplied by then.
+        eval_every: iterations from one validation to the next.
+        patience: validations in a row without a new best one, after which training ends; null:
+            never.
     """
 
     iterations: Count = 50

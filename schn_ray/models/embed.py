@@ -56,7 +56,7 @@ class EmbedConfig(SourceReader):
 
     Attributes:
         backbone: computes the features.
-        dtype: in which they are stored.
+        dtype: number format in which features are stored.
         batch_size: images that pass the network at once.
         precision: of the network; ``bf16`` is faster on GPUs.
     """

@@ -18,8 +18,8 @@ class EncodeConfig(SourceReader):
         relaxed: also write the network's output before the sign, as float16.
         features: also write what the head's output is computed from, a backbone's features or the
             vectors, as int8.
-        precision: of the network. It is a setting and not chosen by the machine, because bits of
-            codes depend on it.
+        precision: number format of the network. It is a setting and not chosen by the machine,
+            because bits of codes depend on it.
     """
 
     batch_size: Count = 64
@@ -42,10 +42,10 @@ class ServeConfig(Section):
         host: address to listen on.
         port: port to listen on.
         hosts: further names under which requests may address the server.
-        max_bytes: of a request's body.
-        max_pixels: of an image; larger ones are refused by their header, before decoding.
-        max_results: of one request.
-        max_filter: characters of a request's filter.
+        max_bytes: size of a request's body, at most.
+        max_pixels: of an image, at most; larger ones are refused by their header, before decoding.
+        max_results: results of one request, at most.
+        max_filter: characters of a request's filter, at most.
         replicas: processes that answer: 1 is this process, more are on Ray Serve.
     """
 

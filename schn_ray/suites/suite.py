@@ -42,8 +42,8 @@ class Suite(Section):
         data: name -> data set.
         methods: names; empty: all.
         bits: code lengths.
-        seeds: of training.
-        preset: of ``train``.
+        seeds: of training; each method is trained once with each.
+        preset: of ``train``, for all methods.
         settings: further settings of ``train``, nested.
         evaluate: settings of ``evaluate``, nested.
     """

@@ -66,6 +66,20 @@ class TrainConfig(Section, Generic[M]):
     """All settings that decide what ``train`` computes; the number of workers is not among them.
 
     Built by ``train_config``, whose ``method`` section is that of the chosen method.
+
+    Attributes:
+        bits: K, the length of a code.
+        seed: of all that training draws; of two runs that differ in it alone, ``compare`` takes the
+            mean.
+        method: settings of the chosen method.
+        backbone: the network that turns an image into features.
+        head: the layers that turn features into a code.
+        optimiser: how weights descend.
+        schedule: when they do.
+        augment: random views of a training row.
+        precision: ``auto`` is bfloat16 on a GPU, with TF32 for the rest, and float32 on a CPU; the
+            others insist.
+        compile: let torch compile the image network.
     """
 
     bits: Annotated[int, Field(ge=1, le=65_536)] = 32

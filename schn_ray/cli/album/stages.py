@@ -31,7 +31,9 @@ from schn_ray.core.storage.files import as_location
 from schn_ray.data.splits.protocols import STABLE
 from schn_ray.methods.base import DeepMethod
 from schn_ray.methods.registry import DEFAULT_METHOD, find_method
-from schn_ray.training.config import train_config
+from schn_ray.models.backbones.backbone import DEFAULT
+from schn_ray.models.backbones.efficientnet_lite0 import EFFICIENTNET_LITE0
+from schn_ray.training.config import TrainConfig, train_config
 
 BITS, BITS_WITHOUT_LABELS = 64, 128  # without labels, more bits are closer to the features
 WITHOUT_LABELS = "itq"
@@ -212,8 +214,7 @@ def training_lines(request: AlbumRequest, method: str) -> list[str]:
         method: see ``find_method``.
     """
     options = request.options
-    usual = BITS_WITHOUT_LABELS if find_method(method).labels == "none" else BITS
-    lines = [f"bits={options.bits or usual}"]
+    lines = [f"bits={options.bits or _usual_bits(method)}"]
     if options.fine_tune or request.vectors:
         lines.append("backbone.frozen=false")
     if options.fine_tune:
@@ -224,6 +225,25 @@ def training_lines(request: AlbumRequest, method: str) -> list[str]:
             f"optimiser.backbone_rate={_BACKBONE_RATE}",
         ]
     return [*lines, *options.training_settings]
+
+
+def album_config(method: str | None = None) -> TrainConfig:
+    """Return the settings of ``train`` for photos, where the user names none.
+
+    Args:
+        method: see ``find_method``; None: that of labelled photos.
+
+    Raises:
+        SchnRayError: no such method.
+
+    Example:
+        >>> album_config().bits, album_config("itq").bits
+        (64, 128)
+    """
+    name = method or DEFAULT_METHOD
+    backbone = {"name": EFFICIENTNET_LITE0, "weights": DEFAULT, "frozen": True}
+    base = {"bits": _usual_bits(name), "backbone": backbone}
+    return train_config(preset_for(name), method=name, base=base)
 
 
 def require_trainable(request: AlbumRequest, labelled: bool) -> None:
@@ -243,6 +263,10 @@ def require_trainable(request: AlbumRequest, labelled: bool) -> None:
             "name one such as --method sdc"
         )
     train_config(preset_for(method), None, tuple(training_lines(request, method)), method)
+
+
+def _usual_bits(method: str) -> int:
+    return BITS_WITHOUT_LABELS if find_method(method).labels == "none" else BITS
 
 
 def plan_text(request: AlbumRequest, labelled: bool) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from schn_ray.cluster.doctor import NodeCheck
+    from schn_ray.core.described_settings import Setting
     from schn_ray.core.manifest import Manifest
     from schn_ray.data.check import Report
     from schn_ray.evaluation.compare import Comparison
@@ -89,6 +90,43 @@ class Catalogue(Printable):
         """Return all that is known of each method."""
         described = [description.as_dict() for description in self.descriptions]
         return described[0] if self.single else described
+
+
+@dataclass(frozen=True, repr=False)
+class SettingsReference(Printable):
+    """The settings of verbs, described.
+
+    Attributes:
+        verbs: verb -> its settings.
+        method: whose own settings are among them; None: the default's.
+    """
+
+    verbs: dict[str, list[Setting]]
+    method: str | None = None
+
+    def keys(self) -> list[str]:
+        """Return the key of each setting, as ``--set`` takes it."""
+        return [setting.key for described in self.verbs.values() for setting in described]
+
+    def text(self) -> str:
+        """Return all settings of the one verb, or how many each has."""
+        from schn_ray.cli.settings_page import overview_text, verb_text
+
+        if len(self.verbs) == 1:
+            ((verb, described),) = self.verbs.items()
+            return verb_text(verb, described)
+        return overview_text(self.verbs)
+
+    def to_markdown(self) -> str:
+        """Return a section for each verb: docs/settings.md, if it is all of them."""
+        from schn_ray.cli.settings_page import settings_markdown
+
+        return settings_markdown(self.verbs)
+
+    def to_json(self) -> Any:
+        """Return the settings of each verb by name; of a single verb, its settings."""
+        values = {name: [asdict(s) for s in described] for name, described in self.verbs.items()}
+        return next(iter(values.values())) if len(values) == 1 else values
 
 
 class Output(Printable, str):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from schn_ray.cluster.session import WorkerRequest
     from schn_ray.data.shards.rows import Source
     from schn_ray.data.store.reader import Store
+    from schn_ray.models.embed import EmbedConfig
 
 
 def list_methods(name: str | None = None) -> Catalogue:
@@ -88,17 +89,23 @@ def embed(
         >>> features = embed("store", "features", backbone="resnet50")  # doctest: +SKIP
         >>> run = train("store", "run", features=features)  # doctest: +SKIP
     """
-    from schn_ray.core.settings import load_settings
-    from schn_ray.models.embed import EmbedConfig, embed_source
+    from schn_ray.models.embed import embed_source
 
     options = {"backbone.name": backbone, "backbone.weights": weights}
     file = None if config is None else Path(config)
-    pretrained = {"backbone": {"weights": "DEFAULT"}}
-    loaded = load_settings(EmbedConfig, file, setting_lines(settings, options), pretrained)
+    loaded = embed_config(file, setting_lines(settings, options))
     target = location_of(out)
     shards = shards_mapper("embedding", workers, gpus=True, writes=target)
     opened = source_of(source, loaded.source)
     return finish(out, lambda: embed_source(opened, target, loaded, shards, update, retry_failed))
+
+
+def embed_config(file: Path | None = None, settings: tuple[str, ...] = ()) -> EmbedConfig:
+    """Build the settings of ``embed``, with pretrained weights by default."""
+    from schn_ray.core.settings import load_settings
+    from schn_ray.models.embed import EmbedConfig
+
+    return load_settings(EmbedConfig, file, settings, {"backbone": {"weights": "DEFAULT"}})
 
 
 def train(

@@ -41,7 +41,7 @@ class DcdhConfig(MethodConfig):
             37.5 here.
         hidden: first width of the label and fusion networks; published 4096, and their second,
             512. The fusion network has hidden K^2 weights.
-        dropout: in both.
+        dropout: share that the label and fusion networks drop.
     """
 
     recipe: ClassVar[Mapping[str, Any]] = fine_tuned(1e-4)

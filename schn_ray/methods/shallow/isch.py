@@ -37,7 +37,7 @@ class IschConfig(FeatureConfig):
     """Settings of ISCH.
 
     Attributes:
-        rounds: alternations.
+        rounds: in each, every unknown is solved for in turn.
         alpha: weight of the label encoder.
         beta: weight of the codes.
         gamma: weight of the features' reconstruction from codes.

@@ -44,7 +44,7 @@ class SsahConfig(FeatureConfig):
     """Settings of SSAH.
 
     Attributes:
-        rounds: alternations.
+        rounds: in each, every unknown is solved for in turn.
         l1: weight of the classifier's fit to the codes.
         l2: weight of the embedding of the features.
         mu: weight of the rotation, within l2; mu l2 should be at most l1.
