@@ -27,8 +27,10 @@ from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import train_locally
 from schn_ray.tuning.halving import is_hopeless
+from schn_ray.tuning.method_spaces import method_space
 from schn_ray.tuning.objectives import VALIDATION_MAP
-from schn_ray.tuning.space import Domain, Pruning, method_space, with_values
+from schn_ray.tuning.space import Domain, Pruning
+from schn_ray.tuning.trial_settings import with_values
 
 AT_ONCE = 2
 BITS = Domain(choices=(16, 24, 32, 48, 64, 96, 128))

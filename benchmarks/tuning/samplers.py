@@ -25,8 +25,9 @@ from schn_ray.core.settings import validated
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.run import train_locally
 from schn_ray.tuning.rows import Outcome
-from schn_ray.tuning.space import Space, Values, base_config, with_values
+from schn_ray.tuning.space import Space, base_config
 from schn_ray.tuning.study import Search
+from schn_ray.tuning.trial_settings import Values
 
 TABLE = Path(__file__).parent / "samplers.json"
 SPACE: dict[str, Any] = {
@@ -92,9 +93,7 @@ def record() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         prepare_digits(store)
-        tasks = [
-            (with_values(base, s), store, Path(folder) / f"{i}") for i, s in enumerate(settings)
-        ]
+        tasks = [(base.config(s), store, Path(folder) / f"{i}") for i, s in enumerate(settings)]
         with multiprocessing.get_context("spawn").Pool(2) as pool:
             scores = pool.starmap(trained, tasks, chunksize=1)
     write_json(TABLE, {name_of(s): score for s, score in zip(settings, scores, strict=True)})

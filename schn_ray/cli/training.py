@@ -163,7 +163,9 @@ def tune_command(
     store: Store,
     space: Annotated[
         str,
-        typer.Option(help="method, quick, loss_weights, code_length, full, or a YAML file."),
+        typer.Option(
+            help="method, methods, quick, loss_weights, code_length, full, or a YAML file."
+        ),
     ],
     trials: Annotated[
         int, typer.Option(min=1, help="Trials in all, including those of earlier runs.")
@@ -182,6 +184,12 @@ def tune_command(
         int, typer.Option(min=0, help="Random seed of the sampler; --set seed=... of training.")
     ] = 0,
     method: Method = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...", help="For --space methods. Default: a few that suit the labels."
+        ),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Named settings to start from. Default: the space's.")
     ] = None,
@@ -207,6 +215,7 @@ def tune_command(
         repeats=repeats,
         seed=seed,
         method=method,
+        methods=methods,
         preset=preset,
         config=config_file,
         settings=settings,

@@ -38,10 +38,11 @@ from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.results import study_counts, write_results
 from schn_ray.tuning.rows import TrialRow
-from schn_ray.tuning.space import Space, check_space, starting_point, with_values
+from schn_ray.tuning.space import Space, check_space, starting_point
 from schn_ray.tuning.study import STUDY, Search
 from schn_ray.tuning.trial import TRIALS
 from schn_ray.tuning.trial_queue import Runs, TrialQueue, Trials
+from schn_ray.tuning.trial_settings import TrialSettings
 
 _TUNE_DIR = ".ray-tune"
 _TRIAL_FOLDERS = (TRIALS, confirm.CONFIRM)  # written by the processes of the trials
@@ -71,7 +72,7 @@ class SearchBudget:
 
 def tune_on_ray(
     space: Space,
-    base: TrainConfig,
+    base: TrialSettings,
     store_path: Path | str,
     out: Path | str,
     budget: SearchBudget,
@@ -101,14 +102,10 @@ def tune_on_ray(
     check_space(space, base)
     store = open_store(store_path)
     _check_budget(space, budget)
-    base = with_absolute_paths(base)
+    base = base.mapped(with_absolute_paths)
     _check_trial(space, base, store, budget)
-    settings = {
-        "space": space.model_dump(mode="json"),
-        "base": base.model_dump(mode="json"),
-        "seed": seed,
-    }
-    _, made_from = run_request(base, store, features)
+    settings = {"space": space.model_dump(mode="json"), **base.to_json(), "seed": seed}
+    _, made_from = run_request(base.first, store, features)
     request = settings, made_from
     with (
         open_output(out) as mirror,
@@ -126,7 +123,7 @@ def tune_on_ray(
             search = Search(mirror.local, space, base, seed, _counted_cost(store))
             work = _Work(search, store, mirror, budget, at_once)
             shards = RayShards("embedding")
-            with frozen_features(base, store, mirror.location, features, shards) as vectors:
+            with frozen_features(base.first, store, mirror.location, features, shards) as vectors:
                 work.features = vectors
                 confirmed = work.do()
             _tidy(mirror)
@@ -175,7 +172,7 @@ def _check_budget(space: Space, budget: SearchBudget) -> None:
         )
 
 
-def _check_trial(space: Space, base: TrainConfig, store: Store, budget: SearchBudget) -> None:
+def _check_trial(space: Space, base: TrialSettings, store: Store, budget: SearchBudget) -> None:
     """Fail in this process if every trial would fail."""
     labels = store.labels[store.rows("validation")]
     if not labels.shape[0] or labels.sum(axis=0).max() < 2:
@@ -185,9 +182,11 @@ def _check_trial(space: Space, base: TrainConfig, store: Store, budget: SearchBu
             + (rows if labels.shape[0] else "the store has no validation rows")
             + ". Prepare it with a larger share, such as --set validation_share=0.2"
         )
-    first = with_values(base, starting_point(space, base, BASELINE))
-    require_shareable(first, store, budget.workers)
-    build_run(first, store, Workers(), torch.device("cpu"))
+    first = base.config(starting_point(space, base, BASELINE))
+    others = [c for c in base.by_method.values() if c.method.name != first.method.name]
+    for config in (first, *others):
+        require_shareable(config, store, budget.workers)
+        build_run(config, store, Workers(), torch.device("cpu"))
 
 
 def _counted_cost(store: Store) -> Callable[[TrainConfig], float]:

@@ -9,6 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from scipy.sparse import csr_array
+
 from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.methods.base import Method
 from schn_ray.methods.shallow.fit import ShallowFit
@@ -67,6 +70,10 @@ METHODS = {
     "isch": "schn_ray.methods.shallow.isch:Isch",
 }
 DEFAULT_METHOD = "schn-plus"
+# what a search over methods tries unless it is told: of different ideas, each among the best of its
+# kind on features that stay as they are (benchmarks/README.md), the one to beat first
+CONTENDERS = (DEFAULT_METHOD, "hashnet", "dpsh", "csq", "greedyhash", "cosdish")
+CONTENDERS_WITHOUT_LABELS = ("itq", "agh", "sgh", "greedyhash-unlabelled")
 
 
 def find_method(name: str) -> type[Method[Any]]:
@@ -97,6 +104,22 @@ def find_method(name: str) -> type[Method[Any]]:
             f"method {name}: {where} has no subclass of Method or ShallowFit named {class_name}"
         )
     return method
+
+
+def contenders(labels: csr_array) -> tuple[str, ...]:
+    """Return the methods that a search tries unless it is told, for training rows like these.
+
+    Args:
+        labels: [n, C] of the training rows; without any, methods that need none.
+
+    Example:
+        >>> contenders(csr_array((3, 2)))[0]
+        'itq'
+    """
+    of_row = np.diff(labels.indptr)
+    names = CONTENDERS if of_row.any() else CONTENDERS_WITHOUT_LABELS
+    several = len(of_row) > 0 and of_row.max() > 1
+    return tuple(n for n in names if not (several and find_method(n).labels == "single"))
 
 
 def with_absolute_path(name: str) -> str:

@@ -50,7 +50,8 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
         charts=[chart for chart in [_rungs(search, rows)] if chart is not None],
         table=_table(search, rows, {row.number for row in best_rows(search, confirmed)}),
         provenance={"space": search.space.model_dump(mode="json", exclude_defaults=True)}
-        | {"base": search.base.model_dump(mode="json"), "seed": search.seed},
+        | search.base.to_json()
+        | {"seed": search.seed},
     )
 
 

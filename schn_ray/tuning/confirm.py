@@ -18,12 +18,12 @@ from typing import Any
 from scipy import stats
 
 from schn_ray.core.storage.files import join
-from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.rows import TrialRow, ranked
-from schn_ray.tuning.space import Space, with_values
+from schn_ray.tuning.space import Space
 from schn_ray.tuning.trial import TrialDir
 from schn_ray.tuning.trial_queue import Job
+from schn_ray.tuning.trial_settings import TrialSettings
 
 CONFIRM, CONFIRMED = "confirm", "confirmed.json"
 BASELINE = 0  # number of the trial that the winner must beat: the settings without a search
@@ -127,7 +127,7 @@ def candidates(rows: Sequence[TrialRow], close: float) -> list[TrialRow]:
     return near[:_MAX_CANDIDATES]
 
 
-def deciding_seeds(base: TrainConfig, repeats: int) -> range:
+def deciding_seeds(base: TrialSettings, repeats: int) -> range:
     """Return the seeds that choose among the candidates: the search did not use them.
 
     Args:
@@ -137,7 +137,7 @@ def deciding_seeds(base: TrainConfig, repeats: int) -> range:
     return range(base.seed + 1, base.seed + 1 + repeats)
 
 
-def judging_seeds(base: TrainConfig, repeats: int) -> range:
+def judging_seeds(base: TrialSettings, repeats: int) -> range:
     """Return the seeds that measure the gain: neither the search nor the choice used them.
 
     Args:
@@ -147,7 +147,7 @@ def judging_seeds(base: TrainConfig, repeats: int) -> range:
     return range(base.seed + 1 + repeats, base.seed + 1 + 2 * repeats)
 
 
-def jobs(out: str, base: TrainConfig, rows: Sequence[TrialRow], seeds: range) -> list[Job]:
+def jobs(out: str, base: TrialSettings, rows: Sequence[TrialRow], seeds: range) -> list[Job]:
     """Return a training for each seed and trial; its directory is named after both.
 
     A job that was trained in an earlier session is thus recognised.
@@ -161,7 +161,7 @@ def jobs(out: str, base: TrainConfig, rows: Sequence[TrialRow], seeds: range) ->
     queue: list[Job] = []
     for seed in seeds:
         for row in rows:
-            config = with_values(base, row.values).model_copy(update={"seed": seed})
+            config = base.config(row.values).model_copy(update={"seed": seed})
             directory = TrialDir(join(out, f"{CONFIRM}/{row.number:04}-seed-{seed}"))
             queue.append(Job(len(queue), config, directory))
     return queue

@@ -32,7 +32,6 @@ from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.tuning.confirm import CONFIRMED, Confirmation
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.rows import TrialRow, front, ranked
-from schn_ray.tuning.space import with_values
 from schn_ray.tuning.study import Search
 
 BEST, PARETO, TABLE, SUMMARY = "best.yaml", "pareto", "trials.csv", "summary.json"
@@ -136,14 +135,13 @@ def iterations_saved(search: Search) -> int:
 
 
 def planned_iterations(search: Search, row: TrialRow) -> int:
-    """Return how many iterations a trial has unless it is stopped.
+    """Return how many iterations a trial has unless it is stopped; of a fit, those it had.
 
     Args:
         search: the search.
         row: the trial.
     """
-    key = "schedule.iterations"
-    return int(row.values.get(key, search.base.schedule.iterations))
+    return search.base.iterations(row.values) or row.iterations
 
 
 def seconds_outside_training(search: Search) -> float | None:
@@ -268,6 +266,6 @@ def _settings_file(search: Search, row: TrialRow, confirmed: Confirmation | None
         *study_verdict(search, confirmed),
         "schn-ray train STORE --out RUN --config FILE",
     ]
-    config = with_values(search.base, row.values).model_dump(mode="json")
+    config = search.base.config(row.values).model_dump(mode="json")
     head = "".join(f"# {line}\n" for line in about)
     return head + yaml.safe_dump(config, sort_keys=False)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from schn_ray.tuning.halving import Point, dominates
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
-from schn_ray.tuning.space import Values
+from schn_ray.tuning.trial_settings import Values
 
 State = Literal["running", "complete", "pruned", "failed"]
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
 from types import NoneType
@@ -18,14 +17,24 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Field, model_validator
 
 from schn_ray.core.errors import SchnRayError, nearest
-from schn_ray.core.settings import Count, Searched, Section, keys, read_yaml, validated
-from schn_ray.methods.base import DeepMethod
-from schn_ray.methods.registry import find_method
-from schn_ray.training.config import TrainConfig, config_from, train_config
+from schn_ray.core.settings import Count, Section, keys, read_yaml, validated
+from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
+from schn_ray.tuning.trial_settings import (
+    METHOD_NAME,
+    OF_METHOD,
+    TrialSettings,
+    Values,
+    is_same_setting,
+    same_value,
+    setting_of,
+    value_of,
+    with_values,
+)
 
 SPACES = Path(__file__).parent / "spaces"
-Values = dict[str, Any]  # dotted key -> value
+METHOD_SPACE, METHODS_SPACE = "method", "methods"
+GENERATED = (METHOD_SPACE, METHODS_SPACE)  # see ``method_spaces``
 Kind = Literal["log", "linear", "integer", "choices"]
 
 
@@ -132,7 +141,8 @@ class Space(Section):
     Attributes:
         preset: the preset that all other settings are taken from.
         fixed: further settings, by dotted key.
-        parameters: dotted key -> its domain.
+        parameters: dotted key -> its domain. With ``method.name`` among them, ``KEY@METHOD`` is the
+            setting of trials of that method only.
         start: the first trials; a setting that one leaves out keeps its value without a search.
         objectives: names in ``objectives.OBJECTIVES``.
         pruning: stops hopeless trials early.
@@ -150,21 +160,39 @@ class Space(Section):
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     close: Annotated[float, Field(ge=0)] = 0.01
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_methods(cls, values: Any) -> Any:
+        """Give each setting of one method the condition that its name says."""
+        parameters = values.get("parameters") if isinstance(values, Mapping) else None
+        if not isinstance(parameters, Mapping):
+            return values
+        return {**values, "parameters": {k: _conditioned(k, d) for k, d in parameters.items()}}
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that the space chooses among; empty where all trials have the same."""
+        domain = self.parameters.get(METHOD_NAME)
+        return () if domain is None or domain.choices is None else domain.choices
+
     @property
     def multi_objective(self) -> bool:
         """Whether there is more than one objective, and so no single best trial."""
         return len(self.objectives) > 1
 
 
-METHOD_SPACE = "method"
+def _conditioned(parameter: str, domain: Any) -> Any:
+    _, of_method, method = parameter.partition(OF_METHOD)
+    if not of_method or not isinstance(domain, Mapping):
+        return domain
+    return {**domain, "when": {METHOD_NAME: method} | (domain.get("when") or {})}
 
 
-def read_space(name: str, config: Callable[[], TrainConfig] | None = None) -> Space:
-    """Read a space: the method's own, one that comes with the package, or a YAML file.
+def read_space(name: str) -> Space:
+    """Read a space that comes with the package, or a YAML file.
 
     Args:
-        name: ``method``, another space's, or path of the file.
-        config: returns the settings whose method ``method`` is about.
+        name: of the space, or path of the file.
 
     Raises:
         SchnRayError: no such space, or a file that is not a space.
@@ -173,51 +201,15 @@ def read_space(name: str, config: Callable[[], TrainConfig] | None = None) -> Sp
     ('validation_map',)
     """
     path = Path(name)
-    if name == METHOD_SPACE and config is not None:
-        return method_space(config())
     if name in space_names():
         path = SPACES / f"{name}.yaml"
     elif not path.is_file():
-        hint = nearest(name, space_names()) or "."
+        hint = nearest(name, [*GENERATED, *space_names()]) or "."
         raise SchnRayError(
             f"no search space '{name}'{hint} Name a YAML file, or one of: "
-            + ", ".join([METHOD_SPACE, *space_names()])
+            + ", ".join([*GENERATED, *space_names()])
         )
     return validated(Space, read_yaml(path))
-
-
-def method_space(config: TrainConfig) -> Space:
-    """Build a space from what the method's settings say of themselves.
-
-    Trial 0 is the method as it is published; the learning rate is searched too, where it has one.
-
-    Args:
-        config: has the method.
-
-    Raises:
-        SchnRayError: the method has nothing to search.
-    """
-    section = type(config.method)
-    parameters = {
-        f"method.{key}": _domain(mark, field.annotation)
-        for key, field in section.model_fields.items()
-        for mark in field.metadata
-        if isinstance(mark, Searched)
-    }
-    if issubclass(find_method(config.method.name), DeepMethod):
-        rate = config.optimiser.learning_rate
-        parameters["optimiser.learning_rate"] = Domain(log=(rate / 10, rate * 10))
-    if not parameters:
-        raise SchnRayError(
-            f"method {config.method.name} has no settings to search; name a YAML file, such as one "
-            "that varies bits"
-        )
-    return Space(parameters=parameters)
-
-
-def _domain(mark: Searched, annotation: Any) -> Domain:
-    given = {key: value for key, value in asdict(mark).items() if value is not None}
-    return Domain(**given) if given else Domain(choices=get_args(annotation))
 
 
 def space_names() -> list[str]:
@@ -232,10 +224,11 @@ def base_config(
     settings: tuple[str, ...],
     method: str | None = None,
     given: Mapping[str, Any] | None = None,
-) -> TrainConfig:
+) -> TrialSettings:
     """Return the settings that all trials have in common.
 
-    Later ones win: the preset, the config file, the space's ``fixed``, ``settings``.
+    Later ones win: the preset, the config file, the space's ``fixed``, ``settings``. One that is
+    named ``KEY@METHOD`` is for trials of that method.
 
     Args:
         space: the search space.
@@ -248,16 +241,74 @@ def base_config(
     Raises:
         SchnRayError: a setting that the space searches, or that ``train_config`` refuses.
     """
-    fixed = [f"{key}={json.dumps(value)}" for key, value in space.fixed.items()]
-    searched = {setting.partition("=")[0] for setting in settings} & set(space.parameters)
-    if searched:
+    fixed = (f"{key}={json.dumps(value)}" for key, value in space.fixed.items())
+    _require_free(space, file, settings, method)
+    return settings_of_methods(
+        space.methods or (method,), preset or space.preset, file, (*fixed, *settings), given
+    )
+
+
+def settings_of_methods(
+    methods: Iterable[str | None],
+    preset: str | None,
+    file: Path | None,
+    settings: tuple[str, ...],
+    given: Mapping[str, Any] | None = None,
+) -> TrialSettings:
+    """Return the settings of trials of some methods, before any search.
+
+    Args:
+        methods: their names; None: see ``train_config``.
+        preset: see ``base_config``, as the others.
+        file: a config file, or None.
+        settings: as ``--set`` takes them.
+        given: nested settings that follow from the store.
+
+    Raises:
+        SchnRayError: a setting that ``train_config`` refuses, or that is for no method of these.
+    """
+    names = list(methods)
+    for line in settings:
+        _, of_method, name = line.partition("=")[0].partition(OF_METHOD)
+        if of_method and name not in names:
+            raise SchnRayError(f"--set {line}: the search has no method '{name}'")
+    configs = [train_config(preset, file, _lines_of(settings, name), name, given) for name in names]
+    return TrialSettings({config.method.name: config for config in configs})
+
+
+def _lines_of(settings: Iterable[str], method: str | None) -> tuple[str, ...]:
+    """Return the settings that a method's trials have."""
+    parts = [(line, *line.partition("=")) for line in settings]
+    return tuple(
+        f"{setting_of(key)}{equals}{value}"
+        for _, key, equals, value in parts
+        if OF_METHOD not in key or key.endswith(f"{OF_METHOD}{method}")
+    )
+
+
+def _require_free(
+    space: Space, file: Path | None, settings: Iterable[str], method: str | None
+) -> None:
+    """Refuse settings of the command that the space searches."""
+    for given in (line.partition("=")[0] for line in settings):
+        if any(is_same_setting(given, key) for key in space.parameters):
+            raise SchnRayError(
+                f"--set {given}: the space searches that setting; remove it from one of them"
+            )
+    if not space.methods:
+        return
+    if method is not None:
         raise SchnRayError(
-            f"--set {min(searched)}: the space searches that setting; remove it from one of them"
+            f"--method {method}: the space chooses the method, of {', '.join(space.methods)}"
         )
-    return train_config(preset or space.preset, file, (*fixed, *settings), method, given)
+    if file is not None and "method" in read_yaml(file):
+        raise SchnRayError(
+            f"{file}: the section method is one method's, and the space chooses among "
+            f"{', '.join(space.methods)}; remove the section"
+        )
 
 
-def check_space(space: Space, base: TrainConfig) -> None:
+def check_space(space: Space, base: TrialSettings) -> None:
     """Refuse a space that would fail in some trial, or that makes no sense.
 
     Args:
@@ -271,11 +322,12 @@ def check_space(space: Space, base: TrainConfig) -> None:
         raise SchnRayError("the space has no parameters: there is nothing to search")
     seen: dict[str, Domain] = {}
     for key, domain in space.parameters.items():
-        _check_key(key, space, base)
         _check_bounds(key, domain)
-        _check_type(key, domain, base)
-        _check_values(key, domain, base)
         _check_conditions(key, domain, seen)
+        for config in _configs(key, domain, base):
+            _check_key(key, space, config)
+            _check_type(key, domain, config)
+            _check_values(key, domain, config)
         seen[key] = domain
     _check_objectives(space)
     _check_pruning(space, base)
@@ -283,7 +335,15 @@ def check_space(space: Space, base: TrainConfig) -> None:
         starting_point(space, base, number)
 
 
-def starting_point(space: Space, base: TrainConfig, number: int) -> Values:
+def _configs(key: str, domain: Domain, base: TrialSettings) -> list[TrainConfig]:
+    """Return the configs of the methods whose trials have a parameter."""
+    if key == METHOD_NAME:
+        return []  # they have been built
+    named = _as_list(domain.when.get(METHOD_NAME, list(base.by_method)))
+    return [config for name, config in base.by_method.items() if name in named]
+
+
+def starting_point(space: Space, base: TrialSettings, number: int) -> Values:
     """Return the values of one of the first trials.
 
     Args:
@@ -303,7 +363,7 @@ def starting_point(space: Space, base: TrainConfig, number: int) -> Values:
     for key, domain in space.parameters.items():
         if not domain.active(values):
             continue
-        value = point.get(key, value_of(base, key))
+        value = point.get(key, value_of(base.of(values), key))
         if not domain.holds(value):
             origin = "as given" if key in point else "its value without the search"
             raise SchnRayError(
@@ -314,72 +374,22 @@ def starting_point(space: Space, base: TrainConfig, number: int) -> Values:
     return values
 
 
-def with_values(base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """Return the config of a trial.
-
-    Args:
-        base: what the trials have in common.
-        values: dotted key -> value.
-
-    Raises:
-        SchnRayError: a value that the config refuses.
-    """
-    changed = base.model_dump()
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        section = changed
-        for part in sections:
-            section = section[part]
-        section[name] = value
-    return config_from(changed)
-
-
-def value_of(config: TrainConfig, key: str) -> Any:
-    """Return one setting, as it is in JSON.
-
-    Args:
-        config: the settings.
-        key: dotted.
-    """
-    value: Any = config.model_dump(mode="json")
-    for part in key.split("."):
-        value = value[part]
-    return value
-
-
-def same_value(a: Any, b: Any) -> bool:
-    """Compare two settings as a config does: a tuple equals a list, but True is not 1.
-
-    Args:
-        a: a setting.
-        b: another value of it.
-
-    >>> same_value((5, 7), [5, 7]), same_value(1, 1.0), same_value(True, 1)
-    (True, True, False)
-    """
-    return json.dumps(a) == json.dumps(b) or (_is_number(a) and _is_number(b) and a == b)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _as_list(allowed: Any) -> list[Any]:
     return list(allowed) if isinstance(allowed, list | tuple) else [allowed]
 
 
 def _check_key(key: str, space: Space, base: TrainConfig) -> None:
-    known = keys(type(base))
-    if key not in known:
+    known, setting = keys(type(base)), setting_of(key)
+    if setting not in known:
         raise SchnRayError(
-            f"unknown setting '{key}' of method {base.method.name}{nearest(key, known)}"
+            f"unknown setting '{setting}' of method {base.method.name}{nearest(setting, known)}"
         )
-    if key == "seed":
+    if setting == "seed":
         raise SchnRayError(
             "seed cannot be searched: its best value is luck. Use --repeats to confirm the winner "
             "on other seeds"
         )
-    if key in space.fixed:
+    if any(is_same_setting(key, other) for other in space.fixed):
         raise SchnRayError(f"{key} is both in parameters and fixed; remove it from one of them")
 
 
@@ -400,8 +410,8 @@ def _check_bounds(key: str, domain: Domain) -> None:
         raise SchnRayError(f"{key}: steps of {domain.step} from {low} do not end at {high}")
 
 
-def _check_type(key: str, domain: Domain, base: TrainConfig) -> None:
-    types = _types(key, type(base))
+def _check_type(key: str, domain: Domain, config: TrainConfig) -> None:
+    types = _types(key, type(config))
     if domain.kind in ("log", "linear") and float not in types:
         kind = "integer" if int in types else "choices"
         raise SchnRayError(f"{key} is not a real number: give it '{kind}', not '{domain.kind}'")
@@ -455,14 +465,14 @@ def _check_objectives(space: Space) -> None:
         )
 
 
-def _check_pruning(space: Space, base: TrainConfig) -> None:
+def _check_pruning(space: Space, base: TrialSettings) -> None:
     if space.pruning is None:
         return
-    most = max(
-        space.parameters["schedule.iterations"].ends
-        if "schedule.iterations" in space.parameters
-        else (base.schedule.iterations,)
-    )
+    if "schedule.iterations" in space.parameters:
+        most = max(space.parameters["schedule.iterations"].ends)
+    else:
+        planned = (base.iterations({METHOD_NAME: name}) for name in base.by_method)
+        most = max((count for count in planned if count), default=0)
     if space.pruning.grace >= most:
         raise SchnRayError(
             f"pruning.grace = {space.pruning.grace}, but a trial has {most} iterations: "
@@ -471,7 +481,7 @@ def _check_pruning(space: Space, base: TrainConfig) -> None:
 
 
 def _types(key: str, model: type[BaseModel]) -> set[type]:
-    *sections, name = key.split(".")
+    *sections, name = setting_of(key).split(".")
     for section in sections:
         inner = model.model_fields[section].annotation
         assert isinstance(inner, type)

@@ -31,7 +31,8 @@ from schn_ray.tuning.halving import Point, is_hopeless
 from schn_ray.tuning.journal import CheckedJournal
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.rows import Outcome, Proposal, State, TrialRow, maximised
-from schn_ray.tuning.space import Domain, Space, Values, starting_point, with_values
+from schn_ray.tuning.space import Domain, Space, starting_point
+from schn_ray.tuning.trial_settings import TrialSettings, Values
 
 STUDY, STUDY_NAME = "study.jsonl", "schn-ray"
 
@@ -67,7 +68,7 @@ class Search:
         self,
         path: Path,
         space: Space,
-        base: TrainConfig,
+        base: TrialSettings,
         seed: int = 0,
         cost: Callable[[TrainConfig], float] | None = None,
     ) -> None:
@@ -146,6 +147,8 @@ class Search:
             iteration: 1, 2, ...
             score: best validation mAP until then.
         """
+        if self._iterations(number) is None:
+            return False  # a fit has rounds: it ends when it reports, and is in no curve
         if self.space.multi_objective:
             return self._report_to_fronts(number, iteration, score)
         trial = self._trials[number]
@@ -155,7 +158,7 @@ class Search:
         trial.report(score, iteration)
         # called for every trial, as it also records the trial's score at its rung
         hopeless = trial.should_prune()
-        return hopeless and number != 0 and iteration < self._iterations(number)
+        return hopeless and number != 0 and iteration < (self._iterations(number) or 0)
 
     def _report_to_fronts(self, number: int, iteration: int, score: float) -> bool:
         """Do the same with several objectives, of which Optuna records no curves."""
@@ -170,7 +173,7 @@ class Search:
 
     def _is_hopeless(self, number: int, iteration: int, score: float) -> bool:
         pruning = self.space.pruning
-        last = iteration >= self._iterations(number)
+        last = iteration >= (self._iterations(number) or 0)
         if pruning is None or number == 0 or last or not pruning.is_rung(iteration):
             return False
         rows = {row.number: row for row in self.rows()}
@@ -188,7 +191,7 @@ class Search:
 
     def _point(self, values: Values, score: float) -> Point:
         """Return a trial's figures with signs such that more is better; costs need no training."""
-        config = with_values(self.base, values)
+        config = self.base.config(values)
         figures = {VALIDATION_MAP: score, BITS: float(config.bits)}
         if ENCODING_COST in self.space.objectives:
             assert self._cost is not None, "a search with this objective is given it"
@@ -281,9 +284,9 @@ class Search:
         self._tell(proposal.number, Outcome("failed"))
         return True
 
-    def _iterations(self, number: int) -> int:
+    def _iterations(self, number: int) -> int | None:
         values: Values = self.study.get_trials(deepcopy=False)[number].user_attrs[_SETTINGS]
-        return int(values.get("schedule.iterations", self.base.schedule.iterations))
+        return self.base.iterations(values)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
         state = next(key for key, name in _STATES.items() if name == outcome.state)
@@ -295,7 +298,7 @@ class Search:
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
 
-def _create(path: Path, space: Space, base: TrainConfig) -> None:
+def _create(path: Path, space: Space, base: TrialSettings) -> None:
     """Write the study with its starting points; the file appears complete or not at all."""
     partial_path = path / f"{STUDY}.partial"
     partial_path.unlink(missing_ok=True)

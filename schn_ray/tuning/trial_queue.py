@@ -11,7 +11,6 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import remove_file
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.rows import Outcome, Proposal, ranked
-from schn_ray.tuning.space import with_values
 from schn_ray.tuning.study import Search
 from schn_ray.tuning.trial import TrialDir, trial_dir
 
@@ -65,7 +64,7 @@ class Trials:
         """See ``TrialQueue``; a trial whose settings the config refuses is recorded as failed."""
         while (proposal := self._proposal()) is not None:
             try:
-                config = with_values(self._search.base, proposal.values)
+                config = self._search.base.config(proposal.values)
             except SchnRayError as error:
                 self._search.finish(proposal.number, Outcome("failed", reason=str(error)))
                 continue

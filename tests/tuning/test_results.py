@@ -26,7 +26,7 @@ from schn_ray.tuning.results import (
     write_results,
 )
 from schn_ray.tuning.rows import Outcome, TrialRow, ranked
-from schn_ray.tuning.space import Space, base_config
+from schn_ray.tuning.space import Space, base_config, settings_of_methods
 from schn_ray.tuning.study import Search
 
 HOSTILE = "<script>alert(1)</script>"
@@ -91,7 +91,7 @@ def test_candidates_are_close_and_few() -> None:
 
 
 def test_seeds_are_fresh_and_directories_differ() -> None:
-    base = train_config("digits", None, ("seed=7",))
+    base = settings_of_methods([None], "digits", None, ("seed=7",))
     deciding, judging = confirm.deciding_seeds(base, 3), confirm.judging_seeds(base, 3)
     assert not {base.seed} & {*deciding, *judging}
     assert not {*deciding} & {*judging}
@@ -127,7 +127,7 @@ def test_the_file_of_settings_trains_as_the_winner_did(tmp_path: Path) -> None:
     untouched = values | {"bits": 32}
     published = {"quantization": 10.0, "alpha": 2.0, "update_codes": True}
     untouched["method"] = values["method"] | published
-    assert config_from(untouched) == search.base
+    assert config_from(untouched) == search.base.first
 
 
 def test_a_confirmed_winner_that_was_not_first_is_written(tmp_path: Path) -> None:

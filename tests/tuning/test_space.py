@@ -16,9 +16,8 @@ from schn_ray.tuning.space import (
     read_space,
     space_names,
     starting_point,
-    value_of,
-    with_values,
 )
+from schn_ray.tuning.trial_settings import value_of, with_values
 
 GOOD: dict[str, Any] = {
     "preset": "digits",
@@ -47,7 +46,7 @@ def test_spaces_that_come_with_the_package_fit_every_preset(name: str) -> None:
 def test_trial_0_is_as_published(name: str) -> None:
     search_space = read_space(name)
     base = base_config(search_space, None, None, ())
-    first = with_values(base, starting_point(search_space, base, 0))
+    first = base.config(starting_point(search_space, base, 0))
     published = train_config(search_space.preset, method="schn")
     same = published.method.model_copy(update={"name": first.method.name})
     assert first.method.model_dump() == same.model_dump()
@@ -152,14 +151,14 @@ def test_an_inactive_parameter_has_no_value_and_keeps_the_base_s() -> None:
     }
     values = starting_point(search_space, base, 1)
     assert values == {"method.update_codes": False}
-    assert with_values(base, values).method.alpha == base.method.alpha
+    assert base.config(values).method.alpha == base.first.method.alpha
 
 
 def test_settings_of_the_command_win_but_not_over_what_is_searched() -> None:
     search_space = space(fixed={"bits": 16, "schedule.epochs": 1})
-    base = base_config(search_space, None, None, ("bits=24",))
+    base = base_config(search_space, None, None, ("bits=24",)).first
     assert (base.bits, base.schedule.epochs, base.backbone.name) == (24, 1, "small")
-    assert base_config(search_space, "cifar10", None, ()).augment.pad == 4
+    assert base_config(search_space, "cifar10", None, ()).first.augment.pad == 4
     with pytest.raises(SchnRayError, match="the space searches that setting"):
         base_config(search_space, None, None, ("method.quantization=3",))
 
@@ -182,7 +181,7 @@ def test_choices_may_be_lists() -> None:
     search_space = space(parameters={"schedule.decay_after": {"choices": [[5, 7], [3]]}})
     base = base_config(search_space, None, None, ())
     check_space(search_space, base)
-    changed = with_values(base, {"schedule.decay_after": [3]})
+    changed = base.config({"schedule.decay_after": [3]})
     assert changed.schedule.decay_after == (3,)
     assert value_of(changed, "schedule.decay_after") == [3]
 

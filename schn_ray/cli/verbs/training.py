@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from schn_ray.cli.verbs.arguments import (
     Workers,
     finish,
     finished_before,
+    listed,
     location_of,
     require_ray,
     setting_lines,
@@ -243,6 +245,16 @@ def _refuse_resources(cpus: int, gpu: bool | None) -> None:
         )
 
 
+def named_methods(methods: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return names of methods, given as a list or with commas; each once.
+
+    >>> named_methods("csq, itq,csq"), named_methods(None)
+    (('csq', 'itq'), ())
+    """
+    parts = (part.strip() for text in listed(methods) for part in text.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
 def tune(
     store: Path | str | Store,
     space: Path | str,
@@ -254,6 +266,7 @@ def tune(
     repeats: int = 0,
     seed: int = 0,
     method: str | None = None,
+    methods: str | Sequence[str] | None = None,
     preset: str | None = None,
     config: Path | str | None = None,
     settings: Settings = None,
@@ -267,8 +280,9 @@ def tune(
 
     Args:
         store: what ``prepare`` wrote, with validation rows.
-        space: ``"method"`` for what the method's settings say of themselves; ``"quick"``,
-            ``"loss_weights"``, ``"code_length"``, ``"full"`` for SCHN's; or a YAML file.
+        space: ``"method"`` for what the method's settings say of themselves; ``"methods"`` for a
+            choice of methods, each with its own settings; ``"quick"``, ``"loss_weights"``,
+            ``"code_length"``, ``"full"`` for SCHN's; or a YAML file.
         trials: how many in all, those of earlier calls included.
         out: the search's directory or URI.
         at_once: trials that run at the same time; default: as many as fit.
@@ -276,6 +290,8 @@ def tune(
         repeats: seeds on which the winner is compared with the starting point; 0: none.
         seed: of the sampler.
         method: as for ``train``.
+        methods: that the space ``"methods"`` chooses among, ``"csq,itq"`` or a list; default: a few
+            that suit the labels.
         preset: named settings to start from; default: those of the space.
         config: a YAML file of settings that do not vary.
         settings: settings that do not vary; they override the file.
@@ -294,14 +310,20 @@ def tune(
         >>> study = tune("store", "quick", 30, "search")  # doctest: +SKIP
         >>> run = train("store", "run", config=f"{study}/best.yaml")  # doctest: +SKIP
     """
-    from schn_ray.training.config import train_config
+    from schn_ray.data.store.reader import open_store
+    from schn_ray.methods.registry import contenders
     from schn_ray.training.rows import settings_of_inputs
-    from schn_ray.tuning.space import base_config, check_space, read_space
+    from schn_ray.tuning.method_spaces import opened_space
+    from schn_ray.tuning.space import METHODS_SPACE, base_config, check_space
 
     file = None if config is None else Path(config)
     embedded = None if features is None else location_of(features)
     lines, given = setting_lines(settings), settings_of_inputs(location_of(store), embedded)
-    searched = read_space(str(space), lambda: train_config(preset, file, lines, method, given))
+    names = named_methods(methods)
+    if str(space) == METHODS_SPACE and not names:
+        opened = open_store(location_of(store))
+        names = contenders(opened.labels[opened.rows("train")])
+    searched = opened_space(str(space), preset, file, lines, method, given, names)
     base = base_config(searched, preset, file, lines, method, given)
     check_space(searched, base)
 

@@ -23,7 +23,7 @@ class BottleneckConfig(MethodConfig):
     """
 
     classification: Weight = 1.0
-    quantization: Annotated[Weight, Searched(log=(1e-3, 1.0))] = 0.0
+    quantization: Annotated[Weight, Searched(choices=(0.0, 1e-3, 1e-2, 0.1, 1.0))] = 0.0
 
 
 class Bottleneck(DeepMethod[BottleneckConfig]):

@@ -44,7 +44,7 @@ class DpnConfig(MethodConfig):
 
     recipe: ClassVar[Mapping[str, Any]] = fine_tuned(1e-4)
     polarization: Weight = 1.0
-    size: Annotated[Weight, Searched(log=(1e-4, 1.0))] = 0.0
+    size: Annotated[Weight, Searched(choices=(0.0, 1e-3, 1e-2, 0.1, 1.0))] = 0.0
     margin: Annotated[Weight, Searched(log=(0.3, 3.0))] = 1.0
     centres: Annotated[Kind, Searched()] = "random"
     adaptive: bool = False
