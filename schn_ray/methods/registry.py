@@ -118,8 +118,8 @@ def contenders(labels: csr_array) -> tuple[str, ...]:
     """
     of_row = np.diff(labels.indptr)
     names = CONTENDERS if of_row.any() else CONTENDERS_WITHOUT_LABELS
-    several = len(of_row) > 0 and of_row.max() > 1
-    return tuple(n for n in names if not (several and find_method(n).labels == "single"))
+    multi_label = len(of_row) > 0 and of_row.max() > 1
+    return tuple(n for n in names if not (multi_label and find_method(n).labels == "single"))
 
 
 def with_absolute_path(name: str) -> str:
