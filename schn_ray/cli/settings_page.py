@@ -76,7 +76,8 @@ def settings_markdown(verbs: Mapping[str, Sequence[Setting]]) -> str:
     """
     from schn_ray.core.described_settings import settings_table
 
-    parts, first = ([_HEAD] if len(verbs) > 1 else []), dict[tuple[Setting, ...], str]()
+    parts = [_HEAD] if len(verbs) > 1 else []
+    first: dict[tuple[Setting, ...], str] = {}  # a section's settings -> the verb that tells them
     for verb, described in verbs.items():
         own: list[Setting] = []
         same: list[str] = []
