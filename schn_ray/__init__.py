@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from schn_ray.cli.verbs.duplicates import duplicates
     from schn_ray.cli.verbs.engines import convert
     from schn_ray.cli.verbs.evaluation import benchmark, compare, evaluate, write_report
+    from schn_ray.cli.verbs.hub import push
     from schn_ray.cli.verbs.map import map_codes
     from schn_ray.cli.verbs.retrieval import build_index, change_index, encode, search, serve
     from schn_ray.cli.verbs.settings import settings
@@ -78,6 +79,7 @@ __all__ = [
     "open_index",
     "open_store",
     "prepare",
+    "push",
     "search",
     "serve",
     "settings",
@@ -94,6 +96,7 @@ _MODULES = {
     "cli.verbs.engines": ("convert",),
     "cli.verbs.duplicates": ("duplicates",),
     "cli.verbs.evaluation": ("benchmark", "compare", "evaluate", "write_report"),
+    "cli.verbs.hub": ("push",),
     "cli.verbs.map": ("map_codes",),
     "cli.verbs.retrieval": ("build_index", "change_index", "encode", "search", "serve"),
     "cli.verbs.settings": ("settings",),

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.environments import empty_environment, install
+from support.environments import empty_environment, install, install_packages
+from support.hub import TOKEN, running_hub
 from support.image_files import write_tree
 from support.models import write_model
 from support.processes import free_port, wait_for
@@ -21,6 +22,7 @@ from support.wheels import build_wheel
 
 import schn_ray
 from schn_ray.models.export import export_onnx
+from schn_ray.retrieval.code_files import read_codes
 
 pytestmark = pytest.mark.slow
 LIMIT = 600_000_000  # bytes, of all packages
@@ -42,7 +44,8 @@ class Alone:
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         command = [self.folder / "environment/bin/python", *arguments]
-        environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        passed = ("PATH", "HOME", *(name for name in os.environ if name.startswith("HF_")))
+        environment = {name: os.environ[name] for name in passed if name in os.environ}
         return subprocess.Popen(
             list(map(str, command)),
             cwd=self.folder,
@@ -147,6 +150,7 @@ def test_it_is_served(alone: Alone) -> None:
         (("tune", "store", "--space", "quick", "--trials", "1", "--out", "t"), "train"),
         (("doctor",), "ray"),
         (("check", "digits"), "report"),
+        (("encode", "photos", "--model", "hf://ann/birds", "--out", "other"), "hub"),
     ],
 )
 def test_a_verb_names_the_extra_that_is_missing(
@@ -156,3 +160,27 @@ def test_a_verb_names_the_extra_that_is_missing(
     assert answer.code == 2, answer.err
     assert f"pip install 'schn-ray[{extra}]'" in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it in processes of the environment, with the hub's own variables."""
+    (packages,) = alone.folder.glob("environment/lib/python*/site-packages")
+    install_packages(["huggingface_hub"], packages)
+    monkeypatch.setenv("HF_HOME", str(alone.folder / "hub"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    encode = ("encode", "photos", "--model", "hf://ann/birds", "--out", "codes-of-hub")
+    with running_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        alone.verb("push", "model", "ann/birds", "--onnx", "export/m.onnx")
+        alone.verb(*encode)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    again = alone.verb(*encode)  # the hub is gone, and its files are in the cache
+    assert "finished already" in again.err
+    outs = alone.folder / "codes-of-export", alone.folder / "codes-of-hub"
+    schn_ray.encode(alone.folder / "photos", alone.folder / "export", outs[0])
+    expected, actual = map(read_codes, outs)
+    assert actual[0] == expected[0]
+    assert actual[1].tolist() == expected[1].tolist()

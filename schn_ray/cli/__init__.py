@@ -27,6 +27,7 @@ from schn_ray.cli import (
     duplicates,
     engines,
     evaluation,
+    hub,
     map,
     retrieval,
     settings,
@@ -126,6 +127,7 @@ for _verb in (
     evaluation.report_command,
     evaluation.benchmark_command,
     training.export_command,
+    hub.push_command,
     cluster.doctor_command,
     demo.demo_command,
 ):

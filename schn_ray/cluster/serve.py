@@ -10,6 +10,7 @@ from ray import serve as ray_serve
 from schn_ray.cluster.session import ray_session
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.files import as_location
+from schn_ray.models.load import pinned
 from schn_ray.retrieval.config import ServeConfig
 from schn_ray.retrieval.server.app import application
 from schn_ray.retrieval.server.local import announce
@@ -29,7 +30,7 @@ def serve_on_ray(index: Path | str, model: Path | str, config: ServeConfig) -> N
     Raises:
         SchnRayError: index and model do not belong together, or the port is taken.
     """
-    index, model = as_location(index), as_location(model)
+    index, model = as_location(index), pinned(model)
     open_service(index, model, config)  # an error is raised in this process, not by a replica
     with ray_session():
         start(index, model, config)

@@ -26,6 +26,7 @@ EXTRA_OF = {
     "timm": "timm",
     "transformers": "hf",
     "open_clip": "open-clip",
+    "huggingface_hub": "hub",
 }
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

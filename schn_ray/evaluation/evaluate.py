@@ -18,7 +18,6 @@ from schn_ray.core.atomic_files import write_json
 from schn_ray.core.directories import DirectoryWriter, new_directory
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest, is_finished, read_manifest
-from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.files import as_location, is_uri, join
 from schn_ray.core.storage.mirror import Mirror, open_output
 from schn_ray.data.config import SourceConfig
@@ -45,7 +44,7 @@ from schn_ray.evaluation.results import (
     METRICS,
     write_queries,
 )
-from schn_ray.models.load import describe_model
+from schn_ray.models.load import describe_model, local_model, pinned
 from schn_ray.models.model_files import LEARNED, TRAINED, HasherSpec
 from schn_ray.retrieval.code_files import packed_codes, read_codes
 from schn_ray.retrieval.encode import EncodeOptions, encode_shards, require_input
@@ -68,7 +67,7 @@ def evaluate_run(
     """Encode the store with a run's network and measure its queries against its gallery.
 
     Args:
-        run: a finished run; it, the store and ``out`` may be at URIs.
+        run: a finished run, or a model as for ``load``; it, the store and ``out`` may be at URIs.
         store_path: a store with a split.
         out: directory to write; ``evaluation.results`` lists its files.
         config: what is measured.
@@ -84,7 +83,8 @@ def evaluate_run(
         SchnRayError: the split is empty or would spoil the figures, a learned gallery has no
             codes, or ``features`` are those of another backbone or of other images.
     """
-    model, run = as_location(run), local_copy(run)
+    name, model = Path(as_location(run)).name, pinned(run)
+    run = local_model(model)
     store, described = open_store(store_path), describe_model(run)
     spec = described.spec
     audited = _audited(store, config, run)
@@ -127,7 +127,7 @@ def evaluate_run(
             **_context(run, store, audited, gallery),
             model=described.fingerprint,
             store=store.manifest.fingerprint,
-            run=Path(model).name,
+            run=name,
             gallery_codes="learned" if config.gallery == "learned" else "encoded",
             gallery_without_code=without_code,
             controls=controls.figures if controls else None,

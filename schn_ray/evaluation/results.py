@@ -28,6 +28,7 @@ from schn_ray.core.storage.files import as_location, join
 from schn_ray.evaluation.examples import ExampleQuery
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.plot_data import PlotData
+from schn_ray.models.hub import hub_address
 
 METRICS, EXAMPLES, DIAGRAMS, AUDIT = "metrics.json", "examples.json", "diagrams.json", "audit.json"
 QUERIES, CODES = "queries.parquet", "codes"
@@ -121,9 +122,11 @@ def default_evaluation(run: Path | str) -> str:
     """Return where ``evaluate`` writes by default: next to the run.
 
     Args:
-        run: a directory or a URI.
+        run: a directory or a URI; one on the hub is written to the working directory.
     """
-    return f"{as_location(run)}-evaluation"
+    address = hub_address(run)
+    stem = as_location(run) if address is None else address.repository.split("/")[1]
+    return f"{stem}-evaluation"
 
 
 def find_evaluation(path: Path | str) -> Path:

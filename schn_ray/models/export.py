@@ -30,18 +30,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from schn_ray.core.artefacts import open_artefact
 from schn_ray.core.atomic_files import write_atomically, write_json
 from schn_ray.core.directories import locked_file
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import is_finished
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import BadImage, Preprocessing, evaluation_view
 from schn_ray.data.shards.rows import Row, Source
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.reader import open_store
 from schn_ray.models.hasher import Hasher, features_and_relaxed, load_network
-from schn_ray.models.model_files import CARD, MODEL, model_directory
+from schn_ray.models.model_files import model_directory, read_card
 from schn_ray.models.onnx_hasher import DESCRIBED, OUTPUT, SHA256
 
 METADATA = "schn-ray"
@@ -105,7 +103,7 @@ def export_onnx(
     data = _onnx(hasher)
     checked = check_export(hasher, data, images)
     described = describe(hasher) | {"checked": asdict(checked)}
-    card = _card(_card_of(model), out.name, checked, figures)
+    card = _card(read_card(model_directory(model)), out.name, checked, figures)
     written = _with_metadata(data, described)
     sha256 = {SHA256: hashlib.sha256(written).hexdigest()}
     with locked_file(out):
@@ -281,16 +279,6 @@ def _vectors(source: Source) -> Iterator[NDArray[np.float32]]:
 def _good_rows(source: Source) -> Iterator[Row]:
     for shard in source.shards():
         yield from (row for row in source.read(shard) if isinstance(row, Row))
-
-
-def _card_of(model: Path | str) -> str:
-    """Return a model's card; of a run, after a comparison with its manifest."""
-    path = model_directory(model)
-    if is_finished(path.parent):
-        data = open_artefact(path.parent, "run").read(f"{MODEL}/{CARD}")
-    else:
-        data = (path / CARD).read_bytes()
-    return data.decode(errors="replace")
 
 
 def _card(card: str, name: str, checked: ExportCheck, figures: str | None) -> str:

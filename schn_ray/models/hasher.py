@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from schn_ray.core.atomic_files import sha256_file, write_atomically
+from schn_ray.core.checksums import CHECKSUMS, checksum_lines
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.images import normalise
 from schn_ray.models.backbones.build import rebuild_backbone
@@ -27,7 +28,6 @@ from schn_ray.models.encoder import Encoder
 from schn_ray.models.heads.build import build_head
 from schn_ray.models.model_files import (
     CARD,
-    CHECKSUMS,
     SPEC,
     WEIGHTS,
     HasherSpec,
@@ -112,8 +112,8 @@ class Hasher(BaseHasher):
         spec = yaml.safe_dump(self.spec.model_dump(mode="json"), sort_keys=False)
         write_atomically(path / SPEC, spec.encode())
         write_atomically(path / CARD, card.encode())
-        lines = [f"{sha256_file(path / name)}  {name}\n" for name in (WEIGHTS, SPEC)]
-        write_atomically(path / CHECKSUMS, "".join(lines).encode())
+        digests = {name: sha256_file(path / name) for name in (WEIGHTS, SPEC)}
+        write_atomically(path / CHECKSUMS, checksum_lines(digests).encode())
 
     def _forward(self, views: NDArray[Any]) -> tuple[Tensor, Tensor]:
         self._require_input(views)

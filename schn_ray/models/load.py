@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.storage.cache import local_copy
+from schn_ray.core.storage.files import as_location
 from schn_ray.models.base_hasher import BaseHasher
 from schn_ray.models.config import PrecisionName
+from schn_ray.models.hub import hub_address
 from schn_ray.models.model_files import SPEC, HasherSpec, fingerprint, model_directory, read_spec
 from schn_ray.models.onnx_hasher import load_onnx, onnx_file, onnx_spec
 
@@ -42,7 +45,8 @@ def load(
     """Load a hasher: of a finished run or a model directory, or of an ONNX file without torch.
 
     Args:
-        path: the directory, or its URI; or an ONNX file that ``export`` wrote, or its folder.
+        path: the directory, or its URI; or an ONNX file that ``export`` wrote, or its folder; or
+            ``hf://user/name[@revision]``, what ``push`` has uploaded.
         device: where the network runs; by default a GPU if torch has one. ONNX files run on CPUs.
         precision: of the network; ``bf16`` is faster on GPUs, and changes a few bits. ONNX files
             run in float32.
@@ -54,6 +58,7 @@ def load(
 
         load("run").encode(["query.jpg"])
         load("model.onnx").encode(["query.jpg"])
+        load("hf://user/name@v1").encode(["query.jpg"])
     """
     if onnx_file(path) is not None:
         if precision not in ("float32", "auto") or device is not None:
@@ -83,3 +88,34 @@ def describe_model(path: str | Path) -> Described:
         return Described(read_spec(path / SPEC), fingerprint(path))
     except OSError as error:
         raise SchnRayError(f"{path} is not a complete model: {error}") from error
+
+
+def local_model(path: str | Path) -> Path:
+    """Return a model's local directory or ONNX file, fetched first if it is at a URI or on the hub.
+
+    Args:
+        path: as for ``load``.
+
+    Raises:
+        SchnRayError: no such model, or it cannot be fetched.
+    """
+    if hub_address(path) is None:
+        return local_copy(path)
+    file = onnx_file(path)
+    return model_directory(path) if file is None else Path(file)
+
+
+def pinned(path: str | Path) -> str:
+    """Return the location of a model; of one on the hub with its commit, so that it cannot change.
+
+    Args:
+        path: as for ``load``.
+
+    Raises:
+        SchnRayError: no such repository, or the hub cannot be reached.
+    """
+    if (address := hub_address(path)) is None:
+        return as_location(path)
+    local = local_model(path)
+    commit = local.name if local.is_dir() else local.parent.name
+    return str(replace(address, revision=commit))

@@ -1,7 +1,8 @@
 """The files of a released model, and what it is built from; nothing here needs torch.
 
 A model directory holds ``weights.safetensors``, ``hasher.yaml``, ``SHA256SUMS`` of these two (as
-``sha256sum --check`` reads them) and ``README.md``, the model card.
+``sha256sum --check`` reads them) and ``README.md``, the model card. A repository of the Hugging
+Face hub holds the same.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from schn_ray.core.atomic_files import sha256_file
+from schn_ray.core.artefacts import open_artefact
+from schn_ray.core.checksums import CHECKSUMS, compared_files
 from schn_ray.core.documents import parse_yaml
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import read_manifest
+from schn_ray.core.manifest import is_finished, read_manifest
 from schn_ray.core.settings import Count, Section, validated
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.data.images import Preprocessing
 from schn_ray.models.config import HeadSpec
+from schn_ray.models.hub import download_again, fetched, hub_address
 
 WEIGHTS, SPEC, CARD = "weights.safetensors", "hasher.yaml", "README.md"
-CHECKSUMS = "SHA256SUMS"
 # within a run's directory
 MODEL, LEARNED, TRAINED = "model", "learned.parquet", "trained.parquet"
 
@@ -57,16 +59,29 @@ def model_directory(path: Path | str) -> Path:
     """Return the local directory of a model, fetched first if it is at a URI.
 
     Args:
-        path: a model directory or a finished run, or its URI.
+        path: a model directory or a finished run, or its URI; or ``hf://user/name[@revision]``.
 
     Raises:
         SchnRayError: ``path`` is neither of them.
     """
+    if (address := hub_address(path)) is not None:
+        return fetched(address, WEIGHTS, SPEC, CHECKSUMS, optional=(CARD,))
     path = local_copy(path, MODEL)
     if (path / SPEC).is_file():
         return path
     read_manifest(path, "run")
     return path / MODEL
+
+
+def read_card(path: Path) -> str:
+    """Return a model's card; of a run, after a comparison with its manifest.
+
+    Args:
+        path: a local model directory.
+    """
+    if is_finished(path.parent):
+        return open_artefact(path.parent, "run").read(f"{MODEL}/{CARD}").decode(errors="replace")
+    return (path / CARD).read_text(errors="replace") if (path / CARD).is_file() else ""
 
 
 def read_spec(path: Path) -> HasherSpec:
@@ -100,18 +115,5 @@ def fingerprint(path: Path | str) -> str:
         OSError: another file is missing.
     """
     path = model_directory(path)
-    if not (path / CHECKSUMS).is_file():
-        raise SchnRayError(
-            f"{path} is not a complete model: it has no {CHECKSUMS}, so nobody can tell whether "
-            "its weights are sound. Copy the whole directory again"
-        )
-    lines = (path / CHECKSUMS).read_text(errors="replace").splitlines()
-    expected = {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
-    parts = [sha256_file(path / name) for name in (WEIGHTS, SPEC)]
-    for name, sha256 in zip((WEIGHTS, SPEC), parts, strict=True):
-        if expected.get(name) != sha256:
-            raise SchnRayError(
-                f"{path / name} differs from {CHECKSUMS} beside it: the model is damaged or was "
-                "edited. Copy it again from where it is sound, or train again"
-            )
+    parts = compared_files(path, (WEIGHTS, SPEC), download_again(path))
     return hashlib.sha256("".join(parts).encode()).hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import validated
 from schn_ray.core.storage.files import as_location, read_file
 from schn_ray.models.base_hasher import BaseHasher
-from schn_ray.models.model_files import HasherSpec
+from schn_ray.models.hub import fetched_onnx, hub_address
+from schn_ray.models.model_files import SPEC, WEIGHTS, HasherSpec
 
 ONNX, DESCRIBED = ".onnx", ".json"
 OUTPUT = "relaxed"
@@ -105,14 +107,21 @@ def onnx_file(path: Path | str) -> str | None:
     """Return where the ONNX file of an export is; None if the path is that of a run or a model.
 
     Args:
-        path: the ONNX file or its URI, or a local directory that holds one.
+        path: the ONNX file or its URI, or a local directory that holds one and no model;
+            or an address of the hub, see ``hub.fetched_onnx``.
 
     Raises:
         SchnRayError: a directory holds more than one.
     """
+    if (address := hub_address(path)) is not None:
+        file = fetched_onnx(address)
+        return None if file is None else str(file)
     location = as_location(path)
     if location.endswith(ONNX):
         return location
+    is_model = Path(location, SPEC).is_file() and Path(location, WEIGHTS).is_file()
+    if is_model and find_spec("torch") is not None:
+        return None  # a repository's clone has both
     files = sorted(map(str, Path(location).glob(f"*{ONNX}")))
     if len(files) > 1:
         raise SchnRayError(f"{location} holds {len(files)} ONNX files: name one, {files[0]} say")

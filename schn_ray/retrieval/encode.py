@@ -38,7 +38,7 @@ from schn_ray.data.shards.vectors import VectorFormat, numpy_vectors, vector_sha
 from schn_ray.data.sources.stored import features_backbone
 from schn_ray.models.base_hasher import BaseHasher
 from schn_ray.models.config import PrecisionName
-from schn_ray.models.load import describe_model, load
+from schn_ray.models.load import describe_model, load, pinned
 from schn_ray.models.model_files import HasherSpec
 from schn_ray.retrieval.code_files import (
     SHA256,
@@ -101,9 +101,10 @@ def encode_source(
         TooManyBadRows: more rows than allowed could not be encoded; the first are named.
         SchnRayError: the source has no rows, or changed meanwhile; ``out`` has another content.
     """
-    described = describe_model(model)
+    location = pinned(model)
+    described = describe_model(location)
     options = EncodeOptions(
-        as_location(model),
+        location,
         config.batch_size,
         config.relaxed,
         config.features,

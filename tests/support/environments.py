@@ -29,6 +29,12 @@ def install(wheel: Path, packages: Path) -> int:
         (name,) = (n for n in files.namelist() if n.endswith(".dist-info/METADATA"))
         required = message_from_bytes(files.read(name)).get_all("Requires-Dist", [])
     size = sum(path.stat().st_size for path in packages.rglob("*") if path.is_file())
+    return size + install_packages(required, packages)
+
+
+def install_packages(required: list[str], packages: Path) -> int:
+    """Install packages and all that they require; return their bytes, uncompiled."""
+    size = 0
     for package in _required(required):
         for file in package.files or ():
             source, target = Path(str(package.locate_file(file))), packages / file
@@ -42,7 +48,7 @@ def install(wheel: Path, packages: Path) -> int:
 
 
 def _link(source: Path, target: Path) -> None:
-    if source.is_file():
+    if source.is_file() and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source)
 

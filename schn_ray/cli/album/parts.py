@@ -26,7 +26,10 @@ def is_album(location: Path | str) -> bool:
         location: a path or a URI.
     """
     from schn_ray.core.storage.files import join, kind_at
+    from schn_ray.models.hub import SCHEME, hub_address
 
+    if str(location).startswith(SCHEME) and hub_address(str(location)) is not None:
+        return False  # a model
     return kind_at(join(str(location), ALBUM)) == "file"
 
 

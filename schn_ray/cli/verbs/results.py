@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from schn_ray.evaluation.figures import Figures
     from schn_ray.methods.catalogue import Description
     from schn_ray.models.export import ExportCheck
+    from schn_ray.models.push import Pushed
     from schn_ray.retrieval.duplicates.groups import DuplicateCounts
     from schn_ray.retrieval.duplicates.leaks import LeakCounts
     from schn_ray.retrieval.duplicates.planted import PlantedCounts
@@ -497,6 +498,37 @@ class ExportResult(Printable):
     def to_json(self) -> dict[str, Any]:
         """Return path and counts."""
         return {"path": self.path} | asdict(self.check)
+
+
+@dataclass(frozen=True, repr=False)
+class PushResult(Printable):
+    """A model in a repository of the Hugging Face hub.
+
+    Attributes:
+        pushed: what the repository has.
+    """
+
+    pushed: Pushed
+
+    @property
+    def path(self) -> str:
+        """The address that ``schn_ray.load`` takes."""
+        return str(self.pushed.address)
+
+    def text(self) -> str:
+        """Return the address, and what was uploaded."""
+        pushed = self.pushed
+        size = sum(pushed.files.values()) / 1e6
+        seen = "private" if pushed.private else "public"
+        done = "had these files already" if pushed.unchanged else "uploaded"
+        lines = [f"{self.path}: {done}, {len(pushed.files)} files, {size:.1f} MB, {seen}"]
+        if pushed.removed:
+            lines.append(f"  removed, of another model: {', '.join(pushed.removed)}")
+        return "\n".join([*lines, f"  {pushed.url}", f'  schn_ray.load("{self.path}")'])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return address, commit and files."""
+        return asdict(self.pushed) | {"address": self.path}
 
 
 class NodeChecks(Printable, list["NodeCheck"]):
