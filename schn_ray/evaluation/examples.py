@@ -67,6 +67,9 @@ def examples(
 ) -> list[ExampleQuery]:
     """Choose queries to show: a third the worst, a third the best, the rest spread over all.
 
+    The rest are the same for every model that is measured on the same queries, but for those that
+    are among its best or worst.
+
     Of equally good queries, those of classes not yet shown come first. Images at one distance from
     a query are in random order, the same at every call.
 
@@ -97,9 +100,12 @@ def _chosen(queries: LabelledCodes, ap: NDArray[np.float64], count: int) -> dict
     downwards = defined[np.argsort(-ap[defined], kind="stable")]
     left = [position for position in downwards.tolist() if position not in chosen]
     chosen |= dict.fromkeys(_of_many_classes(queries, ap, left, third), BEST)
-    left = [position for position in range(len(queries)) if position not in chosen]
-    spread = np.linspace(0, len(left) - 1, min(len(left), count - len(chosen)))
-    return chosen | dict.fromkeys((left[int(i)] for i in spread.round()), BETWEEN)
+    # spread over all queries, and not over those left: so they are the same ones for another model
+    others = min(len(queries), count) - len(chosen)
+    for position in ((np.arange(others) + 0.5) * len(queries) / others).tolist():
+        free = (p for p in range(len(queries)) if p not in chosen)
+        chosen[min(free, key=lambda p: abs(p - position))] = BETWEEN
+    return chosen
 
 
 def _of_many_classes(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.plot_data import Confusion
 
 Grade = Literal["good", "fair", "poor", "unknown"]
 _RANKS = 10  # a page of results
@@ -13,6 +14,7 @@ _GOOD, _FAIR = 0.8, 0.5  # share of right ones among them
 _OF_FEATURES = 0.9  # of the unquantised features' own mAP: then more bits would add little
 _COLLAPSED = 0.05  # distinct codes by images
 _WEAK_CLASSES = 3
+_MIXED = 0.1  # share of another class among the first results, from which two classes are mixed up
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Verdict:
         return "\n".join([f"{self.grade}: {self.summary}", *(f"  {line}" for line in self.advice)])
 
 
-def verdict_of(figures: Figures) -> Verdict:
+def verdict_of(figures: Figures, confusion: Confusion | None = None) -> Verdict:
     """Say in words how good codes are.
 
     With labels of two classes or more, a result is right if it shares a label with the query.
@@ -43,6 +45,7 @@ def verdict_of(figures: Figures) -> Verdict:
 
     Args:
         figures: of one evaluation.
+        confusion: of the same; with it the advice names the classes that are mixed up.
 
     Example:
         ``str(verdict_of(read_figures("evaluation")))`` ->
@@ -52,7 +55,7 @@ def verdict_of(figures: Figures) -> Verdict:
     if share is None:
         return Verdict("unknown", None, "too few images to measure anything: add more")
     grade: Grade = "good" if share >= _GOOD else "fair" if share >= _FAIR else "poor"
-    return Verdict(grade, share, summary, _advice(figures, grade))
+    return Verdict(grade, share, summary, _advice(figures, grade, confusion))
 
 
 def _by_labels(figures: Figures) -> tuple[float, str] | None:
@@ -112,7 +115,31 @@ def _of_embeddings(figures: Figures) -> bool:
     return str(backbone.get("name", "")).startswith("features:")
 
 
-def _advice(figures: Figures, grade: Grade) -> tuple[str, ...]:
+def mixed_up(confusion: Confusion | None) -> str:
+    """Say which two classes are mixed up most; empty where none are.
+
+    Args:
+        confusion: of an evaluation.
+
+    Example:
+        ``cat and dog are mixed up most: 3 of 10 results for cat are dog``
+    """
+    if confusion is None:
+        return ""
+    pairs = [
+        (share, query, other)
+        for query, row in enumerate(confusion.share)
+        for other, share in enumerate(row)
+        if query != other and share >= _MIXED
+    ]
+    if not pairs:
+        return ""
+    share, query, other = max(pairs, key=lambda pair: pair[0])
+    one, two = confusion.classes[query], confusion.classes[other]
+    return f"{one} and {two} are mixed up most: {_tenths(share)} results for {one} are {two}"
+
+
+def _advice(figures: Figures, grade: Grade, confusion: Confusion | None) -> tuple[str, ...]:
     if grade == "good":
         return ()
     if figures.unique_share < _COLLAPSED:
@@ -125,6 +152,7 @@ def _advice(figures: Figures, grade: Grade) -> tuple[str, ...]:
         weak = sorted((c for c in figures.by_class if c.map is not None), key=lambda c: c.map or 0)
         names = ", ".join(f"{c.name} ({c.map:.2f})" for c in weak[:_WEAK_CLASSES])
         lines.append(f"the weakest classes are {names}; look at them in the report")
+        lines += [line for line in [mixed_up(confusion)] if line]
     if share is not None and share < _OF_FEATURES:
         lines.append(
             f"the features know more than the codes: use more bits (--bits {2 * figures.bits})"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.plot_data import PlotData
+
+BEST_QUERIES, WORST_QUERIES, OTHER_QUERIES = "The best queries", "The worst queries", "Others"
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,55 @@ class ReportData:
     history: Sequence[Mapping[str, Any]] = ()
     examples: Sequence[Example] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A setting, a version or a digest that a page names.
+
+    Attributes:
+        name: dotted.
+        value: all of it.
+    """
+
+    name: str
+    value: str
+
+    @property
+    def short(self) -> str:
+        """The first digits of a long digest; otherwise empty."""
+        return self.value[:12] if _DIGEST.fullmatch(self.value) else ""
+
+
+def facts(nested: Mapping[str, Any]) -> list[tuple[str, list[Fact]]]:
+    """Return (heading, facts) of nested values; plain values at the top come first.
+
+    Args:
+        nested: name -> value, or a mapping, whose name becomes a heading.
+
+    Example:
+        >>> facts({"seed": 0, "made_from": {"model": "1b4f"}})[1]
+        ('Made from', [Fact(name='model', value='1b4f')])
+    """
+    plain = {name: value for name, value in nested.items() if not isinstance(value, Mapping)}
+    groups: list[tuple[str, Mapping[str, Any]]] = [("", plain)]
+    groups += [(name, value) for name, value in nested.items() if isinstance(value, Mapping)]
+    return [
+        (name.replace("_", " ").capitalize(), [Fact(*leaf) for leaf in _leaves(values)])
+        for name, values in groups
+        if values
+    ]
+
+
+def _leaves(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return (dotted name, value) of every leaf."""
+    leaves = []
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            leaves += _leaves(value, f"{prefix}{name}.")
+        else:
+            leaves.append((prefix + name, str(value)))
+    return leaves
 
 
 def number(value: object) -> float | None:

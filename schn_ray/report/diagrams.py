@@ -17,6 +17,7 @@ from schn_ray.report.charts import Chart, Curve
 
 _GROUPS = 24  # as many as colours and markers can tell apart
 _OTHERS = "others"
+_TWINS = 0.95  # correlation above which two bits hold the same information
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,90 @@ class Scatter:
     y_label: str = "positions of codes"
 
 
-Diagram = Chart | Heatmap | Scatter
+@dataclass(frozen=True)
+class Bar:
+    """A bar of ``Bars``.
+
+    Attributes:
+        name: beside it.
+        value: its length.
+        interval: ends of its error bar; None for none.
+        strong: whether it stands out, as the one that the others are compared with.
+    """
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None = None
+    strong: bool = False
 
 
-def evaluation_diagrams(plots: PlotData) -> list[Diagram]:
-    """Return the diagrams of an evaluation; one without numbers is left out.
+@dataclass(frozen=True)
+class Bars:
+    """A bar a name, the first on top.
+
+    Attributes:
+        title: shown above it.
+        caption: shown below it.
+        x_label: of the lengths.
+        bars: at least one.
+        y_label: of the names.
+        shares: the x axis goes from 0 to 1.
+    """
+
+    title: str
+    caption: str
+    x_label: str
+    bars: tuple[Bar, ...]
+    y_label: str = ""
+    shares: bool = False
+
+
+@dataclass(frozen=True)
+class BitBars:
+    """An upright bar a bit, from 0 to 1.
+
+    Attributes:
+        title: shown above it.
+        caption: shown below it.
+        y_label: of the values.
+        values: of each bit; None has no bar.
+        flagged: bits that stand out.
+        flag: what they are, for the legend.
+        middle: where a line marks the best value; None for none.
+        x_label: of the bits.
+    """
+
+    title: str
+    caption: str
+    y_label: str
+    values: tuple[float | None, ...]
+    flagged: tuple[int, ...] = ()
+    flag: str = ""
+    middle: float | None = None
+    x_label: str = "bit"
+
+
+Diagram = Chart | Heatmap | Scatter | Bars | BitBars
+
+
+def code_diagrams(plots: PlotData) -> list[Diagram]:
+    """Return the map of the codes and the correlation of all bits; without numbers, none.
 
     Args:
-        plots: the numbers.
+        plots: the numbers of an evaluation.
     """
-    diagrams = [
-        curves_at_ranks({"": plots.at}),
-        _distances(plots.distances),
-        _confusion(plots.confusion),
-        _map(plots.map),
-        _balance(plots.bits),
-        _correlation(plots.bits),
-    ]
+    diagrams = [_map(plots.map), _correlation(plots.bits)]
     return [diagram for diagram in diagrams if diagram is not None]
+
+
+def dead_bits(bits: BitStatistics | None) -> tuple[int, ...]:
+    """Return the bits that are the same in every gallery code, and so tell nothing.
+
+    Args:
+        bits: of an evaluation; None where it has none.
+    """
+    balance = bits.balance if bits else ()
+    return tuple(bit for bit, share in enumerate(balance) if share in (0.0, 1.0))
 
 
 def curves_at_ranks(runs: Mapping[str, Sequence[RankPoint]]) -> Chart | None:
@@ -132,7 +199,15 @@ def map_by_bits(methods: Mapping[str, Mapping[int, tuple[float, float]]]) -> Cha
     return Chart("mAP by length of code", caption, "bits", "mAP", tuple(curves), shares=True)
 
 
-def _distances(pairs: PairDistances | None) -> Chart | None:
+def distance_curves(pairs: PairDistances | None) -> Chart | None:
+    """Return how far similar and dissimilar pairs lie apart.
+
+    Args:
+        pairs: of an evaluation.
+
+    Returns:
+        None without numbers.
+    """
     if pairs is None:
         return None
     curves = []
@@ -149,7 +224,15 @@ def _distances(pairs: PairDistances | None) -> Chart | None:
     return Chart(title, caption, "Hamming distance", "share of pairs", tuple(curves))
 
 
-def _confusion(confusion: Confusion | None) -> Heatmap | None:
+def mixed_classes(confusion: Confusion | None) -> Heatmap | None:
+    """Return of which classes the nearest images to the queries of each class are.
+
+    Args:
+        confusion: of an evaluation.
+
+    Returns:
+        None without numbers.
+    """
     if confusion is None or not confusion.classes:
         return None
     caption = (
@@ -188,15 +271,48 @@ def _map(codes: CodeMap | None) -> Scatter | None:
     return Scatter("Map of the codes", caption, (*drawn, *others))
 
 
-def _balance(bits: BitStatistics | None) -> Chart | None:
+def bit_balance(bits: BitStatistics | None) -> BitBars | None:
+    """Return the share of gallery codes in which each bit is 1; dead bits are flagged.
+
+    Args:
+        bits: of an evaluation.
+
+    Returns:
+        None without numbers.
+    """
     if bits is None or not bits.balance:
         return None
-    points = tuple((float(bit), share) for bit, share in enumerate(bits.balance))
+    dead = dead_bits(bits)
     caption = (
-        "The share of gallery codes in which a bit is 1. A bit has most information at one half, "
-        "and none at 0 or 1."
+        "The share of gallery codes in which a bit is 1. A bit tells most at one half, and nothing "
+        "at 0 or 1, where it is dead."
     )
-    return Chart("Balance of the bits", caption, "bit", "share set", (Curve("", points),), True)
+    title = "Balance of the bits"
+    return BitBars(title, caption, "share of ones", bits.balance, dead, "dead", 0.5)
+
+
+def closest_bits(bits: BitStatistics | None) -> BitBars | None:
+    """Return each bit's correlation with the bit that is most like it, whatever its sign.
+
+    Args:
+        bits: of an evaluation.
+
+    Returns:
+        None without numbers.
+    """
+    if bits is None or len(bits.correlation) < 2:
+        return None
+    values = tuple(
+        max((abs(r) for other, r in enumerate(row) if other != bit and r is not None), default=None)
+        for bit, row in enumerate(bits.correlation)
+    )
+    twins = tuple(bit for bit, value in enumerate(values) if value is not None and value > _TWINS)
+    caption = (
+        "How far each bit can be told from one other: its largest correlation with any of them, "
+        f"without the sign. Above {_TWINS} two bits say the same. A dead bit has none."
+    )
+    title = "Closest other bit"
+    return BitBars(title, caption, "correlation", values, twins, f"above {_TWINS}")
 
 
 def _correlation(bits: BitStatistics | None) -> Heatmap | None:

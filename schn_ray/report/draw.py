@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schn_ray.report.charts import Chart, Curve
-from schn_ray.report.diagrams import Diagram, Heatmap, Scatter
+from schn_ray.report.diagrams import Bars, BitBars, Diagram, Heatmap, Scatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,6 +79,10 @@ def _drawn(chart: Diagram, theme: Theme, kind: str) -> bytes:
             _plot_heatmap(axes, chart, theme)
         elif isinstance(chart, Scatter):
             _plot_scatter(axes, chart, theme)
+        elif isinstance(chart, Bars):
+            _plot_bars(axes, chart, theme)
+        elif isinstance(chart, BitBars):
+            _plot_bit_bars(axes, chart, theme)
         else:
             _plot(axes, chart, theme)
             _dress(axes, chart, theme)
@@ -95,6 +100,8 @@ def _drawn(chart: Diagram, theme: Theme, kind: str) -> bytes:
 def _size(chart: Diagram) -> tuple[float, float]:
     if isinstance(chart, Heatmap):
         return (5.2, 4.7) if chart.row_labels else (4.4, 3.7)
+    if isinstance(chart, Bars):
+        return 4.4, min(6.0, 1.1 + 0.32 * len(chart.bars))
     return (4.4, 3.9) if isinstance(chart, Scatter) else (4.4, 2.9)
 
 
@@ -185,6 +192,64 @@ def _plot_scatter(axes: Axes, chart: Scatter, theme: Theme) -> None:
             handle.set_sizes([2 * _DOT])
 
 
+def _plot_bars(axes: Axes, chart: Bars, theme: Theme) -> None:
+    names = [bar.name for bar in chart.bars]
+    colours = [theme.curves[1 if bar.strong else 0] for bar in chart.bars]
+    axes.barh(range(len(names)), [bar.value for bar in chart.bars], color=colours, height=0.62)
+    for position, bar in enumerate(chart.bars):
+        end = bar.value
+        if bar.interval is not None:
+            low, end = bar.interval
+            axes.plot([low, end], [position, position], color=theme.text, linewidth=1.2)
+        axes.annotate(
+            f"{bar.value:.2f}",
+            (end, position),
+            xytext=(4, 0),
+            textcoords="offset points",
+            ha="left",
+            va="center",
+            color=theme.text,
+            fontsize=9,
+        )
+    axes.set_yticks(range(len(names)), names, fontsize=9.5)
+    axes.invert_yaxis()
+    axes.set_xlabel(chart.x_label, color=theme.text)
+    axes.tick_params(colors=theme.text, length=0, pad=5)
+    axes.grid(axis="x", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    longest = max(bar.interval[1] if bar.interval else bar.value for bar in chart.bars)
+    # room for the number behind the longest bar
+    axes.set_xlim(0, max(1.0 if chart.shares else 0.0, 1.14 * longest) or 1.0)
+    if chart.shares:
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+
+
+def _plot_bit_bars(axes: Axes, chart: BitBars, theme: Theme) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    flagged = set(chart.flagged)
+    plain = [bit for bit in range(len(chart.values)) if bit not in flagged]
+    heights = [value or 0.0 for value in chart.values]
+    axes.bar(plain, [heights[bit] for bit in plain], color=theme.curves[0], width=0.8)
+    if flagged:
+        bits, colour = sorted(flagged), theme.curves[1]
+        axes.bar(bits, 1.0, color=colour, width=0.8, alpha=0.3)  # seen where the value is 0 too
+        axes.bar(bits, [heights[bit] for bit in bits], color=colour, width=0.8, label=chart.flag)
+        _legend(axes, [chart.flag], theme)
+    if chart.middle is not None:
+        axes.axhline(chart.middle, color=theme.text, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_xlabel(chart.x_label, color=theme.text)
+    axes.set_ylabel(chart.y_label, color=theme.text)
+    axes.tick_params(colors=theme.text, length=0, pad=5)
+    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.set_ylim(0, 1)
+    axes.set_xlim(-0.7, len(chart.values) - 0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
 def _plot(axes: Axes, chart: Chart, theme: Theme) -> None:
     for i, curve in enumerate(chart.curves):
         few = len(curve.points) <= _MARKED_POINTS
@@ -232,15 +297,15 @@ def _dress(axes: Axes, chart: Chart, theme: Theme) -> None:
         axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:g}")
     if any(curve.label for curve in chart.curves):
-        _legend(axes, chart, theme)
+        _legend(axes, [curve.label for curve in chart.curves], theme)
 
 
-def _legend(axes: Axes, chart: Chart, theme: Theme) -> None:
+def _legend(axes: Axes, labels: Sequence[str], theme: Theme) -> None:
     # above the axes, where it covers no curve
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
-        ncols=max(1, min(4, 44 // (5 + max(len(curve.label) for curve in chart.curves)))),
+        ncols=max(1, min(4, 44 // (5 + max(map(len, labels))))),
         frameon=False,
         labelcolor=theme.text,
         columnspacing=1.2,

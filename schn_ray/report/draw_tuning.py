@@ -1,9 +1,8 @@
-"""Diagrams of a tuning study: dots, bars and parallel axes, drawn as SVG."""
+"""Diagrams of a tuning study: dots and parallel axes, drawn as SVG."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -58,25 +57,6 @@ class TuningScatter:
 
 
 @dataclass(frozen=True)
-class Bars:
-    """A bar a name, the first on top.
-
-    Attributes:
-        title: shown above it.
-        caption: shown below it.
-        x_label: of the lengths.
-        bars: (name, length).
-        y_label: of the names.
-    """
-
-    title: str
-    caption: str
-    x_label: str
-    bars: tuple[tuple[str, float], ...]
-    y_label: str = "setting"
-
-
-@dataclass(frozen=True)
 class Parallel:
     """A line a trial across one axis a setting.
 
@@ -98,7 +78,7 @@ class Parallel:
     y_label: str = "its value"
 
 
-Panel = TuningScatter | Bars | Parallel
+Panel = TuningScatter | Parallel
 
 
 def draw_panel(panel: Panel, theme: Theme) -> bytes:
@@ -122,20 +102,15 @@ def draw_panel(panel: Panel, theme: Theme) -> bytes:
         axes.tick_params(colors=theme.text, length=0, pad=7)
         axes.spines[:].set_visible(False)
         axes.set_axisbelow(True)
-        _drawer(panel)(axes, theme)
+        if isinstance(panel, TuningScatter):
+            _scatter(axes, panel, theme)
+        else:
+            _parallel(axes, panel, theme)
         out = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(
             out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
     return out.getvalue()
-
-
-def _drawer(panel: Panel) -> Callable[[Axes, Theme], None]:
-    if isinstance(panel, TuningScatter):
-        return lambda axes, theme: _scatter(axes, panel, theme)
-    if isinstance(panel, Bars):
-        return lambda axes, theme: _bars(axes, panel, theme)
-    return lambda axes, theme: _parallel(axes, panel, theme)
 
 
 def _scatter(axes: Axes, panel: TuningScatter, theme: Theme) -> None:
@@ -166,15 +141,6 @@ def _scatter(axes: Axes, panel: TuningScatter, theme: Theme) -> None:
         axes.set_xlim(*panel.x_range)
     if any(dots.label and dots.points for dots in panel.dots):
         _legend(axes, theme)
-
-
-def _bars(axes: Axes, panel: Bars, theme: Theme) -> None:
-    names = [name for name, _ in panel.bars]
-    axes.barh(names, [value for _, value in panel.bars], color=theme.curves[0], height=0.6)
-    axes.invert_yaxis()
-    axes.set_xlabel(panel.x_label, color=theme.text)
-    axes.grid(axis="x", color=theme.grid, linewidth=0.8)
-    axes.set_xlim(left=0)
 
 
 def _parallel(axes: Axes, panel: Parallel, theme: Theme) -> None:

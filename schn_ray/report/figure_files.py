@@ -15,8 +15,8 @@ from schn_ray.core.directories import AlreadyDone, new_directory
 from schn_ray.report.contents import ReportData
 from schn_ray.report.diagrams import Diagram
 from schn_ray.report.draw import DARK, LIGHT, draw_png
+from schn_ray.report.one_run import diagrams_of
 from schn_ray.report.overview import Overview
-from schn_ray.report.page import diagrams_of
 
 KIND = "figures"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.plot_data import PlotData
 from schn_ray.report.charts import MOST_CURVES, precision_recall
-from schn_ray.report.diagrams import Diagram, curves_at_ranks, map_by_bits
+from schn_ray.report.contents import Example, Picture
+from schn_ray.report.diagrams import Bar, Bars, Diagram, curves_at_ranks, map_by_bits
 
 if TYPE_CHECKING:
     from schn_ray.evaluation.compare import Comparison, Gap, MethodFigures, Spread
@@ -20,7 +21,22 @@ _CONTROLS = {
     "cosine": "Features by cosine",
     "itq": "ITQ of the features",
 }
+_SHARED_QUERIES, _SHARED_RUNS = 3, 6  # shown with the results of every run, and of how many runs
+_MOST_BARS = 16
 _BITS = re.compile(r"^\d+ bits(?:, )?")
+
+
+@dataclass(frozen=True)
+class SharedQuery:
+    """A query with the results of each run.
+
+    Attributes:
+        query: its image.
+        results: (name of a run, the query with the run's results).
+    """
+
+    query: Picture
+    results: tuple[tuple[str, Example], ...]
 
 
 @dataclass(frozen=True)
@@ -28,24 +44,34 @@ class Overview:
     """The comparison on top of a report of two or more runs.
 
     Attributes:
+        verdict: which method is best, and whether chance could have made it so.
         sentence: what was compared, and on what.
         header: of the table.
         rows: of the table, a method each.
         gaps: a sentence a difference between methods.
-        diagrams: curves of all runs.
+        diagrams: of all runs.
+        queries: that all runs show.
     """
 
+    verdict: str
     sentence: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     gaps: tuple[str, ...]
     diagrams: tuple[Diagram, ...]
+    queries: tuple[SharedQuery, ...] = ()
+
+    @property
+    def judged(self) -> bool:
+        """Whether results are marked as right or wrong."""
+        return any(one.verdict for shared in self.queries for _, one in shared.results)
 
 
 def overview(
     comparison: Comparison,
     figures: Mapping[str, Figures],
     plots: Mapping[str, PlotData],
+    examples: Mapping[str, Sequence[Example]],
 ) -> Overview:
     """Turn a comparison into sentences, a table and diagrams.
 
@@ -53,15 +79,18 @@ def overview(
         comparison: of all runs.
         figures: name of a run -> its figures; the curves of the first 12 are drawn.
         plots: name of a run -> the numbers of its diagrams.
+        examples: name of a run -> the queries that it shows.
     """
     drawn = list(figures)[:MOST_CURVES]
     diagrams = [
+        _bars(comparison, figures),
         map_by_bits(_by_bits(comparison.methods)),
         precision_recall({name: figures[name].pr_curve for name in drawn}),
         curves_at_ranks({name: plots[name].at for name in drawn}),
     ]
     runs = sum(len(method.runs) for method in comparison.methods)
     return Overview(
+        verdict=_verdict(comparison),
         sentence=(
             f"{runs} runs, measured on the same {comparison.queries:,} queries against the same "
             f"{comparison.gallery:,} gallery images; gallery codes {comparison.gallery_codes}, "
@@ -71,6 +100,63 @@ def overview(
         rows=tuple(_row(method, comparison.figure) for method in comparison.methods),
         gaps=tuple(_gap(gap, comparison.figure_name) for gap in comparison.gaps),
         diagrams=tuple(diagram for diagram in diagrams if diagram is not None),
+        queries=_shared(examples),
+    )
+
+
+def _verdict(comparison: Comparison) -> str:
+    """Say which method is best, and which of the others these queries do not tell apart from it."""
+    spreads = ((each.figures.get(comparison.figure), each.name) for each in comparison.methods)
+    scored = [(spread.mean, name) for spread, name in spreads if spread is not None]
+    if len(scored) < 2:
+        return "These runs have no figure in common that says which is best."
+    score, best = max(scored, key=lambda each: each[0])
+    lead = f"{best} is best, with {comparison.figure_name} {score:.3f}"
+    first = comparison.methods[0].name
+    gaps = {gap.method: gap.difference.interval for gap in comparison.gaps}
+    if best == first:
+        tied = [name for name, gap in gaps.items() if gap.high >= 0]
+        if tied:
+            return f"{lead}. These queries do not tell {', '.join(tied)} apart from it."
+        return f"{lead}; these queries tell all others apart from it."
+    if best not in gaps:
+        return f"{lead}."
+    if gaps[best].low > 0:
+        return f"{lead}; these queries tell it apart from {first}."
+    return f"{lead}. These queries do not tell it apart from {first}."
+
+
+def _bars(comparison: Comparison, figures: Mapping[str, Figures]) -> Bars | None:
+    bars = []
+    for method in comparison.methods[:_MOST_BARS]:
+        score = method.figures.get(comparison.figure)
+        if score is not None:
+            one = figures.get(method.runs[0]) if len(method.runs) == 1 else None
+            known = one.map_interval if one and comparison.figure == "map" else None
+            interval = (known.low, known.high) if known else None
+            bars.append(Bar(method.name, score.mean, interval))
+    if not bars:
+        return None
+    longest = max(bar.value for bar in bars)
+    bars = [replace(bar, strong=bar.value == longest) for bar in bars]
+    caption = "Means over seeds. Lines are 95 % intervals over queries, of a method with one run."
+    name = comparison.figure_name
+    return Bars(f"The methods by {name}", caption, name, tuple(bars), "method", shares=True)
+
+
+def _shared(examples: Mapping[str, Sequence[Example]]) -> tuple[SharedQuery, ...]:
+    """Return the queries that all runs show, with each run's results."""
+    if not examples:
+        return ()
+    of_run = {
+        name: {one.query.id: one for one in shown}
+        for name, shown in list(examples.items())[:_SHARED_RUNS]
+    }
+    first, *others = of_run.values()
+    common = [id for id in first if all(id in other for other in others)]
+    return tuple(
+        SharedQuery(first[id].query, tuple((name, of_run[name][id]) for name in of_run))
+        for id in common[:_SHARED_QUERIES]
     )
 
 

@@ -12,16 +12,14 @@ from schn_ray.core.atomic_files import write_atomically
 from schn_ray.core.directories import locked_file
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
-from schn_ray.evaluation.figures import Figures
-from schn_ray.evaluation.verdict import verdict_of
-from schn_ray.report import tables
-from schn_ray.report.charts import Chart, precision_recall, training_charts
-from schn_ray.report.contents import Example, ReportData
-from schn_ray.report.diagrams import Diagram, Heatmap, evaluation_diagrams
-from schn_ray.report.draw import DARK, LIGHT, draw
-from schn_ray.report.draw_tuning import Panel, Parallel, draw_panel
+from schn_ray.report.charts import Chart
+from schn_ray.report.contents import Example, ReportData, facts
+from schn_ray.report.diagrams import Bars
+from schn_ray.report.draw_tuning import Panel
+from schn_ray.report.drawn import drawn
+from schn_ray.report.one_run import RunView, view_of
 from schn_ray.report.overview import Overview
-from schn_ray.report.thumbnails import data_uri, inline
+from schn_ray.report.thumbnails import inline
 
 
 def write_reports(
@@ -38,59 +36,29 @@ def write_reports(
     Raises:
         SchnRayError: ``out`` is a directory.
     """
+    many = len(reports) > 1
+    runs = [view_of(data, f"run-{i}-" if many else "") for i, data in enumerate(reports, start=1)]
     write_page(
         out,
         "page.html.jinja",
         title=title,
         opening=opening,
-        overlays=[_figure(chart) for chart in opening.diagrams] if opening else [],
-        runs=[_run(data) for data in reports],
+        overlays=[drawn(chart) for chart in opening.diagrams] if opening else [],
+        runs=runs,
+        links=_links(runs, opening),
     )
 
 
-def diagrams_of(data: ReportData) -> list[Diagram]:
-    """Return every diagram of a run, in the order of the page.
-
-    Args:
-        data: contents of its report.
-    """
-    curve = precision_recall({"": data.figures.pr_curve}) if data.figures else None
-    first: list[Diagram] = [] if curve is None else [curve]
-    return [*first, *evaluation_diagrams(data.plots), *training_charts(data.history)]
-
-
-def _run(data: ReportData) -> dict[str, Any]:
-    return {
-        "data": data,
-        "headline": tables.headline(data.figures),
-        "verdict": verdict_of(data.figures) if data.figures else None,
-        "evaluation": _evaluation(data.figures) if data.figures else None,
-        "charts": [_figure(chart) for chart in diagrams_of(data)],
-        "examples": _by_kind(data.examples),
-        "provenance": _flat(data.provenance),
-    }
-
-
-def _evaluation(figures: Figures) -> dict[str, Any]:
-    return {
-        "gallery_codes": tables.gallery_codes(figures),
-        "metrics": tables.metric_rows(figures),
-        "controls": tables.control_rows(figures.controls),
-        "verdict": tables.classifier_verdict(figures.controls),
-        "recall": tables.recall_rows(figures.controls),
-        "recall_verdict": tables.itq_verdict(figures),
-        "without_labels": figures.without_labels,
-        "galleries": tables.galleries(figures),
-        "by_class": tables.class_rows(figures),
-        "audit": figures.audit.findings,
-    }
-
-
-def _by_kind(examples: Sequence[Example]) -> list[tuple[str, list[Example]]]:
-    groups: dict[str, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(example.kind, []).append(example)
-    return list(groups.items())
+def _links(runs: Sequence[RunView], opening: Overview | None) -> list[tuple[str, str]]:
+    """Return (address, title) of each part of the page."""
+    if len(runs) > 1:
+        pictures = [("pictures", "Pictures")] if opening and opening.queries else []
+        figures = [("figures", "Figures")] if opening else []
+        return [*pictures, *figures, *((f"{run.key}report", run.data.title) for run in runs)]
+    (run,) = runs
+    pictures = [("pictures", "Pictures")] if run.examples else []
+    figures = [("figures", "Figures")] if run.has_figures else []
+    return [*pictures, *figures, *((fold.key, fold.title) for fold in run.folds)]
 
 
 def write_search_page(
@@ -120,7 +88,7 @@ def write_search_page(
 def write_tuning_page(
     out: Path,
     title: str,
-    panels: Sequence[Panel],
+    panels: Sequence[Panel | Bars],
     charts: Sequence[Chart],
     provenance: Mapping[str, Any],
     **values: Any,
@@ -142,8 +110,8 @@ def write_tuning_page(
         out,
         "tuning.html.jinja",
         title=title,
-        figures=[_panel(panel) for panel in panels] + [_figure(chart) for chart in charts],
-        provenance=_flat(provenance),
+        figures=[drawn(chart) for chart in [*panels, *charts]],
+        provenance=facts(provenance),
         **values,
     )
 
@@ -160,7 +128,7 @@ def write_suite_page(out: Path, title: str, charts: Sequence[Chart], **values: A
     Raises:
         SchnRayError: ``out`` is a directory.
     """
-    figures = [_figure(chart) for chart in charts]
+    figures = [drawn(chart) for chart in charts]
     write_page(out, "suite.html.jinja", title=title, figures=figures, **values)
 
 
@@ -188,32 +156,3 @@ def write_page(out: Path, template: str, **values: Any) -> None:
     with locked_file(out):
         # names of files need not be valid Unicode: what UTF-8 cannot encode is shown as "?"
         write_atomically(out, html.encode("utf-8", "replace"))
-
-
-def _figure(chart: Diagram) -> dict[str, Any]:
-    return {
-        "wide": isinstance(chart, Heatmap) and bool(chart.row_labels),
-        "chart": chart,
-        "light": data_uri(draw(chart, LIGHT), "image/svg+xml"),
-        "dark": data_uri(draw(chart, DARK), "image/svg+xml"),
-    }
-
-
-def _panel(panel: Panel) -> dict[str, Any]:
-    return {
-        "chart": panel,
-        "wide": isinstance(panel, Parallel),
-        "light": data_uri(draw_panel(panel, LIGHT), "image/svg+xml"),
-        "dark": data_uri(draw_panel(panel, DARK), "image/svg+xml"),
-    }
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return (dotted name, value) of every leaf."""
-    leaves = []
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            leaves += _flat(value, f"{prefix}{name}.")
-        else:
-            leaves.append((prefix + name, str(value)))
-    return leaves

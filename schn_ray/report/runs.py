@@ -26,18 +26,22 @@ from schn_ray.evaluation.results import (
     read_plot_data,
 )
 from schn_ray.models.model_files import fingerprint
-from schn_ray.report.contents import Example, Neighbour, Picture, ReportData
+from schn_ray.report.contents import (
+    BEST_QUERIES,
+    OTHER_QUERIES,
+    WORST_QUERIES,
+    Example,
+    Neighbour,
+    Picture,
+    ReportData,
+)
 from schn_ray.report.figure_files import write_figures
 from schn_ray.report.overview import overview
 from schn_ray.report.page import write_reports, write_search_page
 from schn_ray.retrieval.search import Result
 from schn_ray.training.metrics_file import METRICS, read_metrics
 
-_HEADINGS = {
-    WORST: "The worst queries",
-    BEST: "The best queries",
-    BETWEEN: "Others",
-}
+_HEADINGS = {WORST: WORST_QUERIES, BEST: BEST_QUERIES, BETWEEN: OTHER_QUERIES}
 
 
 def report_run(run: Path, evaluation: Path | None, out: Path) -> None:
@@ -86,6 +90,7 @@ def report_runs(
             compare_runs(known),
             {name: data.figures for name, data in by_name.items() if data.figures},
             {name: data.plots for name, data in by_name.items()},
+            {name: data.examples for name, data in by_name.items()},
         )
     title = reports[0].title if len(runs) == 1 else f"{len(runs)} runs of image codes"
     if figures is not None:
@@ -140,7 +145,13 @@ def _data(run: Path, name: str, evaluation: Path | str | None) -> ReportData:
     request = asdict(read_manifest(run, KIND)) if alone else _request(run)
     history = [] if alone else _history(run)
     provenance: dict[str, Any] = {
-        key: request[key] for key in ("made_from", "versions", "config") if key in request
+        heading: request[key]
+        for key, heading in (
+            ("made_from", "data"),
+            ("config", "settings"),
+            ("versions", "versions"),
+        )
+        if key in request
     }
     if evaluation is None:
         title = f"{name}: {request['config']['bits']}-bit image codes"

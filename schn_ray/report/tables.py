@@ -6,9 +6,15 @@ from collections.abc import Mapping
 
 from schn_ray.evaluation.figures import Controls, Figures
 from schn_ray.evaluation.metrics.bootstrap import Interval
+from schn_ray.report.diagrams import Bar, Bars
 
 Row = tuple[str, str, str]  # label, value, note
 
+RECALL_MEANING = (
+    "Recall k@R: of the k gallery images whose unquantised features have the highest cosine with "
+    "those of the query, the share among the first R by Hamming distance, with its 95 % interval. "
+    "It needs no labels."
+)
 _GALLERY_CODES = {
     "encoded": "computed by the network from each image alone, as for any new image",
     "learned": "solved from the gallery's labels in training; compare with published tables only",
@@ -105,12 +111,47 @@ def control_rows(controls: Controls | None) -> list[Row]:
     Args:
         controls: of an evaluation; None where they were left out.
     """
-    rows = []
-    for name, score in controls.scores.items() if controls else ():
-        if score is not None:
-            label, note = _CONTROLS[name]
-            rows.append((label, _with_interval(score), note))
-    return rows
+    return [
+        (_CONTROLS[name][0], _with_interval(score), _CONTROLS[name][1])
+        for name, score in control_scores(controls).items()
+    ]
+
+
+def control_scores(controls: Controls | None) -> dict[str, Interval]:
+    """Return the mAP of the model and of each control that has one.
+
+    Args:
+        controls: of an evaluation; None where they were left out.
+    """
+    scores = controls.scores.items() if controls else ()
+    return {name: score for name, score in scores if score is not None}
+
+
+def control_bars(figures: Figures) -> Bars | None:
+    """Return the model's figure beside those of the controls, as bars.
+
+    Args:
+        figures: of an evaluation.
+
+    Returns:
+        mAP; without labels the recall of the nearest images; None where neither was measured.
+    """
+    scores, recall = control_scores(figures.controls), figures.main_recall
+    what = "mAP"
+    if not scores and recall is not None:
+        what = recall.name
+        scores = {name: score for name, score in recall.scores.items() if score is not None}
+    if not scores:
+        return None
+    bars = tuple(
+        Bar(_CONTROLS[name][0], score.mean, (score.low, score.high), name == "model")
+        for name, score in scores.items()
+    )
+    caption = (
+        f"The {what} of this model, and of simple methods on the very same images. Lines are 95 % "
+        "intervals over queries."
+    )
+    return Bars("Against simple methods", caption, what, bars, "codes", shares=True)
 
 
 def recall_rows(controls: Controls | None) -> list[tuple[str, ...]]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from schn_ray.report.charts import Chart, Curve
-from schn_ray.report.draw_tuning import Bars, Dots, Panel, Parallel, Point, TuningScatter
+from schn_ray.report.diagrams import Bar, Bars
+from schn_ray.report.draw_tuning import Dots, Panel, Parallel, Point, TuningScatter
 from schn_ray.report.page import write_tuning_page
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
@@ -55,7 +56,7 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
     )
 
 
-def study_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel]:
+def study_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel | Bars]:
     """Return the diagrams: history, front, importance, parallel axes, one slice a setting.
 
     Args:
@@ -68,7 +69,7 @@ def study_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel]:
     complete = [row for row in rows if row.state == "complete"]
     if not complete:
         return []
-    panels: list[Panel] = [_history(search, rows)]
+    panels: list[Panel | Bars] = [_history(search, rows)]
     if search.space.multi_objective:
         panels += _fronts(search, complete)
     panels += [b for name in search.space.objectives if (b := _importance(search, name))]
@@ -126,7 +127,8 @@ def _importance(search: Search, objective: str) -> Bars | None:
     title = "What mattered" + (
         f": {OBJECTIVES[objective].title}" if search.space.multi_objective else ""
     )
-    return Bars(title, caption, "share", tuple(shares.items()))
+    bars = tuple(Bar(name, share) for name, share in shares.items())
+    return Bars(title, caption, "share", bars, "setting")
 
 
 def _parallel(search: Search, complete: Sequence[TrialRow]) -> Parallel:

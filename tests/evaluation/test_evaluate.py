@@ -465,6 +465,19 @@ def test_neighbours_at_one_distance_are_in_no_order_of_the_store(folder: Path) -
     assert set(labels) == {"cat", "dog", "owl"}  # the store begins with twenty cats
 
 
+def test_two_models_show_the_same_other_queries(folder: Path) -> None:
+    store, (queries, gallery) = open_store(folder / "store"), sides(folder)
+    n = len(queries)
+    # the best is the second query or the third, the worst the one before it
+    shown = [
+        examples.examples(store, queries, gallery, np.roll(np.linspace(1, 0.1, n), by), 3)
+        for by in (1, 2)
+    ]
+    between = [[e.query.id for e in each if e.kind == "in between"] for each in shown]
+    assert between[0] == between[1]
+    assert shown[0][0].query.id != shown[1][0].query.id
+
+
 def test_queries_that_the_run_was_trained_on_are_named(folder: Path, tmp_path: Path) -> None:
     """Another store of the same photos has queries that were training rows, by id or copy."""
     photos, other = folder / "photos", tmp_path / "other"

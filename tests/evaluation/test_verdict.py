@@ -6,6 +6,7 @@ import pytest
 from support.evaluations import figures
 
 from schn_ray.evaluation.figures import Figures
+from schn_ray.evaluation.plot_data import Confusion
 from schn_ray.evaluation.verdict import verdict_of
 
 
@@ -84,3 +85,13 @@ def test_one_class_is_no_proof() -> None:
     """All results are right where there is one class: the features decide."""
     one = without_labels(0.1, 0.3).to_json() | {"map": 1.0, "by_class": by_class(cat=1.0)}
     assert verdict_of(Figures.model_validate(one)).grade == "poor"
+
+
+def test_classes_that_are_mixed_up_are_named() -> None:
+    share = [[0.6, 0.3, 0.1], [0.1, 0.9, 0.0], [0.0, 0.05, 0.95]]
+    mixed = Confusion(classes=("cat", "dog", "owl"), share=share, neighbours=10)
+    line = "cat and dog are mixed up most: 3 of 10 results for cat are dog"
+    assert line in verdict_of(labelled(0.3, controls=controls(0.4, 0.8)), mixed).advice
+    clear = Confusion(classes=("cat", "dog"), share=[[0.95, 0.05], [0, 1]], neighbours=10)
+    assert "mixed" not in str(verdict_of(labelled(0.3, controls=controls(0.4, 0.8)), clear))
+    assert "mixed" not in str(verdict_of(labelled(0.9), mixed))  # good ones need no advice

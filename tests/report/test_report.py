@@ -3,7 +3,6 @@ import io
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.evaluations import FIGURES, figures
+from support.pages import Page
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.evaluation.plot_data import PlotData
 from schn_ray.report import charts, draw, tables, thumbnails
 from schn_ray.report.contents import Example, Neighbour, Picture, ReportData
 from schn_ray.report.page import write_reports, write_search_page
@@ -44,6 +45,10 @@ METRICS: dict[str, Any] = FIGURES | {
         {"threshold": 2, "precision": 0.5, "recall": 1.0, "empty": 0.0},
     ],
     "unique_share": 0.124,
+    "by_class": [
+        {"class": name, "queries": 590, "map": score, "low": score, "high": score}
+        for name, score in (("cat", 0.95), ("dog", 0.99))
+    ],
 }
 
 
@@ -79,26 +84,6 @@ def example(name: str = "q", neighbours: int = 3) -> Example:
     return Example(Picture(name, image_file((8, 8)), "class 7"), found)
 
 
-class Page(HTMLParser):
-    """The elements of a page as a browser would see them, and their text."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.html = path.read_text()
-        self.feed(self.html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {k: v or "" for k, v in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def of_class(self, name: str) -> int:
-        return sum(name in a.get("class", "").split() for _, a in self.elements)
-
-
 def report(tmp_path: Path, **values: Any) -> Page:
     data = ReportData(**{"title": "Digits", **values})
     write_reports(data.title, [data], None, tmp_path / "report.html")
@@ -126,9 +111,10 @@ def svgs(page: Page) -> list[bytes]:
 
 def test_nothing_is_fetched(page: Page) -> None:
     for tag, attributes in page.elements:
-        assert tag not in {"script", "link", "iframe", "object", "base", "a"}
-        for name in ("src", "srcset", "href", "data", "style"):
+        assert tag not in {"script", "link", "iframe", "object", "base"}
+        for name in ("src", "srcset", "data", "style"):
             assert attributes.get(name, "data:").startswith("data:")
+        assert attributes.get("href", "#").startswith("#")
     assert not re.search(r"https?:|@import|url\(", page.html)
     for svg in svgs(page):
         for element in ElementTree.fromstring(svg).iter():
@@ -144,7 +130,7 @@ def test_every_part_is_there(page: Page) -> None:
         "mean average precision",
         "schn-ray demo",
         "2 workers",
-        "versions.torch",
+        "Versions",
         "2.15.0",
         "Precision and recall",
         "Hash losses",
@@ -155,10 +141,46 @@ def test_every_part_is_there(page: Page) -> None:
         "Distance between class codes",
         "Waiting for images",
         "Learning rate",
-        "What the search finds",
+        "Made from",
     ):
         assert words in page.text
     assert len(svgs(page)) == 20  # ten charts, light and dark
+
+
+def test_the_verdict_and_pictures_are_open_and_the_rest_is_folded(page: Page) -> None:
+    assert page.open_text.index("Good: 10 of the first 10") < page.open_text.index("2 of 3 right")
+    assert page.open_text.index("2 of 3 right") < page.open_text.index("2 workers")
+    assert "Precision and recall" not in page.open_text
+    assert "torch" not in page.open_text
+    opening = [a for tag, a in page.open_elements if a.get("class") == "example"]
+    assert len(opening) == 4
+
+
+def test_links_lead_to_what_they_name(page: Page) -> None:
+    links = [a["href"].removeprefix("#") for tag, a in page.elements if tag == "a"]
+    ids = {a["id"] for _, a in page.elements if "id" in a}
+    assert len(links) > 5
+    assert sorted(links) == sorted(ids)
+    # a browser unfolds what contains the target of a link, so the target must be inside
+    assert not any("id" in a for tag, a in page.elements if tag == "details")
+
+
+def test_a_long_digest_is_short_until_it_is_opened(tmp_path: Path) -> None:
+    digest = "0123456789abcdef" * 4
+    page = report(tmp_path, provenance={"data": {"store": digest, "note": "0123456789ab"}})
+    (summary,) = (a for tag, a in page.elements if tag == "summary" and "title" in a)
+    assert summary["title"] == digest
+    assert page.text.count(digest) == 1
+    assert f"{digest[:12]}…" in page.text
+
+
+def test_dead_bits_are_flagged(tmp_path: Path) -> None:
+    bits = {"balance": [0.5, 1.0, 0.4, 0.0], "correlation": []}
+    dead = report(tmp_path, figures=figures(), plots=PlotData.model_validate({"bits": bits}))
+    assert "Dead bits: 2 of 4 (bits 1, 3) are the same" in dead.open_text
+    bits["balance"] = [0.5, 0.999, 0.001, 0.4]
+    alive = report(tmp_path, figures=figures(), plots=PlotData.model_validate({"bits": bits}))
+    assert "Dead bits" not in alive.text
 
 
 def test_every_example_has_its_distances_and_marks(page: Page) -> None:
@@ -235,7 +257,7 @@ def test_a_measure_that_is_undefined_is_left_out(tmp_path: Path, key: str, nothi
 def test_an_empty_report_says_so(tmp_path: Path) -> None:
     page = report(tmp_path)
     assert "no evaluation" in page.text
-    assert not any(tag in {"table", "img", "h2"} for tag, _ in page.elements)
+    assert not any(tag in {"table", "img", "h2", "details", "nav"} for tag, _ in page.elements)
 
 
 def test_the_table_says_values_and_conventions() -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,22 @@ from schn_ray.report import draw, tables
 from schn_ray.report.charts import Chart
 from schn_ray.report.contents import Example, Picture, ReportData
 from schn_ray.report.diagrams import (
+    BitBars,
+    Diagram,
     Heatmap,
     Scatter,
     curves_at_ranks,
-    evaluation_diagrams,
+    dead_bits,
     map_by_bits,
 )
 from schn_ray.report.figure_files import write_figures
+from schn_ray.report.one_run import diagrams_of
 from schn_ray.report.overview import overview
-from schn_ray.report.page import diagrams_of, write_reports
+from schn_ray.report.page import write_reports
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SIDEWAYS = "document.documentElement.scrollWidth - innerWidth"
+UNFOLD = "document.querySelectorAll('details').forEach((d) => (d.open = true))"
 CLASSES = ["cat", "dog", "owl"]
 CURVE = [{"threshold": d, "precision": 1 - d / 20, "recall": d / 12, "empty": 0} for d in range(13)]
 
@@ -111,6 +117,10 @@ def data(name: str = "run", **values: Any) -> ReportData:
     return ReportData(f"{name}: 12-bit image codes", **(whole | values))
 
 
+def drawn_from(plots: PlotData) -> list[Diagram]:
+    return diagrams_of(ReportData("run", plots=plots))
+
+
 def comparison() -> Comparison:
     methods = tuple(
         MethodFigures(
@@ -134,8 +144,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "report.html"
     names = ("first", "second")
     measured, drawn = figures(**METRICS), plots()
-    opening = overview(comparison(), dict.fromkeys(names, measured), dict.fromkeys(names, drawn))
-    write_reports("2 runs", [data(name) for name in names], opening, out)
+    runs = {name: data(name) for name in names}
+    opening = overview(
+        comparison(),
+        dict.fromkeys(names, measured),
+        dict.fromkeys(names, drawn),
+        {name: run.examples for name, run in runs.items()},
+    )
+    write_reports("2 runs", list(runs.values()), opening, out)
     return out
 
 
@@ -152,9 +168,10 @@ def test_every_part_of_the_issue_is_on_the_page(page: Path) -> None:
         "Which classes are mixed up",
         "Map of the codes",
         "Balance of the bits",
+        "Closest other bit",
         "Correlation of the bits",
         "Distances of similar and dissimilar pairs",
-        "Against the controls",
+        "Against simple methods",
         "Classifier&#39;s codeword",
         "Two ways to code the gallery",
         "By class",
@@ -170,32 +187,69 @@ def test_every_part_of_the_issue_is_on_the_page(page: Path) -> None:
     assert "http" not in text.replace("http-equiv", "")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it_without_a_fetch_or_a_sideways_scroll(page: Path, scheme: str) -> None:
-    from playwright.sync_api import sync_playwright
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "report.html"
+    digests = {"store": "0123456789abcdef" * 4}
+    write_reports("A run", [data(provenance={"data": digests})], None, out)
+    return out
 
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("which", ["page", "alone"])
+def test_a_browser_shows_it_without_a_fetch_or_a_sideways_scroll(
+    browser: Any, which: str, scheme: str, request: pytest.FixtureRequest
+) -> None:
     asked: list[str] = []
     said: list[str] = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for width in (1280, 360):
-            view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-            view.on("request", lambda request: asked.append(request.url))
-            view.on("console", lambda message: said.append(message.text))
-            view.goto(page.as_uri())
-            assert view.evaluate("document.documentElement.scrollWidth") <= width
-            broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
-            assert view.evaluate(broken) == 0
-            dark = "getComputedStyle(document.body).backgroundColor == 'rgb(21, 23, 27)'"
-            assert view.evaluate(dark) == (scheme == "dark")
-        browser.close()
+    for width in (1280, 390):
+        view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        view.on("request", lambda request: asked.append(request.url))
+        view.on("console", lambda message: said.append(message.text))
+        view.goto(request.getfixturevalue(which).as_uri())
+        assert view.evaluate(SIDEWAYS) == 0
+        assert view.evaluate(f"{UNFOLD}; {SIDEWAYS}") == 0
+        broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+        assert view.evaluate(broken) == 0
+        dark = "getComputedStyle(document.body).backgroundColor == 'rgb(21, 23, 27)'"
+        assert view.evaluate(dark) == (scheme == "dark")
+        view.close()
     assert not said
     assert {url.split(":", 1)[0] for url in asked} <= {"file", "data"}
 
 
+def test_a_fold_opens_for_a_link_and_for_print(browser: Any, alone: Path) -> None:
+    view = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="dark")
+    view.goto(alone.as_uri())
+    measures = view.get_by_text("NDCG@10")
+    assert not measures.is_visible()
+    view.get_by_role("link", name="All measures").click()
+    assert measures.is_visible()
+    assert view.evaluate("document.querySelectorAll('details[open]').length") == 1
+    summary = view.locator("details[open] > summary").bounding_box()
+    assert 0 <= summary["y"] < 200  # its title is not behind the navigation
+    view.emulate_media(media="print")
+    assert view.get_by_text("learned, rows with a learned code").is_visible()
+    assert view.get_by_text("0123456789abcdef" * 4).is_visible()
+    assert not view.get_by_role("navigation").is_visible()
+    white = "getComputedStyle(document.body).backgroundColor == 'rgb(255, 255, 255)'"
+    assert view.evaluate(white)  # on paper the dark has no place
+    view.close()
+
+
 def test_diagrams_hold_the_numbers_that_are_there() -> None:
-    by_title = {diagram.title: diagram for diagram in evaluation_diagrams(plots())}
+    by_title = {diagram.title: diagram for diagram in drawn_from(plots())}
     distances = by_title["Distances of similar and dissimilar pairs"]
     assert isinstance(distances, Chart)
     assert distances.curves[0].points[:2] == ((0.0, 0.5), (1.0, 0.3))
@@ -205,12 +259,12 @@ def test_diagrams_hold_the_numbers_that_are_there() -> None:
     placed = by_title["Map of the codes"]
     assert isinstance(placed, Scatter)
     assert [(name, len(points)) for name, points in placed.groups] == [(c, 3) for c in CLASSES]
-    assert evaluation_diagrams(PlotData()) == []
+    assert drawn_from(PlotData()) == []
     assert curves_at_ranks({"": ()}) is None
 
 
 def test_many_classes_become_others() -> None:
-    placed = next(d for d in evaluation_diagrams(plots(40)) if isinstance(d, Scatter))
+    placed = next(d for d in drawn_from(plots(40)) if isinstance(d, Scatter))
     assert len(placed.groups) == 24
     assert placed.groups[-1][0] == "others"
     assert sum(len(points) for _, points in placed.groups) == 120
@@ -227,7 +281,7 @@ def test_map_by_bits_needs_two_lengths() -> None:
 @pytest.mark.parametrize("theme", [draw.LIGHT, draw.DARK])
 @pytest.mark.parametrize("classes", [3, 30])
 def test_every_diagram_is_drawn(theme: draw.Theme, classes: int) -> None:
-    for diagram in evaluation_diagrams(plots(classes)):
+    for diagram in drawn_from(plots(classes)):
         assert draw.draw(diagram, theme).startswith(b"<?xml")
     png = Image.open(io.BytesIO(draw.draw_png(diagram, theme)))
     corner = "#{:02x}{:02x}{:02x}".format(*png.convert("RGB").getpixel((0, 0)))
@@ -265,7 +319,8 @@ def test_tables_of_classes_and_galleries() -> None:
 
 def test_each_figure_is_a_png_and_its_numbers(tmp_path: Path) -> None:
     out = tmp_path / "figures"
-    reports = [data(plots=PlotData(distances=plots().distances))]
+    bare = figures(**METRICS | {"controls": None})
+    reports = [data(figures=bare, plots=PlotData(distances=plots().distances))]
     write_figures(out, ["run"], reports, None)
     names = sorted(path.name for path in out.iterdir() if path.name != "manifest.json")
     stems = ["distances-of-similar-and-dissimilar-pairs", "precision-and-recall"]
@@ -276,4 +331,49 @@ def test_each_figure_is_a_png_and_its_numbers(tmp_path: Path) -> None:
     assert len(diagrams_of(reports[0])) == 2
     write_figures(out, ["run"], reports, None)  # the same again: nothing to do
     with pytest.raises(SchnRayError, match="another request"):
-        write_figures(out, ["run"], [data(plots=PlotData())], None)
+        write_figures(out, ["run"], [data(figures=bare, plots=PlotData())], None)
+
+
+def test_bits_are_bars_with_dead_ones_and_twins_flagged() -> None:
+    correlation = [
+        [1.0, -0.96, None, 0.1],
+        [-0.96, 1.0, None, 0.2],
+        [None, None, None, None],
+        [0.1, 0.2, None, 1.0],
+    ]
+    values = {"bits": {"balance": [0.5, 0.4, 0.0, 0.6], "correlation": correlation}}
+    balance, closest = (
+        one for one in drawn_from(PlotData.model_validate(values)) if isinstance(one, BitBars)
+    )
+    assert balance.values == (0.5, 0.4, 0.0, 0.6)
+    assert balance.flagged == dead_bits(PlotData.model_validate(values).bits) == (2,)
+    assert closest.values == (0.96, 0.96, None, 0.2)
+    assert closest.flagged == (0, 1)
+
+
+def test_the_methods_are_compared_on_the_same_queries() -> None:
+    shown = {name: data(name).examples for name in ("first", "second")}
+    opening = overview(comparison(), {}, {}, shown)
+    assert [one.query.id for one in opening.queries] == ["The worst", "The best"]
+    assert [name for name, _ in opening.queries[0].results] == ["first", "second"]
+    other = [Example(Picture("another", b""), [])]
+    assert overview(comparison(), {}, {}, shown | {"second": other}).queries == ()
+
+
+@pytest.mark.parametrize(
+    ("best", "low", "words"),
+    [
+        (1, 0.01, "b is best, with mAP 0.600; these queries tell it apart from a."),
+        (1, -0.01, "b is best, with mAP 0.600. These queries do not tell it apart from a."),
+        (0, -0.09, "a is best, with mAP 0.600; these queries tell all others apart from it."),
+        (0, -0.01, "a is best, with mAP 0.600. These queries do not tell b apart from it."),
+    ],
+)
+def test_a_comparison_says_which_is_best(best: int, low: float, words: str) -> None:
+    methods = tuple(
+        MethodFigures(name, 12, (name,), (0,), {"map": Spread(score, None)}, {})
+        for name, score in zip("ab", [0.5, 0.6] if best else [0.6, 0.5], strict=True)
+    )
+    gap = Difference(Interval(0.1 if best else -0.1, low, low + 0.02, 60), 0.5)
+    compared = Comparison(60, 500, "encoded", "random", methods, (Gap("b", "a", gap),))
+    assert overview(compared, {}, {}, {}).verdict == words

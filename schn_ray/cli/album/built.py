@@ -49,9 +49,10 @@ class BuiltAlbum(Printable, str):
     @property
     def verdict(self) -> Verdict:
         """How good the codes are, in words."""
+        from schn_ray.evaluation.results import read_plot_data
         from schn_ray.evaluation.verdict import verdict_of
 
-        return verdict_of(self.figures)
+        return verdict_of(self.figures, read_plot_data(self.evaluation).confusion)
 
     @property
     def counts(self) -> dict[str, Any]:
