@@ -34,7 +34,7 @@ from schn_ray.report.tuning import report_search
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.run import build_run, frozen_features, require_shareable, run_request
 from schn_ray.tuning import confirm
-from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain
+from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain, RunnerUp
 from schn_ray.tuning.objectives import VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.results import study_counts, write_results
 from schn_ray.tuning.rows import TrialRow
@@ -42,7 +42,7 @@ from schn_ray.tuning.space import Space, check_space, starting_point
 from schn_ray.tuning.study import STUDY, Search
 from schn_ray.tuning.trial import TRIALS
 from schn_ray.tuning.trial_queue import Runs, TrialQueue, Trials
-from schn_ray.tuning.trial_settings import TrialSettings
+from schn_ray.tuning.trial_settings import METHOD_NAME, TrialSettings
 
 _TUNE_DIR = ".ray-tune"
 _TRIAL_FOLDERS = (TRIALS, confirm.CONFIRM)  # written by the processes of the trials
@@ -266,39 +266,53 @@ class _Work:
 
     def _confirmed(self) -> Confirmation:
         rows = {row.number: row for row in self.search.rows()}
-        near = confirm.candidates(list(rows.values()), self.space.close)
+        near = confirm.candidates(list(rows.values()), self.space)
         means: dict[int, float] = {}
         if len(near) > 1:
             seeds = confirm.deciding_seeds(self.base, self.budget.repeats)
             scored = self._scored("deciding", near, seeds)
             complete = [row.number for row in near if len(scored[row.number]) == len(seeds)]
             means = {n: sum(scored[n].values()) / len(seeds) for n in complete}
-        winner = confirm.winner_of(means) if means else near[0].number
-        if winner == BASELINE or rows[BASELINE].state != "complete":
-            return Confirmation(winner, means)
-        return self._judged(rows[BASELINE], rows[winner], means)
+        winner = rows[confirm.winner_of(means) if means else near[0].number]
+        others = {n: mean for n, mean in means.items() if n != winner.number}
+        second = rows[confirm.winner_of(others)] if others and self.space.methods else None
+        first = rows[BASELINE]
+        rivals = [first] if first.state == "complete" and first is not winner else []
+        rivals += [second] if second is not None and second is not first else []
+        gains = self._gains(winner, rivals) if rivals else {}
+        runner_up = None
+        if second is not None:
+            method = second.values[METHOD_NAME]
+            runner_up = RunnerUp(second.number, method, *gains[second.number])
+        validation, queries = gains.get(BASELINE, (None, None))
+        return Confirmation(winner.number, means, validation, queries, runner_up)
 
-    def _judged(
-        self, baseline: TrialRow, winner: TrialRow, means: dict[int, float]
-    ) -> Confirmation:
+    def _gains(
+        self, winner: TrialRow, rivals: list[TrialRow]
+    ) -> dict[int, tuple[Gain | None, Gain | None]]:
+        """Return the winner's gain over each rival, on validation rows and on test queries."""
         seeds = confirm.judging_seeds(self.base, self.budget.repeats)
-        scored = self._scored("confirming", [baseline, winner], seeds)
-        both = sorted(scored[baseline.number].keys() & scored[winner.number].keys())
-        validation = self._gain(scored, baseline, winner, both)
-        queries = None
-        if validation and len(self.store.rows("query")) and len(self.store.rows("gallery")):
+        scored = self._scored("confirming", [*rivals, winner], seeds)
+        measured: dict[int, dict[int, float]] = {}
+        if len(self.store.rows("query")) and len(self.store.rows("gallery")):
             measured = {
-                row.number: {seed: self._on_queries(row, seed) for seed in both}
-                for row in (baseline, winner)
+                row.number: {seed: self._on_queries(row, seed) for seed in scored[row.number]}
+                for row in [*rivals, winner]
             }
-            queries = self._gain(measured, baseline, winner, both)
-        return Confirmation(winner.number, means, validation, queries)
+        return {
+            rival.number: (
+                self._gain(scored, rival, winner),
+                self._gain(measured, rival, winner) if measured else None,
+            )
+            for rival in rivals
+        }
 
     @staticmethod
     def _gain(
-        scored: dict[int, dict[int, float]], baseline: TrialRow, winner: TrialRow, seeds: list[int]
+        scored: dict[int, dict[int, float]], rival: TrialRow, winner: TrialRow
     ) -> Gain | None:
-        pairs = ([scored[row.number][seed] for seed in seeds] for row in (baseline, winner))
+        both = sorted(scored[rival.number].keys() & scored[winner.number].keys())
+        pairs = ([scored[row.number][seed] for seed in both] for row in (rival, winner))
         return confirm.gain(*pairs)
 
     def _scored(self, what: str, rows: list[TrialRow], seeds: range) -> dict[int, dict[int, float]]:

@@ -26,6 +26,7 @@ from schn_ray.tuning.results import (
 from schn_ray.tuning.rows import TrialRow, front, ranked
 from schn_ray.tuning.space import Domain
 from schn_ray.tuning.study import Search
+from schn_ray.tuning.trial_settings import METHOD_NAME, OF_METHOD
 
 REPORT = "report.html"
 _MOST_LISTED = 200  # trials in the table of the page; trials.csv lists all
@@ -73,9 +74,16 @@ def study_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel | Bars]
     if search.space.multi_objective:
         panels += _fronts(search, complete)
     panels += [b for name in search.space.objectives if (b := _importance(search, name))]
-    panels.append(_parallel(search, complete))
-    panels += [_slice(search, key, rows) for key in search.space.parameters]
+    shown = _shown_parameters(search, complete)
+    panels.append(_parallel(search, complete, shown))
+    panels += [_slice(search, key, rows) for key in shown]
     return panels
+
+
+def _shown_parameters(search: Search, complete: Sequence[TrialRow]) -> list[str]:
+    """Return the parameters of all trials, and those of the best trial's method."""
+    method = ranked(complete)[0].values.get(METHOD_NAME)
+    return [key for key in search.space.parameters if key.partition(OF_METHOD)[2] in ("", method)]
 
 
 def _history(search: Search, rows: Sequence[TrialRow]) -> TuningScatter:
@@ -131,21 +139,21 @@ def _importance(search: Search, objective: str) -> Bars | None:
     return Bars(title, caption, "share", bars, "setting")
 
 
-def _parallel(search: Search, complete: Sequence[TrialRow]) -> Parallel:
+def _parallel(search: Search, complete: Sequence[TrialRow], shown: list[str]) -> Parallel:
     scores = [row.figures[VALIDATION_MAP] for row in complete]
     low, high = min(scores), max(scores)
     best = {row.number for row in front(complete, search.space.objectives)}
+    domains = {key: search.space.parameters[key] for key in shown}
     lines = []
     for row, score in zip(complete, scores, strict=True):
         heights = tuple(
             _height(domain, row.values[key]) if key in row.values else None
-            for key, domain in search.space.parameters.items()
+            for key, domain in domains.items()
         )
         share = (score - low) / (high - low) if high > low else 0.0
         lines.append((heights, 1.0 if row.number in best else min(share, 0.99)))
     axes = tuple(
-        (key, _text(domain.ends[0]), _text(domain.ends[-1]))
-        for key, domain in search.space.parameters.items()
+        (key, _text(domain.ends[0]), _text(domain.ends[-1])) for key, domain in domains.items()
     )
     caption = (
         "One line a complete trial; each axis is the range of a setting. The stronger the line, "
@@ -238,8 +246,15 @@ def _cost(search: Search, rows: Sequence[TrialRow]) -> list[tuple[str, str, str]
 def _gains(confirmed: Confirmation | None) -> list[tuple[str, str, str, str, str]]:
     if confirmed is None:
         return []
-    gains = (("validation", confirmed.validation), ("test queries", confirmed.queries))
-    return [(name, *_gain(gain)) for name, gain in gains if gain is not None]
+    compared = [("first trial", confirmed.validation, confirmed.queries)]
+    if other := confirmed.runner_up:
+        compared.append((other.method, other.validation, other.queries))
+    return [
+        (f"{rows}, from {rival}", *_gain(gain))
+        for rival, validation, queries in compared
+        for rows, gain in (("validation", validation), ("test queries", queries))
+        if gain is not None
+    ]
 
 
 def _gain(gain: Gain) -> tuple[str, str, str, str]:

@@ -4,7 +4,9 @@ The best of many trials is partly the luckiest one, so its figure is too good. T
 for that. First, trials that came close to the best are trained again with other seeds, and the one
 with the best mean is the winner. Second, the winner and the first trial are trained with seeds
 that no step has used; the gain is the mean of their differences, seed by seed, with an interval.
-Last, once nothing is left to choose, the same models are evaluated on the test queries.
+A search that chose among methods compares the best trials of the best methods, and at the end the
+winner with the best of another method, too. Last, once nothing is left to choose, the same models
+are evaluated on the test queries.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 from scipy import stats
 
 from schn_ray.core.storage.files import join
+from schn_ray.tuning.method_ranking import best_of_methods
 from schn_ray.tuning.objectives import VALIDATION_MAP
 from schn_ray.tuning.rows import TrialRow, ranked
 from schn_ray.tuning.space import Space
@@ -64,22 +67,42 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class RunnerUp:
+    """The best trial of another method than the winner's, and the winner's gain over it.
+
+    Attributes:
+        trial: its number.
+        method: its name.
+        validation: gain of the winner in validation mAP, with the runner-up as the baseline; None
+            if fewer than two seeds succeeded for both.
+        queries: the same in mAP of the test queries; None also where the store has no queries.
+    """
+
+    trial: int
+    method: str
+    validation: Gain | None = None
+    queries: Gain | None = None
+
+
+@dataclass(frozen=True)
 class Confirmation:
     """The results of training with seeds that the search did not use.
 
     Attributes:
         winner: number of the trial.
         candidates: number of a trial -> its mean validation mAP over the deciding seeds; empty if
-            no other trial came close.
+            there was no other candidate.
         validation: gain of the winner over the first trial in validation mAP; None if the winner is
             the first trial, or fewer than two seeds succeeded for both.
         queries: the same in mAP of the test queries; None also where the store has no queries.
+        runner_up: the best of another method; None where the search has one method only.
     """
 
     winner: int
     candidates: dict[int, float]
     validation: Gain | None = None
     queries: Gain | None = None
+    runner_up: RunnerUp | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as plain values."""
@@ -114,15 +137,20 @@ def gain(baseline: Sequence[float], winner: Sequence[float]) -> Gain | None:
     )
 
 
-def candidates(rows: Sequence[TrialRow], close: float) -> list[TrialRow]:
-    """Return the best trial and up to two others that came close to it, the best first.
+def candidates(rows: Sequence[TrialRow], space: Space) -> list[TrialRow]:
+    """Return the best trial and up to two others, the best first.
+
+    Where the space chooses among methods, they are the best trials of the best methods, so that the
+    methods are compared. Else they are trials that came close to the best.
 
     Args:
         rows: the trials; at least one is complete.
-        close: how far below the best a candidate's validation mAP may be.
+        space: says how close.
     """
+    if space.methods:
+        return best_of_methods(rows)[:_MAX_CANDIDATES]
     best_first = ranked(rows)
-    bound = best_first[0].figures[VALIDATION_MAP] - close
+    bound = best_first[0].figures[VALIDATION_MAP] - space.close
     near = [row for row in best_first if row.figures[VALIDATION_MAP] >= bound]
     return near[:_MAX_CANDIDATES]
 

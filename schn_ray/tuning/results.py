@@ -30,9 +30,11 @@ from schn_ray.core.documents import parse_json
 from schn_ray.core.manifest import MANIFEST, parse_manifest
 from schn_ray.core.storage.files import as_location, join, read_file
 from schn_ray.tuning.confirm import CONFIRMED, Confirmation
+from schn_ray.tuning.method_ranking import ranking_text
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.rows import TrialRow, front, ranked
 from schn_ray.tuning.study import Search
+from schn_ray.tuning.trial_settings import METHOD_NAME
 
 BEST, PARETO, TABLE, SUMMARY = "best.yaml", "pareto", "trials.csv", "summary.json"
 _MIN_TRIALS_FOR_IMPORTANCE = 4  # complete ones; with fewer, importance is noise
@@ -241,13 +243,15 @@ def study_verdict(search: Search, confirmed: Confirmation | None) -> list[str]:
     """
     if search.space.multi_objective:
         return []
+    lines = [f"methods: {ranking_text(search.rows())}"] if search.space.methods else []
     if confirmed is None:
-        return ["not confirmed on other seeds: use --repeats 5"]
+        return [*lines, "not confirmed on other seeds: use --repeats 5"]
+    lines += _over_runner_up(search, confirmed)
     if confirmed.winner == 0:
-        return ["the first trial is the best: the search found nothing better"]
+        return [*lines, "the first trial is the best: the search found nothing better"]
     if confirmed.validation is None:
-        return ["not confirmed: too few of the runs with other seeds succeeded"]
-    lines = [f"validation mAP of the first trial and the winner: {confirmed.validation}"]
+        return [*lines, "not confirmed: too few of the runs with other seeds succeeded"]
+    lines.append(f"validation mAP of the first trial and the winner: {confirmed.validation}")
     if confirmed.queries:
         lines.append(f"mAP of the test queries: {confirmed.queries}")
     gains = [("validation", confirmed.validation), ("test queries", confirmed.queries)]
@@ -255,6 +259,20 @@ def study_verdict(search: Search, confirmed: Confirmation | None) -> list[str]:
         if gain is not None:
             better = "better" if gain.is_significant else "not better beyond chance"
             lines.append(f"on {name} the winner is {better}")
+    return lines
+
+
+def _over_runner_up(search: Search, confirmed: Confirmation) -> list[str]:
+    """Say by how much the winner's method beats the next one."""
+    other = confirmed.runner_up
+    if other is None or other.validation is None:
+        return []
+    winner = search.rows()[confirmed.winner].values[METHOD_NAME]
+    better = "better" if other.validation.is_significant else "not better beyond chance"
+    lines = [f"{winner} against {other.method}, the next method: on validation it is {better}"]
+    lines.append(f"validation mAP of {other.method} and {winner}: {other.validation}")
+    if other.queries is not None:
+        lines.append(f"mAP of the test queries of {other.method} and {winner}: {other.queries}")
     return lines
 
 

@@ -15,7 +15,7 @@ from schn_ray.core.settings import validated
 from schn_ray.report.tuning import REPORT, report_search, study_panels
 from schn_ray.training.config import config_from, train_config
 from schn_ray.tuning import confirm
-from schn_ray.tuning.confirm import Confirmation
+from schn_ray.tuning.confirm import Confirmation, RunnerUp
 from schn_ray.tuning.results import (
     best_rows,
     importances,
@@ -86,8 +86,12 @@ def test_a_gain_of_one_pair_has_no_interval() -> None:
 
 def test_candidates_are_close_and_few() -> None:
     rows = [row(0, 0.5), row(1, 0.695), row(2, 0.7), row(3, 0.691), row(4, 0.692), row(5, 0.6)]
-    assert [r.number for r in confirm.candidates(rows, 0.01)] == [2, 1, 4]
-    assert [r.number for r in confirm.candidates(rows, 0.001)] == [2]
+    assert [r.number for r in confirm.candidates(rows, close(0.01))] == [2, 1, 4]
+    assert [r.number for r in confirm.candidates(rows, close(0.001))] == [2]
+
+
+def close(bound: float) -> Space:
+    return validated(Space, SPACE | {"close": bound})
 
 
 def test_seeds_are_fresh_and_directories_differ() -> None:
@@ -167,7 +171,8 @@ def test_the_page_shows_all_and_believes_nothing(tmp_path: Path) -> None:
     search = searched(tmp_path)
     gain = confirm.gain([0.5, 0.51], [0.6, 0.62])
     winner = ranked(search.rows())[0].number
-    report_search(tmp_path, "digits", search, Confirmation(winner, {}, gain, None))
+    confirmed = Confirmation(winner, {}, gain, None, RunnerUp(4, "csq", gain))
+    report_search(tmp_path, "digits", search, confirmed)
     page = (tmp_path / REPORT).read_text()
     assert HOSTILE not in page
     assert "&lt;script&gt;" in page
@@ -175,8 +180,9 @@ def test_the_page_shows_all_and_believes_nothing(tmp_path: Path) -> None:
     for title in titles:
         assert f"<h3>{title}</h3>" in page
     assert "+0.1050" in page
+    assert "validation, from csq" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    report_search(tmp_path, "digits", search, Confirmation(winner, {}, gain, None))
+    report_search(tmp_path, "digits", search, confirmed)
     assert (tmp_path / REPORT).read_text() == page
 
 
