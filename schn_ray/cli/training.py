@@ -180,6 +180,14 @@ def tune_command(
     repeats: Annotated[
         int, typer.Option(min=0, help="Seeds to compare the winner with the start on; 0: none.")
     ] = 0,
+    constraints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constraint",
+            metavar='"FIGURE <= X"',
+            help="Bound on bits, encoding_cost or validation_map; may be given again.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Random seed of the sampler; --set seed=... of training.")
     ] = 0,
@@ -213,6 +221,7 @@ def tune_command(
         at_once=at_once,
         workers_per_trial=workers_per_trial,
         repeats=repeats,
+        constraints=constraints,
         seed=seed,
         method=method,
         methods=methods,

@@ -35,7 +35,8 @@ from schn_ray.training.config import TrainConfig
 from schn_ray.training.run import build_run, frozen_features, require_shareable, run_request
 from schn_ray.tuning import confirm
 from schn_ray.tuning.confirm import BASELINE, Confirmation, Gain, RunnerUp
-from schn_ray.tuning.objectives import VALIDATION_MAP, encoding_cost
+from schn_ray.tuning.constraints import broken
+from schn_ray.tuning.objectives import ENCODING_COST, VALIDATION_MAP, encoding_cost
 from schn_ray.tuning.results import study_counts, write_results
 from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import Space, check_space, starting_point
@@ -186,7 +187,16 @@ def _check_trial(space: Space, base: TrialSettings, store: Store, budget: Search
     others = [c for c in base.by_method.values() if c.method.name != first.method.name]
     for config in (first, *others):
         require_shareable(config, store, budget.workers)
-        build_run(config, store, Workers(), torch.device("cpu"))
+        run = build_run(config, store, Workers(), torch.device("cpu"))
+        limits = [limit for limit in space.limits if limit.figure == ENCODING_COST]
+        if config is first and limits:
+            hasher = run.hasher()
+            costs = {ENCODING_COST: encoding_cost(hasher.network, hasher.input_shape)}
+            if breaks := broken(limits, costs):
+                raise SchnRayError(
+                    f"the first trial, which the others are compared with, breaks a constraint: "
+                    f"{breaks}: give start smaller networks, or the constraint another bound"
+                )
 
 
 def _counted_cost(store: Store) -> Callable[[TrainConfig], float]:
@@ -261,7 +271,7 @@ class _Work:
             "workers": self.budget.workers,
             "cpus": self.budget.cpus,
             "gpus": self.budget.gpus,
-            "objectives": list(self.space.objectives),
+            "objectives": list(self.space.measured),
         }
 
     def _confirmed(self) -> Confirmation:
@@ -277,7 +287,9 @@ class _Work:
         others = {n: mean for n, mean in means.items() if n != winner.number}
         second = rows[confirm.winner_of(others)] if others and self.space.methods else None
         first = rows[BASELINE]
-        rivals = [first] if first.state == "complete" and first is not winner else []
+        # a first trial that breaks a constraint was trained, and can be compared with
+        trained = VALIDATION_MAP in first.figures
+        rivals = [first] if trained and first is not winner else []
         rivals += [second] if second is not None and second is not first else []
         gains = self._gains(winner, rivals) if rivals else {}
         runner_up = None

@@ -106,8 +106,9 @@ def study_counts(search: Search, confirmed: Confirmation | None, repeats: int) -
     states = Counter(row.state for row in rows)
     best = best_rows(search, confirmed)
     counts: dict[str, Any] = {
-        "trials": len(rows),
-        **{state: states[state] for state in ("complete", "pruned", "failed")},
+        "trials": sum(row.is_counted for row in rows),
+        **{state: states[state] for state in ("complete", "pruned", "failed", "infeasible")},
+        "not_trained": sum(not row.is_counted for row in rows),
         "exhausted": search.exhausted,
         "iterations": sum(row.iterations for row in rows),
         "iterations_not_run": iterations_saved(search),
@@ -222,10 +223,11 @@ def study_text(out: Path | str) -> str:
     counts = manifest.counts
     lines = [
         f"{out}: {counts['trials']} trials: {counts['complete']} complete, {counts['pruned']} "
-        f"stopped early, {counts['failed']} failed; table in {join(str(out), TABLE)}"
+        f"stopped early, {counts['failed']} failed{_infeasible(counts)}; table in "
+        + join(str(out), TABLE)
     ]
     if not summary["best"]:
-        return "\n".join([*lines, "  no trial was completed: the table has the reasons"])
+        return "\n".join([*lines, *(f"  {line}" for line in summary["verdict"])])
     for row in summary["best"]:
         figures = (f"{OBJECTIVES[name].title} {x:.4g}" for name, x in row["figures"].items())
         lines.append(f"  trial {row['trial']}: {', '.join(figures)}")
@@ -234,13 +236,24 @@ def study_text(out: Path | str) -> str:
     return "\n".join([*lines, f"Next: schn-ray train STORE --out RUN --config {files}"])
 
 
+def _infeasible(counts: dict[str, Any]) -> str:
+    if not counts["infeasible"]:
+        return ""
+    text = f", {counts['infeasible'] - counts['not_trained']} infeasible"
+    untrained = counts["not_trained"]
+    return text + (f"; {untrained} proposals broke a constraint untrained" if untrained else "")
+
+
 def study_verdict(search: Search, confirmed: Confirmation | None) -> list[str]:
     """Say whether the winner is better than the first trial, in lines of text.
 
     Args:
-        search: the search; with more than one objective there is nothing to say.
+        search: the search; with more than one objective there is nothing to say, unless no trial
+            is good for anything.
         confirmed: the results with fresh seeds, if there are any.
     """
+    if not best_rows(search, confirmed):
+        return [_why_none(search)]
     if search.space.multi_objective:
         return []
     lines = [f"methods: {ranking_text(search.rows())}"] if search.space.methods else []
@@ -267,13 +280,29 @@ def _over_runner_up(search: Search, confirmed: Confirmation) -> list[str]:
     other = confirmed.runner_up
     if other is None or other.validation is None:
         return []
-    winner = search.rows()[confirmed.winner].values[METHOD_NAME]
+    (best,) = best_rows(search, confirmed)
+    winner = best.values.get(METHOD_NAME, "the winner")
     better = "better" if other.validation.is_significant else "not better beyond chance"
     lines = [f"{winner} against {other.method}, the next method: on validation it is {better}"]
     lines.append(f"validation mAP of {other.method} and {winner}: {other.validation}")
     if other.queries is not None:
         lines.append(f"mAP of the test queries of {other.method} and {winner}: {other.queries}")
     return lines
+
+
+def _why_none(search: Search) -> str:
+    limits = ", ".join(map(str, search.space.limits))
+    outside = [row for row in search.rows() if row.state == "infeasible"]
+    if not outside:
+        return "no trial was completed: the table has the reasons"
+    if not (trained := [row for row in outside if row.is_counted]):
+        return f"no settings meet the constraints ({limits}): give others, or a wider space"
+    nearest = max(trained, key=lambda row: row.figures[VALIDATION_MAP])
+    figures = ", ".join(f"{OBJECTIVES[name].title} {x:.4g}" for name, x in nearest.figures.items())
+    return (
+        f"no trial meets the constraints ({limits}); the best of those that do not is trial "
+        f"{nearest.number}: {figures}"
+    )
 
 
 def _settings_file(search: Search, row: TrialRow, confirmed: Confirmation | None) -> str:

@@ -11,7 +11,7 @@ from schn_ray.tuning.halving import Point, dominates
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.trial_settings import Values
 
-State = Literal["running", "complete", "pruned", "failed"]
+State = Literal["running", "complete", "pruned", "failed", "infeasible"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        state: ``complete``, ``pruned`` or ``failed``; a row may also be ``running``.
-        figures: objective -> value, of a complete trial.
-        reason: why it failed.
+        state: ``complete``, ``pruned`` or ``failed``; a row may also be ``running``. A trial that
+            breaks a constraint is ``infeasible``, trained or not.
+        figures: name -> value, of a complete trial; of one that was not trained, those known.
+        reason: why it failed, or what it breaks.
         iterations: outer iterations that it trained.
         seconds: that it trained; after an interruption, only those since then.
     """
@@ -58,6 +59,11 @@ class TrialRow(Outcome):
     curve: dict[int, float] = field(default_factory=dict)
     started: datetime | None = None
     ended: datetime | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is one of the trials of the search: one that was refused untrained is not."""
+        return self.state != "infeasible" or VALIDATION_MAP in self.figures
 
 
 def front(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[TrialRow]:

@@ -19,7 +19,8 @@ from pydantic import BaseModel, Field, model_validator
 from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.core.settings import Count, Section, keys, read_yaml, validated
 from schn_ray.training.config import TrainConfig, train_config
-from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
+from schn_ray.tuning.constraints import Constraint, read_constraint
+from schn_ray.tuning.objectives import BITS, OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.trial_settings import (
     METHOD_NAME,
     OF_METHOD,
@@ -145,6 +146,7 @@ class Space(Section):
             setting of trials of that method only.
         start: the first trials; a setting that one leaves out keeps its value without a search.
         objectives: names in ``objectives.OBJECTIVES``.
+        constraints: figure -> bound, such as ``{"bits": "<= 64"}``, of the same names.
         pruning: stops hopeless trials early.
         sampler: of Optuna. ``tpe`` also works with several objectives; ``nsga2`` needs hundreds of
             trials.
@@ -156,6 +158,7 @@ class Space(Section):
     parameters: dict[str, Domain]
     start: tuple[dict[str, Any], ...] = ({},)
     objectives: tuple[str, ...] = (VALIDATION_MAP,)
+    constraints: dict[str, str] = Field(default_factory=dict)
     pruning: Pruning | None = None
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     close: Annotated[float, Field(ge=0)] = 0.01
@@ -179,6 +182,16 @@ class Space(Section):
     def multi_objective(self) -> bool:
         """Whether there is more than one objective, and so no single best trial."""
         return len(self.objectives) > 1
+
+    @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints, read."""
+        return tuple(read_constraint(figure, bound) for figure, bound in self.constraints.items())
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The figures of a trial that the search needs."""
+        return tuple(dict.fromkeys((*self.objectives, *self.constraints)))
 
 
 def _conditioned(parameter: str, domain: Any) -> Any:
@@ -331,6 +344,7 @@ def check_space(space: Space, base: TrialSettings) -> None:
         seen[key] = domain
     _check_objectives(space)
     _check_pruning(space, base)
+    _check_constraints(space, base)
     for number in range(len(space.start)):
         starting_point(space, base, number)
 
@@ -463,6 +477,19 @@ def _check_objectives(space: Space) -> None:
         raise SchnRayError(
             f"objectives: expected {VALIDATION_MAP} among them, as the others measure only cost"
         )
+
+
+def _check_constraints(space: Space, base: TrialSettings) -> None:
+    for limit in space.limits:
+        if limit.figure != BITS:
+            continue
+        first = base.config(starting_point(space, base, 0)).bits
+        if limit.excess(first) > 0:
+            raise SchnRayError(
+                f"the first trial, which the others are compared with, has {first} bits, but the "
+                f"constraint is {limit}: give start another value of bits, or the search --set "
+                "bits=..."
+            )
 
 
 def _check_pruning(space: Space, base: TrialSettings) -> None:

@@ -10,10 +10,11 @@ earlier trials, not on how often the search was interrupted.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import SchnRayError
 from schn_ray.training.config import TrainConfig
+from schn_ray.tuning.constraints import broken
 from schn_ray.tuning.halving import Point, is_hopeless
 from schn_ray.tuning.journal import CheckedJournal
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, OBJECTIVES, VALIDATION_MAP
@@ -95,34 +97,40 @@ class Search:
         """Return the trials that started and did not end; they are run first."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         proposals = [self._filled(self._reopened(frozen)) for frozen in running]
-        return [proposal for proposal in proposals if not self._is_repeated(proposal)]
+        return [proposal for proposal in proposals if not self._is_refused(proposal)]
 
     def count_started(self) -> int:
         """Count the trials that started, ended or not."""
-        return len(self.rows())
+        return sum(row.is_counted for row in self.rows())
 
     def count_ended(self) -> int:
-        """Count the trials that are complete, pruned or failed."""
-        return sum(row.state != "running" for row in self.rows())
+        """Count the trials that ended, stopped ones and failures included."""
+        return sum(row.is_counted and row.state != "running" for row in self.rows())
 
     def propose(self) -> Proposal | None:
         """Return a new trial; None if the space seems to have no untried settings left.
 
-        In a small space, a sampler tends to propose good settings again. If its proposals were all
-        tried before, untried settings are drawn at random.
+        In a small space, a sampler tends to propose good settings again, or such as break a
+        constraint that needs no training. If it proposed only those, others are drawn at random.
         """
-        for _ in range(_SAMPLER_TRIES):
+        while self._refused_last() < _SAMPLER_TRIES:
             number = len(self.study.get_trials(deepcopy=False))
             self.study.sampler = _sampler(self.space, self.seed, number)
             proposal = self._filled(self.study.ask())
-            if not self._is_repeated(proposal):
+            if not self._is_refused(proposal):
                 return proposal
-        untried = self._untried()
-        if untried is None:
-            self.exhausted = True
-            return None
-        self.study.enqueue_trial({key: _stored(value) for key, value in untried.items()})
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):  # of a kill
+            untried = self._untried()
+            if untried is None:
+                self.exhausted = True
+                return None
+            self.study.enqueue_trial({key: _stored(value) for key, value in untried.items()})
         return self._filled(self.study.ask())
+
+    def _refused_last(self) -> int:
+        """Count the proposals that were refused since the last trial: a kill forgets none."""
+        newest_first = reversed(self.study.get_trials(deepcopy=False))
+        return sum(1 for _ in itertools.takewhile(_was_refused, newest_first))
 
     def _untried(self) -> Values | None:
         tried = {json.dumps(row.values) for row in self.rows() if row.state != "failed"}
@@ -132,7 +140,7 @@ class Search:
             for key, domain in self.space.parameters.items():
                 if domain.active(values):
                     values[key] = domain.draw(generator)
-            if json.dumps(values) not in tried:
+            if json.dumps(values) not in tried and not self._broken(values):
                 return values
         return None
 
@@ -181,7 +189,7 @@ class Search:
         reached = [
             self._point(row.values, row.curve[iteration])
             for row in rows.values()
-            if iteration in row.curve and row.state != "failed"
+            if iteration in row.curve and row.state not in ("failed", "infeasible")
         ]
         return is_hopeless(own, reached, pruning.factor)
 
@@ -191,12 +199,26 @@ class Search:
 
     def _point(self, values: Values, score: float) -> Point:
         """Return a trial's figures with signs such that more is better; costs need no training."""
-        config = self.base.config(values)
-        figures = {VALIDATION_MAP: score, BITS: float(config.bits)}
-        if ENCODING_COST in self.space.objectives:
-            assert self._cost is not None, "a search with this objective is given it"
-            figures[ENCODING_COST] = self._cost(config)
+        figures = {VALIDATION_MAP: score} | self._costs(values)
         return maximised(figures, self.space.objectives)
+
+    def _costs(self, values: Values) -> dict[str, float]:
+        """Return the figures that are known before training."""
+        config = self.base.config(values)
+        figures = {BITS: float(config.bits)}
+        if ENCODING_COST in self.space.measured:
+            assert self._cost is not None, "a search with this figure is given it"
+            figures[ENCODING_COST] = self._cost(config)
+        return figures
+
+    def _broken(self, values: Values) -> str:
+        """Say which constraints settings break, whatever training will bring."""
+        if all(limit.figure == VALIDATION_MAP for limit in self.space.limits):
+            return ""
+        try:
+            return broken(self.space.limits, self._costs(values))
+        except SchnRayError:  # that a config refuses is recorded by who trains it
+            return ""
 
     def finish(self, number: int, outcome: Outcome) -> None:
         """Record how a trial ended; if that was recorded before, nothing changes.
@@ -211,18 +233,25 @@ class Search:
         if self.study.get_trials(deepcopy=False)[number].state.is_finished():
             return
         if outcome.state == "complete":
-            outcome = _with_finite_figures(outcome, self.space.objectives)
+            outcome = _with_finite_figures(outcome, self.space.measured)
+        self._constrain(trial, outcome.figures)
+        reason = outcome.reason or broken(self.space.limits, outcome.figures)
         attributes: dict[str, Any] = {
             _ITERATIONS: outcome.iterations,
             _SECONDS: round(outcome.seconds, 3),
         }
         if outcome.figures:
             attributes[_FIGURES] = outcome.figures
-        if outcome.reason:
-            attributes[_REASON] = outcome.reason
+        if reason:
+            attributes[_REASON] = reason
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         self._tell(number, outcome)
+
+    def _constrain(self, trial: Trial, figures: Mapping[str, float]) -> None:
+        for limit in self.space.limits:
+            if limit.figure in figures and limit.figure not in trial.constraints:  # before a kill
+                trial.set_constraint(limit.figure, limit.excess(figures[limit.figure]))
 
     def rows(self) -> list[TrialRow]:
         """Return all trials that started, without repeated proposals, which were not run."""
@@ -272,6 +301,17 @@ class Search:
         trial.set_user_attr(_SETTINGS, values)
         return Proposal(trial.number, values)
 
+    def _is_refused(self, proposal: Proposal) -> bool:
+        """Tell whether a proposal is not worth a training, and record why."""
+        return self._is_repeated(proposal) or self._is_infeasible(proposal)
+
+    def _is_infeasible(self, proposal: Proposal) -> bool:
+        if not (reason := self._broken(proposal.values)):
+            return False
+        costs = self._costs(proposal.values)
+        self.finish(proposal.number, Outcome("infeasible", costs, f"not trained: {reason}"))
+        return True
+
     def _is_repeated(self, proposal: Proposal) -> bool:
         """Tell whether an earlier trial has these settings; it would end the same to the bit."""
         settings = json.dumps(proposal.values)
@@ -289,7 +329,9 @@ class Search:
         return self.base.iterations(values)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
-        state = next(key for key, name in _STATES.items() if name == outcome.state)
+        # Optuna has no state of its own: a stopped trial that breaks a constraint
+        name = "pruned" if outcome.state == "infeasible" else outcome.state
+        state = next(key for key, value in _STATES.items() if value == name)
         values = (
             [outcome.figures[name] for name in self.space.objectives]
             if outcome.state == "complete"
@@ -375,10 +417,19 @@ def _with_finite_figures(outcome: Outcome, objectives: Sequence[str]) -> Outcome
     return outcome
 
 
+def _is_outside(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and any(excess > 0 for excess in trial.constraints.values())
+
+
+def _was_refused(trial: FrozenTrial) -> bool:
+    untrained = _is_outside(trial) and trial.state == TrialState.PRUNED
+    return untrained or _REPEATED in trial.user_attrs
+
+
 def _row(trial: FrozenTrial) -> TrialRow:
     attributes = trial.user_attrs
     return TrialRow(
-        state=_STATES[trial.state],
+        state="infeasible" if _is_outside(trial) else _STATES[trial.state],
         figures=dict(attributes.get(_FIGURES, {})),
         reason=attributes.get(_REASON, ""),
         iterations=attributes.get(_ITERATIONS, trial.last_step or 0),

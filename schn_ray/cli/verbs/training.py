@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -264,6 +264,7 @@ def tune(
     at_once: int | None = None,
     workers_per_trial: int = 1,
     repeats: int = 0,
+    constraints: Mapping[str, str] | Sequence[str] | None = None,
     seed: int = 0,
     method: str | None = None,
     methods: str | Sequence[str] | None = None,
@@ -288,6 +289,8 @@ def tune(
         at_once: trials that run at the same time; default: as many as fit.
         workers_per_trial: workers that share each batch of a trial.
         repeats: seeds on which the winner is compared with the starting point; 0: none.
+        constraints: bounds on figures, ``{"bits": "<= 64"}`` or ``["bits <= 64"]``, over those of
+            the space; a trial that breaks one is not among the best.
         seed: of the sampler.
         method: as for ``train``.
         methods: that the space ``"methods"`` chooses among, ``"csq,itq"`` or a list; default: a few
@@ -313,6 +316,7 @@ def tune(
     from schn_ray.data.store.reader import open_store
     from schn_ray.methods.registry import contenders
     from schn_ray.training.rows import settings_of_inputs
+    from schn_ray.tuning.constraints import constraint_lines
     from schn_ray.tuning.method_spaces import opened_space
     from schn_ray.tuning.space import METHODS_SPACE, base_config, check_space
 
@@ -324,6 +328,8 @@ def tune(
         opened = open_store(location_of(store))
         names = contenders(opened.labels[opened.rows("train")])
     searched = opened_space(str(space), preset, file, lines, method, given, names)
+    limits = searched.constraints | constraint_lines(constraints)
+    searched = searched.model_copy(update={"constraints": limits})
     base = base_config(searched, preset, file, lines, method, given)
     check_space(searched, base)
 
