@@ -39,6 +39,9 @@ def encode_command(
     source: Source,
     model: Annotated[str, typer.Option(help="A finished run, its model directory or ONNX file.")],
     out: Out,
+    bits: Annotated[
+        int | None, typer.Option(metavar="K", help="Cut nested codes: one of the lengths of train.")
+    ] = None,
     update: Update = False,
     retry_failed: RetryFailed = False,
     config_file: ConfigFile = None,
@@ -55,6 +58,7 @@ def encode_command(
         source,
         model,
         out,
+        bits=bits,
         update=update,
         retry_failed=retry_failed,
         config=config_file,

@@ -244,6 +244,9 @@ def export_command(
     evaluation: Annotated[
         Path | None, typer.Option(help="Evaluation whose figures go into the model card.")
     ] = None,
+    bits: Annotated[
+        int | None, typer.Option(metavar="K", help="Cut nested codes: one of the lengths of train.")
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -251,4 +254,5 @@ def export_command(
 
     The two networks are compared bit by bit.
     """
-    print_result(export(run, onnx, images=images, evaluation=evaluation), as_json)
+    exported = export(run, onnx, images=images, evaluation=evaluation, bits=bits)
+    print_result(exported, as_json)

@@ -6,7 +6,7 @@ checkpoints, Ray, evaluation and search know no method by name. docs/methods.md 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from typing_extensions import TypeVar
 from schn_ray.core.settings import Section
 from schn_ray.core.workers import Gather, Workers
 from schn_ray.data.labels import LabelSets
+from schn_ray.methods.centres import A, nested_codes
 from schn_ray.methods.code_table import CodeTable
 from schn_ray.models.config import HeadConfig, HeadSpec
 from schn_ray.models.encoder import Encoder
@@ -94,6 +95,7 @@ class Problem:
         workers: who shares each global batch.
         precision: number format of the networks.
         seed: of everything that the method draws.
+        lengths: of nested codes, ascending, K last; () where codes have one length.
     """
 
     bits: int
@@ -102,6 +104,7 @@ class Problem:
     workers: Workers
     precision: Precision
     seed: int
+    lengths: tuple[int, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -112,6 +115,16 @@ class Problem:
     def rows(self) -> int:
         """n, the training rows of all workers."""
         return len(self.label_sets.set_of_row)
+
+    def drawn(self, draw: Callable[[int, int], A], distinct: int | None = None) -> A:
+        """Return codes [m, K] that a method draws; see ``centres.nested_codes``.
+
+        Args:
+            draw: bits, seed -> codes [m, bits].
+            distinct: how many of the codes differ; None: one a class.
+        """
+        count = self.classes if distinct is None else distinct
+        return nested_codes(draw, self.lengths or (self.bits,), self.seed, count)
 
 
 @dataclass(frozen=True)
@@ -222,6 +235,7 @@ class Method(nn.Module, Generic[C]):
         labels: ``none``: it uses no labels; ``single``: it needs one label a row at most;
             ``multi``: a row may have any number.
         activation: from the head's output to the relaxed code that the model returns.
+        not_nested: why the first bits of its codes are no codes, see ``methods.nested``.
         head_spec: what the encoder's head is built from.
     """
 
@@ -229,6 +243,7 @@ class Method(nn.Module, Generic[C]):
     paper: ClassVar[Paper | None] = None
     labels: ClassVar[Labels] = "multi"
     activation: ClassVar[Activation] = "tanh"
+    not_nested: ClassVar[str] = "it is fitted to features for one length"
 
     def __init__(self, config: C, problem: Problem, encoder: Encoder) -> None:
         super().__init__()
@@ -266,9 +281,13 @@ class DeepMethod(Method[C]):
         views: of each row of a batch, one or two: ``plain`` ones, or ``distorted`` ones, see
             ``training.config.AugmentConfig``. The first is ``Batch.inputs``, the second
             ``Batch.second``. A second one doubles the cost of a step.
+        one_network: whether its networks serve all lengths of nested codes, see
+            ``step_of_lengths``; else each length has its own.
     """
 
+    not_nested = ""
     views: ClassVar[tuple[View, ...]] = ("plain",)
+    one_network: ClassVar[bool] = False
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms by name, unweighted; each is weighted by the config's field.
@@ -294,6 +313,15 @@ class DeepMethod(Method[C]):
         outputs = self.outputs(Outputs(out.F.detach(), out.h.detach()))
         training.descend(batch.share * weighted(terms, self.config))
         return Step({name: term.detach() for name, term in terms.items()}, outputs)
+
+    def step_of_lengths(self, batches: Sequence[Batch], training: Training) -> Step:
+        """Take a step down the sum of the losses of all lengths; with ``one_network`` only.
+
+        Args:
+            batches: the same global batch with the codes of each length, ascending.
+            training: runs the encoder and descends.
+        """
+        raise NotImplementedError
 
     def _encoded(self, batch: Batch, training: Training) -> Outputs:
         """Run the encoder once, over both views of own rows where there are two."""

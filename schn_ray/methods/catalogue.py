@@ -137,7 +137,9 @@ def method_text(described: Description) -> str:
 def _kind(method: type[Method[Any]]) -> str:
     if not issubclass(method, DeepMethod):
         return "fitted in rounds"
-    return "descends batches" + (" of two views a row" if len(method.views) > 1 else "")
+    views = " of two views a row" if len(method.views) > 1 else ""
+    nested = f"; no nested codes: {method.not_nested}" if method.not_nested else ""
+    return f"descends batches{views}{nested}"
 
 
 def _head(method: type[Method[Any]]) -> str:

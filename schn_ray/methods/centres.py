@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import comb
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from schn_ray.data.labels import LabelSets
 
 Integers = NDArray[np.int64]
 Kind = Literal["separated", "random"]
+A = TypeVar("A", Tensor, NDArray[Any])
 
 _CANDIDATES = 16  # columns compared for each choice; 64 gain at most one bit of distance
 _STEEPNESS = 8  # exponent of the penalty on near rows; 6 to 12 do equally well, 2 does worse
+_NEXT_SEED = 1_000_003  # from one part of nested codes to the next
 _EFFORT = 2**26  # above this order x bits x candidates, columns are drawn at random
 
 
@@ -79,6 +82,33 @@ def centres_of_classes(kind: Kind, classes: int, bits: int, seed: int) -> Tensor
         return class_centres(classes, bits, seed)
     rng = np.random.default_rng([seed, bits, classes])
     return torch.from_numpy(rng.integers(0, 2, (classes, bits)) * 2 - 1).float()
+
+
+def nested_codes(
+    draw: Callable[[int, int], A], lengths: Sequence[int], seed: int, distinct: int
+) -> A:
+    """Draw codes whose first bits are codes, too: the bits that a length adds are a draw of theirs.
+
+    The first k bits of the codes are as far apart as the draws of the lengths up to k together, and
+    not as any k columns of a longer draw happen to be.
+
+    Args:
+        draw: bits, seed -> codes [m, bits].
+        lengths: ascending; the last is K.
+        seed: of the first draw.
+        distinct: codes that the first length must tell apart; bits that are added need not.
+
+    Returns:
+        Codes [m, K].
+    """
+    parts = np.diff([0, *lengths]).tolist()
+    least = max(distinct - 1, 1).bit_length()
+    drawn = [draw(parts[0], seed)]
+    drawn += [
+        draw(max(bits, least), seed + _NEXT_SEED * number)[:, :bits]
+        for number, bits in enumerate(parts[1:], start=1)
+    ]
+    return torch.cat(drawn, 1) if isinstance(drawn[0], Tensor) else np.concatenate(drawn, axis=1)
 
 
 def guaranteed_distance(classes: int, bits: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from schn_ray.core.bits import pack, unpack
 from schn_ray.data.labels import LabelSets
-from schn_ray.methods.centres import label_set_centres, random_codes
+from schn_ray.methods.centres import label_set_centres, nested_codes, random_codes
 
 
 class CodeTable:
@@ -61,7 +63,11 @@ class CodeTable:
 
 
 def initial_codes(
-    init: Literal["zeros", "random", "hadamard"], label_sets: LabelSets, bits: int, seed: int
+    init: Literal["zeros", "random", "hadamard"],
+    label_sets: LabelSets,
+    bits: int,
+    seed: int,
+    lengths: Sequence[int] = (),
 ) -> CodeTable:
     """Return the codes that training starts from.
 
@@ -72,6 +78,7 @@ def initial_codes(
         label_sets: of the rows.
         bits: K.
         seed: decides centres, random codes and ties.
+        lengths: of nested codes, K last, see ``centres.nested_codes``.
 
     Returns:
         A table of all rows.
@@ -83,7 +90,8 @@ def initial_codes(
     if init == "zeros":
         return table
     codes_of = random_codes if init == "random" else label_set_centres
-    of_set = pack(codes_of(label_sets, bits, seed))
+    draw, classes = functools.partial(codes_of, label_sets), label_sets.sets.shape[1]
+    of_set = pack(nested_codes(draw, lengths or (bits,), seed, classes))
     table.packed = of_set[label_sets.set_of_row]
     table.coded[:] = True
     return table

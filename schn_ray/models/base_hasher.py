@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,24 @@ class BaseHasher(ABC):
         Raises:
             SchnRayError: the head cannot be run alone.
         """
+
+    def first(self, bits: int) -> Self:
+        """Return the hasher of shorter codes: the first bits of each, of a model of nested codes.
+
+        Args:
+            bits: one of ``spec.lengths``.
+
+        Raises:
+            SchnRayError: the model was not trained for this length; the message lists those that
+                it was trained for.
+
+        Example:
+            >>> load("run").first(16).encode("query.jpg")  # doctest: +SKIP
+            array([[ 93, 112]], dtype=uint8)
+        """
+        shorter = copy.copy(self)
+        shorter.spec = self.spec.first(bits)
+        return shorter
 
     @property
     def bits(self) -> int:

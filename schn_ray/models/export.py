@@ -81,7 +81,11 @@ class _FromInput(nn.Module):
 
 
 def export_onnx(
-    model: Path | str, out: Path, images: str = "digits", figures: str | None = None
+    model: Path | str,
+    out: Path,
+    images: str = "digits",
+    figures: str | None = None,
+    bits: int | None = None,
 ) -> ExportCheck:
     """Write FILE.onnx, FILE.json and FILE.md, and compare the export with the network.
 
@@ -91,6 +95,7 @@ def export_onnx(
         images: a source to compare on; a store gives its split's queries. For a model that takes
             vectors, a source without any is replaced by random vectors.
         figures: an evaluation's figures as text, for the model card.
+        bits: of the exported codes, one of the lengths of nested codes; None: all.
 
     Returns:
         How the export compares.
@@ -100,6 +105,7 @@ def export_onnx(
     """
     _require_libraries()
     hasher = load_network(model, torch.device("cpu"))
+    hasher = hasher if bits is None else hasher.first(bits)
     data = _onnx(hasher)
     checked = check_export(hasher, data, images)
     described = describe(hasher) | {"checked": asdict(checked)}
@@ -130,7 +136,7 @@ def describe(hasher: Hasher) -> dict[str, Any]:
         "input": _described_input(hasher),
         "output": {"name": OUTPUT, "type": "float32", "shape": ["n", hasher.bits]},
         **({} if p is None else _described_images(p)),
-        "spec": hasher.spec.model_dump(mode="json"),
+        "spec": hasher.spec.recorded(),
         "after": "bit b of the code is 1 where relaxed[b] >= 0; it is bit b % 8 of byte b // 8",
     }
 

@@ -109,7 +109,7 @@ class Hasher(BaseHasher):
             CannotWrite: the disk is full, say.
         """
         write_weights(self.network, path / WEIGHTS)
-        spec = yaml.safe_dump(self.spec.model_dump(mode="json"), sort_keys=False)
+        spec = yaml.safe_dump(self.spec.recorded(), sort_keys=False)
         write_atomically(path / SPEC, spec.encode())
         write_atomically(path / CARD, card.encode())
         digests = {name: sha256_file(path / name) for name in (WEIGHTS, SPEC)}
@@ -134,6 +134,8 @@ def features_and_relaxed(network: Encoder, spec: HasherSpec, rows: Tensor) -> tu
     """
     p = spec.preprocessing
     F, h = network(rows if p is None else normalise(rows, p))
+    if h.shape[1] > spec.bits:  # a shorter length of nested codes
+        h = h[:, : spec.bits]
     return F, torch.tanh(h) if spec.activation == "tanh" else h
 
 

@@ -41,6 +41,8 @@ class HasherSpec(Section):
         head: what the head is built from.
         activation: from the head's output to the relaxed code.
         classes: names of the classes that it was trained on.
+        lengths: of nested codes, ascending, K last: the first bits of a code are the code of each
+            length. (): codes have one length.
     """
 
     bits: Count
@@ -53,6 +55,31 @@ class HasherSpec(Section):
     head: HeadSpec
     activation: Literal["tanh", "none"] = "tanh"
     classes: tuple[str, ...] = ()
+    lengths: tuple[Count, ...] = ()
+
+    def first(self, bits: int) -> HasherSpec:
+        """Return the spec of a model of nested codes for one of its lengths.
+
+        Args:
+            bits: of the codes, K or one of ``lengths``.
+
+        Raises:
+            SchnRayError: the model was not trained for this length.
+        """
+        if bits == self.bits:
+            return self
+        if bits not in self.lengths:
+            trained = ", ".join(map(str, self.lengths or (self.bits,)))
+            hint = "" if self.lengths else ": --set 'nested=[16, 32, 64]' of train gives several"
+            raise SchnRayError(
+                f"the model was trained for codes of {trained} bits, not of {bits}{hint}"
+            )
+        upto = tuple(k for k in self.lengths if k <= bits)
+        return self.model_copy(update={"bits": bits, "lengths": upto})
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the spec as ``hasher.yaml`` has it."""
+        return self.model_dump(mode="json", exclude=set() if self.lengths else {"lengths"})
 
 
 def model_directory(path: Path | str) -> Path:

@@ -69,7 +69,7 @@ class OnnxHasher(BaseHasher):
         self._require_input(views)
         rows = views.astype(np.uint8 if self.input == "images" else np.float32, copy=False)
         relaxed: NDArray[np.float32] = self._session.run([OUTPUT], {self.input: rows})[0]
-        return relaxed
+        return relaxed[:, : self.bits]
 
     def feature_array(self, views: NDArray[Any]) -> NDArray[np.float32]:
         """Refuse: an ONNX file gives codes and no features.

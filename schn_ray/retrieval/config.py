@@ -18,6 +18,7 @@ class EncodeConfig(SourceReader):
         relaxed: also write the network's output before the sign, as float16.
         features: also write what the head's output is computed from, a backbone's features or the
             vectors, as int8.
+        bits: of a code, of a model of nested codes; None: all.
         precision: number format of the network. It is a setting and not chosen by the machine,
             because bits of codes depend on it.
     """
@@ -25,11 +26,13 @@ class EncodeConfig(SourceReader):
     batch_size: Count = 64
     relaxed: bool = False
     features: bool = False
+    bits: Count | None = None
     precision: Literal["float32", "bf16"] = "float32"
 
     def recorded(self) -> dict[str, Any]:
         """Return the settings that a manifest records: those that change what is written."""
         values = super().recorded()
+        del values["bits"]  # the codes' own are recorded
         if not self.features:  # finished codes of before stay finished
             del values["features"]
         return values

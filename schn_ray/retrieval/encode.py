@@ -65,6 +65,7 @@ class EncodeOptions:
     features: bool = False
     precision: PrecisionName = "float32"
     vectors: VectorFormat | None = None
+    bits: int | None = None
 
 
 def encode_source(
@@ -103,17 +104,19 @@ def encode_source(
     """
     location = pinned(model)
     described = describe_model(location)
+    spec = described.spec if config.bits is None else described.spec.first(config.bits)
     options = EncodeOptions(
         location,
         config.batch_size,
         config.relaxed,
         config.features,
         config.precision,
-        require_input(source, described.spec),
+        require_input(source, spec),
+        config.bits,
     )
     request = OutputRequest(
         "codes",
-        config.recorded() | {"bits": described.spec.bits},
+        config.recorded() | {"bits": spec.bits},
         {"source": source.location, **described.recorded()},
     )
     arguments = config.source, map_shards, _counts, update, retry_failed
@@ -209,6 +212,7 @@ def encode_rows(units: PartUnits, options: EncodeOptions) -> Iterator[pa.RecordB
         The codes; those of images as one batch.
     """
     hasher = _load_once(options.model, options.precision)
+    hasher = hasher if options.bits is None else hasher.first(options.bits)
     if options.vectors is not None:
         yield from _encoded_vectors(units, hasher.of_features(), options, options.vectors)
         return

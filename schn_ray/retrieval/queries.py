@@ -77,7 +77,7 @@ def file_queries(index: Searchable, hasher: BaseHasher, given: Images) -> Querie
     Raises:
         SchnRayError: one cannot be read, or the index was encoded by another model.
     """
-    require_same_model(index, hasher)
+    hasher = same_model(index, hasher)
     if hasher.input == "images":
         images = image_list(given)
         uris = [str(image) if isinstance(image, Path) else "" for image in images]
@@ -170,7 +170,7 @@ def encoded_again(index: Searchable, hasher: BaseHasher, queries: Queries) -> Qu
     Raises:
         SchnRayError: an image cannot be read any more, or the model takes vectors.
     """
-    require_same_model(index, hasher)
+    hasher = same_model(index, hasher)
     if hasher.input != "images":
         raise SchnRayError(
             "the model takes vectors, and an index does not have those of its rows: give the "
@@ -228,16 +228,18 @@ def code_queries(index: Searchable, codes: Sequence[str]) -> Queries:
     return Queries(codes, [""] * len(codes), table, np.full(len(codes), -1))
 
 
-def require_same_model(index: Searchable, hasher: BaseHasher) -> None:
-    """Refuse a model that did not encode the index.
+def same_model(index: Searchable, hasher: BaseHasher) -> BaseHasher:
+    """Return the model that encoded an index, for codes of the index's length.
 
     Args:
         index: the index to search.
-        hasher: the model that encodes the queries.
+        hasher: the model that encodes the queries; of nested codes, all of its lengths will do.
 
     Raises:
         SchnRayError: other bits, or other weights.
     """
+    if index.bits in hasher.spec.lengths:
+        hasher = hasher.first(index.bits)
     if index.bits != hasher.bits:
         raise SchnRayError(
             f"the index holds codes of {index.bits} bits, the model makes {hasher.bits}: "
@@ -248,3 +250,4 @@ def require_same_model(index: Searchable, hasher: BaseHasher) -> None:
             "the index was encoded by another model of as many bits, so codes cannot be compared. "
             "Use that model, or encode and index the gallery with this one"
         )
+    return hasher

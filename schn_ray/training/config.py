@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic
+from typing import Annotated, Any, Generic, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from typing_extensions import TypeVar
 
 from schn_ray.core.errors import SchnRayError, nearest
@@ -20,6 +20,7 @@ from schn_ray.core.settings import (
 from schn_ray.data.distortion import Distortion
 from schn_ray.methods.base import MethodConfig
 from schn_ray.methods.config import OptimiserConfig, ScheduleConfig
+from schn_ray.methods.nested import require_nestable
 from schn_ray.methods.registry import DEFAULT_METHOD, METHODS, find_method
 from schn_ray.models.config import BackboneConfig, HeadConfig, PrecisionName
 
@@ -69,6 +70,8 @@ class TrainConfig(Section, Generic[M]):
 
     Attributes:
         bits: K, the length of a code.
+        nested: lengths that one training gives, ascending: the first bits of a code are the code of
+            each length (``methods.nested``). ``bits`` is the last of them. (): one length.
         seed: of all that training draws; of two runs that differ in it alone, ``compare`` takes the
             mean.
         method: settings of the chosen method.
@@ -83,6 +86,7 @@ class TrainConfig(Section, Generic[M]):
     """
 
     bits: Annotated[int, Field(ge=1, le=65_536)] = 32
+    nested: tuple[int, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     method: M
     backbone: BackboneConfig = BackboneConfig()
@@ -92,6 +96,24 @@ class TrainConfig(Section, Generic[M]):
     augment: AugmentConfig = AugmentConfig()
     precision: PrecisionName = "auto"
     compile: bool = False
+
+    @model_validator(mode="after")
+    def _nestable(self) -> Self:
+        if self.nested:
+            require_nestable(find_method(self.method.name), self.method.name, self.nested)
+            if self.nested[-1] != self.bits:
+                raise ValueError(
+                    f"bits={self.bits} with nested={list(self.nested)}: expected "
+                    f"bits={self.nested[-1]}, the last length"
+                )
+        return self
+
+    def recorded(self) -> dict[str, Any]:
+        """Return all settings as manifests have them."""
+        values = self.model_dump(mode="json")
+        if not self.nested:
+            del values["nested"]  # finished runs of before stay finished
+        return values
 
 
 def train_config(
@@ -129,6 +151,8 @@ def train_config(
     for setting in settings:
         merged(given, parse_setting(setting))
     _refuse_old_keys(given)
+    if isinstance(lengths := given.get("nested"), list) and lengths:
+        given.setdefault("bits", lengths[-1])
     name = method or _name_in(given) or DEFAULT_METHOD
     values = merged({}, find_method(name).Config.recipe)
     merged(merged(values, _preset(preset, name)), given)

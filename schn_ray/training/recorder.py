@@ -15,7 +15,7 @@ from schn_ray.core.atomic_files import PARTIAL, write_atomically, writing
 from schn_ray.core.bits import pack
 from schn_ray.core.checked_lines import checked_line
 from schn_ray.data.store.reader import Store
-from schn_ray.models.model_files import LEARNED, MODEL, TRAINED
+from schn_ray.models.model_files import LEARNED, MODEL, TRAINED, HasherSpec
 from schn_ray.retrieval.code_files import CODE, code_column
 from schn_ray.training.checkpoints import remove_leftovers
 from schn_ray.training.loop import Iteration
@@ -100,6 +100,13 @@ def count_run(path: Path, store: Store) -> dict[str, Any]:
     }
 
 
+def _bits(spec: HasherSpec) -> str:
+    if not spec.lengths:
+        return str(spec.bits)
+    lengths = ", ".join(map(str, spec.lengths))
+    return f"{spec.bits}; nested: the first {lengths} bits are codes, too"
+
+
 def _model_card(run: Run, measured: Iteration) -> str:
     most = run.learner.most_iterations(run.schedule)
     of_most = "" if most is None else f" of {most}"
@@ -112,7 +119,7 @@ def _model_card(run: Run, measured: Iteration) -> str:
     )
     return (
         f"# Image hashing model\n\n"
-        f"- bits: {run.spec.bits}\n"
+        f"- bits: {_bits(run.spec)}\n"
         f"- backbone: {run.spec.backbone}\n"
         f"- training rows: {len(run.data)}, classes: {len(run.spec.classes)}\n"
         f"- outer iteration: {measured.iteration}{of_most}, "

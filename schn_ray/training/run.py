@@ -34,8 +34,9 @@ from schn_ray.data.labels import label_sets
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.data.store.role_rows import RoleRows
-from schn_ray.methods.base import DeepMethod, Method, Problem, ShallowMethod
+from schn_ray.methods.base import DeepMethod, Method, MethodConfig, Problem, ShallowMethod
 from schn_ray.methods.code_table import CodeTable
+from schn_ray.methods.nested import Nested
 from schn_ray.methods.registry import find_method
 from schn_ray.methods.trainer import Trainer
 from schn_ray.models.backbones.build import build_backbone
@@ -95,18 +96,24 @@ def build_run(
         torch.manual_seed(config.seed)  # torch's layers take no generator
         released = build_backbone(config.backbone) if features is None else features.backbone[0]
         problem = Problem(
-            config.bits, released.width, label_sets(labels), workers, precision, config.seed
+            config.bits,
+            released.width,
+            label_sets(labels),
+            workers,
+            precision,
+            config.seed,
+            config.nested,
         )
         head_spec = method_class.choose_head(config.method, config.head)
         head = build_head(head_spec, released.width, config.bits)
         trained = released.module if features is None else nn.Identity()
         encoder = Encoder(trained, head, config.backbone.freeze_batch_norm)
-        method = method_class(config.method, problem, encoder).to(device)
+        method = _method(method_class, config.method, problem, encoder).to(device)
         method.head_spec = head_spec
     vectors = None
     if features is not None:
         vectors = features.of_store(store, np.union1d(rows, store.rows("validation")))
-    views = method.views if isinstance(method, DeepMethod) else DeepMethod.views
+    views = method_class.views if issubclass(method_class, DeepMethod) else DeepMethod.views
     data, validation = read_rows(
         store, config.augment, released.preprocessing, workers, vectors, views
     )
@@ -127,6 +134,7 @@ def build_run(
             activation=method_class.activation,
             backbone_sha256=None if features is None else features.fingerprint,
             classes=store.classes,
+            lengths=config.nested,
         ),
         backbone=None if features is None else released.module.to(device),
         data=data,
@@ -137,6 +145,15 @@ def build_run(
         workers=workers,
         decoder=Decoder(threads, pinned=device.type == "cuda"),
     )
+
+
+def _method(
+    method: type[Method[Any]], config: MethodConfig, problem: Problem, encoder: Encoder
+) -> Method[Any]:
+    if not problem.lengths:
+        return method(config, problem, encoder)
+    assert issubclass(method, DeepMethod)  # the settings' check
+    return Nested(method, config, problem, encoder)
 
 
 def learner_of(method: Method[Any], config: TrainConfig) -> Learner:
@@ -292,7 +309,7 @@ def run_request(
     made_from = {"store": store.manifest.fingerprint}
     if features is not None:
         made_from["features"] = StoredFeatures(features).manifest.fingerprint
-    return config.model_dump(mode="json"), made_from
+    return config.recorded(), made_from
 
 
 @contextmanager

@@ -66,6 +66,9 @@ QUICK = ("schn-plus", "csq", "dpsh", "lsh", "itq", "sdh")
 OTHERS = tuple(name for name in METHODS if name not in QUICK)
 EACH = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 
+# methods whose members have nothing, codes, or one network, see test_nested.py
+NESTED = ("csq", "dsdh", "schn-plus")
+
 method_of_registry = pytest.mark.parametrize("name", EACH)
 
 
@@ -235,14 +238,20 @@ def train_on_workers(workers: Workers) -> dict[str, Any]:
     X = store.vectors(store.rows("query"))
     codes = {}
     for name in json.loads((folder / "names.json").read_text()):
-        run = build_run(settings_of(name, *FEW_STEPS), store, workers, CPU)
+        nested, _, method = name.rpartition(" ")
+        lengths = ("nested=[8, 12, 16]",) if nested else ()
+        run = build_run(settings_of(method, *FEW_STEPS, *lengths), store, workers, CPU)
         finish_run(run, store, folder / f"{name}-{workers.size}")
         codes[name] = run.hasher().relaxed(X)
     return codes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [QUICK, OTHERS], ids=["quick", "others"])
+@pytest.mark.parametrize(
+    "names",
+    [(*QUICK, *(f"nested {name}" for name in NESTED)), OTHERS],
+    ids=["quick", "others"],
+)
 def test_two_workers_train_what_one_does(
     names: tuple[str, ...], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,7 @@ def make_case(
 ) -> Case:
     """Return a method with random weights and a batch; a row of it has no label."""
     torch.manual_seed(seed)
-    Y = _labels(seed, several)
+    Y = labels_of(seed, several)
     problem = Problem(bits, WIDTH, label_sets(csr_array(Y)), Workers(), _precision(), seed)
     config = method.Config.model_validate(settings)
     spec = method.choose_head(config, HeadConfig())
@@ -207,7 +207,7 @@ class _Thread(Workers):
         return torch.stack(self.room.exchange(self.rank, own)).sum(dim=0)
 
 
-def _labels(seed: int, several: bool) -> np.ndarray[Any, Any]:
+def labels_of(seed: int, several: bool) -> np.ndarray[Any, Any]:
     rng = np.random.default_rng([seed, 0])
     Y = np.zeros((ROWS, CLASSES), np.uint8)
     Y[np.arange(ROWS), rng.integers(0, CLASSES, ROWS)] = 1

@@ -32,6 +32,7 @@ def encode(
     model: Path | str,
     out: Path | str,
     *,
+    bits: int | None = None,
     update: bool = False,
     retry_failed: bool = False,
     config: Path | str | None = None,
@@ -47,6 +48,7 @@ def encode(
             with a frozen backbone also takes what ``embed`` computed with it.
         model: a finished run, or its model directory.
         out: the directory or URI of the codes.
+        bits: of a code, where ``train`` had the setting ``nested``: one of its lengths.
         update: take in what is new, changed or gone in the source.
         retry_failed: try the quarantined images again.
         config: a YAML file of settings.
@@ -68,7 +70,7 @@ def encode(
     from schn_ray.retrieval.config import EncodeConfig
 
     file = None if config is None else Path(config)
-    loaded = load_settings(EncodeConfig, file, setting_lines(settings))
+    loaded = load_settings(EncodeConfig, file, setting_lines(settings, {"bits": bits}))
 
     from schn_ray.retrieval.encode import encode_source
 

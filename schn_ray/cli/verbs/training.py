@@ -352,6 +352,7 @@ def export(
     *,
     images: str = "digits",
     evaluation: Path | str | None = None,
+    bits: int | None = None,
 ) -> ExportResult:
     """Write the network as ONNX, with a description and a model card; compare the two bit by bit.
 
@@ -360,6 +361,7 @@ def export(
         onnx: the file to write; ``.json`` and ``.md`` files of the same name come with it.
         images: the source to compare on; of a store, its queries.
         evaluation: what ``evaluate`` wrote, for the model card.
+        bits: of a code, where ``train`` had the setting ``nested``: one of its lengths.
 
     Returns:
         The file and how many bits differ.
@@ -377,4 +379,4 @@ def export(
     from schn_ray.models.model_files import fingerprint
 
     figures = None if evaluation is None else text_for_model(evaluation, fingerprint(run))
-    return ExportResult(str(onnx), export_onnx(run, Path(onnx), images, figures))
+    return ExportResult(str(onnx), export_onnx(run, Path(onnx), images, figures, bits))

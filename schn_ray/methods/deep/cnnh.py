@@ -77,8 +77,9 @@ class Cnnh(DeepMethod[CnnhConfig]):
     def start(self, codes: CodeTable) -> None:
         """Solve the codes of all rows."""
         problem = self.problem
-        H = factorised_similarity(
-            problem.label_sets, problem.bits, self.config.sweeps, problem.seed
+        sweeps = self.config.sweeps
+        H = problem.drawn(
+            lambda bits, seed: factorised_similarity(problem.label_sets, bits, sweeps, seed)
         )
         codes.write(np.arange(problem.rows), torch.from_numpy(np.where(H >= 0, 1.0, -1.0)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -60,7 +61,7 @@ class Crh(DeepMethod[CrhConfig]):
     def __init__(self, config: CrhConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
         count = min(config.words * problem.classes, 2**problem.bits)
-        self.register_buffer("words", class_centres(count, problem.bits, problem.seed))
+        self.register_buffer("words", problem.drawn(partial(class_centres, count), count))
         self.register_buffer("word_of_class", torch.arange(problem.classes))
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -70,7 +71,7 @@ class Csq(DeepMethod[CsqConfig]):
 
     def __init__(self, config: CsqConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
-        centres = label_set_centres(problem.label_sets, problem.bits, problem.seed)
+        centres = problem.drawn(partial(label_set_centres, problem.label_sets))
         self.register_buffer("centres", torch.from_numpy(centres).float())  # [L, K]
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:

@@ -94,7 +94,9 @@ class Dcdh(DeepMethod[DcdhConfig]):
     def start(self, codes: CodeTable) -> None:
         """Draw a code for each label set."""
         problem = self.problem
-        first = initial_codes("random", problem.label_sets, problem.bits, problem.seed)
+        first = initial_codes(
+            "random", problem.label_sets, problem.bits, problem.seed, problem.lengths
+        )
         codes.load_state_dict(first.state_dict())
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:

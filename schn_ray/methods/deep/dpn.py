@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -82,7 +83,7 @@ class Dpn(DeepMethod[DpnConfig]):
 
     def __init__(self, config: DpnConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
-        centres = centres_of_classes(config.centres, problem.classes, problem.bits, problem.seed)
+        centres = problem.drawn(partial(centres_of_classes, config.centres, problem.classes))
         self.register_buffer("centres", centres)
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:

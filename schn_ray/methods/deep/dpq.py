@@ -67,6 +67,7 @@ class Dpq(DeepMethod[DpqConfig]):
     """
 
     Config = DpqConfig
+    not_nested = "its codes are numbers of words"
     activation = "none"
     class_vectors: Tensor  # v [C, D]
     started: Tensor

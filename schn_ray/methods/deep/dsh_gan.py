@@ -68,6 +68,7 @@ class DshGan(DeepMethod[DshGanConfig]):
     """
 
     Config = DshGanConfig
+    not_nested = "it trains on images that are made for codes of one length"
     iterations: Tensor  # done so far
     generator: Generator
     paper = Paper("Deep Semantic Hashing with Generative Adversarial Networks", "SIGIR 2017")

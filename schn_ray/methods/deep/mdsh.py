@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -82,7 +83,7 @@ class Mdsh(DeepMethod[MdshConfig]):
 
     def __init__(self, config: MdshConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
-        centres = class_centres(problem.classes, problem.bits, problem.seed)
+        centres = problem.drawn(partial(class_centres, problem.classes))
         self.register_buffer("centres", centres)
         self.register_buffer("codes", torch.zeros(problem.rows, problem.bits))
         self.register_buffer("iterations", torch.zeros((), dtype=torch.int64))

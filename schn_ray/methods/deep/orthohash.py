@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -72,7 +73,7 @@ class Orthohash(DeepMethod[OrthohashConfig]):
 
     def __init__(self, config: OrthohashConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
-        centres = centres_of_classes(config.centres, problem.classes, problem.bits, problem.seed)
+        centres = problem.drawn(partial(centres_of_classes, config.centres, problem.classes))
         self.register_buffer("centres", centres)
         self._scale = config.scale or problem.bits**0.5
 

@@ -54,6 +54,7 @@ class Subic(DeepMethod[SubicConfig]):
     """
 
     Config = SubicConfig
+    not_nested = "its codes are one-hot blocks"
     activation = "none"
     paper = Paper("SuBiC: A Supervised, Structured Binary Code for Image Search", "ICCV 2017")
 

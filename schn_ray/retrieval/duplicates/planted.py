@@ -32,7 +32,7 @@ from schn_ray.retrieval.duplicates.leaks import candidate_rows, evidence_of_both
 from schn_ray.retrieval.duplicates.verify import row_pairs
 from schn_ray.retrieval.index.build import write_bare_index
 from schn_ray.retrieval.index.index import Index, open_index
-from schn_ray.retrieval.queries import content_digest, require_same_model
+from schn_ray.retrieval.queries import content_digest, same_model
 
 if TYPE_CHECKING:
     from schn_ray.models.base_hasher import BaseHasher
@@ -198,7 +198,7 @@ def plant_copies(
 
     hasher = load(model)
     with scratch_folder(out) as folder, index_of(path, folder / "index") as index:
-        require_same_model(index, hasher)
+        hasher = same_model(index, hasher)
         if hasher.input != "images":
             raise SchnRayError("the model takes vectors; copies are planted of images")
         copies = _planted(index, hasher, count, folder)

@@ -27,7 +27,7 @@ from schn_ray.retrieval.queries import (
     content_digest,
     id_queries,
     relaxed_queries,
-    require_same_model,
+    same_model,
     with_own_vectors,
 )
 from schn_ray.retrieval.search import RESCORINGS, Hit, Result, SearchLimits, search_codes
@@ -64,7 +64,7 @@ class Service:
     """
 
     def __init__(self, index: Index, hasher: BaseHasher, config: ServeConfig) -> None:
-        require_same_model(index, hasher)
+        hasher = same_model(index, hasher)
         self.index, self.config, self._hasher = index, config, hasher
         own = hasher.of_images()
         pixels = min(own.max_pixels, config.max_pixels)

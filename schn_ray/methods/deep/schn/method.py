@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +35,10 @@ class Forward(NamedTuple):
     R_v: Tensor
     R_s: Tensor
 
+    def first(self, bits: int) -> Forward:
+        """Return the outputs' first bits."""
+        return Forward(self.features, *(codes[:, :bits] for codes in self[1:]))
+
 
 class Schn(DeepMethod[SchnConfig]):
     """Semantically Cycle-consistent Hashing Networks: pairs, cycles and adversaries.
@@ -48,6 +52,7 @@ class Schn(DeepMethod[SchnConfig]):
     """
 
     Config = SchnConfig
+    one_network = True
     paper = Paper(
         "Semantically Cycle-consistent Hashing Networks", "ACM TOMM 2022; ACM MM Asia 2021"
     )
@@ -74,7 +79,11 @@ class Schn(DeepMethod[SchnConfig]):
         """Set the codes that the update starts from."""
         problem = self.problem
         initial = initial_codes(
-            self.config.initial_codes, problem.label_sets, problem.bits, problem.seed
+            self.config.initial_codes,
+            problem.label_sets,
+            problem.bits,
+            problem.seed,
+            problem.lengths,
         )
         codes.load_state_dict(initial.state_dict())
 
@@ -93,8 +102,19 @@ class Schn(DeepMethod[SchnConfig]):
 
     def step(self, batch: Batch, training: Training) -> Step:
         """Descend L, then L_D, then L_G, once on a global batch (docs/method.md, "Losses")."""
+        return self.step_of_lengths([batch], training)
+
+    def step_of_lengths(self, batches: Sequence[Batch], training: Training) -> Step:
+        """Descend the sum of L over the lengths of nested codes, then L_D and L_G of all bits.
+
+        L is of outputs and codes, not of weights, so all lengths use the same networks.
+        """
+        batch = batches[-1]
         out = self._forward(batch, training)
-        terms = self._code_terms(out, batch)
+        of_length = [self._code_terms(out.first(each.B.shape[1]), each) for each in batches]
+        terms = {
+            name: torch.stack([each[name] for each in of_length]).sum() for name in of_length[0]
+        }
         training.descend(batch.share * weighted(terms, self.config))
         if self.discriminators is not None:
             terms |= self._adversarial_steps(self.discriminators, out, batch, training)

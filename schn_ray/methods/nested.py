@@ -1,0 +1,204 @@
+"""Nested codes: all code lengths from one training, as any prefix of a code is a code.
+
+The loss is the sum of the method's own loss over the lengths k, each of the first k outputs of one
+head (NHL, arXiv 2412.08922, which weighs the lengths, too; equal weights lost nothing where they
+were measured, see benchmarks/README.md). Each length has its own state: proxies, classifiers, a
+table of codes. What is drawn once, such as class centres, is drawn so that the first k bits of it
+are a good draw of k bits (``centres.nested_codes``): else the lengths would pull the bits that they
+share to different centres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.methods.base import Batch, DeepMethod, Method, MethodConfig, Problem, Step, Training
+from schn_ray.methods.code_table import CodeTable
+from schn_ray.models.encoder import Encoder
+
+
+def require_nestable(method: type[Method[Any]], name: str, lengths: Sequence[int]) -> None:
+    """Check that a method can train codes of several lengths at once.
+
+    Args:
+        method: its class.
+        name: of the method, for the error.
+        lengths: of the codes.
+
+    Raises:
+        ValueError: it cannot, and why; or ``lengths`` do not ascend.
+    """
+    if list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
+        raise ValueError(f"expected lengths that ascend, such as [16, 32, 64], not {list(lengths)}")
+    reason = method.not_nested
+    if issubclass(method, DeepMethod) and method.relaxed is not DeepMethod.relaxed and not reason:
+        reason = "its codes are not the signs of its outputs"
+    if reason:
+        raise ValueError(f"{name} has no nested codes: {reason}; train each length by itself")
+
+
+class Nested(DeepMethod[MethodConfig]):
+    """A method whose loss runs over the first k bits, for each length k.
+
+    A step passes the encoder once, and takes one step of the optimiser down the sum. Each length is
+    a method of its own, a *member*, which sees k outputs and codes of k bits; its terms are exact
+    on any number of workers as they are alone, and so is their sum. Where
+    a method says ``one_network``, the longest member takes the steps of all lengths.
+
+    Args:
+        method: class of the method.
+        config: its settings.
+        problem: with ``lengths``.
+        encoder: of the longest codes.
+
+    Raises:
+        SchnRayError: the method has several optimisers, so that a step is not one loss.
+    """
+
+    def __init__(
+        self,
+        method: type[DeepMethod[Any]],
+        config: MethodConfig,
+        problem: Problem,
+        encoder: Encoder,
+    ) -> None:
+        super().__init__(config, problem, encoder)
+        *shorter, longest = problem.lengths
+        built = [longest] if method.one_network else [*shorter, longest]
+        self.members = nn.ModuleDict(
+            {str(k): _member(method, config, problem, encoder, k) for k in built}
+        )
+        names = sorted(set(self.longest.optimised()) - {"main"})
+        if names and not method.one_network:
+            raise SchnRayError(
+                f"{config.name} has no nested codes: its steps have more optimisers than one "
+                f"({', '.join(names)}); train each length by itself"
+            )
+        self._tables = {k: CodeTable(problem.rows, k) for k in shorter}
+
+    @property
+    def longest(self) -> DeepMethod[Any]:
+        """The member of all K bits."""
+        return self._member(self.problem.bits)
+
+    def start(self, codes: CodeTable) -> None:
+        """Set the codes of all lengths that training rows start from."""
+        self.longest.start(codes)
+        for k, table in self._tables.items():
+            if self.longest.one_network:
+                coded = codes.coded.nonzero()[0]
+                table.write(coded, codes.read(coded)[:, :k])
+            else:
+                self._member(k).start(table)
+
+    def optimised(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of each optimiser; ``main`` has the encoder and all members."""
+        if self.longest.one_network:
+            return self.longest.optimised()
+        return {"main": list(self.parameters())}
+
+    def undecayed(self) -> frozenset[str]:
+        """Return the names of optimisers whose learning rate stays as it is."""
+        return self.longest.undecayed()
+
+    def step(self, batch: Batch, training: Training) -> Step:
+        """Descend the sum of the members' losses, once on a global batch."""
+        batches = [self._batch(k, batch) for k in self.problem.lengths]
+        if self.longest.one_network:
+            return self.longest.step_of_lengths(batches, training)
+        own = batch.inputs if batch.second is None else torch.cat([batch.inputs, batch.second])
+        F, h = training.encode(own)
+        parts = [_Prefix(F, h[:, :k]) for k in self.problem.lengths]
+        steps = [
+            self._member(k).step(each, part)
+            for k, each, part in zip(self.problem.lengths, batches, parts, strict=True)
+        ]
+        training.descend(torch.stack([loss for part in parts for loss in part.losses]).sum())
+        terms = {
+            name: torch.stack([step.terms[name] for step in steps]).sum() for name in steps[0].terms
+        }
+        outputs = dict(steps[-1].outputs)
+        for k, step in zip(self._tables, steps[:-1], strict=True):
+            outputs |= {_of_length(k, name): x for name, x in step.outputs.items() if name != "U"}
+        return Step(terms, outputs)
+
+    def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return new codes of the longest length, and keep those of the shorter ones."""
+        gather = self.problem.workers.gather_any
+        for k, table in self._tables.items():
+            own = self._outputs_of(k, outputs)
+            solved = self._member(k).update(rows, table.read(rows), own)
+            if solved is not None:
+                table.write(gather(rows), gather(solved))
+        return self.longest.update(rows, B, outputs)
+
+    def get_extra_state(self) -> dict[str, dict[str, Tensor]]:
+        """Return the shorter lengths' codes of the training rows, for a checkpoint."""
+        return {str(k): table.state_dict() for k, table in self._tables.items()}
+
+    def set_extra_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Restore what ``get_extra_state`` returned."""
+        for k, table in self._tables.items():
+            table.load_state_dict({name: x.cpu() for name, x in state[str(k)].items()})
+
+    def _member(self, bits: int) -> DeepMethod[Any]:
+        name = self.problem.bits if len(self.members) == 1 else bits
+        member: Any = self.members[str(name)]
+        return member
+
+    def _batch(self, bits: int, batch: Batch) -> Batch:
+        if bits == self.problem.bits:
+            return batch
+        table = self._tables[bits]
+        if not table.coded.any():
+            return replace(batch, B=batch.B[:, :bits])  # of a method without codes: zeros
+        return replace(batch, B=table.read(batch.rows).to(batch.B))
+
+    def _outputs_of(self, bits: int, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the steps of a member returned, of what those of all members did."""
+        if self.longest.one_network:
+            return {name: x[:, :bits] for name, x in outputs.items()}
+        own = {name: outputs.get(_of_length(bits, name)) for name in outputs}
+        return {"U": outputs["U"][:, :bits]} | {k: x for k, x in own.items() if x is not None}
+
+
+def _of_length(bits: int, name: str) -> str:
+    return f"{name} of {bits} bits"
+
+
+def _member(
+    method: type[DeepMethod[Any]],
+    config: MethodConfig,
+    problem: Problem,
+    encoder: Encoder,
+    bits: int,
+) -> DeepMethod[Any]:
+    """Return the method of the first bits."""
+    upto = tuple(k for k in problem.lengths if k <= bits)
+    member = method(config, replace(problem, bits=bits, lengths=upto), encoder)
+    del member.encoder
+    member.__dict__["encoder"] = encoder  # at hand, but its weights are not the member's
+    return member
+
+
+@dataclass
+class _Prefix:
+    """What a member may ask of the framework: the first outputs of an encoder that has run."""
+
+    F: Tensor
+    h: Tensor
+
+    def __post_init__(self) -> None:
+        self.losses: list[Tensor] = []
+
+    def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.F, self.h
+
+    def descend(self, loss: Tensor, name: str = "main") -> None:
+        self.losses.append(loss)

@@ -1,0 +1,234 @@
+"""Nested codes: the loss over prefixes, codes whose first bits are codes, runs that go on."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+from support.loss_problem import WIDTH, labels_of
+from torch import Tensor, nn
+
+from schn_ray.core.errors import SchnRayError
+from schn_ray.core.workers import Workers
+from schn_ray.data.labels import label_sets
+from schn_ray.methods.base import Batch, DeepMethod, Outputs, Problem, weighted
+from schn_ray.methods.centres import (
+    centres_of_classes,
+    class_centres,
+    least_distance,
+    nested_codes,
+)
+from schn_ray.methods.code_table import CodeTable
+from schn_ray.methods.deep.schn.method import Schn
+from schn_ray.methods.nested import Nested
+from schn_ray.methods.registry import METHODS, find_method
+from schn_ray.models.config import HeadConfig
+from schn_ray.models.encoder import Encoder
+from schn_ray.models.heads.build import build_head
+from schn_ray.models.precision import Precision
+from schn_ray.training.config import train_config
+
+LENGTHS = (4, 6, 12)
+BITS = LENGTHS[-1]
+ROWS = 14
+DEEP = [name for name in METHODS if not find_method(name).not_nested]
+APART = [name for name in DEEP if not getattr(find_method(name), "one_network", False)]
+SETTINGS: dict[str, dict[str, Any]] = {"dcdh": {"dropout": 0}, "tsdh": {}}
+
+
+class OneStep:
+    """Runs no optimiser: keeps the loss of a step on given outputs of the encoder."""
+
+    def __init__(self, F: Tensor, h: Tensor) -> None:
+        self.F, self.h = F, h
+        self.losses: dict[str, Tensor] = {}
+
+    def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.F, self.h
+
+    def descend(self, loss: Tensor, name: str = "main") -> None:
+        assert name not in self.losses
+        self.losses[name] = loss
+
+
+def problem_of(bits: int, lengths: tuple[int, ...], seed: int, several: bool) -> Problem:
+    sets = label_sets(csr_array(labels_of(seed, several)))
+    return Problem(
+        bits, WIDTH, sets, Workers(), Precision("float32", torch.device("cpu")), seed, lengths
+    )
+
+
+def nested(name: str, seed: int, **settings: Any) -> Nested:
+    """Return a method of nested codes in float64, with codes to start from."""
+    method: Any = find_method(name)
+    torch.manual_seed(seed)
+    problem = problem_of(BITS, LENGTHS, seed, several=method.labels != "single")
+    config = method.Config.model_validate({"name": name, **SETTINGS.get(name, {}), **settings})
+    head = build_head(method.choose_head(config, HeadConfig()), WIDTH, BITS)
+    return Nested(method, config, problem, Encoder(nn.Linear(WIDTH, WIDTH), head)).double()
+
+
+def batch_of(method: DeepMethod[Any], codes: CodeTable, views: int) -> tuple[Batch, OneStep]:
+    sets = method.problem.label_sets
+    rows = np.random.default_rng(1).permutation(ROWS)[:9]
+    Y = torch.from_numpy(sets.sets.toarray()[sets.set_of_row[rows]]).double()
+    inputs = torch.randn(len(rows), WIDTH, dtype=torch.float64)
+    second = inputs if views == 2 else None
+    batch = Batch(inputs, torch.from_numpy(rows), Y, codes.read(rows).double(), second=second)
+    F, h = (
+        torch.randn(views * len(rows), width, dtype=torch.float64, requires_grad=True)
+        for width in (WIDTH, BITS)
+    )
+    return batch, OneStep(F, h)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_the_loss_is_the_sum_of_the_losses_of_methods_of_each_length(name: str) -> None:
+    method = nested(name, seed=3)
+    codes = CodeTable(ROWS, BITS)
+    method.start(codes)
+    views = len(find_method(name).views)  # type: ignore[attr-defined]
+    batch, training = batch_of(method, codes, views)
+    apart: list[Tensor] = []
+    for k in LENGTHS:
+        # a method that was built for codes of k bits only, with the same proxies and the like
+        upto = tuple(n for n in LENGTHS if n <= k)
+        problem = replace(method.problem, bits=k, lengths=upto)
+        plain = type(method.longest)(method.config, problem, method.encoder).double()
+        table = CodeTable(ROWS, k)
+        plain.start(table)
+        state = copy.deepcopy(method.members[str(k)].state_dict())
+        missing, unexpected = plain.load_state_dict(state, strict=False)
+        assert {key.split(".")[0] for key in missing} <= {"encoder"}
+        assert not unexpected
+        of_views = zip(training.F.chunk(views), training.h[:, :k].chunk(views), strict=True)
+        out = [Outputs(*of_view) for of_view in of_views]
+        B = table.read(batch.rows).double()
+        of_length = Batch(batch.inputs, batch.rows, batch.Y, B, second=batch.second)
+        whole = out[0]._replace(second=out[1]) if views == 2 else out[0]
+        apart.append(weighted(plain.losses(whole, of_length), method.config))
+    step = method.step(batch, training)
+    total = torch.stack(apart).sum()
+    torch.testing.assert_close(training.losses["main"], total, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        torch.autograd.grad(training.losses["main"], training.h)[0],
+        torch.autograd.grad(total, training.h)[0],
+        rtol=1e-10,
+        atol=1e-12,
+    )
+    assert weighted(step.terms, method.config).item() == pytest.approx(total.item())
+
+
+def cut_schn(method: Nested, bits: int) -> Schn:
+    """Return SCHN for k bits, whose output layers are the first k rows of those of all bits."""
+    whole = method.longest
+    problem = problem_of(bits, (), 3, several=True)
+    cut = type(whole)(whole.config, problem, method.encoder).double()
+    state = {name: x[:bits] if x.shape[0] == BITS else x for name, x in whole.state_dict().items()}
+    missing, unexpected = cut.load_state_dict(state, strict=False)
+    assert {key.split(".")[0] for key in missing} <= {"encoder"}
+    assert not unexpected
+    assert isinstance(cut, Schn)
+    return cut
+
+
+@pytest.mark.parametrize("name", ["schn", "schn-plus", "schn-mmasia"])
+def test_schn_of_each_length_has_the_first_outputs_of_the_same_networks(name: str) -> None:
+    small = {"semantic_dim": 8, "latent_dim": 9, "latent_dropout": 0, "adversarial": 0}
+    method = nested(name, 3, **small, initial_codes="hadamard", latent_activation="tanh")
+    codes = CodeTable(ROWS, BITS)
+    method.start(codes)
+    batch, training = batch_of(method, codes, views=1)
+    method.step(batch, training)
+    total = torch.zeros((), dtype=torch.float64)
+    for k in LENGTHS:
+        cut = cut_schn(method, k)
+        alone = OneStep(training.F, training.h[:, :k])
+        B = batch.B[:, :k]  # codes start as the first bits of the longest
+        cut.step(Batch(batch.inputs, batch.rows, batch.Y, B), alone)
+        total = total + alone.losses["main"]
+    torch.testing.assert_close(training.losses["main"], total, rtol=1e-10, atol=1e-12)
+
+
+def test_the_codes_of_each_length_are_solved_by_themselves() -> None:
+    method = nested("schn-plus", 3, semantic_dim=8, latent_dim=9, adversarial=0)
+    codes = CodeTable(ROWS, BITS)
+    method.start(codes)
+    rows = torch.arange(ROWS)
+    U = {name: torch.tanh(torch.randn(ROWS, BITS)) for name in ("U", "U_s", "U_z")}
+    expected = {
+        k: cut_schn(method, k).update(
+            rows, codes.read(rows)[:, :k], {name: x[:, :k] for name, x in U.items()}
+        )
+        for k in LENGTHS
+    }
+    solved = method.update(rows, codes.read(rows), U)
+    assert solved is not None
+    for k in LENGTHS[:-1]:
+        state = method.get_extra_state()[str(k)]
+        table = CodeTable(ROWS, k)
+        table.load_state_dict(state)
+        assert torch.equal(table.read(rows), expected[k])
+    assert torch.equal(solved, expected[BITS])
+    assert not torch.equal(solved[:, :4], expected[4])  # else one table would have done
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["separated", "random"])
+def test_the_first_bits_of_nested_codes_are_a_draw_of_so_many(kind: Any, seed: int) -> None:
+    lengths = (16, 24, 32, 48, 64)
+
+    def draw(bits: int, seed: int) -> Tensor:
+        return centres_of_classes(kind, 10, bits, seed)
+
+    codes = nested_codes(draw, lengths, seed, 10)
+    assert torch.equal(codes[:, :16], draw(16, seed))
+    if kind == "separated":
+        # each part of 8 bits adds at least 4, as rows of a Hadamard matrix differ in half of them
+        assert [least_distance(codes[:, :k]) for k in lengths] >= [8, 12, 16, 24, 32]
+
+
+def test_bits_that_are_added_need_not_tell_the_classes_apart() -> None:
+    codes = nested_codes(lambda bits, seed: class_centres(40, bits, seed), (8, 10), 0, 40)
+    assert len(torch.unique(codes[:, :8], dim=0)) == 40
+    assert codes.shape == (40, 10)
+    with pytest.raises(SchnRayError, match="40 classes can't each have a centre of 4 bits"):
+        nested_codes(lambda bits, seed: class_centres(40, bits, seed), (4, 10), 0, 40)
+
+
+def test_a_method_of_several_optimisers_is_refused() -> None:
+    class Two(find_method("csq")):  # type: ignore[misc]
+        def optimised(self) -> dict[str, list[nn.Parameter]]:
+            return {"main": [], "judge": []}
+
+    problem = problem_of(BITS, LENGTHS, 0, several=False)
+    encoder = Encoder(nn.Identity(), nn.Linear(WIDTH, BITS))
+    with pytest.raises(SchnRayError, match=r"csq has no nested codes.*judge"):
+        Nested(Two, Two.Config(name="csq"), problem, encoder)
+
+
+@pytest.mark.parametrize(
+    ("method", "lengths", "message"),
+    [
+        ("itq", "[16, 32]", "itq has no nested codes: it is fitted to features for one length"),
+        ("subic", "[16, 32]", "one-hot blocks"),
+        ("dpq", "[16, 32]", "numbers of words"),
+        ("dsh-gan", "[16, 32]", "images that are made for codes of one length"),
+        ("csq", "[32, 16]", "ascend"),
+        ("csq", "[16, 16]", "ascend"),
+        ("csq", "[0, 16]", "ascend"),
+    ],
+)
+def test_settings_refuse_what_cannot_be_nested(method: str, lengths: str, message: str) -> None:
+    with pytest.raises(SchnRayError, match=message):
+        train_config(settings=(f"nested={lengths}",), method=method)
+
+
+def test_bits_are_the_last_length() -> None:
+    assert train_config("frozen", settings=("nested=[16, 48]",), method="csq").bits == 48
+    with pytest.raises(SchnRayError, match=r"expected bits=48, the last length"):
+        train_config(settings=("nested=[16, 48]", "bits=32"), method="csq")
+    assert "nested" not in train_config(method="csq").recorded()
