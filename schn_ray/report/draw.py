@@ -296,6 +296,8 @@ def _dress(axes: Axes, chart: Chart, theme: Theme) -> None:
         axes.set_yscale("log")
         axes.minorticks_off()
         axes.yaxis.set_major_formatter("{x:g}")
+    elif all(float(y).is_integer() for curve in chart.curves for _, y in curve.points):
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     if any(curve.label for curve in chart.curves):
         _legend(axes, [curve.label for curve in chart.curves], theme)
 

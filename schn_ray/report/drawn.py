@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from schn_ray.report.diagrams import Diagram, Heatmap
 from schn_ray.report.draw import DARK, LIGHT, draw
-from schn_ray.report.draw_tuning import Panel, Parallel, TuningScatter, draw_panel
+from schn_ray.report.draw_tuning import Contour, Panel, Parallel, TuningScatter, draw_panel
 from schn_ray.report.thumbnails import data_uri
 
 
@@ -35,7 +35,7 @@ def drawn(chart: Diagram | Panel) -> Figure:
     Args:
         chart: any diagram of a report or of a search.
     """
-    if isinstance(chart, TuningScatter | Parallel):
+    if isinstance(chart, TuningScatter | Contour | Parallel):
         light, dark = (draw_panel(chart, theme) for theme in (LIGHT, DARK))
     else:
         light, dark = (draw(chart, theme) for theme in (LIGHT, DARK))

@@ -9,7 +9,7 @@ from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.verdict import Verdict, verdict_of
 from schn_ray.report import tables
 from schn_ray.report.charts import precision_recall, training_charts
-from schn_ray.report.contents import BEST_QUERIES, WORST_QUERIES, Example, Fact, ReportData, facts
+from schn_ray.report.contents import BEST_QUERIES, WORST_QUERIES, Example, ReportData, facts
 from schn_ray.report.diagrams import (
     Diagram,
     bit_balance,
@@ -21,60 +21,10 @@ from schn_ray.report.diagrams import (
     mixed_classes,
 )
 from schn_ray.report.drawn import Figure, drawn
+from schn_ray.report.folds import Fold, Table
 
 _OPENING_QUERIES = 4
 _NOTES = {BEST_QUERIES: "one of the best", WORST_QUERIES: "one of the worst"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of a label, a value and a note.
-
-    Attributes:
-        head: of the three columns.
-        rows: (label, value, note).
-        shares: the value of each row as a bar from 0 to 1; empty for no bars.
-    """
-
-    head: tuple[str, str, str]
-    rows: Sequence[tables.Row]
-    shares: Sequence[float] = ()
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A part of a page that is closed until it is opened, printed, or linked to.
-
-    Attributes:
-        key: of its address in the page.
-        title: always visible.
-        text: sentences below the title.
-        table: of figures.
-        wide_table: rows of cells, the first of them the header.
-        figures: drawn diagrams.
-        examples: (heading, queries with their results).
-        facts: (heading, facts) of what the run was made from.
-    """
-
-    key: str
-    title: str
-    text: Sequence[str] = ()
-    table: Table | None = None
-    wide_table: Sequence[tuple[str, ...]] = ()
-    figures: Sequence[Figure] = ()
-    examples: Sequence[tuple[str, Sequence[Example]]] = ()
-    facts: Sequence[tuple[str, Sequence[Fact]]] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to unfold."""
-        return not (
-            (self.table and self.table.rows)
-            or self.wide_table
-            or self.figures
-            or self.examples
-            or self.facts
-        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,7 @@ from schn_ray.core.directories import locked_file
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.version import __version__
 from schn_ray.report.charts import Chart
-from schn_ray.report.contents import Example, ReportData, facts
-from schn_ray.report.diagrams import Bars
-from schn_ray.report.draw_tuning import Panel
+from schn_ray.report.contents import Example, ReportData
 from schn_ray.report.drawn import drawn
 from schn_ray.report.one_run import RunView, view_of
 from schn_ray.report.overview import Overview
@@ -85,37 +83,6 @@ def write_search_page(
     write_page(out, "search.html.jinja", **values, where=where, passing=passing)
 
 
-def write_tuning_page(
-    out: Path,
-    title: str,
-    panels: Sequence[Panel | Bars],
-    charts: Sequence[Chart],
-    provenance: Mapping[str, Any],
-    **values: Any,
-) -> None:
-    """Write the page of a tuning study as one HTML file.
-
-    Args:
-        out: the file.
-        title: of the page.
-        panels: diagrams of the trials.
-        charts: further curves.
-        provenance: name -> value: the search space, the base settings; may be nested.
-        **values: the other variables of the template.
-
-    Raises:
-        SchnRayError: ``out`` is a directory.
-    """
-    write_page(
-        out,
-        "tuning.html.jinja",
-        title=title,
-        figures=[drawn(chart) for chart in [*panels, *charts]],
-        provenance=facts(provenance),
-        **values,
-    )
-
-
 def write_suite_page(out: Path, title: str, charts: Sequence[Chart], **values: Any) -> None:
     """Write the page of a suite of methods as one HTML file.
 
@@ -152,7 +119,8 @@ def write_page(out: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template(template).render(**values, inline=inline, version=__version__)
+    environment.globals |= {"inline": inline, "version": __version__}
+    html = environment.get_template(template).render(**values)
     with locked_file(out):
         # names of files need not be valid Unicode: what UTF-8 cannot encode is shown as "?"
         write_atomically(out, html.encode("utf-8", "replace"))

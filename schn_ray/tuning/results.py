@@ -21,8 +21,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import optuna
 import yaml
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from schn_ray.core.artefacts import read_verified
 from schn_ray.core.atomic_files import write_atomically, write_json, writing
@@ -38,6 +39,7 @@ from schn_ray.tuning.trial_settings import METHOD_NAME
 
 BEST, PARETO, TABLE, SUMMARY = "best.yaml", "pareto", "trials.csv", "summary.json"
 _MIN_TRIALS_FOR_IMPORTANCE = 4  # complete ones; with fewer, importance is noise
+_BEST_TRIALS = 5  # whose values are compared with those of all, if these are enough
 
 
 def write_results(out: Path, search: Search, confirmed: Confirmation | None) -> None:
@@ -164,31 +166,34 @@ def seconds_outside_training(search: Search) -> float | None:
     return max(0.0, slot_seconds - sum(row.seconds for row in rows)) / len(rows)
 
 
-def importances(search: Search, objective: str) -> dict[str, float]:
-    """Return each parameter's share in the differences of an objective (fANOVA, as Optuna has it).
+def importances(search: Search) -> dict[str, float]:
+    """Return how much each parameter mattered for the best trials, by Optuna's PED-ANOVA.
 
-    Only complete trials count, and only parameters that all of them have.
+    That is how far a parameter's values in the best trials differ from those in all complete
+    trials (Watanabe et al., IJCAI 2023). The best are the first tenth, or five where that is more,
+    but at most half; with several objectives they are taken front by front. Parameters that only
+    certain trials have are counted too.
 
     Args:
         search: the search.
-        objective: name of the objective.
 
     Returns:
-        Parameter -> share of 1; empty if too few trials are complete or all have the same figure.
+        Parameter -> share of 1, the largest first; empty if too few trials are complete or all have
+        the same figures.
     """
-    index = search.space.objectives.index(objective)
-    if sum(row.state == "complete" for row in search.rows()) < _MIN_TRIALS_FOR_IMPORTANCE:
+    complete = [row for row in search.rows() if row.state == "complete"]
+    if len(complete) < _MIN_TRIALS_FOR_IMPORTANCE or len({str(r.figures) for r in complete}) < 2:
         return {}
+    quantile = min(0.5, max(0.1, _BEST_TRIALS / len(complete)))
+    numbers = {row.number for row in complete}
+    feasible = optuna.create_study(directions=search.study.directions)
+    trials = search.study.get_trials(deepcopy=False)
+    feasible.add_trials([trial for trial in trials if trial.number in numbers])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            shares = get_param_importances(
-                search.study,
-                evaluator=FanovaImportanceEvaluator(seed=0),
-                target=lambda trial: trial.values[index],
-            )
-        except (ValueError, RuntimeError):  # such as all trials with the same figure
-            return {}
+        shares = get_param_importances(
+            feasible, evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile)
+        )
     return {name: float(share) for name, share in shares.items()}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from scipy import stats
+from support.pages import Page
 
 from schn_ray.core.settings import validated
 from schn_ray.report.tuning import REPORT, report_search, study_panels
@@ -162,28 +163,45 @@ def test_the_table_and_the_counts(tmp_path: Path) -> None:
 
 def test_importance_finds_what_decides(tmp_path: Path) -> None:
     search = searched(tmp_path, 25, pruning=None)
-    shares = importances(search, "validation_map")
-    assert max(shares, key=lambda key: shares[key]) == "method.quantization"
+    shares = importances(search)
+    assert next(iter(shares)) == "method.quantization"
+    assert shares["method.quantization"] > 0.5
+    assert set(shares) == set(SPACE["parameters"])  # with alpha, which only some trials have
     assert sum(shares.values()) == pytest.approx(1)
 
 
+def test_importance_needs_trials_that_differ(tmp_path: Path) -> None:
+    assert importances(searched(tmp_path / "few", 3, pruning=None)) == {}
+    space = validated(Space, SPACE | {"pruning": None})
+    (tmp_path / "same").mkdir()
+    same = Search(tmp_path / "same", space, base_config(space, None, None, ()))
+    for _ in range(8):
+        proposal = same.propose()
+        assert proposal
+        same.finish(proposal.number, Outcome("complete", {"validation_map": 0.5}))
+    assert importances(same) == {}
+
+
 def test_the_page_shows_all_and_believes_nothing(tmp_path: Path) -> None:
-    search = searched(tmp_path)
+    search = searched(tmp_path, 25)
     gain = confirm.gain([0.5, 0.51], [0.6, 0.62])
     winner = ranked(search.rows())[0].number
     confirmed = Confirmation(winner, {}, gain, None, RunnerUp(4, "csq", gain))
     report_search(tmp_path, "digits", search, confirmed)
-    page = (tmp_path / REPORT).read_text()
-    assert HOSTILE not in page
-    assert "&lt;script&gt;" in page
-    titles = ["History", "Parallel coordinates", "Trials at each rung", *SPACE["parameters"]]
-    for title in titles:
-        assert f"<h3>{title}</h3>" in page
-    assert "+0.1050" in page
-    assert "validation, from csq" in page
-    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    page = Page(tmp_path / REPORT)
+    assert not any(tag == "script" for tag, _ in page.elements)
+    assert HOSTILE in page.text
+    for title in ("History", "What mattered", "What the winner changes", "+0.1050", "from csq"):
+        assert title in page.open_text
+    folded = ("Parallel coordinates", "Trials at each rung", "method.quantization and bits")
+    for title in folded:
+        assert title in page.text
+    assert "Trials at each rung" not in page.open_text
+    links = [a["href"].removeprefix("#") for tag, a in page.elements if tag == "a"]
+    assert sorted(links) == sorted(a["id"] for _, a in page.elements if "id" in a)
+    assert "http" not in page.html.replace("http-equiv", "").replace("http://www.w3.org", "")
     report_search(tmp_path, "digits", search, confirmed)
-    assert (tmp_path / REPORT).read_text() == page
+    assert (tmp_path / REPORT).read_text() == page.html
 
 
 def test_several_objectives_have_a_front_and_a_file_each(tmp_path: Path) -> None:
@@ -193,11 +211,10 @@ def test_several_objectives_have_a_front_and_a_file_each(tmp_path: Path) -> None
     assert len(numbers) > 1
     assert len(list((tmp_path / "pareto").iterdir())) == len(numbers)
     assert not (tmp_path / "best.yaml").exists()
-    assert "Front: validation mAP and bits of a code" in [
-        panel.title for panel in study_panels(search, search.rows())
-    ]
+    titles = [panel.title for panel in study_panels(search, search.rows())]
+    assert titles[:2] == ["Front: validation mAP and bits of a code", "Hypervolume"]
     report_search(tmp_path, "digits", search, None)
-    assert "Pareto front" in (tmp_path / REPORT).read_text()
+    assert f"{len(numbers)} trials are on the Pareto front" in Page(tmp_path / REPORT).open_text
 
 
 def test_a_search_in_which_all_failed_has_a_page_too(tmp_path: Path) -> None:
