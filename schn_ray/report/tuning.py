@@ -112,12 +112,12 @@ def _open_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel | Diagr
     if not any(row.state == "complete" for row in rows):
         return []
     objectives = search.space.objectives
-    several = search.space.multi_objective
+    multi_objective = search.space.multi_objective
     shares = importances(search)
-    bars = importance_bars(shares, several)
+    bars = importance_bars(shares, multi_objective)
     panels: list[Panel | Diagram | None] = (
         [*fronts(rows, objectives), hypervolume_history(rows, objectives), bars]
-        if several
+        if multi_objective
         else [history(rows), bars, *(slice_of(search.space, key, rows) for key in [*shares][:1])]
     )
     return [panel for panel in panels if panel is not None]

@@ -123,19 +123,19 @@ def _share(name: str, figure: float, worst: Mapping[str, float]) -> float:
     return 1 - figure / worst[name] if worst[name] else 0.0
 
 
-def importance_bars(shares: Mapping[str, float], several: bool) -> Bars | None:
+def importance_bars(shares: Mapping[str, float], multi_objective: bool) -> Bars | None:
     """Return how much each setting mattered for the best trials.
 
     Args:
         shares: setting -> share of 1.
-        several: whether the search has several objectives.
+        multi_objective: whether the search has several objectives.
 
     Returns:
         None where it is not known.
     """
     if not shares:
         return None
-    what = "on the Pareto front" if several else "among the best trials"
+    what = "on the Pareto front" if multi_objective else "among the best trials"
     caption = (
         f"How far the values of each setting {what} differ from those of all complete trials, as "
         "a share (PED-ANOVA, Watanabe et al. 2023). With few trials it is only a hint."
