@@ -259,10 +259,14 @@ def serve_command(
         str | None,
         typer.Option(help="Run or ONNX file that encoded the INDEX; an ALBUM has its own."),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Store of the same images, to show their classes; an ALBUM has its own."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     settings: Settings = None,
     verbose: Verbose = False,
 ) -> None:
     """Serve a search page and a JSON API, until Ctrl-C."""
-    serve(index, model, host=host, port=port, settings=settings)
+    serve(index, model, labels=labels, host=host, port=port, settings=settings)

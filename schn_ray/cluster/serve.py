@@ -19,21 +19,26 @@ from schn_ray.retrieval.server.service import open_service
 _SLEEP_S = 0.5
 
 
-def serve_on_ray(index: Path | str, model: Path | str, config: ServeConfig) -> None:
+def serve_on_ray(
+    index: Path | str, model: Path | str, config: ServeConfig, labels: Path | str | None = None
+) -> None:
     """Serve the search page until the process is interrupted.
 
     Args:
         index: an index directory, or its URI.
         model: a run or model directory, or its URI.
         config: host, port and number of replicas.
+        labels: a store of the same images, see ``open_service``.
 
     Raises:
         SchnRayError: index and model do not belong together, or the port is taken.
     """
     index, model = as_location(index), pinned(model)
-    open_service(index, model, config)  # an error is raised in this process, not by a replica
+    labels = None if labels is None else as_location(labels)
+    # an error is raised in this process, not by a replica
+    open_service(index, model, config, labels)
     with ray_session():
-        start(index, model, config)
+        start(index, model, config, labels)
         announce(config)
         try:
             while True:
@@ -42,20 +47,23 @@ def serve_on_ray(index: Path | str, model: Path | str, config: ServeConfig) -> N
             ray_serve.shutdown()
 
 
-def start(index: Path | str, model: Path | str, config: ServeConfig) -> None:
+def start(
+    index: Path | str, model: Path | str, config: ServeConfig, labels: Path | str | None = None
+) -> None:
     """Start the service in the running Ray session, and return when it answers.
 
     Args:
         index: an index directory, or its URI.
         model: a run or model directory, or its URI.
         config: host, port and number of replicas.
+        labels: a store of the same images, see ``open_service``.
 
     Raises:
         SchnRayError: the service cannot be started; often the port is taken.
     """
 
     def build() -> object:
-        return application(open_service(index, model, config))
+        return application(open_service(index, model, config, labels))
 
     deployment = ray_serve.deployment(
         num_replicas=config.replicas,

@@ -125,6 +125,23 @@ def image_size(file: IO[bytes]) -> tuple[int, int]:
         raise BadImage(f"not an image: {error}") from error
 
 
+def media_type(data: bytes) -> str:
+    """Return the media type of an image, such as ``image/jpeg``, by its header.
+
+    Args:
+        data: the encoded bytes.
+
+    Raises:
+        BadImage: not an image of the formats that are read.
+    """
+    try:
+        return str(Image.MIME[_open(io.BytesIO(data)).format or ""])
+    except BadImage:
+        raise
+    except Exception as error:  # a decoder may raise anything over hostile bytes
+        raise BadImage(f"not an image: {error}") from error
+
+
 def downsized(data: bytes, max_pixels: int, largest_side: int, quality: int) -> tuple[bytes, float]:
     """Make an image smaller if a side of it is too long.
 

@@ -49,6 +49,8 @@ class ServeConfig(Section):
         max_pixels: of an image, at most; larger ones are refused by their header, before decoding.
         max_results: results of one request, at most.
         max_filter: characters of a request's filter, at most.
+        originals: show originals as they are, with all that their files say, such as where a photo
+            was taken; otherwise thumbnails only.
         replicas: processes that answer: 1 is this process, more are on Ray Serve.
     """
 
@@ -59,4 +61,5 @@ class ServeConfig(Section):
     max_pixels: Count = 50_000_000
     max_results: Count = 200
     max_filter: Count = 2000
+    originals: bool = True
     replicas: Count = 1

@@ -78,7 +78,10 @@ def test_ray_serve_answers(tmp_path: Path) -> None:
         assert found.status == 200
         hits = json.loads(found.read())["hits"]
         assert (hits[0]["distance"], len(hits)) == (0, 5)
-        for path, status in (("/image/cat/003.png", 200), ("/image/..%2fmodel", 404), ("/", 200)):
+        assert [hit["labels"] for hit in hits[:1]] == [["cat"]]
+        paths = {"/image/cat/003.png": 200, "/original/cat/003.png": 200, "/openapi.json": 200}
+        paths |= {"/image/..%2fmodel": 404, "/": 200, "/?id=x": 200, "/search?k=x": 405}
+        for path, status in paths.items():
             connection.request("GET", path)
             answer = connection.getresponse()
             answer.read()

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.service import served, write_gallery
 
@@ -76,7 +77,7 @@ def drop(page, name: str, data: bytes) -> None:  # type: ignore[no-untyped-def]
 
 def results(page) -> list[str]:  # type: ignore[no-untyped-def]
     page.wait_for_selector("#results:not(.old)", state="attached")
-    return page.eval_on_selector_all("#results img", "all => all.map((p) => p.alt)")
+    return page.eval_on_selector_all("#results li", "all => all.map((hit) => hit.dataset.id)")
 
 
 def test_drop_an_image_then_click_a_result_then_move_the_slider(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
@@ -96,7 +97,7 @@ def test_drop_an_image_then_click_a_result_then_move_the_slider(page, gallery: P
     page.click(f'#results button[title="More like {clicked}"]')
     page.wait_for_function("() => document.getElementById('status').textContent.includes('39')")
     assert clicked not in results(page)
-    assert page.text_content("#looking") == f"More like {clicked}"
+    assert page.text_content("#looking") == f"More like {clicked} ({clicked.split()[0][:3]})"
     page.wait_for_function("() => document.getElementById('query').naturalWidth > 0")
 
     code = index.codes(expected.rows[0, 3:4])
@@ -184,11 +185,129 @@ def test_what_is_not_an_image_is_said(page) -> None:  # type: ignore[no-untyped-
 
 
 def test_choosing_a_file_with_the_keyboard(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
-    page.keyboard.press("Tab")
+    for _ in range(3):  # after the links to the start and to the API
+        page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
     page.set_input_files("#file", gallery / "photos" / "cat" / "000.png")
-    page.wait_for_function(LOADED)
+    page.wait_for_selector("#results .distance")
     assert "cat/000.png" in results(page)
+    order = []
+    for _ in range(6):  # over the slider and the filter, through to the first result
+        page.keyboard.press("Tab")
+        order.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    assert order == ["radius", "SUMMARY", "where", "rescore", "k", "A"]
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.getElementById('large').naturalWidth > 0")
+    first, second = results(page)[:2]
+    assert first in page.text_content("#viewed")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "id => document.getElementById('viewed').textContent.includes(id)", arg=second
+    )
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#viewer", state="hidden")
+    page.wait_for_function("() => history.state.view === undefined")
+    assert page.text_content("#looking") == "Images like 000.png"
+
+
+def test_the_original_is_one_click_away_and_one_that_is_gone_is_said(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
+    page.goto(f"{page.url}?id=cat/000.png")
+    page.wait_for_selector("#results .distance")
+    id = results(page)[0]
+    photo = gallery / "photos" / id
+    card = page.locator(f'#results li[data-id="{id}"]')
+    assert card.locator(".path").text_content() == id
+    assert card.locator(".labels").text_content() == id.split()[0].split("/")[0]
+    assert card.locator("img").get_attribute("alt") == f"{id.split()[0].split('/')[0]}: {id}"
+    card.locator("a").click()
+    page.wait_for_function("() => document.getElementById('large').src.startsWith('blob:')")
+    href = page.locator("#alone").get_attribute("href")
+    assert page.request.get(f"{page.url.partition('?')[0]}{href[1:]}").body() == photo.read_bytes()
+    page.go_back()
+    page.wait_for_selector("#viewer", state="hidden")
+    content = photo.read_bytes()
+    photo.unlink()
+    try:
+        card.locator("a").click()
+        page.wait_for_function("() => document.getElementById('note').textContent")
+    finally:
+        photo.write_bytes(content)
+    assert page.text_content("#note") == f"the original of {id!r} is gone: moved or deleted"
+    page.problems.clear()  # the browser logs the answer of 404
+
+
+def test_the_state_is_in_the_address_and_back_and_forward_go_through_it(
+    page, gallery: Path
+) -> None:  # type: ignore[no-untyped-def]
+    def state() -> tuple[str, str, str, list[str]]:
+        page.wait_for_selector("#results:not(.old) .distance")
+        texts = [page.text_content(where) for where in ("#looking", "#bits", "#status")]
+        return (*texts, results(page))
+
+    start = page.url
+    photo = gallery / "photos" / "cat" / "007.png"
+    drop(page, "mine.png", photo.read_bytes())
+    page.wait_for_function("() => location.search.includes('sha256=')")
+    seen = [(page.url, state())]
+    page.fill("#where", "number < 12")
+    page.press("#where", "Enter")
+    page.wait_for_function("() => location.search.includes('where=')")
+    seen.append((page.url, state()))
+    page.focus("#radius")
+    for radius in (11, 10, 9):  # steps of the slider are one step of the history
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("r => location.search.includes(`radius=${r}`)", arg=radius)
+    seen.append((page.url, state()))
+    page.click("#results li:nth-child(3) button")
+    page.wait_for_function("() => location.search.includes('id=')")
+    page.wait_for_function("() => document.getElementById('query').naturalWidth > 0")
+    seen.append((page.url, state()))
+    assert len({answer[:3] for _, answer in seen}) == 4
+    for url, answer in reversed(seen[:-1]):
+        page.go_back()
+        page.wait_for_url(url)
+        assert state() == answer
+    assert page.is_visible("#query")  # the image that was dropped, too
+    page.go_back()
+    page.wait_for_url(start)
+    page.wait_for_selector("#begin:not([hidden])")
+    for url, answer in seen:
+        page.go_forward()
+        page.wait_for_url(url)
+        assert state() == answer
+    for url, (looking, *answer) in seen:  # a link, opened by somebody else
+        page.goto("about:blank")
+        page.goto(url)
+        looking_now, *answer_now = state()
+        assert answer_now == answer
+        assert (looking_now == looking) == ("id=" in url)  # of the image, there is only its code
+    assert page.problems == []
+
+
+def test_a_moved_slider_keeps_own_bytes_first(page, gallery: Path) -> None:  # type: ignore[no-untyped-def]
+    index = open_index(gallery / "index")
+    codes, ids = index.codes(np.arange(40)), index.ids(np.arange(40))
+    second = next(ids[i] for i in range(40) if (codes[:i] == codes[i]).all(axis=1).any())
+    drop(page, "mine.png", (gallery / "photos" / second).read_bytes())
+    page.wait_for_function("() => location.search.includes('sha256=')")
+    assert results(page)[0] == second  # though another image of the same code has a lesser id
+    page.focus("#radius")
+    page.keyboard.press("Home")
+    page.wait_for_function("() => location.search.includes('radius=0')")
+    assert results(page)[0] == second
+
+
+def test_an_address_with_a_misspelt_name_says_the_right_one(page) -> None:  # type: ignore[no-untyped-def]
+    for query, why in (
+        ("id=cat/000.png&raduis=3", "unknown parameter 'raduis'; did you mean 'radius'?"),
+        ("id=cat/000.png&k=x", "k is 'x'; send a whole number from 1 to 200"),
+        ("id=cat/none.png", "'cat/none.png' is not an id of the index"),
+        ("ids=cat/000.png", 'send {"id": ...} or {"code": ...}, one of the two; did you mean'),
+    ):
+        page.goto(f"{page.url.partition('?')[0]}?{query}")
+        page.wait_for_selector("#status.wrong")
+        assert why in page.text_content("#status")
+    page.problems.clear()  # the browser logs each answer of 400
 
 
 @pytest.mark.parametrize("width", [360, 1280])

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from schn_ray.cli.album.parts import model_of, part_of
+from schn_ray.cli.album.parts import has_part, model_of, part_of
 from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
@@ -324,6 +324,7 @@ def serve(
     index: Path | str | Index,
     model: Path | str | None = None,
     *,
+    labels: Path | str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     settings: Settings = None,
@@ -335,13 +336,16 @@ def serve(
     Args:
         index: a path, a URI or an opened index; or an album of ``build``.
         model: the run or model that encoded the index; needed without an album.
+        labels: a store of the same images, whose classes are shown; default: the album's own, or
+            the index's column ``label``, if it has one.
         host: address to listen on; the default is reached from this machine only.
         port: to listen on.
         settings: such as ``{"replicas": 4}``.
 
     Raises:
-        SchnRayError: index and model do not belong together, the port is taken, or there are
-            to be more replicas than one and Ray is not installed.
+        SchnRayError: index and model do not belong together, the store has no labels of these
+            images, the port is taken, or there are to be more replicas than one and Ray is not
+            installed.
 
     Example:
         >>> serve("index", "run", port=8080)  # doctest: +SKIP
@@ -356,12 +360,23 @@ def serve(
     model = model_of(location_of(index), model)
     if model is None:
         raise SchnRayError("--model RUN is missing: name the model that encoded the index")
+    store = _labels_of_album(location_of(index)) if labels is None else location_of(labels)
     index = part_of(location_of(index), "index")
     if config.replicas == 1:
         from schn_ray.retrieval.server.local import serve_locally
 
-        return serve_locally(index, model, config)
+        return serve_locally(index, model, config, store)
     require_ray("serving")
     from schn_ray.cluster.serve import serve_on_ray
 
-    serve_on_ray(index, model, config)
+    serve_on_ray(index, model, config, store)
+
+
+def _labels_of_album(location: str) -> str | None:
+    """Return the store of an album whose images have labels; None for all else."""
+    if not has_part(location, "store"):
+        return None
+    from schn_ray.data.store.reader import open_store
+
+    store = part_of(location, "store")
+    return store if open_store(store).labels.nnz else None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import Artefact
@@ -350,6 +351,10 @@ class Index:
     def columns(self) -> tuple[StringColumn, StringColumn]:
         """Return the columns of ids and of uris."""
         return self._ids, self._uris
+
+    def column(self, name: str) -> pa.Array[Any]:
+        """Return a column beside the rows, such as label, mapped: [n]; name: of ``kinds``."""
+        return self._columns.read(name)
 
     def columns_of(self, rows: NDArray[np.int64]) -> ColumnsOfRows:
         """Return the columns beside the rows, such as label; rows: int64 [r], ascending."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
@@ -14,6 +13,7 @@ from schn_ray.data.store.reader import Store
 from schn_ray.retrieval.duplicates.connected import connected_labels
 from schn_ray.retrieval.duplicates.groups import number_groups
 from schn_ray.retrieval.index.index import Index
+from schn_ray.retrieval.stored_rows import stored_rows
 
 _COPIES = ("alone", "2 to 9", "10 to 99", "100 and more")
 
@@ -62,16 +62,7 @@ def colour_by_label(index: Index, rows: NDArray[np.int64], store: Store) -> Colo
     Raises:
         SchnRayError: it has no labels, or none of the ids.
     """
-    if not store.labels.nnz:
-        raise SchnRayError(f"{store.location} has no labels; leave --labels out")
-    ids = pa.array(index.ids(rows), pa.large_string())
-    known = pc.index_in(ids, value_set=store.ids.cast(pa.large_string()))
-    if known.null_count == len(known):
-        raise SchnRayError(
-            f"{store.location} has none of the ids of {index.path}, such as "
-            f"{ids[0].as_py()!r}; name the store that was made of the same images"
-        )
-    numbers = pc.fill_null(known, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    numbers = stored_rows(index, pa.array(index.ids(rows), pa.large_string()), store)
     starts, labels = store.labels.indptr, store.labels.indices
     labelled = (numbers >= 0) & (starts[numbers + 1] > starts[numbers])
     values = np.full(len(numbers), -1)

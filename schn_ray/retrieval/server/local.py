@@ -13,19 +13,22 @@ from schn_ray.retrieval.server.app import application
 from schn_ray.retrieval.server.service import open_service
 
 
-def serve_locally(index: Path | str, model: Path | str, config: ServeConfig) -> None:
+def serve_locally(
+    index: Path | str, model: Path | str, config: ServeConfig, labels: Path | str | None = None
+) -> None:
     """Serve the search page until the process is interrupted.
 
     Args:
         index: an index directory, or its URI.
         model: a run, a model directory or an ONNX file, or its URI.
         config: host, port and limits.
+        labels: see ``open_service``.
 
     Raises:
         SchnRayError: index and model do not belong together, or the port is taken.
     """
     with listening(config) as listener:  # before the model is loaded: that takes longer
-        app = application(open_service(index, model, config))
+        app = application(open_service(index, model, config, labels))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         announce(config)
         server.run([listener])

@@ -1,25 +1,27 @@
-"""The search server without HTTP: search by image, id or code, and make thumbnails."""
+"""The search server without HTTP: search by image, id or code; thumbnails and originals."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import os
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from schn_ray.core.errors import SchnRayError, UnknownId
-from schn_ray.data.images import BadImage, decode, evaluation_view
+from schn_ray.data.images import BadImage, decode, evaluation_view, media_type
 from schn_ray.data.sources.fetch import fetch
+from schn_ray.data.store.reader import open_store
 from schn_ray.models.base_hasher import BaseHasher
 from schn_ray.models.load import load
 from schn_ray.retrieval.config import ServeConfig
+from schn_ray.retrieval.index.contents import DIGEST
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.queries import (
     Queries,
@@ -30,25 +32,22 @@ from schn_ray.retrieval.queries import (
     same_model,
     with_own_vectors,
 )
-from schn_ray.retrieval.search import RESCORINGS, Hit, Result, SearchLimits, search_codes
+from schn_ray.retrieval.search import RESCORINGS, Result, SearchLimits, search_codes
+from schn_ray.retrieval.server.messages import (
+    ExampleOptions,
+    Examples,
+    Health,
+    HitAnswer,
+    ImageAnswer,
+    Refused,
+    SearchAnswer,
+)
+from schn_ray.retrieval.server.row_labels import RowLabels, labels_of_index
 from schn_ray.retrieval.where import BadCondition
 
 _TINY, _THUMBNAIL = 64, 320  # pixels; a tiny image is sent unchanged, as PNG
 _THUMBNAILS = 512  # cached in memory
 _FILTERS = 4  # the last ones, in memory: each up to 12 bytes a row, and the codes
-
-
-class Refused(Exception):
-    """A request that is refused.
-
-    Args:
-        status: HTTP status of the response.
-        why: the error message.
-    """
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status, self.why = status, why
 
 
 class Service:
@@ -58,14 +57,21 @@ class Service:
         index: the index to search.
         hasher: the model that encoded it.
         config: limits of a request.
+        labels: knows the classes of the index's rows; None if nobody does.
 
     Raises:
         SchnRayError: the index was encoded by another model.
     """
 
-    def __init__(self, index: Index, hasher: BaseHasher, config: ServeConfig) -> None:
+    def __init__(
+        self,
+        index: Index,
+        hasher: BaseHasher,
+        config: ServeConfig,
+        labels: RowLabels | None = None,
+    ) -> None:
         hasher = same_model(index, hasher)
-        self.index, self.config, self._hasher = index, config, hasher
+        self.index, self.config, self._hasher, self._labels = index, config, hasher, labels
         own = hasher.of_images()
         pixels = min(own.max_pixels, config.max_pixels)
         self._preprocessing = own.model_copy(update={"max_pixels": pixels})
@@ -78,7 +84,31 @@ class Service:
         """What a search of this index can be ordered by, beside distance."""
         return tuple(name for name in RESCORINGS if name in ("query", *self.index.vector_names))
 
-    def search_image(self, image: bytes, limits: SearchLimits) -> dict[str, Any]:
+    def health(self) -> Health:
+        """Return what is served."""
+        return Health(
+            status="ok",
+            index_rows=len(self.index),
+            index_codes=self.index.unique_codes,
+            bits=self.index.bits,
+            columns=self.index.kinds,
+            rescorings=list(self.rescorings),
+            max_results=self.config.max_results,
+            originals=self.config.originals,
+        )
+
+    def examples(self, options: ExampleOptions) -> Examples:
+        """Return images to begin with, evenly spaced over the index.
+
+        Args:
+            options: how many.
+        """
+        count = min(options.k, len(self.index))
+        rows = np.arange(count) * len(self.index) // max(1, count)
+        known = zip(self.index.ids(rows), self._labels_of(rows), strict=True)
+        return Examples(images=[ImageAnswer(id=id, labels=labels) for id, labels in known])
+
+    def search_image(self, image: bytes, limits: SearchLimits) -> SearchAnswer:
         """Search for an image.
 
         Args:
@@ -96,9 +126,10 @@ class Service:
             F, U = self._hasher.output_arrays(view[None])
         queries = relaxed_queries([""], [""], U, F)
         queries = replace(queries, contents=content_digest(image)[None])
-        return self._answer(queries, limits)
+        answer = self._answer(queries, limits)
+        return answer.model_copy(update={"sha256": hashlib.sha256(image).hexdigest()})
 
-    def search_id(self, id: str, limits: SearchLimits) -> dict[str, Any]:
+    def search_id(self, id: str, limits: SearchLimits) -> SearchAnswer:
         """Search for images like an indexed one.
 
         Args:
@@ -122,14 +153,18 @@ class Service:
                 relaxed = self._hasher.relaxed_array(view[None])
             encoded = relaxed_queries(queries.names, queries.uris, relaxed)
             queries = replace(encoded, rows=queries.rows, contents=queries.contents)
-        return self._answer(queries, limits)
+        answer = self._answer(queries, limits)
+        return answer.model_copy(update={"labels": self._labels_of(queries.rows)[0]})
 
-    def search_code(self, code: str, limits: SearchLimits) -> dict[str, Any]:
+    def search_code(
+        self, code: str, limits: SearchLimits, sha256: str | None = None
+    ) -> SearchAnswer:
         """Search for a code.
 
         Args:
             code: in hexadecimal.
             limits: how many results, how near.
+            sha256: of the image that has the code: images of the same bytes come first.
 
         Raises:
             Refused: not a code of the index's bits, or a search to be rescored; or a bad filter.
@@ -140,7 +175,38 @@ class Service:
             queries = code_queries(self.index, [code])
         except SchnRayError as error:
             raise Refused(400, str(error)) from error
+        if sha256 is not None:
+            digest = np.frombuffer(bytes.fromhex(sha256)[:DIGEST], np.uint8)
+            queries = replace(queries, contents=digest[None])
         return self._answer(queries, limits)
+
+    def original(self, id: str) -> tuple[bytes, str]:
+        """Read the file of an indexed image as it is now -> bytes, media type.
+
+        Args:
+            id: of the indexed image.
+
+        Raises:
+            Refused: the index does not have the id, the image is gone, what is there now is not an
+                image, or originals are not shown.
+        """
+        if not self.config.originals:
+            raise Refused(403, "this server shows thumbnails only (originals=false)")
+        uri = self._uri(id)
+        try:
+            data = fetch(uri)
+        except (SchnRayError, OSError) as error:
+            raise Refused(404, f"the original of {id!r} is gone: moved or deleted") from error
+        try:
+            return data, media_type(data)  # of the bytes: a name may say anything
+        except BadImage as error:
+            raise Refused(404, f"the original of {id!r} is no image any more") from error
+
+    def _uri(self, id: str) -> str:
+        try:
+            return self.index.uris(np.array([self.index.find(id)]))[0]
+        except UnknownId as error:
+            raise _unknown(id) from error
 
     def _thumbnail(self, id: str) -> tuple[bytes, str]:
         """Make a thumbnail of an indexed image -> bytes, media type.
@@ -148,10 +214,7 @@ class Service:
         Raises:
             Refused: the index does not have the id, or the image cannot be read any more.
         """
-        try:
-            uri = self.index.uris(np.array([self.index.find(id)]))[0]
-        except UnknownId as error:
-            raise _unknown(id) from error
+        uri = self._uri(id)
         try:
             image = decode(fetch(uri), self.config.max_pixels)
         except (SchnRayError, OSError, BadImage) as error:
@@ -173,7 +236,7 @@ class Service:
             has = " or ".join(self.rescorings)
             raise Refused(400, f"this index cannot rescore by {limits.vectors}, only by {has}")
 
-    def _answer(self, queries: Queries, limits: SearchLimits) -> dict[str, Any]:
+    def _answer(self, queries: Queries, limits: SearchLimits) -> SearchAnswer:
         self._require_vectors(limits)
         index = self.index
         if limits.where is not None:
@@ -182,44 +245,52 @@ class Service:
             except BadCondition as error:
                 raise Refused(400, str(error)) from error
         (result,) = search_codes(index, queries, limits)
-        return {
-            "code": queries.codes[0].tobytes().hex(),
-            "bits": self.index.bits,
-            "rows": len(self.index),
-            **_counts(result),
-            **({} if result.candidates is None else {"proven": result.proven}),
-            "hits": [_shown(hit) for hit in result.hits],
-        }
+        return SearchAnswer(
+            code=queries.codes[0].tobytes().hex(),
+            bits=self.index.bits,
+            rows=len(self.index),
+            hits=self._hits(result),
+            tied=result.tied,
+            within_radius=result.within_radius,
+            candidates=result.candidates,
+            proven=None if result.candidates is None else result.proven,
+            passing=result.passing,
+        )
 
+    def _hits(self, result: Result) -> list[HitAnswer]:
+        labels: list[list[str] | None] = [None] * len(result.hits)
+        if self._labels is not None:
+            rows = np.array([self.index.find(hit.id) for hit in result.hits], np.int64)
+            labels = self._labels_of(rows)
+        return [
+            HitAnswer(id=hit.id, labels=own, distance=hit.distance, score=hit.score)
+            for hit, own in zip(result.hits, labels, strict=True)
+        ]
 
-def _shown(hit: Hit) -> dict[str, Any]:
-    score = {} if hit.score is None else {"score": hit.score}
-    return {"id": hit.id, "distance": hit.distance} | score
+    def _labels_of(self, rows: NDArray[np.int64]) -> list[list[str] | None]:
+        return [None] * len(rows) if self._labels is None else [*self._labels.of(rows)]
 
 
 def _unknown(id: str) -> Refused:
     return Refused(404, f"{id!r} is not an id of the index")
 
 
-def _counts(result: Result) -> dict[str, int]:
-    counts = {
-        "tied": result.tied,
-        "within_radius": result.within_radius,
-        "candidates": result.candidates,
-        "passing": result.passing,
-    }
-    return {name: count for name, count in counts.items() if count is not None}
-
-
-def open_service(index: Path | str, model: Path | str, config: ServeConfig) -> Service:
+def open_service(
+    index: Path | str, model: Path | str, config: ServeConfig, labels: Path | str | None = None
+) -> Service:
     """Open an index and the model that encoded it.
 
     Args:
         index: a path or a URI.
         model: a run or a model directory, a path or a URI.
         config: limits of a request.
+        labels: a store of the same images, whose classes are shown; None for the index's column of
+            that name, if it has one.
 
     Raises:
-        SchnRayError: one of them is missing or damaged, or another model encoded the index.
+        SchnRayError: one of them is missing or damaged, another model encoded the index, or the
+            store has no labels of these images.
     """
-    return Service(open_index(index), load(model), config)
+    opened = open_index(index)
+    known = labels_of_index(opened, None if labels is None else open_store(labels))
+    return Service(opened, load(model), config, known)
