@@ -4,7 +4,7 @@ BIN = .venv/bin
 WITHOUT_RAY = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore tests/cluster
 ON_RAY = $(BIN)/pytest tests/cluster
 
-.PHONY: demo test test-slow test-all lint types lock
+.PHONY: demo test test-slow test-all lint types lock docs
 .NOTPARALLEL:
 
 demo: .venv/ready
@@ -29,6 +29,11 @@ lint: .venv/ready
 
 types: .venv/ready
 	$(BIN)/mypy
+
+# the documentation site, with a search; a link that leads nowhere is an error
+docs: .venv/ready
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/site
+	@echo "build/site/index.html: open it in a browser"
 
 # uv installs the same files as pip, many times faster
 .venv/ready: requirements.lock pyproject.toml
