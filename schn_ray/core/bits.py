@@ -61,6 +61,26 @@ def pack_signs(U: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.packbits(U >= 0, axis=1, bitorder="little")
 
 
+def first_bits(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Cut packed codes to their first bits.
+
+    Args:
+        packed: [n, ceil(K/8)] bytes, as ``pack`` returns them.
+        bits: k, at most K.
+
+    Returns:
+        [n, ceil(k/8)] bytes; the bits of the last byte beyond k are 0.
+
+    Example:
+        >>> first_bits(np.array([[255, 255]], np.uint8), bits=11).tolist()
+        [[255, 7]]
+    """
+    cut = packed[:, : -(-bits // 8)].copy()
+    if bits % 8:
+        cut[:, -1] &= 2 ** (bits % 8) - 1
+    return cut
+
+
 def unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.float32]:
     """Unpack bits into signs.
 

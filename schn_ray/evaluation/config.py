@@ -47,6 +47,7 @@ class EvaluateConfig(Section):
             draws; they need labels.
         rescore_candidates: rows nearest by distance that ``relaxed`` and ``features`` score, all
             ties of the last included; the others follow by distance. None: they score all rows.
+        bits: of codes, of a model of nested codes; None: all, and a table by length.
     """
 
     gallery: Literal["encoded", "learned", "both"] = "encoded"
@@ -61,3 +62,4 @@ class EvaluateConfig(Section):
     controls: ControlsConfig = ControlsConfig()
     rescore: tuple[Literal["query", "relaxed", "features"], ...] = ()
     rescore_candidates: Count | None = None
+    bits: Count | None = None

@@ -31,6 +31,7 @@ from schn_ray.evaluation.controls import MeasuredControls, measure_controls
 from schn_ray.evaluation.examples import examples
 from schn_ray.evaluation.features import GivenFeatures, RowFeatures, given_features
 from schn_ray.evaluation.figures import AuditSummary, Figures, GalleryCodes, GallerySide
+from schn_ray.evaluation.lengths import measure_lengths
 from schn_ray.evaluation.measure import Evaluator, class_figures, reidentification
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
 from schn_ray.evaluation.plot_data import PlotData, bit_statistics, plot_data
@@ -86,7 +87,12 @@ def evaluate_run(
     name, model = Path(as_location(run)).name, pinned(run)
     run = local_model(model)
     store, described = open_store(store_path), describe_model(run)
-    spec = described.spec
+    spec = described.spec if config.bits is None else described.spec.first(config.bits)
+    if config.gallery != "encoded" and config.bits is not None:
+        raise SchnRayError(
+            f"learned codes are of all {described.spec.bits} bits: leave out --set bits, or use "
+            "--gallery encoded"
+        )
     audited = _audited(store, config, run)
     made_from = described.recorded() | {"store": store.manifest.fingerprint}
     given = None if features is None else given_features(features, store, spec)
@@ -97,6 +103,8 @@ def evaluate_run(
         del requested["rescore"]  # finished evaluations of before stay finished
     if config.rescore_candidates is None:
         del requested["rescore_candidates"]
+    if config.bits is None:
+        del requested["bits"]
     request = requested, made_from
     with open_output(out) as mirror, new_directory(mirror.local, KIND, *request) as draft:
         codes = _codes_of(mirror, draft)
@@ -120,8 +128,13 @@ def evaluate_run(
             gallery,
             config.controls,
             config.rescore_candidates,
+            spec.bits,
         )
         controls = _controls(features_of_rows, store, queries, own, spec.bits, config)
+        nested = store.classes and config.gallery != "learned"
+        lengths = measure_lengths(
+            spec.lengths if nested else (), queries, gallery, config, map_shards
+        )
         figures = Figures(
             **measured.fields,
             **_context(run, store, audited, gallery),
@@ -132,13 +145,15 @@ def evaluate_run(
             gallery_without_code=without_code,
             controls=controls.figures if controls else None,
             rescored=rescored,
+            by_length=lengths.figures,
         )
         write_json(draft.path / METRICS, figures.to_json())
         write_json(draft.path / AUDIT, audited.to_json())
         write_json(draft.path / DIAGRAMS, measured.plots.to_json())
         shown = examples(store, queries, gallery, measured.average_precision, config.examples)
         write_json(draft.path / EXAMPLES, [example.to_json() for example in shown])
-        columns = measured.per_query | (controls.recall if controls else {})
+        columns = measured.per_query | lengths.per_query
+        columns |= controls.recall if controls else {}
         write_queries(draft.path, store.ids.take(pa.array(queries.rows)), columns)
         draft.counts |= {"queries": len(queries), "gallery": len(gallery)}
     return read_manifest(mirror.local, KIND)
@@ -253,7 +268,7 @@ def _encode_store(
     location = store.location if given is None else given.location
     source = open_source(location, SourceConfig(kind="store"))
     vectors = require_input(source, spec)
-    options = EncodeOptions(model, config.batch_size, vectors=vectors)
+    options = EncodeOptions(model, config.batch_size, vectors=vectors, bits=config.bits)
     files = encode_shards(source, source.shards(), options, codes, map_shards)
     table, packed = read_codes(codes, files)
     # features may be of more rows than the store has, and in another order

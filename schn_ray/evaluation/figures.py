@@ -139,6 +139,28 @@ class ClassFigures(Record):
     high: float | None
 
 
+class LengthFigures(Record):
+    """Figures of nested codes at one length, of the same queries and gallery as all others.
+
+    Attributes:
+        bits: the length.
+        map: mean average precision over the whole gallery.
+        map_interval: bootstrap interval of ``map`` over queries.
+        less_longest: the paired difference to the longest codes; None without a defined query.
+        precision_at: k -> share of relevant rows among the first k ranks.
+        precision_within_radius: share of relevant rows within the radius.
+        unique_share: distinct codes over all codes of the gallery.
+    """
+
+    bits: int
+    map: float | None
+    map_interval: LevelInterval | None
+    less_longest: Difference | None
+    precision_at: dict[int, float | None]
+    precision_within_radius: float | None
+    unique_share: float
+
+
 class AuditSummary(Record):
     """What the split audit reported; ``audit.json`` has the rows.
 
@@ -283,6 +305,7 @@ class Figures(GalleryFigures):
         gallery_sha256: hash of the gallery's ids and images.
         unique_share: distinct codes over all codes of the gallery.
         by_class: a row a class that queries have.
+        by_length: a row a length of nested codes; empty for codes of one length.
         legacy: tie rule of others -> mAP by it, which depends on the order of the rows.
         reidentification: None where not every query has a camera.
         side_by_side: figures of learned codes, and of encoded ones of the same rows; empty
@@ -305,6 +328,7 @@ class Figures(GalleryFigures):
     gallery_sha256: Text
     unique_share: float
     by_class: tuple[ClassFigures, ...]
+    by_length: tuple[LengthFigures, ...] = ()
     legacy: dict[Text, float | None]
     reidentification: ReidFigures | None = None
     side_by_side: tuple[GallerySide, ...]

@@ -42,6 +42,7 @@ def measure_rescored(
     gallery: LabelledCodes,
     config: ControlsConfig,
     candidates: int | None = None,
+    bits: int | None = None,
 ) -> tuple[Rescored, ...]:
     """Measure each rescoring, and plain distances on the very same rows.
 
@@ -53,12 +54,14 @@ def measure_rescored(
         gallery: G rows, with the codes that are searched.
         config: how many rows are drawn at random, and the seed: those of the controls.
         candidates: rows nearest by distance that vectors score; None: all.
+        bits: of nested codes that are cut; None: all.
     """
     if not rescorings:
         return ()
     queries, gallery = drawn_sides(queries, gallery, config)[:2]
     sides = (queries.codes, queries.labels), (gallery.codes, gallery.labels)
     hasher = loaded(as_location(run))
+    hasher = hasher if bits is None else hasher.first(bits)
     plain = average_precision(distance_histograms(*sides[0], *sides[1], hasher.bits))
     return tuple(
         _measured(name, hasher.of_features(), features, queries, gallery, candidates, plain)

@@ -102,7 +102,22 @@ def _galleries(figures: Figures) -> list[str]:
 
 
 def _blocks(figures: Figures) -> list[str]:
-    return _galleries(figures) + _rescored(figures) + _controls(figures) + _recall(figures)
+    blocks = _lengths, _galleries, _rescored, _controls, _recall
+    return [line for block in blocks for line in block(figures)]
+
+
+def _lengths(figures: Figures) -> list[str]:
+    """Return a table: nested codes by length, and what each loses against the longest."""
+    if not figures.by_length:
+        return []
+    lines = ["by length, the first bits of the same codes:", f"  {'bits':>5}  mAP"]
+    for each in figures.by_length:
+        line = f"  {each.bits:5}  {_rounded(each.map)}{_bounds(each.map_interval)}"
+        if each.less_longest is not None and each.bits < figures.bits:
+            gap = each.less_longest.interval
+            line += f", less {figures.bits} bits: {gap.mean:+.4f}{_bounds(gap)}"
+        lines.append(line)
+    return lines
 
 
 def _rescored(figures: Figures) -> list[str]:

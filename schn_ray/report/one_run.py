@@ -175,6 +175,15 @@ def _measured(figures: Figures) -> list[Fold]:
             wide_table=tables.recall_rows(figures.controls),
         ),
         Fold(
+            "lengths",
+            "By length",
+            table=Table(
+                ("Length", "mAP, 95 % interval", f"Less {figures.bits} bits"),
+                tables.length_rows(figures),
+                [each.map for each in figures.by_length if each.map is not None],
+            ),
+        ),
+        Fold(
             "galleries",
             "Two ways to code the gallery",
             table=Table(("Gallery codes", "mAP", "On what"), tables.galleries(figures)),

@@ -221,6 +221,23 @@ def classifier_verdict(controls: Controls | None) -> str:
     )
 
 
+def length_rows(figures: Figures) -> list[Row]:
+    """Return (length, mAP with its interval, the difference to the longest) of nested codes.
+
+    Args:
+        figures: of an evaluation.
+    """
+    return [
+        (
+            f"{each.bits} bits",
+            _with_interval(each.map_interval),
+            _with_interval(each.less_longest.interval, "+.3f"),
+        )
+        for each in figures.by_length
+        if each.map_interval is not None and each.less_longest is not None
+    ]
+
+
 def class_rows(figures: Figures) -> list[Row]:
     """Return (class, mAP with its interval, queries), the worst class first.
 
@@ -298,8 +315,8 @@ def _precision_within_radius(figures: Figures) -> Row | None:
     return _row(f"Precision within {bits}", figures.precision_within_radius, note)
 
 
-def _with_interval(score: Interval) -> str:
-    return f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]"
+def _with_interval(score: Interval, style: str = ".3f") -> str:
+    return f"{score.mean:{style}} [{score.low:{style}}, {score.high:{style}}]"
 
 
 def _row(label: str, value: float | None, note: str) -> Row | None:

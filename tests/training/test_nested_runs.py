@@ -1,5 +1,6 @@
 """A run of nested codes: it goes on after a kill, and its codes are cut to any of its lengths."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from schn_ray.data.config import PrepareConfig
 from schn_ray.data.sources.kinds import open_source
 from schn_ray.data.store.prepare import prepare_store
 from schn_ray.data.store.reader import open_store
+from schn_ray.evaluation.results import default_evaluation, read_figures, read_queries
+from schn_ray.evaluation.text import figures_text
 from schn_ray.models.load import load
+from schn_ray.report.tables import length_rows
 from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.retrieval.queries import same_model
 from schn_ray.training.config import TrainConfig, train_config
@@ -142,12 +146,81 @@ def test_the_model_says_its_lengths(run: Path) -> None:
     assert load(run).first(16).spec.lengths == (12, 16)
 
 
-def test_a_model_of_one_length_is_not_cut(store: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def of_one_length(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one") / "run"
     config = settings_of("csq").model_copy(update={"nested": (), "bits": 16})
-    train_locally(config, store, tmp_path / "run")
+    train_locally(config, store, out)
+    return out
+
+
+def test_a_model_of_one_length_is_not_cut(of_one_length: Path) -> None:
     with pytest.raises(SchnRayError, match=r"trained for codes of 16 bits, not of 8: .*nested"):
-        load(tmp_path / "run").first(8)
-    assert "lengths" not in (tmp_path / "run" / "model" / "hasher.yaml").read_text()
+        load(of_one_length).first(8)
+    assert "lengths" not in (of_one_length / "model" / "hasher.yaml").read_text()
+
+
+@pytest.fixture(scope="module")
+def evaluation(run: Path, store: Path) -> Path:
+    schn_ray.evaluate(run, store, run.parent / "evaluation")
+    return run.parent / "evaluation"
+
+
+@pytest.mark.parametrize("bits", LENGTHS)
+def test_figures_by_length_are_those_of_an_evaluation_of_the_cut_codes(
+    bits: int, evaluation: Path, run: Path, store: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    schn_ray.evaluate(run, store, alone, settings={"bits": bits})
+    expected, figures = read_figures(alone), read_figures(evaluation)
+    (row,) = (each for each in figures.by_length if each.bits == bits)
+    for name in ("bits", "map", "map_interval", "precision_at", "unique_share"):
+        assert getattr(row, name) == getattr(expected, name)
+    _, values = read_queries(evaluation)
+    own = values[f"average_precision_of_{bits}_bits"]
+    assert np.array_equal(own, read_queries(alone)[1]["average_precision"])
+    assert row.less_longest is not None
+    gap = row.less_longest.interval.mean
+    assert gap == pytest.approx(np.mean(own - values["average_precision"]))
+    assert [each.bits for each in expected.by_length] == [k for k in LENGTHS if k <= bits]
+
+
+def test_a_run_of_one_length_has_no_figures_by_length(
+    of_one_length: Path, store: Path, tmp_path: Path
+) -> None:
+    schn_ray.evaluate(of_one_length, store, tmp_path / "evaluation")
+    figures = read_figures(tmp_path / "evaluation")
+    assert figures.by_length == ()
+    assert "by length" not in figures_text(figures)
+    with pytest.raises(SchnRayError, match="trained for codes of 16 bits, not of 12"):
+        schn_ray.evaluate(of_one_length, store, tmp_path / "cut", settings={"bits": 12})
+
+
+def test_learned_codes_are_not_cut(run: Path, store: Path, tmp_path: Path) -> None:
+    settings = {"bits": 16, "gallery": "learned"}
+    with pytest.raises(SchnRayError, match="learned codes are of all 40 bits"):
+        schn_ray.evaluate(run, store, tmp_path / "evaluation", settings=settings)
+
+
+def test_text_and_report_have_a_table_by_length(evaluation: Path) -> None:
+    figures = read_figures(evaluation)
+    row = figures.by_length[1]
+    assert row.map is not None
+    assert f"   16  {row.map:.4f} [" in figures_text(figures)
+    label, score, less = length_rows(figures)[1]
+    assert label == "16 bits"
+    assert score.startswith(f"{row.map:.3f} [")
+    assert row.less_longest is not None
+    assert less.startswith(f"{row.less_longest.interval.mean:+.3f} [")
+
+
+@pytest.mark.slow
+def test_the_page_has_the_table(evaluation: Path, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(evaluation, default_evaluation(run))
+    schn_ray.write_report(run, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "By length" in page
+    assert all(score in page for _, score, _ in length_rows(read_figures(evaluation)))
 
 
 @pytest.mark.slow
