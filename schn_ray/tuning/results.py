@@ -35,7 +35,6 @@ from schn_ray.tuning.method_ranking import ranking_text
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.rows import TrialRow, front, ranked
 from schn_ray.tuning.study import Search
-from schn_ray.tuning.trial_settings import METHOD_NAME
 
 BEST, PARETO, TABLE, SUMMARY = "best.yaml", "pareto", "trials.csv", "summary.json"
 _MIN_TRIALS_FOR_IMPORTANCE = 4  # complete ones; with fewer, importance is noise
@@ -285,13 +284,13 @@ def _over_runner_up(search: Search, confirmed: Confirmation) -> list[str]:
     other = confirmed.runner_up
     if other is None or other.validation is None:
         return []
-    (best,) = best_rows(search, confirmed)
-    winner = best.values.get(METHOD_NAME, "the winner")
+    winner = next(row for row in search.rows() if row.number == confirmed.winner)
+    name = search.base.of(winner.values).method.name
     better = "better" if other.validation.is_significant else "not better beyond chance"
-    lines = [f"{winner} against {other.method}, the next method: on validation it is {better}"]
-    lines.append(f"validation mAP of {other.method} and {winner}: {other.validation}")
+    lines = [f"{name} against {other.method}, the next method: on validation it is {better}"]
+    lines.append(f"validation mAP of {other.method} and {name}: {other.validation}")
     if other.queries is not None:
-        lines.append(f"mAP of the test queries of {other.method} and {winner}: {other.queries}")
+        lines.append(f"mAP of the test queries of {other.method} and {name}: {other.queries}")
     return lines
 
 
