@@ -31,13 +31,23 @@ from schn_ray.core.storage.files import remove_file, remove_folder, write_file
 from schn_ray.training.config import TrainConfig, config_from
 from schn_ray.training.metrics_file import read_metrics
 from schn_ray.tuning.rows import Outcome
-from schn_ray.tuning.trial import ReportScore, Train, TrialDir, run_trial, scores, train_trial
+from schn_ray.tuning.trial import (
+    ReportScore,
+    Train,
+    TrialDir,
+    open_inputs,
+    run_trial,
+    scores,
+    train_trial,
+)
 from schn_ray.tuning.trial_queue import Job, TrialQueue
 
 _MOST_DEATHS = 3  # of a trial's process, before the trial counts as failed
 _POLL_S = 0.2
 # Ray requires a resource; a share of a CPU could be the one that a worker lacks
 _DRIVER = {"memory": 2**20}
+# the process of a place runs many trials of one search: they share what they are trained on
+_opened = functools.lru_cache(maxsize=1)(open_inputs)
 
 
 class RayTuneSearcher(Searcher):
@@ -173,7 +183,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
         ray.tune.report({"iteration": iteration, "score": score})
 
     trained = config_from(json.loads(config["config"]))
-    alone = functools.partial(train_trial, features=settings["features"])
+    alone = functools.partial(train_trial, features=settings["features"], opened=_opened)
     train = alone if settings["workers"] == 1 else _on_workers(settings)
     trial_dir, store = TrialDir(config["run"]), settings["store"]
     try:

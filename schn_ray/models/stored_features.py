@@ -45,6 +45,7 @@ class StoredFeatures:
         self.location = as_location(location)
         self.path = local_copy(location)
         self.manifest: Manifest = read_manifest(self.path, FEATURES)
+        self._last: tuple[Store, Rows, FeaturesOfStore] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -67,7 +68,7 @@ class StoredFeatures:
         return read_backbone_spec(self.path / BACKBONE).config()
 
     def of_store(self, store: Store, rows: Rows) -> FeaturesOfStore:
-        """Return the features by row of a store.
+        """Return the features by row of a store; those of the last call are at hand.
 
         Args:
             store: its images were embedded, from the same source or from the store.
@@ -76,6 +77,13 @@ class StoredFeatures:
         Raises:
             SchnRayError: a row has no feature, or that of another image.
         """
+        if self._last and self._last[0] is store and np.array_equal(self._last[1], rows):
+            return self._last[2]
+        features = self._matched(store, rows)
+        self._last = store, rows, features
+        return features
+
+    def _matched(self, store: Store, rows: Rows) -> FeaturesOfStore:
         table = open_rows(self.path)
         ids = store.ids.take(pa.array(rows))
         positions = pc.index_in(ids, table["id"].combine_chunks())

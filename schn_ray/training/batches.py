@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from schn_ray.training.config import AugmentConfig
 Rows = NDArray[np.int64]
 _SAMPLE, _ORDER, _VIEW, _TORCH = range(4)  # a random stream for each purpose
 _AHEAD = 2  # batches that are decoded in advance
-_ROWS_AT_ONCE = 8  # rows that a thread decodes in one task
+_IMAGES_AT_ONCE = 8  # that a thread decodes in one task
+_VECTORS_AT_ONCE = 1024  # copying one costs less than a task
 
 
 class TrainingRows(Protocol):
@@ -38,7 +39,12 @@ class TrainingRows(Protocol):
         store_rows: [n] number of each training row in the store.
         labels: [n, C].
         views: V, of each row in a batch, see ``DeepMethod.views``.
+        rows_a_task: that a thread fills in at once.
     """
+
+    @property
+    def rows_a_task(self) -> int:
+        """Rows of one task."""
 
     @property
     def store_rows(self) -> Rows:
@@ -85,6 +91,7 @@ class TrainingVectors:
     width: int
     drop: float = 0.0
     views: tuple[View, ...] = ("plain",)
+    rows_a_task: ClassVar[int] = _VECTORS_AT_ONCE
 
     def __len__(self) -> int:
         return len(self.store_rows)
@@ -124,6 +131,7 @@ class TrainingImages:
     preprocessing: Preprocessing
     augment: AugmentConfig
     views: tuple[View, ...] = ("plain",)
+    rows_a_task: ClassVar[int] = _IMAGES_AT_ONCE
 
     def __len__(self) -> int:
         return len(self.store_rows)
@@ -262,7 +270,8 @@ class Decoder:
             def begin(rows: Rows) -> tuple[Tensor, list[Future[None]]]:
                 own = rows[workers.own(len(rows))]
                 out = data.empty(len(own), self._pinned)
-                parts = [slice(at, at + _ROWS_AT_ONCE) for at in range(0, len(own), _ROWS_AT_ONCE)]
+                size = data.rows_a_task
+                parts = [slice(at, at + size) for at in range(0, len(own), size)]
                 return out, [
                     pool.submit(data.fill, out[:, part], own[part], draws[:, own[part]])
                     for part in parts

@@ -190,11 +190,11 @@ def _validate(run: Run) -> float | None:
 
 def _validation_codes(run: Run) -> NDArray[np.uint8]:
     views, size = run.validation.own_views, run.schedule.batch_size
-    codes = []
+    hasher, codes = run.row_hasher(), []
     for at in range(0, max(run.workers.rows_of_each(len(run.validation))), size):
         if run.must_stop():
             raise StoppedMidway
-        codes.append(run.encode(views[at : at + size]))
+        codes.append(hasher.encode_views([views[at : at + size]]))
     return np.concatenate(codes)
 
 

@@ -92,9 +92,11 @@ def build_run(
     method_class = find_method(config.method.name)
     require_labels(method_class, config.method.name, labels)
     precision = Precision(config.precision, device)
+    # built before the seed: it may be at hand from an earlier run, and then draws nothing
+    released = None if features is None else features.backbone[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # torch's layers take no generator
-        released = build_backbone(config.backbone) if features is None else features.backbone[0]
+        released = released or build_backbone(config.backbone)
         problem = Problem(
             config.bits,
             released.width,

@@ -239,6 +239,13 @@ class Run:
         spec = self.spec.model_copy(update={"head": self.method.head_spec})
         return Hasher(encoder, spec, self.device)
 
+    def row_hasher(self) -> Hasher:
+        """Return a hasher of rows as the training rows come; it shares the weights."""
+        if self.backbone is None:
+            return self.hasher()
+        update = {"head": self.method.head_spec, "preprocessing": None}
+        return Hasher(self.method.encoder, self.spec.model_copy(update=update), self.device)
+
     def encode(self, views: NDArray[Any]) -> NDArray[np.uint8]:
         """Encode rows as the training rows come: images, or vectors of the frozen backbone.
 
@@ -248,7 +255,5 @@ class Run:
         Returns:
             Packed codes [m, ceil(K/8)].
         """
-        hasher, size = self.hasher(), self.schedule.batch_size
-        if self.backbone is not None:
-            hasher = hasher.of_features()
+        hasher, size = self.row_hasher(), self.schedule.batch_size
         return hasher.encode_views(views[at : at + size] for at in range(0, len(views), size))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
@@ -16,7 +16,7 @@ from schn_ray.core.locks import locked
 from schn_ray.core.manifest import MANIFEST
 from schn_ray.core.storage.files import is_uri, join, kind_at, remove_folder
 from schn_ray.core.workers import Workers
-from schn_ray.data.store.reader import open_store
+from schn_ray.data.store.reader import Store, open_store
 from schn_ray.models.hasher import best_device, load_network
 from schn_ray.models.model_files import MODEL
 from schn_ray.models.stored_features import StoredFeatures
@@ -141,12 +141,38 @@ def run_trial(
     return Outcome(state, figures, reason, iterations, time.monotonic() - began)
 
 
+class Inputs(NamedTuple):
+    """What trials are trained on; the trials of a process can share it.
+
+    Attributes:
+        store: has the training and validation rows.
+        features: of its images, where the backbone is frozen; else None.
+    """
+
+    store: Store
+    features: StoredFeatures | None
+
+
+def open_inputs(store: str, features: str | None) -> Inputs:
+    """Open what trials are trained on.
+
+    Args:
+        store: the training store's directory, or its URI.
+        features: the same of the features of its images; None: there are none.
+
+    Raises:
+        SchnRayError: not finished, or damaged.
+    """
+    return Inputs(open_store(store), None if features is None else StoredFeatures(features))
+
+
 def train_trial(
     config: TrainConfig,
     store_path: str,
     directory: TrialDir,
     report: ReportScore,
     features: str | None = None,
+    opened: Callable[[str, str | None], Inputs] = open_inputs,
 ) -> None:
     """Train a trial in this process.
 
@@ -156,12 +182,13 @@ def train_trial(
         directory: of the trial.
         report: called after each iteration that has a validation mAP.
         features: of the store's images, where the backbone is frozen; all trials share them.
+        opened: returns the inputs; they may be those of an earlier trial.
 
     Raises:
         Stopped: after an iteration, if the search has written the trial's stop file.
         SchnRayError: these settings cannot be trained.
     """
-    store = open_store(store_path)
+    store, vectors = opened(store_path, features)
     best_scores = [score for _, score in scores(read_metrics(directory.run))]
 
     def after_iteration(iteration: Iteration) -> None:
@@ -173,7 +200,6 @@ def train_trial(
 
     try:
         with open_run(directory.run, config, store) as (mirror, writer):
-            vectors = None if features is None else StoredFeatures(features)
             run = build_run(config, store, Workers(), best_device(), features=vectors)
             mirror.send()
             finish_run(run, store, directory.run, after_iteration)
