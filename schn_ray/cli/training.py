@@ -162,15 +162,18 @@ def train_command(
 def tune_command(
     store: Store,
     space: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="method, methods, quick, loss_weights, code_length, full, or a YAML file."
+            help="methods, method, quick, loss_weights, code_length, full, or a YAML file. "
+            "Default: methods, or method if you name one."
         ),
-    ],
+    ] = None,
     trials: Annotated[
         int, typer.Option(min=1, help="Trials in all, including those of earlier runs.")
-    ],
-    out: Out,
+    ] = 50,
+    out: Annotated[
+        str | None, typer.Option(help="Directory or URI to write. Default: STORE-search.")
+    ] = None,
     at_once: Annotated[
         int | None, typer.Option(min=1, help="Parallel trials. Default: as many as fit.")
     ] = None,
@@ -178,8 +181,12 @@ def tune_command(
         int, typer.Option(min=1, help="Workers that share each batch of a trial.")
     ] = 1,
     repeats: Annotated[
-        int, typer.Option(min=0, help="Seeds to compare the winner with the start on; 0: none.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Seeds to compare the winner on; 0: none. Default: 3 for --space methods, else 0.",
+        ),
+    ] = None,
     constraints: Annotated[
         list[str] | None,
         typer.Option(
@@ -209,7 +216,7 @@ def tune_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Search for settings with Ray Tune and Optuna.
+    """Search for the method and its settings with Ray Tune and Optuna; STORE may be an album.
 
     Run the same command again after an interruption, or with more trials: it goes on.
     """

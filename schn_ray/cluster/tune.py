@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -79,6 +80,7 @@ def tune_on_ray(
     budget: SearchBudget,
     seed: int = 0,
     features: str | None = None,
+    announce: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Search for settings; the same call continues after an interruption, or with more trials.
 
@@ -91,6 +93,7 @@ def tune_on_ray(
         seed: of the sampler.
         features: of the store's images, as ``embed`` wrote them; trials train heads on them. With a
             frozen backbone they are computed first, once for all trials.
+        announce: called when all that can be checked is checked, before Ray is started.
 
     Returns:
         The manifest of the finished search.
@@ -116,13 +119,14 @@ def tune_on_ray(
         mirror.fetch_all(*_TRIAL_FOLDERS)
         if is_finished(mirror.local):
             open_artefact(mirror.local, "search").check([STUDY])
+        announce()
         with ray_session():
             at_once = trials_at_once(budget)
             require_shared(out)
             draft.begin()
             mirror.send()
             search = Search(mirror.local, space, base, seed, _counted_cost(store))
-            work = _Work(search, store, mirror, budget, at_once)
+            work = _Work(search, store, mirror, budget, at_once, features)
             shards = RayShards("embedding")
             with frozen_features(base.first, store, mirror.location, features, shards) as vectors:
                 work.features = vectors
@@ -175,14 +179,7 @@ def _check_budget(space: Space, budget: SearchBudget) -> None:
 
 def _check_trial(space: Space, base: TrialSettings, store: Store, budget: SearchBudget) -> None:
     """Fail in this process if every trial would fail."""
-    labels = store.labels[store.rows("validation")]
-    if not labels.shape[0] or labels.sum(axis=0).max() < 2:
-        rows = f"no two of its {labels.shape[0]} validation rows share a label"
-        raise SchnRayError(
-            f"objective {VALIDATION_MAP} cannot be measured: "
-            + (rows if labels.shape[0] else "the store has no validation rows")
-            + ". Prepare it with a larger share, such as --set validation_share=0.2"
-        )
+    _require_validation(store)
     first = base.config(starting_point(space, base, BASELINE))
     others = [c for c in base.by_method.values() if c.method.name != first.method.name]
     for config in (first, *others):
@@ -197,6 +194,28 @@ def _check_trial(space: Space, base: TrialSettings, store: Store, budget: Search
                     f"the first trial, which the others are compared with, breaks a constraint: "
                     f"{breaks}: give start smaller networks, or the constraint another bound"
                 )
+
+
+def _require_validation(store: Store) -> None:
+    """Refuse a store on whose validation rows no trial can be measured."""
+    labels = store.labels[store.rows("validation")]
+    if labels.shape[0] and labels.sum(axis=0).max(initial=0) >= 2:
+        return
+    if not store.classes:
+        raise SchnRayError(
+            f"{store.location}: no row has a label, and trials are compared by whether rows with "
+            "the same label get near codes. Without labels there is nothing to tune by: schn-ray "
+            "train --method itq, or schn-ray build"
+        )
+    rows = f"no two of its {labels.shape[0]} validation rows share a label"
+    source = str(store.manifest.made_from.get("source", "SOURCE")).partition(":")[2] or "SOURCE"
+    protocol = store.manifest.config["protocol"]
+    raise SchnRayError(
+        f"objective {VALIDATION_MAP} cannot be measured: "
+        + (rows if labels.shape[0] else "the store has no validation rows")
+        + f". Prepare it with more of them: schn-ray prepare {shlex.quote(source)} --protocol "
+        f"{protocol} --set validation_share=0.2 --out {shlex.quote(store.location)}-validated"
+    )
 
 
 def _counted_cost(store: Store) -> Callable[[TrainConfig], float]:
@@ -217,12 +236,19 @@ class _Work:
     """A search while it runs: the study and its budget."""
 
     def __init__(
-        self, search: Search, store: Store, mirror: Mirror, budget: SearchBudget, at_once: int
+        self,
+        search: Search,
+        store: Store,
+        mirror: Mirror,
+        budget: SearchBudget,
+        at_once: int,
+        features: str | None,
     ) -> None:
         self.search, self.store, self._mirror = search, store, mirror
         self.out = mirror.location
         self.budget, self.at_once = budget, at_once
-        self.features: str | None = None
+        self.features = features
+        self._of_all_rows = features  # those that a search computes have no queries and no gallery
         self.space, self.base = search.space, search.base
 
     def do(self) -> Confirmation | None:
@@ -348,7 +374,12 @@ class _Work:
         shards = map_locally if len(self.store) <= _LOCAL_ROWS else RayShards("encoding")
         with suppress(AlreadyDone):
             evaluate_run(
-                job.directory.run, self.store.location, out, EvaluateConfig(examples=0), shards
+                job.directory.run,
+                self.store.location,
+                out,
+                EvaluateConfig(examples=0),
+                shards,
+                self._of_all_rows,
             )
         score = read_figures(out).map
         if score is None:

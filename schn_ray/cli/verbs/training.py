@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from schn_ray.cli.verbs.results import Catalogue, ExportResult, Output, Study
 
 if TYPE_CHECKING:
     from schn_ray.cluster.session import WorkerRequest
+    from schn_ray.core.manifest import Manifest
     from schn_ray.data.shards.rows import Source
     from schn_ray.data.store.reader import Store
     from schn_ray.models.embed import EmbedConfig
@@ -257,13 +259,13 @@ def named_methods(methods: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def tune(
     store: Path | str | Store,
-    space: Path | str,
-    trials: int,
-    out: Path | str,
+    space: Path | str | None = None,
+    trials: int = 50,
+    out: Path | str | None = None,
     *,
     at_once: int | None = None,
     workers_per_trial: int = 1,
-    repeats: int = 0,
+    repeats: int | None = None,
     constraints: Mapping[str, str] | Sequence[str] | None = None,
     seed: int = 0,
     method: str | None = None,
@@ -277,25 +279,30 @@ def tune(
 ) -> Study:
     """Search for settings with Ray Tune and Optuna.
 
-    It needs Ray. Interrupted, or with more trials, the same call goes on.
+    It needs Ray. Interrupted, or with more trials, the same call goes on. What it is going to do is
+    printed first. With a store and nothing else, it searches for the method and its settings, as
+    heads on the store's vectors, on ``features``, or on those of a backbone that it runs once.
 
     Args:
-        store: what ``prepare`` wrote, with validation rows.
-        space: ``"method"`` for what the method's settings say of themselves; ``"methods"`` for a
-            choice of methods, each with its own settings; ``"quick"``, ``"loss_weights"``,
-            ``"code_length"``, ``"full"`` for SCHN's; or a YAML file.
+        store: what ``prepare`` wrote, with validation rows; or an album, which has its features.
+        space: ``"methods"`` for a choice of methods, each with its own settings; ``"method"`` for
+            what the method's settings say of themselves; ``"quick"``, ``"loss_weights"``,
+            ``"code_length"``, ``"full"`` for SCHN's; or a YAML file. Default: ``"methods"``, or
+            ``"method"`` if you name one.
         trials: how many in all, those of earlier calls included.
-        out: the search's directory or URI.
+        out: the search's directory or URI; default: ``STORE-search``, or ``ALBUM/search``.
         at_once: trials that run at the same time; default: as many as fit.
         workers_per_trial: workers that share each batch of a trial.
-        repeats: seeds on which the winner is compared with the starting point; 0: none.
+        repeats: seeds on which the winner is compared with the starting point and with the next
+            method; 0: none. Default: 3 where the method is searched, else 0.
         constraints: bounds on figures, ``{"bits": "<= 64"}`` or ``["bits <= 64"]``, over those of
             the space; a trial that breaks one is not among the best.
         seed: of the sampler.
         method: as for ``train``.
         methods: that the space ``"methods"`` chooses among, ``"csq,itq"`` or a list; default: a few
             that suit the labels.
-        preset: named settings to start from; default: those of the space.
+        preset: named settings to start from; default: those of the space, and ``"frozen"`` where
+            the method is searched.
         config: a YAML file of settings that do not vary.
         settings: settings that do not vary; they override the file.
         features: as for ``train``; a trial is then a matter of seconds.
@@ -310,39 +317,47 @@ def tune(
         SchnRayError: a space that does not fit, no validation rows, or Ray is not installed.
 
     Example:
+        >>> study = tune("store")  # doctest: +SKIP
         >>> study = tune("store", "quick", 30, "search")  # doctest: +SKIP
         >>> run = train("store", "run", config=f"{study}/best.yaml")  # doctest: +SKIP
     """
-    from schn_ray.data.store.reader import open_store
-    from schn_ray.methods.registry import contenders
-    from schn_ray.training.rows import settings_of_inputs
+    require_ray("tuning")
+    from schn_ray.cli.search_plan import REPEATS, plan_search, search_inputs, search_text
     from schn_ray.tuning.constraints import constraint_lines
     from schn_ray.tuning.method_spaces import opened_space
-    from schn_ray.tuning.space import METHODS_SPACE, base_config, check_space
+    from schn_ray.tuning.space import base_config, check_space
 
-    file = None if config is None else Path(config)
-    embedded = None if features is None else location_of(features)
-    lines, given = setting_lines(settings), settings_of_inputs(location_of(store), embedded)
-    names = named_methods(methods)
-    if str(space) == METHODS_SPACE and not names:
-        opened = open_store(location_of(store))
-        names = contenders(opened.labels[opened.rows("train")])
-    searched = opened_space(str(space), preset, file, lines, method, given, names)
+    file, lines = None if config is None else Path(config), setting_lines(settings)
+    inputs = search_inputs(
+        location_of(store),
+        None if features is None else location_of(features),
+        None if out is None else location_of(out),
+    )
+    named = None if space is None else str(space)
+    plan = plan_search(inputs, named, method, named_methods(methods), preset, file is not None)
+    given = plan.given
+    searched = opened_space(plan.space, plan.preset, file, lines, method, given, plan.methods)
     limits = searched.constraints | constraint_lines(constraints)
     searched = searched.model_copy(update={"constraints": limits})
-    base = base_config(searched, preset, file, lines, method, given)
+    base = base_config(searched, plan.preset, file, lines, method, given)
     check_space(searched, base)
+    if repeats is None:
+        repeats = REPEATS if searched.methods and not searched.multi_objective else 0
 
-    require_ray("tuning")
     from schn_ray.cluster.tune import SearchBudget, tune_on_ray
 
     gpus = None if gpu is None else int(gpu)
     budget = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats)
-    target = location_of(out)
-    output = finish(
-        out,
-        lambda: tune_on_ray(searched, base, location_of(store), target, budget, seed, embedded),
-    )
+
+    def announce() -> None:
+        text = search_text(inputs, searched, base, budget.trials, budget.repeats)
+        print(text, file=sys.stderr, flush=True)
+
+    def work() -> Manifest:
+        where = inputs.store, inputs.out
+        return tune_on_ray(searched, base, *where, budget, seed, inputs.features, announce)
+
+    output = finish(inputs.out, work)
     return Study(str(output), output.manifest, output.note)
 
 
