@@ -160,7 +160,9 @@ def report_command(
 
 
 def benchmark_command(
-    suite: Annotated[str, typer.Argument(help="quick, frozen, scratch, finetune, or a YAML file.")],
+    suite: Annotated[
+        str, typer.Argument(help="quick, frozen, leaders, scratch, finetune, or a YAML file.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Directory to write.")],
     data: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PATH", help="Where a data set of SUITE lies.")

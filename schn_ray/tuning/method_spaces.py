@@ -114,12 +114,15 @@ def methods_space(base: TrialSettings, fixed: tuple[str, ...] = ()) -> Space:
 
 
 def _own(config: TrainConfig) -> dict[str, Domain]:
-    """Return the settings that a method says are to be searched, and its learning rate."""
+    """Return the settings that a method says are to be searched, and its learning rate.
+
+    A term that is off, with the weight 0 where a logarithm would be searched, stays off.
+    """
     parameters = {
         f"method.{key}": _domain(mark, field.annotation)
         for key, field in type(config.method).model_fields.items()
         for mark in field.metadata
-        if isinstance(mark, Searched)
+        if isinstance(mark, Searched) and not (mark.log and not getattr(config.method, key))
     }
     if issubclass(find_method(config.method.name), DeepMethod):
         rate = config.optimiser.learning_rate

@@ -8,6 +8,7 @@ from support.schn_problem import BITS, ROWS, make_batch, make_schn, schn_of
 from torch import Tensor, nn
 
 from schn_ray.methods.base import Batch, weighted
+from schn_ray.methods.deep.schn.code_update import update_codes
 from schn_ray.methods.deep.schn.latent import BatchFeatures, LatentNetwork
 from schn_ray.methods.trainer import Trainer
 
@@ -81,13 +82,59 @@ def test_terms_equal_a_slow_literal_version() -> None:
     schn = schn_of(trainer)
     out = schn._forward(batch, trainer)
     terms = schn._code_terms(out, batch)
-    for name, U in [("hash_image", out.U_v), ("hash_semantic", out.U_s), ("hash_latent", out.U_z)]:
+    assert out.U_s is not None
+    assert out.latent is not None
+    _, U_z, R_v, R_s = out.latent
+    for name, U in [("hash_image", out.U_v), ("hash_semantic", out.U_s), ("hash_latent", U_z)]:
         assert terms[name].item() == pytest.approx(literal_hash(U, batch, 0.0, 3.0), rel=1e-12)
     for name, R, U in [
-        ("cycle_image", out.R_v, out.U_v),
-        ("cycle_semantic", out.R_s, out.U_s),
+        ("cycle_image", R_v, out.U_v),
+        ("cycle_semantic", R_s, out.U_s),
     ]:
         assert terms[name].item() == pytest.approx(literal_mean_square(R, U), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("terms", "networks"),
+    [
+        ({"hash_image"}, set()),
+        ({"hash_image", "hash_semantic"}, {"semantic"}),
+        ({"hash_image", "cycle_image"}, {"semantic", "latent", "cycle"}),
+    ],
+)
+def test_networks_without_a_term_are_left_out_and_the_others_compute_the_same(
+    terms: set[str], networks: set[str]
+) -> None:
+    weights = OFF | dict.fromkeys(terms, 1.0)
+    trainer, whole = make_schn(**weights), make_schn(**weights | {"cycle_semantic": 1e-30})
+    few, all_of_them = schn_of(trainer), schn_of(whole)
+    assert {name for name, _ in few.named_children()} == {"encoder"} | networks
+    state = all_of_them.state_dict()
+    few.load_state_dict({name: state[name] for name in few.state_dict()})
+    batch = make_batch()
+    step, expected = trainer.step(batch), whole.step(batch)
+    assert terms <= set(step.terms)
+    for name in step.terms:
+        assert torch.equal(step.terms[name], expected.terms[name]), name
+    for ours, theirs in zip(
+        few.encoder.parameters(), all_of_them.encoder.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_codes_are_solved_from_the_image_codes_alone_where_there_are_no_others() -> None:
+    schn = schn_of(make_schn(**OFF | {"hash_image": 1.0}))
+    n = schn.problem.rows
+    U, B = torch.randn(n, BITS), torch.sign(torch.randn(n, BITS))
+    label_sets, none = schn.problem.label_sets, torch.zeros(n, BITS)
+    expected = update_codes(
+        B, U, none, none, torch.from_numpy(label_sets.set_of_row), label_sets.sets,
+        alpha=0.0, beta=0.0, gamma=schn.config.quantization,
+    )  # fmt: skip
+    solved = schn.update(torch.arange(n), B, {"U": U})
+    assert solved is not None
+    assert torch.equal(solved, expected)
+    assert not torch.equal(solved, B)
 
 
 def test_soft_negatives_replace_only_the_zeros() -> None:

@@ -142,6 +142,7 @@ def test_settings_are_for_all_methods_or_for_one(tmp_path: Path) -> None:
     assert base.config({"method.name": "csq"}).method.model_dump()["quantization"] == 0.3
     assert not {"method.quantization@csq", "head.kind@csq"} & set(space.parameters)
     assert "method.quantization@schn-plus" in space.parameters
+    assert "method.hash_latent@schn-plus" not in space.parameters  # the preset has it off
     with pytest.raises(SchnRayError, match="the search has no method 'dch'"):
         opened(settings=("method.alpha@dch=1",))
     with pytest.raises(SchnRayError, match="the space chooses the method, of schn-plus, csq, itq"):

@@ -235,7 +235,8 @@ def benchmark(
     method, a length or a seed, trains what is new.
 
     Args:
-        suite: ``"quick"``, ``"frozen"``, ``"scratch"``, ``"finetune"``, or a YAML file.
+        suite: ``"quick"``, ``"frozen"``, ``"leaders"``, ``"scratch"``, ``"finetune"``, or a YAML
+            file.
         out: the directory to write: data, a run for each cell, ``results.parquet``, ``index.html``.
         data: name of a data set of the suite -> where it lies; those without a place are left out.
         settings: such as ``{"methods": ["csq", "itq"], "bits": [32]}``; they override the file.

@@ -61,6 +61,17 @@ class SchnConfig(MethodConfig):
     cycle: Literal["schn", "schn-mmasia"] = "schn"
     decay: Literal["all", "adversarial"] = "all"
 
+    @property
+    def with_latent(self) -> bool:
+        """Whether a term with a weight needs the latent and the cycle networks."""
+        terms = (self.hash_latent, self.cycle_image, self.cycle_semantic, self.adversarial)
+        return max(terms) > 0
+
+    @property
+    def with_semantic(self) -> bool:
+        """Whether a term with a weight needs the semantic network."""
+        return self.hash_semantic > 0 or self.with_latent
+
 
 class SchnMmasiaConfig(SchnConfig):
     """The ACM MM Asia 2021 variant: no discriminators, and features are queries."""

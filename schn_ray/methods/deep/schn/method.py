@@ -25,19 +25,33 @@ from schn_ray.methods.losses import (
 from schn_ray.models.encoder import Encoder
 
 
-class Forward(NamedTuple):
-    """Outputs of a forward pass through all networks, for this worker's rows."""
+class Latent(NamedTuple):
+    """Outputs of the latent and the cycle networks, for this worker's rows."""
 
     features: BatchFeatures
-    U_v: Tensor
-    U_s: Tensor
     U_z: Tensor
     R_v: Tensor
     R_s: Tensor
 
+    def first(self, bits: int) -> Latent:
+        """Return the same with the first bits of each code."""
+        return Latent(self.features, *(codes[:, :bits] for codes in self[1:]))
+
+
+class Forward(NamedTuple):
+    """Outputs of a forward pass through the networks that there are, for this worker's rows."""
+
+    U_v: Tensor
+    U_s: Tensor | None
+    latent: Latent | None
+
     def first(self, bits: int) -> Forward:
-        """Return the outputs' first bits."""
-        return Forward(self.features, *(codes[:, :bits] for codes in self[1:]))
+        """Return the same with the first bits of each code."""
+        return Forward(
+            self.U_v[:, :bits],
+            None if self.U_s is None else self.U_s[:, :bits],
+            None if self.latent is None else self.latent.first(bits),
+        )
 
 
 class Schn(DeepMethod[SchnConfig]):
@@ -45,7 +59,8 @@ class Schn(DeepMethod[SchnConfig]):
 
     Three networks hash images, label sets and a latent mixture of both; cycles reconstruct the
     first two codes from the third, and discriminators judge the reconstructions. The codes of the
-    training rows are solved from all three, exactly and without the matrix of pairs.
+    training rows are solved from all three, exactly and without the matrix of pairs. Networks whose
+    loss terms all have the weight 0 are left out.
 
     Raises:
         SchnRayError: no two training rows share a label, or all do.
@@ -60,17 +75,23 @@ class Schn(DeepMethod[SchnConfig]):
     def __init__(self, config: SchnConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
         visual_dim, bits = problem.width, problem.bits
-        self.semantic = SemanticNetwork(problem.classes, config.semantic_dim, bits)
-        self.latent = LatentNetwork(
-            visual_dim,
-            config.semantic_dim,
-            config.latent_dim,
-            bits,
-            config.latent_dropout,
-            config.latent_activation,
-            mean_over_neighbours=config.label_graph == "mean",
-        )
-        self.cycle = CYCLES[config.cycle](visual_dim, config.semantic_dim, config.latent_dim, bits)
+        self.semantic: SemanticNetwork | None = None
+        self.latent: LatentNetwork | None = None
+        if config.with_semantic:
+            self.semantic = SemanticNetwork(problem.classes, config.semantic_dim, bits)
+        if config.with_latent:
+            self.latent = LatentNetwork(
+                visual_dim,
+                config.semantic_dim,
+                config.latent_dim,
+                bits,
+                config.latent_dropout,
+                config.latent_activation,
+                mean_over_neighbours=config.label_graph == "mean",
+            )
+            self.cycle = CYCLES[config.cycle](
+                visual_dim, config.semantic_dim, config.latent_dim, bits
+            )
         self.discriminators = Discriminators(bits) if config.adversarial > 0 else None
         similar, dissimilar = pair_counts(problem.label_sets.sizes, problem.label_sets.sets)
         self._negative = -similar / dissimilar if config.negative_target == "soft" else 0.0
@@ -89,8 +110,11 @@ class Schn(DeepMethod[SchnConfig]):
 
     def optimised(self) -> dict[str, list[nn.Parameter]]:
         """L changes all but the discriminators, L_D these, L_G the latent and cycle networks."""
-        generators = [*self.latent.parameters(), *self.cycle.parameters()]
-        main = [*self.encoder.parameters(), *self.semantic.parameters(), *generators]
+        generators: list[nn.Parameter] = []
+        if self.latent is not None:
+            generators = [*self.latent.parameters(), *self.cycle.parameters()]
+        semantic = [] if self.semantic is None else list(self.semantic.parameters())
+        main = [*self.encoder.parameters(), *semantic, *generators]
         if self.discriminators is None:
             return {"main": main}
         judges = list(self.discriminators.parameters())
@@ -118,19 +142,23 @@ class Schn(DeepMethod[SchnConfig]):
         training.descend(batch.share * weighted(terms, self.config))
         if self.discriminators is not None:
             terms |= self._adversarial_steps(self.discriminators, out, batch, training)
-        relaxed = {"U": out.U_v.detach(), "U_s": out.U_s.detach(), "U_z": out.U_z.detach()}
+        relaxed = {"U": out.U_v.detach()}
+        if out.U_s is not None:
+            relaxed["U_s"] = out.U_s.detach()
+        if out.latent is not None:
+            relaxed["U_z"] = out.latent.U_z.detach()
         return Step({name: term.detach() for name, term in terms.items()}, relaxed)
 
     def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> Tensor | None:
         """Solve new codes [n_w, K] of this worker's rows [n_w] from codes B and relaxed codes."""
         if not self.config.update_codes:
             return None
-        label_sets = self.problem.label_sets
+        label_sets, none = self.problem.label_sets, torch.zeros_like(outputs["U"])
         return update_codes(
             B,
             outputs["U"],
-            outputs["U_s"],
-            outputs["U_z"],
+            outputs.get("U_s", none),
+            outputs.get("U_z", none),
             torch.from_numpy(label_sets.set_of_row)[rows],
             label_sets.sets,
             alpha=self.config.alpha,
@@ -140,38 +168,47 @@ class Schn(DeepMethod[SchnConfig]):
         )
 
     def _forward(self, batch: Batch, training: Training) -> Forward:
-        Y_own = batch.Y[batch.own]
-        A = batch.similar
+        dtype = batch.B.dtype
         with self.problem.precision.for_networks():
             F_v, h = training.encode(batch.inputs)
             U_v = torch.tanh(h)
-            F_s, U_s = self.semantic(Y_own)
-            visual, semantic = F_v.detach(), F_s.detach()
-            features = BatchFeatures(visual, semantic, A)
+            if self.semantic is None:
+                return Forward(U_v.to(dtype), None, None)
+            F_s, U_s = self.semantic(batch.Y[batch.own])
+            if self.latent is None:
+                return Forward(U_v.to(dtype), U_s.to(dtype), None)
+            features = BatchFeatures(F_v.detach(), F_s.detach(), batch.similar)
             Z, U_z = self.latent(features, batch.gather)
             R_v, R_s = self.cycle(features, Z, batch.gather)
-        codes = (U.to(batch.B.dtype) for U in (U_v, U_s, U_z, R_v, R_s))
-        return Forward(features, *codes)
+        latent = Latent(features, *(U.to(dtype) for U in (U_z, R_v, R_s)))
+        return Forward(U_v.to(dtype), U_s.to(dtype), latent)
 
     def _code_terms(self, out: Forward, batch: Batch) -> dict[str, Tensor]:
         B_own = batch.B[batch.own]
-        T = target_similarity(out.features.A, self._negative)
+        T = target_similarity(batch.similar, self._negative)
         gamma = self.config.quantization
-        return {
-            "hash_image": hash_loss(out.U_v, batch.B, T, B_own, gamma),
-            "hash_semantic": hash_loss(out.U_s, batch.B, T, B_own, gamma),
-            "hash_latent": hash_loss(out.U_z, batch.B, T, B_own, gamma),
-            "cycle_image": cycle_loss(out.R_v, out.U_v),
-            "cycle_semantic": cycle_loss(out.R_s, out.U_s),
-        }
+        terms = {"hash_image": hash_loss(out.U_v, batch.B, T, B_own, gamma)}
+        if out.U_s is not None:
+            terms["hash_semantic"] = hash_loss(out.U_s, batch.B, T, B_own, gamma)
+        if out.latent is not None:
+            assert out.U_s is not None
+            _, U_z, R_v, R_s = out.latent
+            terms["hash_latent"] = hash_loss(U_z, batch.B, T, B_own, gamma)
+            terms["cycle_image"] = cycle_loss(R_v, out.U_v)
+            terms["cycle_semantic"] = cycle_loss(R_s, out.U_s)
+        return terms
 
     def _adversarial_steps(
         self, discriminators: Discriminators, out: Forward, batch: Batch, training: Training
     ) -> dict[str, Tensor]:
+        assert self.latent is not None
+        assert out.U_s is not None
+        assert out.latent is not None
         # the features are detached, so only the latent and cycle networks must run again
+        features = out.latent.features
         with self.problem.precision.for_networks():
-            Z, _ = self.latent(out.features, batch.gather)
-            R_v, R_s = self.cycle(out.features, Z, batch.gather)
+            Z, _ = self.latent(features, batch.gather)
+            R_v, R_s = self.cycle(features, Z, batch.gather)
         R_v, R_s = (R.to(out.U_v.dtype) for R in (R_v, R_s))
         real = judged_real(discriminators(out.U_v.detach(), out.U_s.detach()))
         fake = judged_fake(discriminators(R_v.detach(), R_s.detach()))
@@ -192,10 +229,12 @@ class SchnMmasia(Schn):
 
 
 class SchnPlus(Schn):
-    """SCHN with this project's correction, the default method: codes start at random.
+    """SCHN with this project's corrections, the default method: codes start at random.
 
     As published, codes start at 0, and the hash losses pull the networks to 0 for an iteration.
-    Here each label set starts with a random code of its own.
+    Here each label set starts with a random code of its own. On features that stay as they are
+    (preset ``frozen``) only the image's term of the loss is left, as the others change nothing
+    there.
     """
 
     Config = SchnPlusConfig
