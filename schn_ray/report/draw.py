@@ -40,6 +40,8 @@ _STYLES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), "-.")
 _MARKERS = ("o", "s", "^", "D")
 _WRITTEN_CELLS = 12  # rows of a heatmap up to which each cell has its number
 _DRAWN_CELLS = 64  # and up to which cells are shapes; more would be megabytes
+_LEGEND_ROW = 0.22  # inches that a further row of a legend needs
+_FEW_DECADES = 100.0
 _PNG_DPI = 200
 _DOT = 12.0  # a point's area
 
@@ -102,6 +104,10 @@ def _size(chart: Diagram) -> tuple[float, float]:
         return (5.2, 4.7) if chart.row_labels else (4.4, 3.7)
     if isinstance(chart, Bars):
         return 4.4, min(6.0, 1.1 + 0.32 * len(chart.bars))
+    if isinstance(chart, Chart):
+        labels = [curve.label for curve in chart.curves if curve.label]
+        rows = -(-len(labels) // _legend_columns(labels)) if labels else 0
+        return 4.4, 2.9 + _LEGEND_ROW * max(0, rows - 2)
     return (4.4, 3.9) if isinstance(chart, Scatter) else (4.4, 2.9)
 
 
@@ -274,7 +280,7 @@ def _plot_errors(axes: Axes, curve: Curve, colour: str) -> None:
 
 
 def _dress(axes: Axes, chart: Chart, theme: Theme) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     axes.set_xlabel(chart.x_label, color=theme.text)
     axes.set_ylabel(chart.y_label, color=theme.text)
@@ -284,6 +290,9 @@ def _dress(axes: Axes, chart: Chart, theme: Theme) -> None:
     axes.spines[:].set_visible(False)
     if chart.log_x:
         axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        if high < _FEW_DECADES * low:  # one power of ten would be all that is written
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     elif chart.whole_x:
@@ -307,13 +316,17 @@ def _legend(axes: Axes, labels: Sequence[str], theme: Theme) -> None:
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
-        ncols=max(1, min(4, 44 // (5 + max(map(len, labels))))),
+        ncols=_legend_columns(labels),
         frameon=False,
         labelcolor=theme.text,
         columnspacing=1.2,
         handlelength=1.8,
         borderpad=0,
     )
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    return max(1, min(4, 44 // (5 + max(map(len, labels)))))
 
 
 def _spans_decades(chart: Chart) -> bool:

@@ -86,7 +86,7 @@ def write_groups_page(groups: Path, lead: str, out: Path) -> None:
             shown.append(
                 PageGroup(
                     f"Group {group}: {sizes[group]:,} images",
-                    [_member(row, pictures) for row in members],
+                    [_member(row, pictures, row is members[0]) for row in members],
                     int(sizes[group]) - len(members),
                 )
             )
@@ -205,8 +205,9 @@ class _Pictures:
         return picture
 
 
-def _member(row: dict[str, Any], pictures: _Pictures) -> Shown:
-    lines = [_bits(row["distance"]), *_how(row)]
+def _member(row: dict[str, Any], pictures: _Pictures, is_first: bool) -> Shown:
+    # the others are compared with the first
+    lines = [] if is_first else [_bits(row["distance"]), *_how(row)]
     if row.get("width") is not None:
         lines.append(f"{row['width']:,} x {row['height']:,}, {_size(row['bytes'])}")
     elif "keep" in row:

@@ -30,16 +30,34 @@ def report_suite(table: SuiteTable, name: str, out: Path) -> Path:
     for block in table.blocks:
         groups.setdefault(block.data, []).append(block)
     methods = {line.method for block in table.blocks for line in block.lines}
+    charts = [chart for blocks in groups.values() for chart in _charts(blocks)]
+    blocks = [_block(block) for block in table.blocks]
+    ranks = ranking(table.blocks) if len(table.blocks) > 1 else []
+    parts = [
+        ("glance", "At a glance", charts),
+        *((f"block-{i}", block["title"], block) for i, block in enumerate(blocks, start=1)),
+        ("ranks", "Ranks", ranks),
+        ("not-trained", "Not trained", table.refused),
+    ]
     write_suite_page(
         out / PAGE,
         f"{len(methods)} hashing methods side by side",
-        [chart for blocks in groups.values() for chart in _charts(blocks)],
+        charts,
+        links=[(key, title) for key, title, shown in parts if shown],
         name=name,
         results=RESULTS,
         verdicts=[_verdict(block) for block in table.blocks],
-        data=list(groups),
-        ranks=ranking(table.blocks) if len(table.blocks) > 1 else [],
-        blocks=[_block(block) for block in table.blocks],
+        rank_head=["Method", "Mean", *groups, *(block["title"] for block in blocks)],
+        ranks=[
+            (
+                rank.method,
+                f"{rank.mean:.1f}",
+                *(f"{rank.of_data[name]:.1f}" for name in groups),
+                *map(str, rank.of_block),
+            )
+            for rank in ranks
+        ],
+        blocks=blocks,
         refused=table.refused,
     )
     return out / PAGE
@@ -67,7 +85,7 @@ def _block(block: Block) -> dict[str, object]:
         ),
         "lines": [_line(line) for line in block.lines],
         "classes": classes,
-        "by_class": [(line.method, _class_scores(line, classes)) for line in block.lines],
+        "by_class": [(line.method, *_class_scores(line, classes)) for line in block.lines],
     }
 
 
@@ -77,6 +95,7 @@ def _line(line: Line) -> dict[str, object]:
         "method": line.method,
         "tied": line.tied,
         "group": line.group,
+        "share": f"{line.map.mean:.4f}",
         "map": f"{line.map.mean:.3f}{spread}",
         "interval": f"{line.map.low:.3f} to {line.map.high:.3f}",
         "behind": "" if line.behind is None else f"{line.behind.mean:.3f}",
@@ -135,7 +154,6 @@ def _cost(blocks: Sequence[Block], drawn: Sequence[str]) -> Chart | None:
         "seconds",
         "mAP",
         tuple(curves),
-        shares=True,
         log_x=True,
     )
 
