@@ -196,7 +196,7 @@ def map_by_bits(methods: Mapping[str, Mapping[int, tuple[float, float]]]) -> Cha
             )
         )
     caption = "Means over seeds; error bars are one standard deviation each way."
-    return Chart("mAP by length of code", caption, "bits", "mAP", tuple(curves), shares=True)
+    return Chart("mAP by length of code", caption, "bits", "mAP", tuple(curves))
 
 
 def distance_curves(pairs: PairDistances | None) -> Chart | None:
