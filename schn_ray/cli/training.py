@@ -125,6 +125,14 @@ def train_command(
         bool,
         typer.Option("--tensorboard", help="Write RUN/tensorboard too.", rich_help_panel=OUTPUT),
     ] = False,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACKER",
+            help="Send measurements to mlflow, wandb or trackio.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     keep_checkpoints: Annotated[
         bool,
         typer.Option(
@@ -154,6 +162,7 @@ def train_command(
         cpus=cpus,
         gpu=gpu,
         tensorboard=tensorboard,
+        track=track,
         keep_checkpoints=keep_checkpoints,
     )
     print_result(run, as_json)

@@ -38,8 +38,9 @@ def ray_session() -> Iterator[None]:
         yield
         return
     verbose = VERBOSE in os.environ
-    if "RAY_ADDRESS" not in os.environ:
-        print("schn-ray: starting Ray on this machine", file=sys.stderr, flush=True)
+    address = os.environ.get("RAY_ADDRESS")
+    begun = "starting Ray on this machine" if address is None else f"joining Ray at {address}"
+    print(f"schn-ray: {begun}", file=sys.stderr, flush=True)
     with _own_sigterm_handler(), nullcontext() if verbose else _standard_error_muted():
         _start(verbose)
     try:

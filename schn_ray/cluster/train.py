@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -20,12 +22,12 @@ from schn_ray.cluster.metrics import TrainingFigures
 from schn_ray.cluster.session import WorkerRequest, ray_session
 from schn_ray.cluster.shared_storage import require_shared
 from schn_ray.core import workers as distributed
-from schn_ray.core.atomic_files import CannotWrite
+from schn_ray.core.atomic_files import PARTIAL, CannotWrite
+from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.interrupts import time_to_save
 from schn_ray.core.manifest import Manifest, read_manifest
-from schn_ray.core.progress import Progress
-from schn_ray.core.storage.files import is_uri, join, kind_at, remove_file, write_file
+from schn_ray.core.storage.files import is_uri, join, kind_at, read_file, remove_file, write_file
 from schn_ray.data.store.reader import open_store
 from schn_ray.methods.registry import with_absolute_path
 from schn_ray.models.stored_features import StoredFeatures
@@ -39,10 +41,12 @@ from schn_ray.training.run import (
     finish_run,
     frozen_features,
     open_run,
+    require_libraries,
     require_shareable,
 )
-from schn_ray.training.state import Diverged, StoppedMidway
-from schn_ray.training.tensorboard import require_tensorboard
+from schn_ray.training.state import Diverged, Run, Steps, StoppedMidway
+from schn_ray.training.tracking import Send, tracked
+from schn_ray.training.watch import TrainingProgress, watched
 from schn_ray.tuning.trial import Stopped
 
 ONE_WORKER = WorkerRequest()
@@ -52,6 +56,7 @@ _REMOTE_POLL_S = 5.0  # of an object store
 _HALT_POLL_S = 0.2
 _REMOTE_HALT_POLL_S = 1.0
 _HALT = f"{CHECKPOINTS}/.halt"  # a file: workers that see it save the run where it is, and end
+_STEPS = f"{CHECKPOINTS}/.steps"  # a file: how far the present iteration is
 _STOPPED = "stopped"  # a worker returns it in place of an error message
 
 
@@ -64,6 +69,7 @@ def train_on_ray(
     stop: str | None = None,
     features: str | None = None,
     keep_checkpoints: bool = False,
+    track: str | None = None,
 ) -> Manifest:
     """Train with Ray Train; after an interruption the same call goes on from the last checkpoint.
 
@@ -77,6 +83,7 @@ def train_on_ray(
         tensorboard: write ``RUN/tensorboard`` too.
         features: of the store's images, as ``embed`` wrote them; the head alone is trained.
         keep_checkpoints: of the finished run, too.
+        track: the tracker that gets settings and measurements, from this process.
         stop: path or URI of a file; as soon as it exists, the run ends after its current iteration.
 
     Returns:
@@ -92,8 +99,7 @@ def train_on_ray(
     with open_run(out, config, store, features, keep_checkpoints) as (mirror, draft):
         run = mirror.location
         # fail before workers start if one process can find the mistake
-        if tensorboard:
-            require_tensorboard()
+        require_libraries(tensorboard, track)
         require_shareable(config, store, request.most)
         checked = build_run(config, store, distributed.Workers(), torch.device("cpu"))
         settings = {
@@ -104,6 +110,7 @@ def train_on_ray(
             "tensorboard": tensorboard,
             "stop": stop,
             "halt": join(run, _HALT),
+            "steps": join(run, _STEPS),
         }
         with ray_session():
             request.require()
@@ -112,7 +119,8 @@ def train_on_ray(
             shards = RayShards("embedding", request.most)
             with (
                 frozen_features(config, store, run, features, shards) as vectors,
-                _shown(run, checked.learner.most_iterations(config.schedule)),
+                tracked(track, run, config.model_dump(mode="json")) as send,
+                _shown(run, checked.learner.most_iterations(config.schedule), send),
             ):
                 _fit_or_save_and_end(settings | {"features": vectors}, request)
         conclude_run(mirror, draft, store)
@@ -136,7 +144,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 def _fit_or_save_and_end(settings: dict[str, Any], request: WorkerRequest) -> None:
     """Train; SIGTERM has the workers save the run where it is first, where time allows."""
     halt = settings["halt"]
-    remove_file(halt)
+    _remove(settings)
 
     def ask() -> None:
         with suppress(OSError):  # then the run ends without it
@@ -146,7 +154,13 @@ def _fit_or_save_and_end(settings: dict[str, Any], request: WorkerRequest) -> No
         try:
             _fit_while_progressing(settings, request)
         finally:
-            remove_file(halt)
+            _remove(settings)
+
+
+def _remove(settings: dict[str, Any]) -> None:
+    """Remove the files by which this process and the workers speak."""
+    for name in ("halt", "steps"):
+        remove_file(settings[name])
 
 
 def _fit_while_progressing(settings: dict[str, Any], request: WorkerRequest) -> None:
@@ -216,7 +230,7 @@ def _worker(settings: dict[str, Any]) -> str | None:
             raise Stopped
 
     try:
-        with _halted_by(settings["halt"], workers) as requested:
+        with _attended(settings, run) as requested:
             run.stop_requested = requested.is_set
             finish_run(run, store, settings["out"], reported, settings["tensorboard"])
     except (Diverged, CannotWrite) as error:
@@ -227,56 +241,69 @@ def _worker(settings: dict[str, Any]) -> str | None:
 
 
 @contextmanager
-def _halted_by(file: str, workers: distributed.Workers) -> Iterator[threading.Event]:
-    """Yield an event that the first worker sets when the file is there."""
+def _attended(settings: dict[str, Any], run: Run) -> Iterator[threading.Event]:
+    """Yield an event that the first worker sets when the run is to halt; it also says its steps.
+
+    Both on a thread: a step waits for neither.
+    """
     seen, ended = threading.Event(), threading.Event()
+    halt, steps, remote = settings["halt"], settings["steps"], is_uri(settings["halt"])
 
-    def look() -> None:
-        while not ended.wait(_REMOTE_HALT_POLL_S if is_uri(file) else _HALT_POLL_S):
+    def attend() -> None:
+        written, due = "", 0.0
+        while not ended.wait(_REMOTE_HALT_POLL_S if remote else _HALT_POLL_S):
             with suppress(OSError):  # a store that does not answer for a moment
-                if kind_at(file) is not None:
+                if kind_at(halt) is not None:
                     return seen.set()
+                text = "" if run.steps is None else json.dumps(asdict(run.steps))
+                if text != written and time.monotonic() >= due:
+                    written, due = text, time.monotonic() + (_REMOTE_POLL_S if remote else 0.0)
+                    _say(steps, text)
 
-    if workers.rank == 0:
-        threading.Thread(target=look, daemon=True).start()
+    thread = threading.Thread(target=attend, daemon=True)
+    if run.workers.rank == 0:
+        thread.start()
     try:
         yield seen
     finally:
         ended.set()
+        if run.workers.rank == 0:
+            thread.join()
+
+
+def _say(location: str, text: str) -> None:
+    """Write a file that may be lost: without waiting for the disk."""
+    if is_uri(location):
+        write_file(location, text.encode())
+        return
+    partial_path = Path(f"{location}{PARTIAL}")
+    partial_path.write_text(text)
+    partial_path.rename(location)
+
+
+def _steps(location: str) -> Steps | None:
+    try:
+        return Steps(**parse_json(read_file(location), location))
+    except (OSError, BadDocument, TypeError):  # not there yet, or of another version
+        return None
 
 
 @contextmanager
-def _shown(out: str, iterations: int | None) -> Iterator[None]:
-    """Show a progress line that follows the metrics written by the first worker."""
-    done, figures = threading.Event(), TrainingFigures()
-    before = len(read_metrics(out))
-    with Progress("training", iterations, "iterations", before) as progress:
+def _shown(out: str, iterations: int | None, send: Send) -> Iterator[None]:
+    """Show a progress line that follows what the first worker writes."""
+    figures, before = TrainingFigures(), len(read_metrics(out))
+    counted = before
 
-        def show() -> None:
-            lines = read_metrics(out)
-            if len(lines) > progress.done:
-                figures.show(lines[-1])
-            progress.advance(len(lines) - progress.done, _note(lines))
+    def seen(lines: list[dict[str, Any]]) -> None:
+        nonlocal counted
+        if len(lines) > counted:
+            figures.show(lines[-1])
+        counted = len(lines)
+        send(lines)
 
-        def follow() -> None:
-            while not done.wait(_LOCAL_POLL_S if not is_uri(out) else _REMOTE_POLL_S):
-                show()
+    def look() -> tuple[list[dict[str, Any]], Steps | None]:
+        return read_metrics(out), _steps(join(out, _STEPS))
 
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-            show()
-
-
-def _note(lines: list[dict[str, Any]]) -> str:
-    if not lines:
-        return ""
-    last = lines[-1]
-    score = last["validation_map"]
-    return f"loss {sum(last['loss'].values()):.3g}" + (
-        f", validation mAP {score:.3f}" if score is not None else ""
-    )
+    progress = TrainingProgress(iterations, before)
+    with watched(progress, look, _REMOTE_POLL_S if is_uri(out) else _LOCAL_POLL_S, seen):
+        yield

@@ -1,4 +1,4 @@
-"""Progress of a long job: a live line on a terminal, a plain line every 20 seconds elsewhere.
+"""Progress of a long job: a live line on a terminal, a plain line now and then elsewhere.
 
 ``rich.progress`` draws the live line. It has nothing for a log file, so the plain line is ours, and
 both have the same text.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress as LiveLine
 
-_PLAIN_EVERY_S = 20.0
+_PLAIN_EVERY_S, _PLAIN_SHARE, _PLAIN_MOST_S = 20.0, 0.1, 600.0
 
 
 class Progress:
@@ -29,6 +29,9 @@ class Progress:
 
     Attributes:
         done: units that are done so far.
+        done_before: those of an earlier run.
+        started: when, by ``time.monotonic``.
+        note: text after the figures.
 
     Example:
         >>> import io
@@ -48,10 +51,10 @@ class Progress:
         out: TextIO | None = None,
     ) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
-        self._done_before, self._so_far = done, False
+        self.done_before, self._so_far = done, False
         self._out = out or sys.stderr
-        self._started = self._shown = self._advanced = time.monotonic()
-        self._note, self._shown_done = "", -1
+        self.started = self._shown = self._advanced = time.monotonic()
+        self.note, self._shown_done = "", -1
         self._live = _live_line(self, self._out) if self._out.isatty() else None
 
     def __enter__(self) -> Progress:
@@ -69,21 +72,21 @@ class Progress:
             self._write_line()
 
     def __str__(self) -> str:
-        seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self.started
         of_total = f" of {self.total:,}" if self.total else ""
         # at the last step: while the next one is awaited, the estimate counts down and never up
-        counted = self._advanced - self._started
-        rate = (self.done - self._done_before) / counted if counted > 0 else 0.0
+        counted = self._advanced - self.started
+        rate = (self.done - self.done_before) / counted if counted > 0 else 0.0
         so_far = " so far" if self.total and self._so_far else ""
         parts = [f"{self.what}: {self.done:,}{of_total} {self.unit}{so_far}"]
         if rate:
             parts.append(f"{rate:,.0f}/s" if rate >= 1 else f"{1 / rate:,.0f} s each")
         left = (self.total - self.done) / rate + counted - seconds if self.total and rate else 0.0
         if left > 0 and not so_far:
-            parts.append(f"{_clock(left)} left")
+            parts.append(f"{clock(left)} left")
         else:
-            parts.append(_clock(seconds))
-        return ", ".join(parts) + (f"  {self._note}" if self._note else "")
+            parts.append(clock(seconds))
+        return ", ".join(parts) + (f"  {self.note}" if self.note else "")
 
     def expect(self, total: int, so_far: bool = False, done_before: int = 0) -> None:
         """Change how many units there are.
@@ -94,8 +97,8 @@ class Progress:
             done_before: units that were done in an earlier run, as far as that is known.
         """
         self.total, self._so_far = total, so_far
-        self.done += done_before - self._done_before
-        self._done_before = done_before
+        self.done += done_before - self.done_before
+        self.done_before = done_before
 
     def advance(self, done: int, note: str = "") -> None:
         """Count more units as done.
@@ -104,10 +107,17 @@ class Progress:
             done: how many more.
             note: text to show after the figures, until the next note.
         """
-        self.done, self._advanced = self.done + done, time.monotonic()
-        self._note = note or self._note
-        if self._live is None and time.monotonic() - self._shown >= _PLAIN_EVERY_S:
+        self.done += done
+        if done:
+            self._advanced = time.monotonic()
+        self.note = note or self.note
+        if self._live is None and time.monotonic() - self._shown >= self._plain_every_s():
             self._write_line()
+
+    def _plain_every_s(self) -> float:
+        """Return the seconds between two plain lines: the longer a job, the rarer they are."""
+        running = time.monotonic() - self.started
+        return min(max(_PLAIN_EVERY_S, _PLAIN_SHARE * running), _PLAIN_MOST_S)
 
     def _write_line(self) -> None:
         self._shown, self._shown_done = time.monotonic(), self.done
@@ -132,7 +142,16 @@ def _live_line(progress: Progress, out: TextIO) -> LiveLine:
     return live
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as people read it.
+
+    Args:
+        seconds: how long.
+
+    Example:
+        >>> clock(59.6), clock(3725)
+        ('1:00', '1:02:05')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -16,7 +16,7 @@ from schn_ray.methods.base import Batch
 from schn_ray.methods.config import ScheduleConfig
 from schn_ray.methods.trainer import Trainer
 from schn_ray.training.batches import Rows, global_batches, sampled_rows, view_draws
-from schn_ray.training.state import Learned, Run, StoppedMidway
+from schn_ray.training.state import Learned, Run, Steps, StoppedMidway
 
 
 class Descent:
@@ -68,6 +68,8 @@ class Descent:
         terms: dict[str, list[Tensor]] = defaultdict(list)
         outputs = _EpochOutputs(len(rows), run.device)
         epoch, steps = self._go_on(run, rows, terms, outputs)
+        in_epoch = -(-len(rows) // run.schedule.batch_size)
+        run.steps = Steps(run.iteration, epoch * in_epoch + steps, run.schedule.epochs * in_epoch)
         while epoch < run.schedule.epochs:
             self._train_epoch(run, rows, epoch, steps, terms, outputs)
             epoch, steps = epoch + 1, 0
@@ -105,6 +107,8 @@ class Descent:
             for name, term in step.terms.items():
                 terms[name].append(term * batch.share)
             outputs.add(batch.rows[batch.own], step.outputs)
+            assert run.steps is not None
+            run.steps.done += 1
 
     def _go_on(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,24 @@ def read_metrics(run: Path | str) -> list[dict[str, Any]]:
         return []
     lines = text.split("\n")[:-1]  # a line without its newline is incomplete
     return [_parsed(line, number, run) for number, line in enumerate(lines, start=1)]
+
+
+def scalars(line: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield name and value of each number of a line, but for the iteration's own.
+
+    Args:
+        line: a line of ``metrics.jsonl``.
+        prefix: of the names.
+
+    Example:
+        >>> dict(scalars({"iteration": 1, "loss": {"pairs": 0.5}, "validation_map": None}))
+        {'loss/pairs': 0.5}
+    """
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            yield from scalars(value, f"{prefix}{name}/")
+        elif value is not None and name != "iteration":
+            yield prefix + name, value
 
 
 def _parsed(line: str, number: int, run: Path | str) -> dict[str, Any]:

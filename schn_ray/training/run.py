@@ -6,6 +6,7 @@ RUN/learned.parquet   codes of the training rows, solved from their labels
 RUN/trained.parquet   ids and hashes of training and validation rows, for the audit of evaluations
 RUN/checkpoints/      until it is finished, all that is needed to continue, see ``checkpoints``
 RUN/tensorboard/      if requested
+RUN/tracker.json      if requested: the run in a tracker, see ``tracking``
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,15 @@ from schn_ray.training.config import TrainConfig
 from schn_ray.training.descent import Descent
 from schn_ray.training.fitting import Fitting
 from schn_ray.training.loop import Iteration, train_run
+from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.recorder import CHECKPOINTS, Recorder, count_run
 from schn_ray.training.rows import read_rows, require_labels
 from schn_ray.training.state import Learner, Run, StoppedMidway
 from schn_ray.training.tensorboard import require_tensorboard
+from schn_ray.training.tracking import require_tracker, tracked
+from schn_ray.training.watch import TrainingProgress, watched
 
+_LOOK_S = 0.3  # between two looks at how far training is
 _DYING_S = 300.0  # most seconds until a worker ends whose driver was killed
 
 
@@ -345,6 +350,28 @@ def frozen_features(
     remove_folder(location)
 
 
+def require_libraries(tensorboard: bool, track: str | None) -> None:
+    """Check for the libraries that a run's measurements are written with.
+
+    Args:
+        tensorboard: whether ``RUN/tensorboard`` is written.
+        track: name of a tracker, or None.
+
+    Raises:
+        SchnRayError: one is missing, or there is no such tracker.
+    """
+    if tensorboard:
+        require_tensorboard()
+    if track is not None:
+        require_tracker(track)
+
+
+def _shown(run: Run, out: str) -> AbstractContextManager[None]:
+    before = read_metrics(out)
+    progress = TrainingProgress(run.learner.most_iterations(run.schedule), len(before))
+    return watched(progress, lambda: (run.history or before, run.steps), _LOOK_S, lambda _: None)
+
+
 def train_locally(
     config: TrainConfig,
     store_path: Path | str,
@@ -352,6 +379,8 @@ def train_locally(
     tensorboard: bool = False,
     features: str | None = None,
     keep_checkpoints: bool = False,
+    track: str | None = None,
+    shown: bool = False,
 ) -> Manifest:
     """Train in this process, without Ray; after an interruption, the same call continues.
 
@@ -362,6 +391,8 @@ def train_locally(
         tensorboard: write ``RUN/tensorboard`` too.
         features: of the store's images, as ``embed`` wrote them; the head alone is trained.
         keep_checkpoints: of the finished run, too.
+        track: the tracker that gets settings and measurements, see ``tracking``.
+        shown: whether its progress is shown on standard error.
 
     Returns:
         The run's manifest.
@@ -372,15 +403,18 @@ def train_locally(
     """
     store = open_store(store_path)
     with open_run(out, config, store, features, keep_checkpoints) as (mirror, draft):
-        if tensorboard:
-            require_tensorboard()
+        require_libraries(tensorboard, track)
         mirror.send()
         threads = os.cpu_count() or 1
         with frozen_features(config, store, mirror.location, features, map_locally) as vectors:
             stored = None if vectors is None else StoredFeatures(vectors)
             run = build_run(config, store, Workers(), best_device(), threads, stored)
-            with time_to_save() as requested:
+            with (
+                tracked(track, mirror.location, config.model_dump(mode="json")) as send,
+                _shown(run, mirror.location) if shown else nullcontext(),
+                time_to_save() as requested,
+            ):
                 run.stop_requested = requested.is_set
-                finish_run(run, store, mirror.location, tensorboard=tensorboard)
+                finish_run(run, store, mirror.location, lambda _: send(run.history), tensorboard)
         conclude_run(mirror, draft, store)
     return read_manifest(mirror.local, "run")

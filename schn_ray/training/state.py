@@ -112,6 +112,21 @@ class Diverged(SchnRayError):
 
 
 @dataclass
+class Steps:
+    """How far an iteration is.
+
+    Attributes:
+        iteration: its number.
+        done: steps of it so far.
+        total: steps of it in all.
+    """
+
+    iteration: int
+    done: int
+    total: int
+
+
+@dataclass
 class Run:
     """Everything that changes during training, and what training needs.
 
@@ -137,6 +152,7 @@ class Run:
         stop_requested: whether somebody wants this worker to save the run and to stop.
         learned: results of an iteration that was stopped before it had been validated, or None.
         spent_s: seconds that an iteration had taken when it was stopped.
+        steps: of the latest iteration, for whoever watches; None before there is one.
     """
 
     method: Method[Any]
@@ -159,6 +175,7 @@ class Run:
     stop_requested: Callable[[], bool] = lambda: False
     learned: Learned | None = None
     spent_s: float = 0.0
+    steps: Steps | None = None
 
     @property
     def device(self) -> torch.device:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.training.metrics_file import scalars
 
 
 def require_tensorboard() -> None:
@@ -42,14 +43,6 @@ class TensorBoardWriter:
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write one more iteration: the numbers of a line of ``metrics.jsonl``."""
-        for name, value in _numbers(line):
+        for name, value in scalars(line):
             self._writer.add_scalar(name, value, line["iteration"])
         self._writer.flush()
-
-
-def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name}/")
-        elif value is not None and name != "iteration":
-            yield prefix + name, value

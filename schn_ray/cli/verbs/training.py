@@ -127,6 +127,7 @@ def train(
     cpus: int = 1,
     gpu: bool | None = None,
     tensorboard: bool = False,
+    track: str | None = None,
     keep_checkpoints: bool = False,
 ) -> Output:
     """Train a hashing model.
@@ -151,6 +152,7 @@ def train(
         cpus: of each worker on Ray.
         gpu: whether each worker on Ray has a GPU; default: if there are enough.
         tensorboard: write ``RUN/tensorboard`` too.
+        track: send settings and measurements to ``"mlflow"``, ``"wandb"`` or ``"trackio"``.
         keep_checkpoints: keep ``RUN/checkpoints`` when the run is finished; they are many times the
             model's size.
 
@@ -204,6 +206,7 @@ def train(
                 tensorboard,
                 features=embedded,
                 keep_checkpoints=keep_checkpoints,
+                track=track,
             ),
             known,
         )
@@ -218,6 +221,8 @@ def train(
             tensorboard,
             features=embedded,
             keep_checkpoints=keep_checkpoints,
+            track=track,
+            shown=True,
         ),
         known,
     )
