@@ -1,12 +1,14 @@
 """One trial without Ray: stopped by a file, killed and continued, failed with its reason."""
 
 import errno
+import functools
 from pathlib import Path
 
 import pytest
 from support.image_files import write_tree
 from support.users import TINY
 
+import schn_ray
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import is_finished, read_manifest
 from schn_ray.data.config import PrepareConfig, SourceConfig
@@ -18,9 +20,10 @@ from schn_ray.models.model_files import fingerprint
 from schn_ray.training import state
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.metrics_file import read_metrics
+from schn_ray.training.rows import settings_of_inputs
 from schn_ray.tuning.objectives import encoding_cost
 from schn_ray.tuning.rows import Outcome
-from schn_ray.tuning.trial import TrialDir, run_trial, train_trial, trial_dir
+from schn_ray.tuning.trial import TrialDir, open_inputs, run_trial, train_trial, trial_dir
 
 Scores = list[tuple[int, float]]
 
@@ -123,6 +126,31 @@ def test_settings_that_cannot_be_trained_are_an_outcome(store: str, tmp_path: Pa
     assert "is not finite" in outcome.reason
     outcome = trial(store, trial_dir(str(tmp_path), 1), Scores(), "backbone.name=no_such_net")
     assert (outcome.state, "no_such_net" in outcome.reason) == ("failed", True)
+
+
+def test_a_trial_is_the_same_whatever_its_process_trained_before(
+    store: str, tmp_path: Path
+) -> None:
+    small = {"backbone.base_channels": 4, "backbone.image_size": 8, "backbone.weights": "none"}
+    features = str(schn_ray.embed(store, tmp_path / "f", backbone="small", settings=small))
+    shared = functools.cache(open_inputs)
+    given = settings_of_inputs(store, features) | {"schedule": {"iterations": 1, "epochs": 1}}
+    configs = [train_config("frozen", method=name, base=given) for name in ("csq", "dpsh", "csq")]
+    for number, (trained, opened) in enumerate(
+        [
+            (configs[0], shared),
+            (configs[1], shared),
+            (configs[2], shared),
+            (configs[2], open_inputs),
+        ]
+    ):
+        train = functools.partial(train_trial, features=features, opened=opened)
+        directory = trial_dir(str(tmp_path), number)
+        outcome = run_trial(trained, store, directory, lambda *_: None, train, ())
+        assert outcome.state == "complete", outcome.reason
+    prints = [fingerprint(trial_dir(str(tmp_path), number).run) for number in range(4)]
+    assert prints[0] == prints[2] == prints[3] != prints[1]
+    assert shared.cache_info().misses == 1
 
 
 def test_a_full_disk_is_not_the_settings_fault(
