@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,13 @@ from schn_ray.core.storage.mirror import Mirror, open_output
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.splits.audit import Audit, Finding, audit, seen_in_training
-from schn_ray.data.splits.protocols import PROTOCOLS
+from schn_ray.data.splits.audit import Audit, Finding, seen_in_training
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.controls import MeasuredControls, measure_controls
 from schn_ray.evaluation.examples import examples
 from schn_ray.evaluation.features import GivenFeatures, RowFeatures, given_features
-from schn_ray.evaluation.figures import AuditSummary, Figures, GalleryCodes, GallerySide
+from schn_ray.evaluation.figures import Figures, GalleryCodes, GallerySide
 from schn_ray.evaluation.lengths import measure_lengths
 from schn_ray.evaluation.measure import Evaluator, class_figures, reidentification
 from schn_ray.evaluation.metrics.gallery_histograms import LabelledCodes
@@ -45,6 +43,7 @@ from schn_ray.evaluation.results import (
     METRICS,
     write_queries,
 )
+from schn_ray.evaluation.split_rows import audit_summary, audited_split, rows_sha256
 from schn_ray.models.load import describe_model, local_model, pinned
 from schn_ray.models.model_files import LEARNED, TRAINED, HasherSpec
 from schn_ray.retrieval.code_files import packed_codes, read_codes
@@ -210,30 +209,12 @@ def _without_labels(gallery: LabelledCodes, evaluator: Evaluator) -> _Measured:
 
 
 def _audited(store: Store, config: EvaluateConfig, run: Path) -> Audit:
-    for role in ("query", "gallery"):
-        if not len(store.rows(role)):
-            raise SchnRayError(f"the store's split has no {role} rows: nothing to measure")
     if not store.classes and config.gallery != "encoded":
         raise SchnRayError(
             f"--gallery {config.gallery}: learned codes are solved from labels, and this store has "
             "none; use --gallery encoded"
         )
-    prepared = store.manifest.config
-    protocol = PROTOCOLS.get(store.protocol)
-    if protocol is not None and prepared["keep_unlabelled"]:
-        protocol = replace(protocol, unlabelled=True)
-    ids, unlabelled = pa.chunked_array([store.ids]), np.diff(store.labels.indptr) == 0
-    audited = audit(store.split, ids, store.first_with_image(), unlabelled, protocol)
-    audited = replace(audited, findings=(*audited.findings, *_trained_on(run, store)))
-    if audited.spoiling() and config.audit == "refuse":
-        raise SchnRayError(
-            "this split would spoil the figures:\n  "
-            + "\n  ".join(audited.spoiling())
-            + "\nPrepare the store again with queries that are neither in training nor in the "
-            "gallery, or measure all the same with --set audit=report, which lists every row in "
-            "audit.json"
-        )
-    return audited
+    return audited_split(store, config, _trained_on(run, store))
 
 
 def _trained_on(run: Path, store: Store) -> list[Finding]:
@@ -349,21 +330,8 @@ def _context(run: Path, store: Store, audited: Audit, gallery: LabelledCodes) ->
         "trained": read_manifest(run, "run").config if (run / LEARNED).is_file() else {},
         "protocol": store.protocol,
         "split_seed": prepared["seed"],
-        "audit": AuditSummary(
-            findings=tuple(audited.summary()),
-            spoiling=tuple(audited.spoiling()),
-            rows=audited.rows,
-        ),
-        "queries_sha256": _identity(store, store.rows("query")),
-        "gallery_sha256": _identity(store, gallery.rows),
+        "audit": audit_summary(audited),
+        "queries_sha256": rows_sha256(store, store.rows("query")),
+        "gallery_sha256": rows_sha256(store, gallery.rows),
         "unique_share": len(np.unique(gallery.codes, axis=0)) / len(gallery),
     }
-
-
-def _identity(store: Store, rows: NDArray[np.int64]) -> str:
-    """Hash ids and contents of rows: equal only for the same images under the same names."""
-    digest = hashlib.sha256()
-    for id in store.ids.take(pa.array(rows)).to_pylist():
-        digest.update(f"{id}\n".encode("utf-8", "surrogatepass"))
-    digest.update(store.sha256(rows).tobytes())
-    return digest.hexdigest()

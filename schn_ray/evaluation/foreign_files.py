@@ -37,6 +37,9 @@ class ForeignFiles:
         split: where the queries are among the rows, of each row ``query`` (``test``) or ``gallery``
             (``database``), or 1 and 0; others are not ranked. By default, that in the file.
         bits: of packed codes, where it is no multiple of 8.
+        store: in place of labels, queries and split: the store that the rows are of, by their ids.
+        encoded: whether gallery codes were encoded from images alone, as the user says; they may
+            be compared with those of a run then.
     """
 
     codes: Any = None
@@ -46,6 +49,8 @@ class ForeignFiles:
     query_labels: Any = None
     split: Any = None
     bits: int | None = None
+    store: Any = None
+    encoded: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +63,7 @@ class ForeignRows:
         ids: [n]; None where the rows have only their numbers.
         features: [n, d]; None where only codes are known.
         source: their file, for messages.
+        stored: int64 [n], ascending, their rows of a store; None without one.
     """
 
     codes: PackedCodes
@@ -65,6 +71,7 @@ class ForeignRows:
     ids: list[str] | None
     features: NDArray[Any] | None
     source: str
+    stored: NDArray[np.int64] | None = None
 
     def __getitem__(self, rows: NDArray[np.int64]) -> ForeignRows:
         labels = self.labels
@@ -74,6 +81,7 @@ class ForeignRows:
             None if self.ids is None else [self.ids[row] for row in rows],
             None if self.features is None else self.features[rows],
             self.source,
+            None if self.stored is None else self.stored[rows],
         )
 
     @property
@@ -96,7 +104,14 @@ class ForeignRows:
         matrix = (
             csr_array(np.zeros((n, 0), np.uint8)) if self.labels is None else self.labels.matrix
         )
-        return LabelledCodes(np.arange(n), self.codes.packed, matrix)
+        rows = np.arange(n) if self.stored is None else self.stored
+        return LabelledCodes(rows, self.codes.packed, matrix)
+
+    def features_of(self, ranked: LabelledCodes) -> NDArray[np.float32]:
+        """Return the features of some of these rows, as ``labelled`` numbers them."""
+        assert self.features is not None
+        at = ranked.rows if self.stored is None else np.searchsorted(self.stored, ranked.rows)
+        return np.asarray(self.features[at], np.float32)
 
 
 def read_foreign(files: ForeignFiles) -> tuple[ForeignRows, ForeignRows, dict[str, str]]:
@@ -112,10 +127,7 @@ def read_foreign(files: ForeignFiles) -> tuple[ForeignRows, ForeignRows, dict[st
         SchnRayError: files that cannot be read, that do not fit together, or without any labels
             where there are no embeddings either.
     """
-    if (files.codes is None) == (files.embeddings is None):
-        raise SchnRayError("give --codes FILE or --embeddings FILE, one of the two")
-    source = files.codes if files.embeddings is None else files.embeddings
-    arrays, labels = _opened(source, files.labels, files)
+    arrays, labels = _opened(one_source(files), files.labels, files)
     rows, made_from = _rows(arrays, labels, files), {"codes": arrays.sha256}
     if labels is not None:
         made_from["labels"] = labels.sha256
@@ -128,6 +140,36 @@ def read_foreign(files: ForeignFiles) -> tuple[ForeignRows, ForeignRows, dict[st
     if labels is not None:
         made_from["query_labels"] = labels.sha256
     return *_fitting(_rows(arrays, labels, files), rows), made_from
+
+
+def one_source(files: ForeignFiles) -> Any:
+    """Return the codes or the embeddings, of which there must be one.
+
+    Args:
+        files: where they are.
+
+    Raises:
+        SchnRayError: both or none.
+    """
+    if (files.codes is None) == (files.embeddings is None):
+        raise SchnRayError("give --codes FILE or --embeddings FILE, one of the two")
+    return files.codes if files.embeddings is None else files.embeddings
+
+
+def read_foreign_rows(files: ForeignFiles) -> tuple[ForeignRows, str]:
+    """Read all rows, without labels.
+
+    Args:
+        files: where they are.
+
+    Returns:
+        The rows, and the fingerprint of what they were read from.
+
+    Raises:
+        SchnRayError: a file that cannot be read, or holds something else.
+    """
+    arrays, _ = _opened(one_source(files), None, files)
+    return replace(_rows(arrays, None, files), labels=None), arrays.sha256
 
 
 def _split_rows(

@@ -199,6 +199,8 @@ NAN[8, 1] = np.nan
         ({"embeddings": U}, "one of the two"),
         ({"codes": "nowhere.npy"}, "nowhere.npy: no such file of codes"),
         ({"run": "run"}, "without a run: leave RUN"),
+        ({"gallery": "both"}, "--gallery learned or both out"),
+        ({"gallery": "encoded"}, "--gallery encoded needs --store"),
         ({"codes": None}, "name a RUN and its --store STORE; or --codes FILE"),
         ({"out": None}, "out is missing"),
     ],

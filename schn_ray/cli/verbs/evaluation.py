@@ -52,7 +52,7 @@ def evaluate(
     Args:
         run: a finished run; or an album of ``build``, whose own store and features are then the
             default.
-        store: the store with the split.
+        store: the store with the split; also of another program's rows, which their ids join to it.
         out: the evaluation's directory or URI; default: ``RUN-evaluation``, or the album's.
         codes: of another program: the gallery's [n, K], -1 and +1 or 0 and 1, or packed in bytes.
         embeddings: in place of codes: numbers [n, d]. Their signs are the codes, and their own
@@ -65,7 +65,8 @@ def evaluate(
         features: of the store's images, as ``embed`` wrote them with the model's own backbone: they
             are hashed in place of the images, which takes seconds.
         gallery: ``"encoded"``: codes by the model, as a user has them; ``"learned"``: those that
-            training solved from labels; ``"both"``: side by side. Default: encoded.
+            training solved from labels; ``"both"``: side by side. Default: encoded. Of another
+            program, ``"encoded"`` is your word for it, and makes them comparable with a run's.
         config: a YAML file of settings.
         settings: such as ``{"examples": 20}``; they override the file.
         workers: None: in this process. ``4``, ``"2:8"`` or ``"all"``: so many on Ray.
@@ -75,7 +76,7 @@ def evaluate(
 
     Raises:
         SchnRayError: a split that is empty or would spoil the figures, no learned codes, features
-            of another backbone, or files that do not fit together.
+            of another backbone, or files that do not fit together or to the store.
 
     Example:
         >>> evaluate("run", "store")  # doctest: +SKIP
@@ -96,14 +97,24 @@ def evaluate(
     lines = setting_lines(settings, {"gallery": gallery})
     loaded = load_settings(EvaluateConfig, None if config is None else Path(config), lines)
     if codes is not None or embeddings is not None:
-        if run is not None or store is not None or features is not None or gallery is not None:
+        if run is not None or features is not None or gallery in ("learned", "both"):
             raise SchnRayError(
                 "codes and embeddings of another program are measured without a run: leave RUN, "
-                "--store, --features and --gallery out"
+                "--features and --gallery learned or both out"
             )
         from schn_ray.evaluation.foreign_files import ForeignFiles
 
-        files = ForeignFiles(codes, embeddings, labels, queries, query_labels, split, bits)
+        files = ForeignFiles(
+            codes,
+            embeddings,
+            labels,
+            queries,
+            query_labels,
+            split,
+            bits,
+            None if store is None else part_of(location_of(store), "store"),
+            gallery == "encoded",
+        )
         return _evaluated_files(files, out, loaded, workers)
     if run is None:
         raise SchnRayError(
