@@ -95,7 +95,7 @@ class Problem:
         workers: who shares each global batch.
         precision: number format of the networks.
         seed: of everything that the method draws.
-        lengths: of nested codes, ascending, K last; () where codes have one length.
+        lengths: all those of nested codes, ascending; K is one of them. (): codes have one length.
     """
 
     bits: int
@@ -116,15 +116,13 @@ class Problem:
         """n, the training rows of all workers."""
         return len(self.label_sets.set_of_row)
 
-    def drawn(self, draw: Callable[[int, int], A], distinct: int | None = None) -> A:
-        """Return codes [m, K] that a method draws; see ``centres.nested_codes``.
+    def drawn(self, draw: Callable[[int, int], A]) -> A:
+        """Return codes [m, K] that a method draws, the first bits of those of the longest length.
 
         Args:
-            draw: bits, seed -> codes [m, bits].
-            distinct: how many of the codes differ; None: one a class.
+            draw: bits, seed -> codes [m, bits]; see ``centres.nested_codes``.
         """
-        count = self.classes if distinct is None else distinct
-        return nested_codes(draw, self.lengths or (self.bits,), self.seed, count)
+        return nested_codes(draw, self.lengths or (self.bits,), self.seed)[:, : self.bits]
 
 
 @dataclass(frozen=True)
@@ -315,7 +313,7 @@ class DeepMethod(Method[C]):
         return Step({name: term.detach() for name, term in terms.items()}, outputs)
 
     def step_of_lengths(self, batches: Sequence[Batch], training: Training) -> Step:
-        """Take a step down the sum of the losses of all lengths; with ``one_network`` only.
+        """Take a step down the mean of the losses of all lengths; with ``one_network`` only.
 
         Args:
             batches: the same global batch with the codes of each length, ascending.

@@ -20,7 +20,7 @@ A = TypeVar("A", Tensor, NDArray[Any])
 
 _CANDIDATES = 16  # columns compared for each choice; 64 gain at most one bit of distance
 _STEEPNESS = 8  # exponent of the penalty on near rows; 6 to 12 do equally well, 2 does worse
-_NEXT_SEED = 1_000_003  # from one part of nested codes to the next
+_ORDERED_BY = 256  # codes at most whose pairs put the columns of nested codes in order
 _EFFORT = 2**26  # above this order x bits x candidates, columns are drawn at random
 
 
@@ -84,31 +84,65 @@ def centres_of_classes(kind: Kind, classes: int, bits: int, seed: int) -> Tensor
     return torch.from_numpy(rng.integers(0, 2, (classes, bits)) * 2 - 1).float()
 
 
-def nested_codes(
-    draw: Callable[[int, int], A], lengths: Sequence[int], seed: int, distinct: int
-) -> A:
-    """Draw codes whose first bits are codes, too: the bits that a length adds are a draw of theirs.
+def nested_codes(draw: Callable[[int, int], A], lengths: Sequence[int], seed: int) -> A:
+    """Draw codes whose first bits are codes, too, as far apart as so many bits allow.
 
-    The first k bits of the codes are as far apart as the draws of the lengths up to k together, and
-    not as any k columns of a longer draw happen to be.
+    It is one draw of K bits whose columns are put in order: each next one is that which keeps the
+    agreement of all pairs of codes nearest to 0, and the columns of a length are exchanged for
+    later ones while that helps. All K bits together are what they would be alone. Of 10 centres of
+    64 bits, the first 16 bits differ in 6 to 10 places and the first 32 in 15 to 17; the first bits
+    of a draw that is not put in order may be equal.
 
     Args:
         draw: bits, seed -> codes [m, bits].
         lengths: ascending; the last is K.
-        seed: of the first draw.
-        distinct: codes that the first length must tell apart; bits that are added need not.
+        seed: of the draw and of the order.
 
     Returns:
         Codes [m, K].
+
+    Raises:
+        SchnRayError: ``draw`` refuses the first length: more classes than it has codes.
     """
-    parts = np.diff([0, *lengths]).tolist()
-    least = max(distinct - 1, 1).bit_length()
-    drawn = [draw(parts[0], seed)]
-    drawn += [
-        draw(max(bits, least), seed + _NEXT_SEED * number)[:, :bits]
-        for number, bits in enumerate(parts[1:], start=1)
-    ]
-    return torch.cat(drawn, 1) if isinstance(drawn[0], Tensor) else np.concatenate(drawn, axis=1)
+    codes = draw(lengths[-1], seed)
+    if len(lengths) == 1:
+        return codes
+    draw(lengths[0], seed)  # it may refuse
+    rng = np.random.default_rng([seed, *lengths])
+    rows = rng.permutation(len(codes))[:_ORDERED_BY]
+    return codes[:, _order(np.asarray(codes[rows], np.float64), lengths, rng)]
+
+
+def _order(
+    codes: NDArray[np.float64], lengths: Sequence[int], rng: np.random.Generator
+) -> list[int]:
+    """Return an order of the columns of codes [m, K] in which the first bits are far apart."""
+    first, second = np.triu_indices(len(codes), 1)
+    agree = codes[first] * codes[second]  # [pairs, K]
+    chosen, later = list[int](), rng.permutation(codes.shape[1]).tolist()
+    sums, before = np.zeros(len(agree)), 0
+    for bits in lengths[:-1]:
+        while len(chosen) < bits:
+            best = int(_energies(sums, agree, later).argmin())
+            sums = sums + agree[:, later[best]]
+            chosen.append(later.pop(best))
+        for i in range(before, bits):
+            others = sums - agree[:, chosen[i]]
+            energies = _energies(others, agree, [chosen[i], *later])
+            if best := int(energies.argmin()):
+                chosen[i], later[best - 1] = later[best - 1], chosen[i]
+                sums = others + agree[:, chosen[i]]
+        before = bits
+    return chosen + later
+
+
+def _energies(
+    sums: NDArray[np.float64], agree: NDArray[np.float64], columns: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the penalty on near and far pairs after each of the first candidates is added."""
+    after = sums[:, None] + agree[:, columns[: 2 * _CANDIDATES]]
+    energies: NDArray[np.float64] = (((after**2) ** 2) ** 2).sum(axis=0)
+    return energies
 
 
 def guaranteed_distance(classes: int, bits: int) -> int:

@@ -78,7 +78,7 @@ def initial_codes(
         label_sets: of the rows.
         bits: K.
         seed: decides centres, random codes and ties.
-        lengths: of nested codes, K last, see ``centres.nested_codes``.
+        lengths: of nested codes, see ``centres.nested_codes``.
 
     Returns:
         A table of all rows.
@@ -90,8 +90,8 @@ def initial_codes(
     if init == "zeros":
         return table
     codes_of = random_codes if init == "random" else label_set_centres
-    draw, classes = functools.partial(codes_of, label_sets), label_sets.sets.shape[1]
-    of_set = pack(nested_codes(draw, lengths or (bits,), seed, classes))
+    draw = functools.partial(codes_of, label_sets)
+    of_set = pack(nested_codes(draw, lengths or (bits,), seed)[:, :bits])
     table.packed = of_set[label_sets.set_of_row]
     table.coded[:] = True
     return table

@@ -1,11 +1,11 @@
 """Nested codes: all code lengths from one training, as any prefix of a code is a code.
 
-The loss is the sum of the method's own loss over the lengths k, each of the first k outputs of one
-head (NHL, arXiv 2412.08922, which weighs the lengths, too; equal weights lost nothing where they
-were measured, see benchmarks/README.md). Each length has its own state: proxies, classifiers, a
-table of codes. What is drawn once, such as class centres, is drawn so that the first k bits of it
-are a good draw of k bits (``centres.nested_codes``): else the lengths would pull the bits that they
-share to different centres.
+The loss is the mean of the method's own losses of the lengths k, each of the first k outputs of
+one head. NHL (arXiv 2412.08922) weighs the lengths by how their gradients agree; here they are
+equal, and a mean, so that a learning rate and a weight decay mean what they do for one length. Each
+length has its own state: proxies, classifiers, a table of codes. What is drawn once, such as class
+centres, is drawn so that its first k bits are good centres of k bits (``centres.nested_codes``):
+the lengths pull the bits that they share to the same centres.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def require_nestable(method: type[Method[Any]], name: str, lengths: Sequence[int
 class Nested(DeepMethod[MethodConfig]):
     """A method whose loss runs over the first k bits, for each length k.
 
-    A step passes the encoder once, and takes one step of the optimiser down the sum. Each length is
-    a method of its own, a *member*, which sees k outputs and codes of k bits; its terms are exact
-    on any number of workers as they are alone, and so is their sum. Where
-    a method says ``one_network``, the longest member takes the steps of all lengths.
+    A step passes the encoder once, and takes one step of the optimiser down the mean. Each length
+    is a method of its own, a *member*, which sees k outputs and codes of k bits; its terms are
+    exact on any number of workers as they are alone, and so is their mean. Where a method says
+    ``one_network``, the longest member takes the steps of all lengths.
 
     Args:
         method: class of the method.
@@ -108,7 +108,7 @@ class Nested(DeepMethod[MethodConfig]):
         return self.longest.undecayed()
 
     def step(self, batch: Batch, training: Training) -> Step:
-        """Descend the sum of the members' losses, once on a global batch."""
+        """Descend the mean of the members' losses, once on a global batch."""
         batches = [self._batch(k, batch) for k in self.problem.lengths]
         if self.longest.one_network:
             return self.longest.step_of_lengths(batches, training)
@@ -119,9 +119,10 @@ class Nested(DeepMethod[MethodConfig]):
             self._member(k).step(each, part)
             for k, each, part in zip(self.problem.lengths, batches, parts, strict=True)
         ]
-        training.descend(torch.stack([loss for part in parts for loss in part.losses]).sum())
+        training.descend(torch.stack([loss for part in parts for loss in part.losses]).mean())
         terms = {
-            name: torch.stack([step.terms[name] for step in steps]).sum() for name in steps[0].terms
+            name: torch.stack([step.terms[name] for step in steps]).mean()
+            for name in steps[0].terms
         }
         outputs = dict(steps[-1].outputs)
         for k, step in zip(self._tables, steps[:-1], strict=True):
@@ -180,8 +181,7 @@ def _member(
     bits: int,
 ) -> DeepMethod[Any]:
     """Return the method of the first bits."""
-    upto = tuple(k for k in problem.lengths if k <= bits)
-    member = method(config, replace(problem, bits=bits, lengths=upto), encoder)
+    member = method(config, replace(problem, bits=bits), encoder)
     del member.encoder
     member.__dict__["encoder"] = encoder  # at hand, but its weights are not the member's
     return member

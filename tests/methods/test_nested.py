@@ -16,7 +16,6 @@ from schn_ray.core.workers import Workers
 from schn_ray.data.labels import label_sets
 from schn_ray.methods.base import Batch, DeepMethod, Outputs, Problem, weighted
 from schn_ray.methods.centres import (
-    centres_of_classes,
     class_centres,
     least_distance,
     nested_codes,
@@ -86,7 +85,7 @@ def batch_of(method: DeepMethod[Any], codes: CodeTable, views: int) -> tuple[Bat
 
 
 @pytest.mark.parametrize("name", APART)
-def test_the_loss_is_the_sum_of_the_losses_of_methods_of_each_length(name: str) -> None:
+def test_the_loss_is_the_mean_of_the_losses_of_methods_of_each_length(name: str) -> None:
     method = nested(name, seed=3)
     codes = CodeTable(ROWS, BITS)
     method.start(codes)
@@ -95,8 +94,7 @@ def test_the_loss_is_the_sum_of_the_losses_of_methods_of_each_length(name: str) 
     apart: list[Tensor] = []
     for k in LENGTHS:
         # a method that was built for codes of k bits only, with the same proxies and the like
-        upto = tuple(n for n in LENGTHS if n <= k)
-        problem = replace(method.problem, bits=k, lengths=upto)
+        problem = replace(method.problem, bits=k)
         plain = type(method.longest)(method.config, problem, method.encoder).double()
         table = CodeTable(ROWS, k)
         plain.start(table)
@@ -111,7 +109,7 @@ def test_the_loss_is_the_sum_of_the_losses_of_methods_of_each_length(name: str) 
         whole = out[0]._replace(second=out[1]) if views == 2 else out[0]
         apart.append(weighted(plain.losses(whole, of_length), method.config))
     step = method.step(batch, training)
-    total = torch.stack(apart).sum()
+    total = torch.stack(apart).mean()
     torch.testing.assert_close(training.losses["main"], total, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
         torch.autograd.grad(training.losses["main"], training.h)[0],
@@ -150,7 +148,8 @@ def test_schn_of_each_length_has_the_first_outputs_of_the_same_networks(name: st
         B = batch.B[:, :k]  # codes start as the first bits of the longest
         cut.step(Batch(batch.inputs, batch.rows, batch.Y, B), alone)
         total = total + alone.losses["main"]
-    torch.testing.assert_close(training.losses["main"], total, rtol=1e-10, atol=1e-12)
+    mean = total / len(LENGTHS)
+    torch.testing.assert_close(training.losses["main"], mean, rtol=1e-10, atol=1e-12)
 
 
 def test_the_codes_of_each_length_are_solved_by_themselves() -> None:
@@ -177,26 +176,36 @@ def test_the_codes_of_each_length_are_solved_by_themselves() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("kind", ["separated", "random"])
-def test_the_first_bits_of_nested_codes_are_a_draw_of_so_many(kind: Any, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("classes", "least"), [(10, [6, 10, 15, 22, 32]), (100, [5, 8, 12, 20, 31])]
+)
+def test_centres_are_far_apart_at_every_length(classes: int, least: list[int], seed: int) -> None:
     lengths = (16, 24, 32, 48, 64)
+    alone = class_centres(classes, 64, seed)
+    codes = nested_codes(lambda bits, seed: class_centres(classes, bits, seed), lengths, seed)
+    columns = sorted(map(tuple, codes.T.tolist()))
+    assert columns == sorted(map(tuple, alone.T.tolist()))  # of 64 bits, it is the very draw
+    distances = [least_distance(codes[:, :k]) for k in lengths]
+    assert all(d >= n for d, n in zip(distances, least, strict=True)), distances
+    # the first bits as they happen to lie are nearer, at some length
+    assert any(least_distance(alone[:, :k]) < d for k, d in zip(lengths, distances, strict=True))
 
-    def draw(bits: int, seed: int) -> Tensor:
-        return centres_of_classes(kind, 10, bits, seed)
 
-    codes = nested_codes(draw, lengths, seed, 10)
-    assert torch.equal(codes[:, :16], draw(16, seed))
-    if kind == "separated":
-        # each part of 8 bits adds at least 4, as rows of a Hadamard matrix differ in half of them
-        assert [least_distance(codes[:, :k]) for k in lengths] >= [8, 12, 16, 24, 32]
-
-
-def test_bits_that_are_added_need_not_tell_the_classes_apart() -> None:
-    codes = nested_codes(lambda bits, seed: class_centres(40, bits, seed), (8, 10), 0, 40)
-    assert len(torch.unique(codes[:, :8], dim=0)) == 40
-    assert codes.shape == (40, 10)
+def test_lengths_below_those_that_tell_all_classes_apart_are_refused() -> None:
+    draw = lambda bits, seed: class_centres(40, bits, seed)  # noqa: E731
+    assert len(torch.unique(nested_codes(draw, (8, 10), 0)[:, :8], dim=0)) == 40
     with pytest.raises(SchnRayError, match="40 classes can't each have a centre of 4 bits"):
-        nested_codes(lambda bits, seed: class_centres(40, bits, seed), (4, 10), 0, 40)
+        nested_codes(draw, (4, 10), 0)
+
+
+@pytest.mark.parametrize("name", ["csq", "orthohash", "mdsh", "crh"])
+def test_all_lengths_have_the_first_bits_of_the_same_centres(name: str) -> None:
+    method = nested(name, seed=3)
+    buffer = "words" if name == "crh" else "centres"
+    longest = getattr(method.longest, buffer)
+    for k in LENGTHS:
+        own = getattr(method.members[str(k)], buffer)
+        assert torch.equal(own, longest[: len(own), :k])
 
 
 def test_a_method_of_several_optimisers_is_refused() -> None:

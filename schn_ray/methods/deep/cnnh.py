@@ -77,10 +77,12 @@ class Cnnh(DeepMethod[CnnhConfig]):
     def start(self, codes: CodeTable) -> None:
         """Solve the codes of all rows."""
         problem = self.problem
-        sweeps = self.config.sweeps
-        H = problem.drawn(
-            lambda bits, seed: factorised_similarity(problem.label_sets, bits, sweeps, seed)
-        )
+        parts = np.diff([0, *(problem.lengths or (problem.bits,))]).tolist()  # each fits by itself
+        of_parts = [
+            factorised_similarity(problem.label_sets, bits, self.config.sweeps, problem.seed + at)
+            for at, bits in enumerate(parts)
+        ]
+        H = np.concatenate(of_parts, axis=1)[:, : problem.bits]
         codes.write(np.arange(problem.rows), torch.from_numpy(np.where(H >= 0, 1.0, -1.0)))
 
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:

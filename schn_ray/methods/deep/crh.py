@@ -61,7 +61,7 @@ class Crh(DeepMethod[CrhConfig]):
     def __init__(self, config: CrhConfig, problem: Problem, encoder: Encoder) -> None:
         super().__init__(config, problem, encoder)
         count = min(config.words * problem.classes, 2**problem.bits)
-        self.register_buffer("words", problem.drawn(partial(class_centres, count), count))
+        self.register_buffer("words", problem.drawn(partial(class_centres, count)))
         self.register_buffer("word_of_class", torch.arange(problem.classes))
 
     @classmethod

@@ -129,7 +129,7 @@ class Schn(DeepMethod[SchnConfig]):
         return self.step_of_lengths([batch], training)
 
     def step_of_lengths(self, batches: Sequence[Batch], training: Training) -> Step:
-        """Descend the sum of L over the lengths of nested codes, then L_D and L_G of all bits.
+        """Descend the mean of L over the lengths of nested codes, then L_D and L_G of all bits.
 
         L is of outputs and codes, not of weights, so all lengths use the same networks.
         """
@@ -137,7 +137,7 @@ class Schn(DeepMethod[SchnConfig]):
         out = self._forward(batch, training)
         of_length = [self._code_terms(out.first(each.B.shape[1]), each) for each in batches]
         terms = {
-            name: torch.stack([each[name] for each in of_length]).sum() for name in of_length[0]
+            name: torch.stack([each[name] for each in of_length]).mean() for name in of_length[0]
         }
         training.descend(batch.share * weighted(terms, self.config))
         if self.discriminators is not None:
