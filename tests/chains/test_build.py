@@ -64,7 +64,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("build")
     write_tree(folder / "photos", {"cat": 60, "dog": 60})
     (folder / "photos/dog/broken.png").write_bytes(b"no image")
-    build(folder / "photos", folder / "album")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        build(Path("photos"), Path("album"))  # as a user types it
     return folder
 
 

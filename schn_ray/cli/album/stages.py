@@ -160,7 +160,8 @@ class AlbumStages:
         source = self.request.options.source if features is None else str(features)
         lines = self._source_settings() if features is None else ()
         path = self.path / "codes"
-        if features is not None and _made_from(path).get("source", source) != as_location(source):
+        before = _made_from(path).get("source")
+        if features is not None and before not in (None, as_location(source)):
             shutil.rmtree(path)  # the album was moved; codes of features cost next to nothing
         update = is_begun(path)
         workers = self.workers if features is None or self._is_large(run) else None
