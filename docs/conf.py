@@ -43,7 +43,7 @@ autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 80
 
 CONTENTS = {
-    "Begin": ["docs/guide"],
+    "Begin": ["docs/quickstart", "docs/choosing", "docs/guide", "docs/troubleshooting"],
     "Use": [
         "docs/search",
         "docs/datasets",

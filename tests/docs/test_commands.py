@@ -24,7 +24,19 @@ import schn_ray
 from schn_ray.cli import app
 
 MARK = re.compile(r"run by (tests/[\w/]+\.py)::(\w+)|not run: needs [\w ,']+")
-OTHERS = {"cd", "curl", "done", "embedding-atlas", "export", "for", "git", "ls", "ray", "xargs"}
+OTHERS = {
+    "cd",
+    "curl",
+    "done",
+    "embedding-atlas",
+    "export",
+    "for",
+    "git",
+    "hf",
+    "ls",
+    "ray",
+    "xargs",
+}
 GROUP: Any = get_command(app)
 BLOCKS = all_blocks()
 
