@@ -51,7 +51,7 @@ def through(folder: Path) -> Figures:
     text, figures = (folder / "report.html").read_text(), read_figures(folder / "evaluation")
     assert "<img" in text
     verdict = verdict_of(figures)
-    assert f"<strong>{verdict.grade.capitalize()}</strong>: {verdict.summary}" in text
+    assert f">{verdict.grade.capitalize()}</strong>: {verdict.summary}" in text
     return figures
 
 
