@@ -51,6 +51,8 @@ def of_method(name: str, **settings: object) -> Case:
 
 CASES = (
     Case("schn-plus"),
+    of_method("no likelihood of pairs", pair=0),
+    of_method("no hash loss", hash_image=0),
     of_method("no update of the codes", update_codes=False),
     of_method("no quantization", quantization=0),
     of_method("quantization 1", quantization=1),

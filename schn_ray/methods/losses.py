@@ -127,6 +127,18 @@ def balanced_mean(values: Tensor, A: Tensor, batch: Batch, pairs: Tensor | None 
     return sums * (len(batch.Y) / max(len(values), 1))
 
 
+def label_overlap(batch: Batch) -> Tensor:
+    """Return [b, N]: labels that an own row and a row have in common, over those of either.
+
+    Args:
+        batch: the global batch.
+    """
+    Y, Y_own = batch.Y, batch.Y[batch.own]
+    common = Y_own @ Y.T
+    either = Y_own.sum(dim=1, keepdim=True) + Y.sum(dim=1) - common
+    return common / either.clamp(min=1)
+
+
 def square_quantisation(U: Tensor) -> Tensor:
     """Return mean (|u| - 1)^2, which is mean (u - sign u)^2 (DPSH).
 

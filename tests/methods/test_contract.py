@@ -56,7 +56,8 @@ SMALL_SCHN = (
     "schedule.iterations=2",
     "schedule.epochs=2",
 )
-SHORTER |= dict.fromkeys(("schn", "schn-plus", "schn-mmasia"), SMALL_SCHN)
+SHORTER |= dict.fromkeys(("schn", "schn-mmasia"), SMALL_SCHN)
+SHORTER["schn-plus"] = (*SMALL_SCHN, "method.pair=10")
 # few steps, as rounding that differs grows from step to step
 FEW_STEPS = ("schedule.iterations=2", "schedule.epochs=1", "optimiser.learning_rate=1e-3")
 CPU = torch.device("cpu")

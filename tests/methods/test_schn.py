@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support.schn_problem import BITS, ROWS, make_batch, make_schn, schn_of
+from support.schn_problem import BITS, CLASSES, ROWS, make_batch, make_schn, schn_of
 from torch import Tensor, nn
 
 from schn_ray.methods.base import Batch, weighted
@@ -135,6 +135,26 @@ def test_codes_are_solved_from_the_image_codes_alone_where_there_are_no_others()
     assert solved is not None
     assert torch.equal(solved, expected)
     assert not torch.equal(solved, B)
+
+
+def test_the_pair_term_equals_a_slow_literal_version() -> None:
+    trainer, batch = make_schn(pair=2.0, pair_scale=7.0), make_batch()
+    schn = schn_of(trainer)
+    out = schn._forward(batch, trainer)
+    sums, counts = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for i in range(ROWS):
+        for j in range(ROWS):
+            a, b = ({c for c in range(CLASSES) if batch.Y[row, c]} for row in (i, j))
+            theta = 7.0 / BITS * (out.U_v[i] @ out.U_v[j]).item()
+            loss = math.log1p(math.exp(theta)) - (theta if a & b else 0.0)
+            sums[bool(a & b)] += loss * (len(a & b) / len(a | b) if a & b else 1.0)
+            counts[bool(a & b)] += 1
+    expected = sums[True] / counts[True] + sums[False] / counts[False]
+    terms = schn._code_terms(out, batch)
+    assert terms["pair"].item() == pytest.approx(expected, rel=1e-12)
+    before = copy.deepcopy(schn.state_dict())
+    assert "pair" in trainer.step(batch).terms
+    assert not torch.equal(before["encoder.head.linear.weight"], schn.encoder.head.linear.weight)
 
 
 def test_soft_negatives_replace_only_the_zeros() -> None:

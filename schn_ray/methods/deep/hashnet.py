@@ -20,7 +20,7 @@ from schn_ray.methods.base import (
     PublishedFigure,
 )
 from schn_ray.methods.deep.recipe import fine_tuned
-from schn_ray.methods.losses import balanced_mean, pair_nll
+from schn_ray.methods.losses import balanced_mean, label_overlap, pair_nll
 from schn_ray.models.encoder import Encoder
 
 
@@ -75,13 +75,5 @@ class Hashnet(DeepMethod[HashnetConfig]):
         theta = self.config.alpha / self.problem.bits * (U @ batch.gather(U).T)
         likelihood = pair_nll(theta, A)
         if self.config.overlap:
-            likelihood = likelihood * torch.where(A > 0, _overlap(batch), 1)
+            likelihood = likelihood * torch.where(A > 0, label_overlap(batch), 1)
         return {"pair": balanced_mean(likelihood, A, batch)}
-
-
-def _overlap(batch: Batch) -> Tensor:
-    """Return [b, N]: labels that an own row and a row have in common, over those of either."""
-    Y, Y_own = batch.Y, batch.Y[batch.own]
-    common = Y_own @ Y.T
-    either = Y_own.sum(dim=1, keepdim=True) + Y.sum(dim=1) - common
-    return common / either.clamp(min=1)

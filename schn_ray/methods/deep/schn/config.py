@@ -24,6 +24,8 @@ class SchnConfig(MethodConfig):
         adversarial: weight of the discriminators' losses. It scales two losses with Adam optimisers
             of their own, which divide it out: it only matters whether it is 0.
         quantization: weight of the quantization term within a hash loss.
+        pair: weight of the likelihood of pairs of image codes; not published, see ``SchnPlus``.
+        pair_scale: a of its logits a / K U_i . U_j.
         negative_target: target similarity of dissimilar pairs: 0, or the soft negative -N1/N0 of
             the code update.
         initial_codes: what the discrete codes start from, see ``code_table.initial_codes``.
@@ -48,6 +50,8 @@ class SchnConfig(MethodConfig):
     cycle_semantic: _SideTerm = 1.0
     adversarial: Annotated[Weight, Searched(choices=(0, 1))] = 1.0
     quantization: Annotated[Weight, Searched(log=(0.1, 100))] = 10.0
+    pair: Annotated[Weight, Searched(log=(1, 300))] = 0.0
+    pair_scale: Weight = 10.0
     negative_target: Annotated[Literal["zero", "soft"], Searched()] = "zero"
     initial_codes: Annotated[Literal["zeros", "random", "hadamard"], Searched()] = "zeros"
     update_codes: bool = True

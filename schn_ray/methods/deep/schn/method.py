@@ -16,10 +16,13 @@ from schn_ray.methods.deep.schn.cycle import CYCLES, Discriminators
 from schn_ray.methods.deep.schn.latent import BatchFeatures, LatentNetwork
 from schn_ray.methods.deep.schn.semantic import SemanticNetwork
 from schn_ray.methods.losses import (
+    balanced_mean,
     cycle_loss,
     hash_loss,
     judged_fake,
     judged_real,
+    label_overlap,
+    pair_nll,
     target_similarity,
 )
 from schn_ray.models.encoder import Encoder
@@ -188,6 +191,8 @@ class Schn(DeepMethod[SchnConfig]):
         T = target_similarity(batch.similar, self._negative)
         gamma = self.config.quantization
         terms = {"hash_image": hash_loss(out.U_v, batch.B, T, B_own, gamma)}
+        if self.config.pair > 0:
+            terms["pair"] = self._pair_term(out.U_v, batch)
         if out.U_s is not None:
             terms["hash_semantic"] = hash_loss(out.U_s, batch.B, T, B_own, gamma)
         if out.latent is not None:
@@ -197,6 +202,12 @@ class Schn(DeepMethod[SchnConfig]):
             terms["cycle_image"] = cycle_loss(R_v, out.U_v)
             terms["cycle_semantic"] = cycle_loss(R_s, out.U_s)
         return terms
+
+    def _pair_term(self, U: Tensor, batch: Batch) -> Tensor:
+        A = batch.similar
+        theta = self.config.pair_scale / U.shape[1] * (U @ batch.gather(U).T)
+        likelihood = pair_nll(theta, A) * torch.where(A > 0, label_overlap(batch), 1)
+        return balanced_mean(likelihood, A, batch)
 
     def _adversarial_steps(
         self, discriminators: Discriminators, out: Forward, batch: Batch, training: Training
@@ -234,7 +245,15 @@ class SchnPlus(Schn):
     As published, codes start at 0, and the hash losses pull the networks to 0 for an iteration.
     Here each label set starts with a random code of its own. On features that stay as they are
     (preset ``frozen``) only the image's term of the loss is left, as the others change nothing
-    there.
+    there; and pairs of image codes have a likelihood of their own,
+
+      pair(U) = mean over similar pairs of w l + mean over dissimilar ones of l,
+      l_ij = softplus(theta_ij) - A_ij theta_ij,  theta_ij = a / K U_i . U_j,
+
+    w the labels in common over those of either. It is the likelihood of HashNet (Cao et al., ICCV
+    2017), as ``hashnet`` has it, without its continuation. The hash loss compares with codes that
+    are solved once an iteration, and takes rows with one of six labels in common for as similar as
+    rows with the same six.
     """
 
     Config = SchnPlusConfig
