@@ -59,8 +59,8 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_functions_have_the_options_of_the_command(command: str) -> None:
-    # a keyword of Python; one at a time
-    renamed = {"set": "settings", "with": "vectors", "constraint": "constraints"}
+    # keywords of Python; one at a time
+    renamed = {"set": "settings", "with": "vectors", "from": "earlier", "constraint": "constraints"}
     options = {renamed.get(name, name) for name in options_of(command)}
     if command == "index":
         # --verify and --info: verify_index(path) and open_index(path).info()

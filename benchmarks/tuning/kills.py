@@ -28,7 +28,8 @@ from schn_ray.core.manifest import is_finished, read_manifest
 from schn_ray.training.metrics_file import METRICS, read_metrics
 from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import base_config, read_space
-from schn_ray.tuning.study import STUDY, Search
+from schn_ray.tuning.study import Search
+from schn_ray.tuning.study_file import STUDY
 
 TRIALS, AT_ONCE = 12, 2
 ITERATIONS = 10  # of each trial: enough for ten kills

@@ -204,6 +204,20 @@ def tune_command(
             help="Bound on bits, encoding_cost or validation_map; may be given again.",
         ),
     ] = None,
+    earlier: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="SEARCH", help="The sampler knows the trials of an earlier search."
+        ),
+    ] = None,
+    until_no_gain: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="End when N trials in a row gained nothing."),
+    ] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option(metavar="H", help="No trial begins after H hours, those of earlier runs too."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Random seed of the sampler; --set seed=... of training.")
     ] = 0,
@@ -238,6 +252,9 @@ def tune_command(
         workers_per_trial=workers_per_trial,
         repeats=repeats,
         constraints=constraints,
+        earlier=earlier,
+        until_no_gain=until_no_gain,
+        max_hours=max_hours,
         seed=seed,
         method=method,
         methods=methods,

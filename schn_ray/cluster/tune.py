@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,13 @@ from schn_ray.tuning.objectives import ENCODING_COST, VALIDATION_MAP, encoding_c
 from schn_ray.tuning.results import study_counts, write_results
 from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import Space, check_space, starting_point
-from schn_ray.tuning.study import STUDY, Search
+from schn_ray.tuning.stopping import StoppingRule
+from schn_ray.tuning.study import Search
+from schn_ray.tuning.study_file import STUDY
 from schn_ray.tuning.trial import TRIALS
 from schn_ray.tuning.trial_queue import Runs, TrialQueue, Trials
 from schn_ray.tuning.trial_settings import METHOD_NAME, TrialSettings
+from schn_ray.tuning.warm_start import read_earlier
 
 _TUNE_DIR = ".ray-tune"
 _TRIAL_FOLDERS = (TRIALS, confirm.CONFIRM)  # written by the processes of the trials
@@ -62,6 +65,7 @@ class SearchBudget:
         cpus: CPUs of each worker.
         gpus: GPUs of each worker; None: one if the cluster has enough.
         repeats: seeds for each step of the confirmation; 0: no confirmation.
+        stopping: when no more trials begin, though there are fewer than ``trials``.
     """
 
     trials: int
@@ -70,6 +74,7 @@ class SearchBudget:
     cpus: int = 1
     gpus: int | None = None
     repeats: int = 0
+    stopping: StoppingRule = field(default_factory=StoppingRule)
 
 
 def tune_on_ray(
@@ -81,6 +86,7 @@ def tune_on_ray(
     seed: int = 0,
     features: str | None = None,
     announce: Callable[[], None] = lambda: None,
+    earlier: str | None = None,
 ) -> Manifest:
     """Search for settings; the same call continues after an interruption, or with more trials.
 
@@ -94,6 +100,7 @@ def tune_on_ray(
         features: of the store's images, as ``embed`` wrote them; trials train heads on them. With a
             frozen backbone they are computed first, once for all trials.
         announce: called when all that can be checked is checked, before Ray is started.
+        earlier: directory or URI of a finished search, whose trials the sampler knows if they fit.
 
     Returns:
         The manifest of the finished search.
@@ -110,6 +117,10 @@ def tune_on_ray(
     _check_trial(space, base, store, budget)
     settings = {"space": space.model_dump(mode="json"), **base.to_json(), "seed": seed}
     _, made_from = run_request(base.first, store, features)
+    known = None if earlier is None else read_earlier(earlier, space, base, made_from)
+    if known is not None:
+        print(f"schn-ray: {known}", file=sys.stderr)
+        made_from = made_from | {"earlier": known.fingerprint}
     request = settings, made_from
     with (
         open_output(out) as mirror,
@@ -125,7 +136,8 @@ def tune_on_ray(
             require_shared(out)
             draft.begin()
             mirror.send()
-            search = Search(mirror.local, space, base, seed, _counted_cost(store))
+            rows = () if known is None else known.rows
+            search = Search(mirror.local, space, base, seed, _counted_cost(store), rows)
             work = _Work(search, store, mirror, budget, at_once, features)
             shards = RayShards("embedding")
             with frozen_features(base.first, store, mirror.location, features, shards) as vectors:
@@ -134,7 +146,8 @@ def tune_on_ray(
             _tidy(mirror)
             write_results(mirror.local, search, confirmed)
             report_search(mirror.local, Path(mirror.location).name, search, confirmed)
-            draft.counts |= study_counts(search, confirmed, budget.repeats)
+            draft.counts |= study_counts(search, confirmed, budget.repeats, work.stopped)
+            draft.counts["no_gain"] = budget.stopping.no_gain if work.stopped else None
         draft.known |= _known(mirror)
     return read_manifest(mirror.local, "search")
 
@@ -162,7 +175,13 @@ def _refuse_if_done(out: Path, budget: SearchBudget) -> None:
         counts = read_manifest(out, "search").counts
     except SchnRayError:
         return  # unfinished
-    enough = counts["trials"] >= budget.trials or counts["exhausted"]
+    rule = budget.stopping
+    enough = (
+        counts["trials"] >= budget.trials
+        or counts["exhausted"]
+        or (rule.no_gain is not None and rule.no_gain <= (counts["no_gain"] or 0))
+        or (rule.hours is not None and counts["searched_seconds"] >= rule.hours * 3600)
+    )
     if enough and budget.repeats in (0, counts["repeats"]):
         raise AlreadyDone(out, "search")
 
@@ -249,13 +268,24 @@ class _Work:
         self.budget, self.at_once = budget, at_once
         self.features = features
         self._of_all_rows = features  # those that a search computes have no queries and no gallery
+        self.stopped = ""  # why no more trials began
         self.space, self.base = search.space, search.base
 
     def do(self) -> Confirmation | None:
         """Run the remaining trials, then confirm the winner."""
-        trials = Trials(self.search, self.out, self.budget.trials)
+        began, before = time.monotonic(), self.search.seconds()
+
+        def stop() -> str:
+            seconds = before + time.monotonic() - began
+            rule, space = self.budget.stopping, self.space
+            return rule.reason(self.search.rows(), space.objectives, space.close, seconds)
+
+        trials = Trials(self.search, self.out, self.budget.trials, stop)
         if trials.left():
             self._timed(trials)
+        self.stopped = trials.stopped
+        if self.stopped:
+            print(f"schn-ray: no more trials begin: {self.stopped}", file=sys.stderr)
         if self.search.exhausted:
             print(
                 "schn-ray: the space has no more settings to try after "
@@ -274,6 +304,8 @@ class _Work:
 
         done = self.search.count_ended()
         self._run("searching", trials, max(self.budget.trials, done), done, ended)
+        if trials.stopped:
+            ended()  # the hours that are over are on record
 
     def _run(
         self,

@@ -3,6 +3,7 @@
 OUT/best.yaml        with one objective: all settings of the winner
 OUT/pareto/          with several objectives: the settings of each trial in the Pareto front
 OUT/trials.csv       a line for each trial
+OUT/trials.parquet   the same with types, times and curves
 OUT/summary.json     the best trials, and whether the winner is better than the first trial
 OUT/confirmed.json   the results with fresh seeds, with --repeats
 OUT/study.jsonl      the Optuna study
@@ -12,9 +13,6 @@ OUT/confirm/         the runs with fresh seeds
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import shutil
 import warnings
 from collections import Counter
@@ -35,8 +33,10 @@ from schn_ray.tuning.method_ranking import ranking_text
 from schn_ray.tuning.objectives import OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.rows import TrialRow, front, ranked
 from schn_ray.tuning.study import Search
+from schn_ray.tuning.tables import trial_parquet, trial_table
 
-BEST, PARETO, TABLE, SUMMARY = "best.yaml", "pareto", "trials.csv", "summary.json"
+BEST, PARETO, SUMMARY = "best.yaml", "pareto", "summary.json"
+TABLE, TYPED_TABLE = "trials.csv", "trials.parquet"
 _MIN_TRIALS_FOR_IMPORTANCE = 4  # complete ones; with fewer, importance is noise
 _BEST_TRIALS = 5  # whose values are compared with those of all, if these are enough
 
@@ -57,6 +57,7 @@ def write_results(out: Path, search: Search, confirmed: Confirmation | None) -> 
             (out / name).parent.mkdir(exist_ok=True)
         write_atomically(out / name, _settings_file(search, row, confirmed).encode())
     write_atomically(out / TABLE, trial_table(search).encode())
+    write_atomically(out / TYPED_TABLE, trial_parquet(search))
     write_json(out / SUMMARY, study_summary(search, confirmed))
     if confirmed is not None:
         write_json(out / CONFIRMED, confirmed.to_json())
@@ -77,31 +78,16 @@ def best_rows(search: Search, confirmed: Confirmation | None) -> list[TrialRow]:
     return ranked(rows)[:1]
 
 
-def trial_table(search: Search) -> str:
-    """Return all trials as CSV: number, state, figures, settings, cost and reason of a failure.
-
-    Args:
-        search: the search.
-    """
-    parameters, names = list(search.space.parameters), list(search.space.objectives)
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["trial", "state", *names, *parameters, "iterations", "seconds", "reason"])
-    for row in search.rows():
-        figures = [row.figures.get(name, "") for name in names]
-        values = [json.dumps(row.values[k]) if k in row.values else "" for k in parameters]
-        cost = [row.iterations, row.seconds, row.reason]
-        lines.writerow([row.number, row.state, *figures, *values, *cost])
-    return text.getvalue()
-
-
-def study_counts(search: Search, confirmed: Confirmation | None, repeats: int) -> dict[str, Any]:
+def study_counts(
+    search: Search, confirmed: Confirmation | None, repeats: int, stopped: str = ""
+) -> dict[str, Any]:
     """Return the counts that the manifest of a finished search has.
 
     Args:
         search: the search.
         confirmed: the results with fresh seeds, if there are any.
         repeats: seeds for each step of the confirmation.
+        stopped: why no more trials began, if they were not all that were to begin.
     """
     rows = search.rows()
     states = Counter(row.state for row in rows)
@@ -110,7 +96,10 @@ def study_counts(search: Search, confirmed: Confirmation | None, repeats: int) -
         "trials": sum(row.is_counted for row in rows),
         **{state: states[state] for state in ("complete", "pruned", "failed", "infeasible")},
         "not_trained": sum(not row.is_counted for row in rows),
+        "known": search.count_known(),
         "exhausted": search.exhausted,
+        "stopped": stopped,
+        "searched_seconds": search.seconds(),
         "iterations": sum(row.iterations for row in rows),
         "iterations_not_run": iterations_saved(search),
         "repeats": repeats,
@@ -210,7 +199,7 @@ def study_summary(search: Search, confirmed: Confirmation | None) -> dict[str, A
         ],
         "verdict": study_verdict(search, confirmed),
         "pareto": search.space.multi_objective,
-        "searched_seconds": sum(session["seconds"] for session in search.sessions()),
+        "searched_seconds": search.seconds(),
         "seconds_beside_training": seconds_outside_training(search),
     }
 
@@ -230,6 +219,8 @@ def study_text(out: Path | str) -> str:
         f"stopped early, {counts['failed']} failed{_infeasible(counts)}; table in "
         + join(str(out), TABLE)
     ]
+    if counts["stopped"]:
+        lines.append(f"  no more trials began: {counts['stopped']}")
     if not summary["best"]:
         return "\n".join([*lines, *(f"  {line}" for line in summary["verdict"])])
     for row in summary["best"]:

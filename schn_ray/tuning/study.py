@@ -13,35 +13,37 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from schn_ray.core.atomic_files import writing
 from schn_ray.core.errors import SchnRayError
 from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.constraints import broken
 from schn_ray.tuning.halving import Point, is_hopeless
-from schn_ray.tuning.journal import CheckedJournal
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, OBJECTIVES, VALIDATION_MAP
 from schn_ray.tuning.rows import Outcome, Proposal, State, TrialRow, maximised
-from schn_ray.tuning.space import Domain, Space, starting_point
+from schn_ray.tuning.space import Domain, Space
+from schn_ray.tuning.study_file import (
+    FIGURES,
+    KNOWN,
+    SETTINGS,
+    STUDY,
+    create_study,
+    load_study,
+    stored,
+    without_experimental_warnings,
+)
 from schn_ray.tuning.trial_settings import TrialSettings, Values
 
-STUDY, STUDY_NAME = "study.jsonl", "schn-ray"
-
 # names of the study's attributes on disk
-_SETTINGS, _FIGURES, _REASON = "settings", "figures", "reason"
+_REASON = "reason"
 _SECONDS, _ITERATIONS, _REPEATED, _SESSIONS = "seconds", "iterations", "repeats", "sittings"
-_STARTS = "starts"  # the last that is written of a new study
 _REPORTS = "reports"  # of a trial, where Optuna records none: iteration, score, whether to stop
 _SAMPLER_TRIES = 5  # for settings that no trial has, before they are drawn at random
 _RANDOM_DRAWS = 2_000  # of settings that all have been tried, before a space counts as exhausted
@@ -63,7 +65,8 @@ class Search:
         space: checked by ``check_space``.
         base: what the trials have in common.
         seed: of the sampler.
-        cost: the encoding cost of a model with these settings; for an objective that needs it.
+        cost: the encoding cost of a model with these settings; for a figure that needs it.
+        known: trials of an earlier search, with values of this space: a new study begins with them.
     """
 
     def __init__(
@@ -73,23 +76,13 @@ class Search:
         base: TrialSettings,
         seed: int = 0,
         cost: Callable[[TrainConfig], float] | None = None,
+        known: Sequence[TrialRow] = (),
     ) -> None:
         self.space, self.base, self.seed, self._cost = space, base, seed, cost
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if not (path / STUDY).is_file():
-            _create(path, space, base)
-        storage = JournalStorage(CheckedJournal(path / STUDY))
-        try:
-            self.study = optuna.load_study(
-                study_name=STUDY_NAME,
-                storage=storage,
-                sampler=RandomSampler(),
-                pruner=_pruner(space),
-            )
-        except KeyError as error:
-            raise _cut(path) from error
-        if _STARTS not in self.study.user_attrs:
-            raise _cut(path)
+            create_study(path, space, base, known)
+        self.study = load_study(path, _pruner(space))
         self._trials: dict[int, Trial] = {}
         self.exhausted = False  # whether random draws no longer hit settings that are untried
 
@@ -124,7 +117,7 @@ class Search:
             if untried is None:
                 self.exhausted = True
                 return None
-            self.study.enqueue_trial({key: _stored(value) for key, value in untried.items()})
+            self.study.enqueue_trial({key: stored(value) for key, value in untried.items()})
         return self._filled(self.study.ask())
 
     def _refused_last(self) -> int:
@@ -241,7 +234,7 @@ class Search:
             _SECONDS: round(outcome.seconds, 3),
         }
         if outcome.figures:
-            attributes[_FIGURES] = outcome.figures
+            attributes[FIGURES] = outcome.figures
         if reason:
             attributes[_REASON] = reason
         for name, value in attributes.items():
@@ -259,8 +252,12 @@ class Search:
         return [
             _row(t)
             for t in frozen
-            if t.state != TrialState.WAITING and _REPEATED not in t.user_attrs
+            if t.state != TrialState.WAITING and _REPEATED not in t.user_attrs and is_own(t)
         ]
+
+    def count_known(self) -> int:
+        """Count the trials of an earlier search that the sampler knows."""
+        return sum(not is_own(trial) for trial in self.study.get_trials(deepcopy=False))
 
     def record_session(self, session: int | None, seconds: float, slots: int) -> int:
         """Record for how long the current session has run.
@@ -285,6 +282,10 @@ class Search:
         """Return ``seconds`` and ``slots`` (trials at once) of each session of the search."""
         return list(self.study.user_attrs.get(_SESSIONS, []))
 
+    def seconds(self) -> float:
+        """Return for how long the search has run, in all its sessions."""
+        return sum(session["seconds"] for session in self.sessions())
+
     def _reopened(self, frozen: FrozenTrial) -> Trial:
         # values that were drawn are read from the study; the sampler draws only the missing ones
         self.study.sampler = _sampler(self.space, self.seed, frozen.number)
@@ -298,7 +299,7 @@ class Search:
                 # of its own seed: after a kill, some values are there and are not drawn again
                 self.study.sampler = _sampler(self.space, self.seed, f"{trial.number} {key}")
                 values[key] = _suggested(trial, key, domain)
-        trial.set_user_attr(_SETTINGS, values)
+        trial.set_user_attr(SETTINGS, values)
         return Proposal(trial.number, values)
 
     def _is_refused(self, proposal: Proposal) -> bool:
@@ -325,7 +326,7 @@ class Search:
         return True
 
     def _iterations(self, number: int) -> int | None:
-        values: Values = self.study.get_trials(deepcopy=False)[number].user_attrs[_SETTINGS]
+        values: Values = self.study.get_trials(deepcopy=False)[number].user_attrs[SETTINGS]
         return self.base.iterations(values)
 
     def _tell(self, number: int, outcome: Outcome) -> None:
@@ -340,30 +341,27 @@ class Search:
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
 
-def _create(path: Path, space: Space, base: TrialSettings) -> None:
-    """Write the study with its starting points; the file appears complete or not at all."""
-    partial_path = path / f"{STUDY}.partial"
-    partial_path.unlink(missing_ok=True)
-    study = optuna.create_study(
-        study_name=STUDY_NAME,
-        storage=JournalStorage(CheckedJournal(partial_path)),
-        directions=[OBJECTIVES[name].direction for name in space.objectives],
-    )
-    with _without_experimental_warnings():
-        study.set_metric_names([OBJECTIVES[name].title for name in space.objectives])
-    for number in range(len(space.start)):
-        point = starting_point(space, base, number)
-        study.enqueue_trial({key: _stored(value) for key, value in point.items()})
-    study.set_user_attr(_STARTS, len(space.start))
-    with writing(path / STUDY):
-        partial_path.rename(path / STUDY)
+def rows_of_study(path: Path) -> list[TrialRow]:
+    """Return the trials of the search in a directory.
+
+    Args:
+        path: of the directory.
+
+    Raises:
+        SchnRayError: the study is damaged.
+    """
+    trials = load_study(path, NopPruner()).get_trials(deepcopy=False)
+    own = [t for t in trials if _REPEATED not in t.user_attrs and is_own(t)]
+    return [_row(trial) for trial in own if trial.state != TrialState.WAITING]
 
 
-def _cut(path: Path) -> SchnRayError:
-    return SchnRayError(
-        f"{path / STUDY} is damaged: its beginning is missing. Put a copy of the file there, or "
-        "remove the search and run the same command again"
-    )
+def is_own(trial: FrozenTrial) -> bool:
+    """Tell whether a trial is the search's own, and not known of an earlier one.
+
+    Args:
+        trial: of the study.
+    """
+    return KNOWN not in trial.user_attrs
 
 
 def _pruner(space: Space) -> BasePruner:
@@ -377,7 +375,7 @@ def _pruner(space: Space) -> BasePruner:
 def _sampler(space: Space, seed: int, what: int | str) -> BaseSampler:
     # seeded for each trial: one seed would repeat its draws each time that the search is started
     trial_seed = random.Random(f"{seed} {what}").getrandbits(32)
-    with _without_experimental_warnings():
+    with without_experimental_warnings():
         if space.sampler == "random":
             return RandomSampler(seed=trial_seed)
         if space.sampler == "nsga2":
@@ -386,26 +384,14 @@ def _sampler(space: Space, seed: int, what: int | str) -> BaseSampler:
         return TPESampler(seed=trial_seed, multivariate=True, group=True)
 
 
-@contextmanager
-def _without_experimental_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
-
-
 def _suggested(trial: Trial, key: str, domain: Domain) -> Any:
     if domain.choices is not None:
-        stored = trial.suggest_categorical(key, [_stored(choice) for choice in domain.choices])
-        return next(c for c in domain.choices if _stored(c) == stored)
+        suggested = trial.suggest_categorical(key, [stored(choice) for choice in domain.choices])
+        return next(c for c in domain.choices if stored(c) == suggested)
     low, high = domain.ends
     if domain.integer is not None:
         return trial.suggest_int(key, low, high, step=domain.step)
     return trial.suggest_float(key, low, high, log=domain.log is not None)
-
-
-def _stored(value: Any) -> Any:
-    """Return a value as Optuna can store it: lists as text."""
-    return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
 def _with_finite_figures(outcome: Outcome, objectives: Sequence[str]) -> Outcome:
@@ -430,12 +416,12 @@ def _row(trial: FrozenTrial) -> TrialRow:
     attributes = trial.user_attrs
     return TrialRow(
         state="infeasible" if _is_outside(trial) else _STATES[trial.state],
-        figures=dict(attributes.get(_FIGURES, {})),
+        figures=dict(attributes.get(FIGURES, {})),
         reason=attributes.get(_REASON, ""),
         iterations=attributes.get(_ITERATIONS, trial.last_step or 0),
         seconds=attributes.get(_SECONDS, 0.0),
         number=trial.number,
-        values=dict(attributes.get(_SETTINGS, {})),
+        values=dict(attributes.get(SETTINGS, {})),
         curve=dict(trial.intermediate_values)
         or {at: score for at, score, _ in attributes.get(_REPORTS, [])},
         started=trial.datetime_start,

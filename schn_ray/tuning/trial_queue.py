@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,15 +50,22 @@ class Trials:
         search: proposes trials and records them.
         out: the search's directory, or its URI.
         total: trials in all, those that started earlier included.
+        stop: says why no more trials begin, "" as long as they do; asked before each.
+
+    Attributes:
+        stopped: why no more trials began, or "".
     """
 
-    def __init__(self, search: Search, out: str, total: int) -> None:
+    def __init__(
+        self, search: Search, out: str, total: int, stop: Callable[[], str] = lambda: ""
+    ) -> None:
         self._search, self._out, self._total = search, out, total
+        self._stop, self.stopped = stop, ""
         self._interrupted = deque(search.unfinished())
 
     def left(self) -> int:
         """See ``TrialQueue``."""
-        return len(self._interrupted) + max(0, self._total - self._search.count_started())
+        return len(self._interrupted) + (self._new() if not self._interrupted else self._most())
 
     def next(self) -> Job | None:
         """See ``TrialQueue``; a trial whose settings the config refuses is recorded as failed."""
@@ -89,9 +96,17 @@ class Trials:
     def _proposal(self) -> Proposal | None:
         if self._interrupted:
             return self._interrupted.popleft()
-        if self._search.exhausted or self._search.count_started() >= self._total:
-            return None
-        return self._search.propose()
+        return self._search.propose() if self._new() else None
+
+    def _new(self) -> int:
+        """Return how many new trials may begin now."""
+        most = self._most()
+        self.stopped = self._stop() if most else ""
+        return 0 if self.stopped else most
+
+    def _most(self) -> int:
+        most = self._total - self._search.count_started()
+        return 0 if self._search.exhausted else max(0, most)
 
 
 class Runs:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from scipy import stats
@@ -159,6 +160,22 @@ def test_the_table_and_the_counts(tmp_path: Path) -> None:
     assert iterations_saved(search) == 7 * states.count("pruned")  # one of eight was run
     trained = 10 * states.count("complete") + states.count("pruned") + 3
     assert seconds_outside_training(search) == pytest.approx((120 - trained) / 8)
+
+
+def test_the_typed_table_is_that_of_the_csv_with_curves(tmp_path: Path) -> None:
+    search = searched(tmp_path)
+    write_results(tmp_path, search, None)
+    table = pq.read_table(tmp_path / "trials.parquet")
+    types = {name: str(table.schema.field(name).type) for name in SPACE["parameters"]}
+    assert list(types.values()) == ["double", "bool", "double", "int64"]
+    lines = csv.DictReader((tmp_path / "trials.csv").open())
+    for row, typed, line in zip(search.rows(), table.to_pylist(), lines, strict=True):
+        assert {at["iteration"]: at["validation_map"] for at in typed["curve"]} == row.curve
+        assert (typed["started"], typed["ended"]) == (row.started, row.ended)
+        for name, text in line.items():
+            value = typed[name]
+            written = "" if value is None else json.dumps(value) if name in types else str(value)
+            assert written == text
 
 
 def test_importance_finds_what_decides(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import validated
 from schn_ray.tuning.rows import Outcome, TrialRow, front, ranked
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import STUDY, Search
+from schn_ray.tuning.study import Search
+from schn_ray.tuning.study_file import STUDY
 from schn_ray.tuning.trial_queue import Trials
 
 SPACE: dict[str, Any] = {

@@ -272,6 +272,9 @@ def tune(
     workers_per_trial: int = 1,
     repeats: int | None = None,
     constraints: Mapping[str, str] | Sequence[str] | None = None,
+    earlier: Path | str | None = None,
+    until_no_gain: int | None = None,
+    max_hours: float | None = None,
     seed: int = 0,
     method: str | None = None,
     methods: str | Sequence[str] | None = None,
@@ -302,6 +305,10 @@ def tune(
             method; 0: none. Default: 3 where the method is searched, else 0.
         constraints: bounds on figures, ``{"bits": "<= 64"}`` or ``["bits <= 64"]``, over those of
             the space; a trial that breaks one is not among the best.
+        earlier: a finished search, ``--from`` of the command; the sampler knows those of its trials
+            that fit the space. They are no trials of this one.
+        until_no_gain: so many trials without a gain end the search before it has ``trials``.
+        max_hours: no trial begins after so many hours of searching, earlier calls included.
         seed: of the sampler.
         method: as for ``train``.
         methods: that the space ``"methods"`` chooses among, ``"csq,itq"`` or a list; default: a few
@@ -350,9 +357,12 @@ def tune(
         repeats = REPEATS if searched.methods and not searched.multi_objective else 0
 
     from schn_ray.cluster.tune import SearchBudget, tune_on_ray
+    from schn_ray.tuning.stopping import StoppingRule
 
     gpus = None if gpu is None else int(gpu)
-    budget = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats)
+    stopping = StoppingRule(until_no_gain, max_hours)
+    budget = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats, stopping)
+    known = None if earlier is None else location_of(earlier)
 
     def announce() -> None:
         text = search_text(inputs, searched, base, budget.trials, budget.repeats)
@@ -360,7 +370,7 @@ def tune(
 
     def work() -> Manifest:
         where = inputs.store, inputs.out
-        return tune_on_ray(searched, base, *where, budget, seed, inputs.features, announce)
+        return tune_on_ray(searched, base, *where, budget, seed, inputs.features, announce, known)
 
     output = finish(inputs.out, work)
     return Study(str(output), output.manifest, output.note)
