@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ _STYLES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), "-.")
 _MARKERS = ("o", "s", "^", "D")
 _WRITTEN_CELLS = 12  # rows of a heatmap up to which each cell has its number
 _DRAWN_CELLS = 64  # and up to which cells are shapes; more would be megabytes
+_NAME_LETTERS = 24
 _LEGEND_ROW = 0.22  # inches that a further row of a legend needs
 _FEW_DECADES = 100.0
 _PNG_DPI = 200
@@ -199,7 +201,7 @@ def _plot_scatter(axes: Axes, chart: Scatter, theme: Theme) -> None:
 
 
 def _plot_bars(axes: Axes, chart: Bars, theme: Theme) -> None:
-    names = [bar.name for bar in chart.bars]
+    names = [_wrapped(bar.name) for bar in chart.bars]
     colours = [theme.curves[1 if bar.strong else 0] for bar in chart.bars]
     axes.barh(range(len(names)), [bar.value for bar in chart.bars], color=colours, height=0.62)
     for position, bar in enumerate(chart.bars):
@@ -229,6 +231,11 @@ def _plot_bars(axes: Axes, chart: Bars, theme: Theme) -> None:
     axes.set_xlim(0, max(1.0 if chart.shares else 0.0, 1.14 * longest) or 1.0)
     if chart.shares:
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+
+
+def _wrapped(name: str) -> str:
+    """Return a long name on two lines, which leave the bars their room."""
+    return "\n".join(textwrap.wrap(name, _NAME_LETTERS, max_lines=2, placeholder=" ..."))
 
 
 def _plot_bit_bars(axes: Axes, chart: BitBars, theme: Theme) -> None:

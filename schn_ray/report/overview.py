@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.plot_data import PlotData
 from schn_ray.report.charts import MOST_CURVES, precision_recall
-from schn_ray.report.contents import Example, Picture
+from schn_ray.report.contents import OTHER_QUERIES, Example, Picture
 from schn_ray.report.diagrams import Bar, Bars, Diagram, curves_at_ranks, map_by_bits
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _CONTROLS = {
 }
 _SHARED_QUERIES, _SHARED_RUNS = 3, 6  # shown with the results of every run, and of how many runs
 _MOST_BARS = 16
+_TRAINED = re.compile(r"method\.name=([^,]+)")
 _BITS = re.compile(r"^\d+ bits(?:, )?")
 
 
@@ -51,6 +52,7 @@ class Overview:
         gaps: a sentence a difference between methods.
         diagrams: of all runs.
         queries: that all runs show.
+        settings: (name, what sets it apart) of methods whose name was shortened.
     """
 
     verdict: str
@@ -60,6 +62,7 @@ class Overview:
     gaps: tuple[str, ...]
     diagrams: tuple[Diagram, ...]
     queries: tuple[SharedQuery, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def judged(self) -> bool:
@@ -81,6 +84,9 @@ def overview(
         plots: name of a run -> the numbers of its diagrams.
         examples: name of a run -> the queries that it shows.
     """
+    short = short_names(comparison.methods)
+    long = [(short[each.name], each.name) for each in comparison.methods]
+    comparison = _renamed(comparison, short)
     drawn = list(figures)[:MOST_CURVES]
     diagrams = [
         _bars(comparison, figures),
@@ -101,6 +107,42 @@ def overview(
         gaps=tuple(_gap(gap, comparison.figure_name) for gap in comparison.gaps),
         diagrams=tuple(diagram for diagram in diagrams if diagram is not None),
         queries=_shared(examples),
+        settings=tuple(pair for pair in long if pair[0] != pair[1]),
+    )
+
+
+def short_names(methods: Sequence[MethodFigures]) -> dict[str, str]:
+    """Return a name of each method that fits a line, by the name that says all.
+
+    That is the name of what was trained, with its bits where they differ; else that of its run.
+
+    Args:
+        methods: of a comparison.
+
+    Returns:
+        The same names where there are no shorter ones that tell them apart.
+    """
+    bits = len({method.bits for method in methods}) > 1
+    trained = [_TRAINED.search(method.name) for method in methods]
+    by_method = [
+        (f"{method.bits} bits, " if bits else "") + (match[1] if match else "")
+        for method, match in zip(methods, trained, strict=True)
+    ]
+    by_run = [", ".join(method.runs) if len(method.runs) == 1 else "" for method in methods]
+    names = [method.name for method in methods]
+    for short in (by_method if all(trained) else [], by_run):
+        if all(short) and len(set(short)) == len(names):
+            return dict(zip(names, short, strict=True))
+    return {name: name for name in names}
+
+
+def _renamed(comparison: Comparison, names: Mapping[str, str]) -> Comparison:
+    return replace(
+        comparison,
+        methods=tuple(replace(one, name=names[one.name]) for one in comparison.methods),
+        gaps=tuple(
+            replace(gap, method=names[gap.method], less=names[gap.less]) for gap in comparison.gaps
+        ),
     )
 
 
@@ -154,6 +196,8 @@ def _shared(examples: Mapping[str, Sequence[Example]]) -> tuple[SharedQuery, ...
     }
     first, *others = of_run.values()
     common = [id for id in first if all(id in other for other in others)]
+    # the best and worst of one run say less of another
+    common.sort(key=lambda id: sum(run[id].kind != OTHER_QUERIES for run in of_run.values()))
     return tuple(
         SharedQuery(first[id].query, tuple((name, of_run[name][id]) for name in of_run))
         for id in common[:_SHARED_QUERIES]

@@ -30,7 +30,7 @@ from schn_ray.report.diagrams import (
 )
 from schn_ray.report.figure_files import write_figures
 from schn_ray.report.one_run import diagrams_of
-from schn_ray.report.overview import overview
+from schn_ray.report.overview import overview, short_names
 from schn_ray.report.page import write_reports
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -358,6 +358,28 @@ def test_the_methods_are_compared_on_the_same_queries() -> None:
     assert [name for name, _ in opening.queries[0].results] == ["first", "second"]
     other = [Example(Picture("another", b""), [])]
     assert overview(comparison(), {}, {}, shown | {"second": other}).queries == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "runs", "short"),
+    [
+        (["32 bits, method.name=csq, seed=1", "32 bits, method.name=itq"], 1, ["csq", "itq"]),
+        (
+            ["32 bits, method.name=csq, a=1", "32 bits, method.name=csq, a=2"],
+            1,
+            ["run-0-0", "run-1-0"],
+        ),
+        (["32 bits, a=1", "32 bits, a=2"], 2, ["32 bits, a=1", "32 bits, a=2"]),
+    ],
+)
+def test_methods_have_the_shortest_names_that_tell_them_apart(
+    names: list[str], runs: int, short: list[str]
+) -> None:
+    methods = [
+        MethodFigures(name, 32, tuple(f"run-{n}-{i}" for i in range(runs)), (0,) * runs, {}, {})
+        for n, name in enumerate(names)
+    ]
+    assert short_names(methods) == dict(zip(names, short, strict=True))
 
 
 @pytest.mark.parametrize(
