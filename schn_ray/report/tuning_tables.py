@@ -63,7 +63,7 @@ def trial_table_of(
         name: cells
         for name, cells in columns.items()
         if name != "reason" and (len(set(cells)) > 1 or name in figures)
-        if cells not in own.values()  # bits are a setting and an objective
+        if not any(_says_no_more(cells, setting) for setting in own.values())
     }
     table = {"trial": [f"{row.number}" for row in listed], **first, **own}
     if shared:
@@ -142,6 +142,11 @@ def rung_table(space: Space, rows: Sequence[TrialRow]) -> list[tuple[str, ...]]:
         return []
     head = ("Rung", "Trials", "Went on", "Best mAP", "Median", "Lowest that went on")
     return [head, *lines]
+
+
+def _says_no_more(cells: Sequence[str], setting: Sequence[str]) -> bool:
+    """Tell whether a column repeats a setting, as bits do, which are a setting and an objective."""
+    return all(cell in ("", value) for cell, value in zip(cells, setting, strict=True))
 
 
 def _figure(row: TrialRow, name: str) -> str:
