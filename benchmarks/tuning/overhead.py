@@ -4,9 +4,9 @@
 
 The same trainings three times: only the loop, in this process; as trials, in this process (inputs
 opened, checkpoints and models written, manifests); and as trials of ``tune`` on Ray Tune, one at a
-time, each from the end of the one before it to its own. Medians are
-printed, and what is left after the loop is taken off, in wall time; for the first two in CPU time,
-too, which does not depend on what else the machine does. STORE has validation rows.
+time, each from the end of the one before it to its own. Medians are printed, and what is left after
+the loop is taken off, in wall time and in CPU time, which depends less on what else the machine
+does; that of the driver, which proposes and records, stands apart. STORE has validation rows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import functools
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import psutil
 import torch
 
 from schn_ray.cluster.tune import SearchBudget, tune_on_ray
@@ -30,6 +32,7 @@ from schn_ray.training.loop import train_run
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import build_run
 from schn_ray.tuning.method_spaces import opened_space
+from schn_ray.tuning.rows import Outcome
 from schn_ray.tuning.space import base_config
 from schn_ray.tuning.study import Search
 from schn_ray.tuning.trial import open_inputs, run_trial, train_trial, trial_dir
@@ -52,10 +55,20 @@ def main() -> None:
     space = opened_space("method", "frozen", None, (), given.method, inputs)
     base = base_config(space, "frozen", None, (), given.method, inputs)
     budget = SearchBudget(given.trials, at_once=1)
+    ended: list[list[float]] = []  # at the end of each trial: wall, CPU of driver and of trials
+    finish = Search.finish
+
+    def timed_finish(search: Search, number: int, outcome: Outcome) -> None:
+        finish(search, number, outcome)
+        ended.append([time.monotonic(), time.process_time(), trials_cpu()])
+
+    Search.finish = timed_finish  # type: ignore[method-assign]
     tune_on_ray(space, base, given.store, given.out / "search", budget, 0, given.features)
+    Search.finish = finish  # type: ignore[method-assign]
     rows = Search(given.out / "search", space, base).rows()
-    ended = [row.ended.timestamp() for row in rows if row.ended is not None]
-    tuned = [after - before for before, after in pairwise(ended)]
+    tuned = [
+        [after - before for before, after in zip(*ends, strict=True)] for ends in pairwise(ended)
+    ]
     configs = [base.config(row.values) for row in rows]
     opened = functools.lru_cache(maxsize=1)(open_inputs)
 
@@ -86,7 +99,19 @@ def main() -> None:
     print(f"the loop                 {wall:.3f} wall, {cpu:.3f} CPU")
     print(f"as a trial, this process {alone_wall:.3f} wall ({alone_wall - wall:+.3f})", end="")
     print(f", {alone_cpu:.3f} CPU ({alone_cpu - cpu:+.3f})")
-    print(f"as a trial of tune       {median(tuned):.3f} wall ({median(tuned) - wall:+.3f})")
+    tune_wall, driver_cpu, tune_cpu = (median(part) for part in zip(*tuned, strict=True))
+    print(f"as a trial of tune       {tune_wall:.3f} wall ({tune_wall - wall:+.3f})", end="")
+    print(f", {tune_cpu:.3f} CPU ({tune_cpu - cpu:+.3f}), and of the driver {driver_cpu:.3f} CPU")
+
+
+def trials_cpu() -> float:
+    """Return the CPU seconds of the processes that run trials."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, IndexError):
+            if process.cmdline()[0].startswith("ray::ImplicitFunc"):
+                total += sum(process.cpu_times()[:2])
+    return total
 
 
 def timed(work: Callable[[], object]) -> Seconds:
