@@ -42,6 +42,11 @@ def test_spaces_that_come_with_the_package_fit_every_preset(name: str) -> None:
         check_space(search_space, base_config(search_space, preset, None, ()))
 
 
+def test_lengths_can_be_searched_for_heads_too() -> None:
+    search_space = read_space("code_length")
+    check_space(search_space, base_config(search_space, "frozen", None, ()))
+
+
 @pytest.mark.parametrize("name", space_names())
 def test_trial_0_is_as_published(name: str) -> None:
     search_space = read_space(name)
