@@ -187,8 +187,11 @@ def tune_command(
         int | None, typer.Option(min=1, help="Parallel trials. Default: as many as fit.")
     ] = None,
     workers_per_trial: Annotated[
-        int, typer.Option(min=1, help="Workers that share each batch of a trial.")
-    ] = 1,
+        str | None,
+        typer.Option(
+            metavar="N|MIN:MAX", help="Workers that share each batch of a trial. Default: 1."
+        ),
+    ] = None,
     repeats: Annotated[
         int | None,
         typer.Option(
@@ -235,7 +238,14 @@ def tune_command(
     settings: Settings = None,
     features: Features = None,
     cpus: Cpus = 1,
-    gpu: Gpu = None,
+    gpu: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPUs of each worker; 0.25: a fourth of one. Default: one if there are enough.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:

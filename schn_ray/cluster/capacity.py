@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 
 import ray
 
@@ -47,6 +48,18 @@ def grows() -> bool:
         SchnRayError: ``SCHN_RAY_GROWS_TO`` is not a JSON object of numbers.
     """
     return any(most > present(resource) for resource, most in _grown().items())
+
+
+def fits_a_node(resources: Mapping[str, float]) -> bool:
+    """Tell whether a node has all of these at once; Ray would wait for one for ever.
+
+    Args:
+        resources: Ray's name -> how much, of one worker. A cluster that grows may have such nodes.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return grows() or any(
+        all(node.get(name, 0.0) >= amount for name, amount in resources.items()) for node in nodes
+    )
 
 
 def _grown() -> dict[str, float]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import ray
 
 from schn_ray.cluster import VERBOSE
-from schn_ray.cluster.capacity import GROWS_TO, capacity, present
+from schn_ray.cluster.capacity import GROWS_TO, capacity, fits_a_node, present
 from schn_ray.core.errors import SchnRayError
 
 _STARTS = 3  # attempts to start Ray on this machine
@@ -106,15 +106,16 @@ class WorkerRequest:
         least: the job does not begin with fewer workers.
         most: the job takes up to so many workers if the cluster has them.
         cpus: CPUs of each worker.
-        gpus: GPUs of each worker; None: one if the cluster has at least ``least``, else none.
+        gpus: GPUs of each worker, or the share of one; None: one if the cluster has at least
+            ``least``, else none.
     """
 
     least: int = 1
     most: int = 1
     cpus: int = 1
-    gpus: int | None = None
+    gpus: float | None = None
 
-    def resources(self) -> dict[str, int]:
+    def resources(self) -> dict[str, float]:
         """Return the resources of each worker, by Ray's names."""
         gpus = self.gpus
         if gpus is None:
@@ -128,15 +129,17 @@ class WorkerRequest:
         standard error.
 
         Raises:
-            SchnRayError: the cluster is too small; the message has its size and what is in use.
+            SchnRayError: the cluster is too small, or each of its nodes for one worker; the message
+                has its size and what is in use.
         """
+        self.require_node()
         for resource, each in self.resources().items():
-            total, most = int(present(resource)), int(capacity(resource))
-            used = total - int(ray.available_resources().get(resource, 0))
-            request = f"{self.least} workers want {each} {resource} each"
-            state = f"{request}, the cluster has {total}, {used} in use"
+            total, most = present(resource), capacity(resource)
+            used = total - ray.available_resources().get(resource, 0)
+            request = f"{self.least} workers want {each:g} {resource} each"
+            state = f"{request}, the cluster has {total:g}, {used:g} in use"
             if most > total:
-                state += f", and grows to {most}"
+                state += f", and grows to {most:g}"
             if self.least * each > most:
                 raise SchnRayError(
                     f"{state}: use fewer workers, or add nodes (if the cluster grows by itself, "
@@ -144,6 +147,19 @@ class WorkerRequest:
                 )
             if self.least * each > total - used:
                 print(f"schn-ray: {state}; waiting for them", file=sys.stderr)
+
+    def require_node(self) -> None:
+        """Refuse a worker for which no node is large enough, though all together are.
+
+        Raises:
+            SchnRayError: with what the worker wants.
+        """
+        resources = self.resources()
+        if self.least * resources["CPU"] <= capacity("CPU") and not fits_a_node(resources):
+            wants = " and ".join(f"{each:g} {name}" for name, each in resources.items())
+            raise SchnRayError(
+                f"a worker wants {wants}, and no node has that: use fewer CPUs and GPUs a worker"
+            )
 
 
 def cluster_cpus() -> int:

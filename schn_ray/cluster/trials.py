@@ -143,7 +143,8 @@ def fit(
         searcher: hands out the jobs.
         jobs: their largest number.
         at_once: jobs that run at the same time.
-        settings: ``store``, ``features``, ``workers``, ``cpus``, ``gpus`` and ``objectives`` of
+        settings: ``store``, ``features``, ``workers``, ``most_workers``, ``cpus``, ``gpus`` and
+            ``objectives`` of
             every job.
         tune_dir: directory or URI for Ray Tune's own files; removed before and after.
     """
@@ -156,7 +157,7 @@ def fit(
             search_alg=searcher,
             num_samples=jobs,
             max_concurrent_trials=at_once,
-            reuse_actors=settings["workers"] == 1,  # saves importing torch in a new process
+            reuse_actors=settings["most_workers"] == 1,  # saves importing torch in a new process
         ),
         run_config=RunConfig(
             name="tune",
@@ -170,7 +171,7 @@ def fit(
 
 
 def _resources(settings: dict[str, Any], at_once: int) -> PlacementGroupFactory:
-    if settings["workers"] > 1:
+    if settings["most_workers"] > 1:
         return PlacementGroupFactory([_DRIVER])  # its workers request their own
     request = WorkerRequest(at_once, at_once, settings["cpus"], settings["gpus"])
     return PlacementGroupFactory([request.resources()])
@@ -184,7 +185,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
 
     trained = config_from(json.loads(config["config"]))
     alone = functools.partial(train_trial, features=settings["features"], opened=_opened)
-    train = alone if settings["workers"] == 1 else _on_workers(settings)
+    train = alone if settings["most_workers"] == 1 else _on_workers(settings)
     trial_dir, store = TrialDir(config["run"]), settings["store"]
     try:
         outcome = run_trial(trained, store, trial_dir, tell, train, settings["objectives"])
@@ -197,7 +198,7 @@ def _trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
 def _on_workers(settings: dict[str, Any]) -> Train:
     """Return a function that trains by a nested Ray Train run, with workers of its own."""
     request = WorkerRequest(
-        settings["workers"], settings["workers"], settings["cpus"], settings["gpus"]
+        settings["workers"], settings["most_workers"], settings["cpus"], settings["gpus"]
     )
 
     def train(config: TrainConfig, store: str, trial_dir: TrialDir, tell: ReportScore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from schn_ray.cluster.map_shards import RayShards
-from schn_ray.cluster.session import cluster_cpus, cluster_gpus, ray_session
+from schn_ray.cluster.session import WorkerRequest, cluster_cpus, cluster_gpus, ray_session
 from schn_ray.cluster.shared_storage import require_shared
 from schn_ray.cluster.train import with_absolute_paths
 from schn_ray.cluster.trials import RayTuneSearcher, fit
@@ -51,6 +52,7 @@ from schn_ray.tuning.warm_start import read_earlier
 
 _TUNE_DIR = ".ray-tune"
 _TRIAL_FOLDERS = (TRIALS, confirm.CONFIRM)  # written by the processes of the trials
+_ROUNDING = 1e-9  # ten shares of 0.1 are a GPU
 _LOCAL_ROWS = 20_000  # smaller stores are encoded in this process before actors would start
 
 
@@ -61,9 +63,10 @@ class SearchBudget:
     Attributes:
         trials: number of trials in all, those of earlier calls included.
         at_once: trials at the same time; None: as many as fit into the cluster.
-        workers: workers that share each batch of a trial.
+        workers: workers that share each batch of a trial, at least.
+        most_workers: of a trial that takes more while they are free; None: no more.
         cpus: CPUs of each worker.
-        gpus: GPUs of each worker; None: one if the cluster has enough.
+        gpus: GPUs of each worker, or the share of one; None: one if the cluster has enough.
         repeats: seeds for each step of the confirmation; 0: no confirmation.
         stopping: when no more trials begin, though there are fewer than ``trials``.
     """
@@ -71,10 +74,17 @@ class SearchBudget:
     trials: int
     at_once: int | None = None
     workers: int = 1
+    most_workers: int | None = None
     cpus: int = 1
-    gpus: int | None = None
+    gpus: float | None = None
     repeats: int = 0
     stopping: StoppingRule = field(default_factory=StoppingRule)
+
+    @property
+    def request(self) -> WorkerRequest:
+        """The workers of one trial."""
+        most = self.most_workers or self.workers
+        return WorkerRequest(self.workers, most, self.cpus, self.gpus)
 
 
 def tune_on_ray(
@@ -187,6 +197,14 @@ def _refuse_if_done(out: Path, budget: SearchBudget) -> None:
 
 
 def _check_budget(space: Space, budget: SearchBudget) -> None:
+    gpus = budget.gpus or 0
+    if gpus < 0 or (gpus > 1 and gpus % 1):
+        raise SchnRayError(f"--gpu {gpus:g}: a share of one GPU, such as 0.25, or a whole number")
+    if gpus % 1 and budget.request.most > 1:
+        raise SchnRayError(
+            f"--gpu {gpus:g} with several workers a trial: workers that share a batch cannot share "
+            "a GPU (NCCL refuses it); use one worker a trial, or a GPU for each"
+        )
     if budget.repeats == 1:
         raise SchnRayError("--repeats 1: one seed has no interval; use 0, or 2 and more")
     if budget.repeats and space.multi_objective:
@@ -202,7 +220,7 @@ def _check_trial(space: Space, base: TrialSettings, store: Store, budget: Search
     first = base.config(starting_point(space, base, BASELINE))
     others = [c for c in base.by_method.values() if c.method.name != first.method.name]
     for config in (first, *others):
-        require_shareable(config, store, budget.workers)
+        require_shareable(config, store, budget.request.most)
         run = build_run(config, store, Workers(), torch.device("cpu"))
         limits = [limit for limit in space.limits if limit.figure == ENCODING_COST]
         if config is first and limits:
@@ -327,6 +345,7 @@ class _Work:
             "store": self.store.location,
             "features": self.features,
             "workers": self.budget.workers,
+            "most_workers": self.budget.request.most,
             "cpus": self.budget.cpus,
             "gpus": self.budget.gpus,
             "objectives": list(self.space.measured),
@@ -431,22 +450,23 @@ def trials_at_once(budget: SearchBudget) -> int:
     Raises:
         SchnRayError: the cluster is too small; the message has the numbers.
     """
+    budget.request.require_node()
     each = budget.workers * budget.cpus
-    cpus, gpus = cluster_cpus(), int(cluster_gpus())
+    cpus, gpus = cluster_cpus(), cluster_gpus()
     room = cpus // each
     gpus_a_trial = budget.workers * (budget.gpus or 0)
     if gpus_a_trial:
-        room = min(room, gpus // gpus_a_trial)
+        room = min(room, math.floor(gpus / gpus_a_trial + _ROUNDING))
     elif budget.gpus is None and gpus >= budget.workers:
-        room = min(room, gpus // budget.workers)
+        room = min(room, int(gpus) // budget.workers)
     if max(1, budget.at_once or 0) > (cpus // each if budget.gpus is None else room):
         request = f"{budget.at_once or 1} trials at once of {budget.workers} workers with "
-        request += f"{budget.cpus} CPUs" + (f" and {budget.gpus} GPUs" if gpus_a_trial else "")
+        request += f"{budget.cpus} CPUs" + (f" and {budget.gpus:g} GPUs" if gpus_a_trial else "")
         raise SchnRayError(
             f"{request} each want {(budget.at_once or 1) * each} CPUs"
-            + (f" and {(budget.at_once or 1) * gpus_a_trial} GPUs" if gpus_a_trial else "")
+            + (f" and {(budget.at_once or 1) * gpus_a_trial:g} GPUs" if gpus_a_trial else "")
             + f", the cluster has {cpus}"
-            + (f" and {gpus}" if gpus_a_trial else "")
+            + (f" and {gpus:g}" if gpus_a_trial else "")
             + ": use a smaller --at-once or --workers-per-trial, or add nodes"
         )
     return budget.at_once or room

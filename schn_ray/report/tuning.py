@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schn_ray.report.contents import facts
+from schn_ray.report.dashboard import write_dashboard
 from schn_ray.report.diagrams import Diagram
 from schn_ray.report.draw_tuning import Panel
 from schn_ray.report.drawn import drawn
@@ -48,7 +49,7 @@ _STATES = (
 
 
 def report_search(out: Path, name: str, search: Search, confirmed: Confirmation | None) -> None:
-    """Write ``report.html`` of a study.
+    """Write ``report.html`` of a study, and its copy for ``optuna-dashboard``.
 
     Args:
         out: the study's directory.
@@ -86,6 +87,7 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
             ("made-from", "Made from"),
         ],
     )
+    write_dashboard(out, search, confirmed, out / REPORT)
 
 
 def study_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel | Diagram]:

@@ -3,7 +3,8 @@
 Optuna's own file of a journal says nothing of damage: another digit of a score is read as it is,
 and what a killed process leaves, half a line, cannot be opened. Here, a line that differs is an
 error. Half a line at the end is what a kill leaves: it is left out, and cut off by the next step.
-``optuna-dashboard`` opens the file, too.
+``optuna-dashboard`` could open the file, but what it writes has no digest: ``report/dashboard.py``
+gives it a copy.
 """
 
 from __future__ import annotations

@@ -269,7 +269,7 @@ def tune(
     out: Path | str | None = None,
     *,
     at_once: int | None = None,
-    workers_per_trial: int = 1,
+    workers_per_trial: Workers | None = None,
     repeats: int | None = None,
     constraints: Mapping[str, str] | Sequence[str] | None = None,
     earlier: Path | str | None = None,
@@ -283,7 +283,7 @@ def tune(
     settings: Settings = None,
     features: Path | str | None = None,
     cpus: int = 1,
-    gpu: bool | None = None,
+    gpu: float | None = None,
 ) -> Study:
     """Search for settings with Ray Tune and Optuna.
 
@@ -300,7 +300,8 @@ def tune(
         trials: how many in all, those of earlier calls included.
         out: the search's directory or URI; default: ``STORE-search``, or ``ALBUM/search``.
         at_once: trials that run at the same time; default: as many as fit.
-        workers_per_trial: workers that share each batch of a trial.
+        workers_per_trial: workers that share each batch of a trial: 2, or ``"2:4"`` for two more
+            while they are free; default: 1.
         repeats: seeds on which the winner is compared with the starting point and with the next
             method; 0: none. Default: 3 where the method is searched, else 0.
         constraints: bounds on figures, ``{"bits": "<= 64"}`` or ``["bits <= 64"]``, over those of
@@ -319,7 +320,7 @@ def tune(
         settings: settings that do not vary; they override the file.
         features: as for ``train``; a trial is then a matter of seconds.
         cpus: of each worker.
-        gpu: whether each worker has a GPU; default: if there are enough.
+        gpu: GPUs of each worker, 0.25 for a fourth of one; default: one, if there are enough.
 
     Returns:
         The search: its path, shown with the best trials. ``best.yaml`` in it is a ``config`` for
@@ -334,6 +335,7 @@ def tune(
         >>> run = train("store", "run", config=f"{study}/best.yaml")  # doctest: +SKIP
     """
     require_ray("tuning")
+    bounds = _trial_workers(workers_per_trial)
     from schn_ray.cli.search_plan import REPEATS, plan_search, search_inputs, search_text
     from schn_ray.tuning.constraints import constraint_lines
     from schn_ray.tuning.method_spaces import opened_space
@@ -359,9 +361,9 @@ def tune(
     from schn_ray.cluster.tune import SearchBudget, tune_on_ray
     from schn_ray.tuning.stopping import StoppingRule
 
-    gpus = None if gpu is None else int(gpu)
+    gpus = None if gpu is None else float(gpu)
     stopping = StoppingRule(until_no_gain, max_hours)
-    budget = SearchBudget(trials, at_once, workers_per_trial, cpus, gpus, repeats, stopping)
+    budget = SearchBudget(trials, at_once, *bounds, cpus, gpus, repeats, stopping)
     known = None if earlier is None else location_of(earlier)
 
     def announce() -> None:
@@ -374,6 +376,15 @@ def tune(
 
     output = finish(inputs.out, work)
     return Study(str(output), output.manifest, output.note)
+
+
+def _trial_workers(workers: Workers | None) -> tuple[int, int]:
+    from schn_ray.core.errors import SchnRayError
+
+    bounds = (1, 1) if workers is None else worker_range(workers)
+    if bounds is None:
+        raise SchnRayError(f"workers_per_trial={ALL!r}: expected a number, or a range such as 2:4")
+    return bounds
 
 
 def export(
