@@ -24,7 +24,7 @@ from schn_ray.evaluation.text import figures_text
 
 PACKAGE = Path(__file__).parents[2] / "schn_ray"
 INTERVAL = {"mean": 0.75, "low": 0.7, "high": 0.8, "queries": 60}
-OPTIONAL = ("reidentification", "without_labels", "rescored")
+OPTIONAL = ("by_length", "reidentification", "without_labels", "rescored")
 GAP = {"interval": INTERVAL, "p_value": 0.01}
 RECALL: dict[str, Any] = dict.fromkeys(("model", "itq", "pca_rotation", "lsh", "random"), INTERVAL)
 RECALL |= {"classifier": None, "model_less_itq": GAP}
@@ -40,6 +40,10 @@ WHOLE: dict[str, Any] = FIGURES | {
     "pr_curve": [{"threshold": 0, "precision": 0.1, "recall": 0.2, "empty": 0.3}],
     "map_interval": INTERVAL | {"level": 0.95},
     "by_class": [{"class": "cat", "queries": 3, "map": 0.5, "low": 0.4, "high": 0.6}],
+    "by_length": [
+        {"bits": 16, "map": 0.4, "map_interval": INTERVAL | {"level": 0.95}, "less_longest": GAP}
+        | {"precision_at": {"10": 0.5}, "precision_within_radius": None, "unique_share": 0.2}
+    ],
     "legacy": {"stable": 0.5},
     "reidentification": {"queries": 3, "undefined_queries": 0, "map": 0.1, "cmc": {"1": 0.2}},
     "side_by_side": [

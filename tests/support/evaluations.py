@@ -45,6 +45,7 @@ FIGURES: dict[str, Any] = {  # as metrics.json has them
     "ndcg_gain": "linear",
     "ndcg_at": {},
     "by_class": [],
+    "by_length": [],
     "legacy": {},
     "reidentification": None,
     "side_by_side": [],
