@@ -117,6 +117,26 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return names
 
 
+def flattened(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested values by their dotted names.
+
+    Args:
+        nested: name -> value, or a mapping of the same kind.
+        prefix: of every name.
+
+    Example:
+        >>> flattened({"seed": 0, "head": {"kind": "mlp"}})
+        {'seed': 0, 'head.kind': 'mlp'}
+    """
+    leaves: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            leaves |= flattened(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
 def parse_workers(text: str) -> tuple[int, int]:
     """Read the option ``--workers``: a number, or a range.
 

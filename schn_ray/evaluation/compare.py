@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError
+from schn_ray.core.settings import flattened
 from schn_ray.evaluation.figures import Figures, NeighbourRecall
 from schn_ray.evaluation.metrics.bootstrap import Difference, Interval, paired_difference
 from schn_ray.evaluation.results import find_evaluation, read_figures, read_queries
@@ -238,7 +238,7 @@ def _refuse_other_ground(first: _Evaluated, other: _Evaluated) -> None:
 
 def _groups(evaluated: Sequence[_Evaluated]) -> dict[str, list[_Evaluated]]:
     """Return name -> runs that differ only in their seed."""
-    settings = [_flat(one.figures.trained) for one in evaluated]
+    settings = [flattened(one.figures.trained) for one in evaluated]
     keys = list(dict.fromkeys(key for each in settings for key in each if key != "seed"))
     varying = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1]
     groups: dict[str, list[_Evaluated]] = {}
@@ -250,16 +250,6 @@ def _groups(evaluated: Sequence[_Evaluated]) -> dict[str, list[_Evaluated]]:
         name = ", ".join([f"{one.figures.bits} bits", *parts])
         groups.setdefault(name, []).append(one)
     return groups
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            leaves |= _flat(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
 
 
 def _method(name: str, runs: Sequence[_Evaluated], figure: str) -> MethodFigures:

@@ -6,7 +6,7 @@ the figures; rows of other roles, and rows that the store does not have, are lef
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -95,15 +95,15 @@ def _positions(rows: ForeignRows, store: Store) -> tuple[NDArray[np.int64], tupl
     twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
     if twice:
         raise SchnRayError(f"{rows.source} has ids more than once: {_listed(twice)}")
-    known = pc.index_in(ids, value_set=store.ids.cast(pa.string()))
-    if known.null_count == len(known):
+    own = store.rows_of(ids)
+    in_store = own >= 0
+    if not in_store.any():
         raise SchnRayError(
             f"{rows.source} has none of the ids of {store.location}: they look like "
             f"{rows.ids[0]!r}, the store's like {store.ids[0].as_py()!r}"
         )
     positions = np.full(len(store), -1, np.int64)
-    in_store = known.is_valid().to_numpy(zero_copy_only=False)
-    positions[known.drop_null().to_numpy()] = np.flatnonzero(in_store)
+    positions[own[in_store]] = np.flatnonzero(in_store)
     return positions, tuple(ids.filter(pa.array(~in_store)).to_pylist())
 
 
@@ -112,9 +112,8 @@ def _side(rows: ForeignRows, store: Store, positions: NDArray[np.int64], role: s
     own = own[positions[own] >= 0]
     if not len(own):
         raise SchnRayError(f"{rows.source} has no {role} row of the store: nothing to measure")
-    side = rows[positions[own]]
     labels = Labels(store.labels[own], store.classes) if store.classes else None
-    return ForeignRows(side.codes, labels, side.ids, side.features, side.source, own)
+    return replace(rows[positions[own]], labels=labels, stored=own)
 
 
 def _listed(ids: list[str] | tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from schn_ray.core.described_settings import Setting, cell, describe_settings, settings_text
+from schn_ray.core.settings import flattened
 from schn_ray.methods.base import DeepMethod, Method, PublishedFigure
 from schn_ray.methods.registry import METHODS, find_method
 from schn_ray.models.config import HeadConfig
@@ -92,7 +93,7 @@ def describe_method(name: str) -> Description:
         kind=_kind(method),
         solves_codes=method.solves_codes(),
         head=_head(method),
-        recipe=_flat(method.Config.recipe),
+        recipe=flattened(method.Config.recipe),
         settings=_settings(method),
     )
 
@@ -180,11 +181,3 @@ def _section(described: Description) -> str:
 def _settings(method: type[Method[Any]]) -> list[Setting]:
     described = describe_settings(method.Config, "method.")
     return [setting for setting in described if setting.key != "method.name"]
-
-
-def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        inner = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return flat

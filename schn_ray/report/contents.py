@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from schn_ray.core.settings import flattened
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.plot_data import PlotData
 
@@ -124,21 +125,13 @@ def facts(nested: Mapping[str, Any]) -> list[tuple[str, list[Fact]]]:
     groups: list[tuple[str, Mapping[str, Any]]] = [("", plain)]
     groups += [(name, value) for name, value in nested.items() if isinstance(value, Mapping)]
     return [
-        (name.replace("_", " ").capitalize(), [Fact(*leaf) for leaf in _leaves(values)])
+        (
+            name.replace("_", " ").capitalize(),
+            [Fact(key, str(value)) for key, value in flattened(values).items()],
+        )
         for name, values in groups
         if values
     ]
-
-
-def _leaves(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return (dotted name, value) of every leaf."""
-    leaves = []
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            leaves += _leaves(value, f"{prefix}{name}.")
-        else:
-            leaves.append((prefix + name, str(value)))
-    return leaves
 
 
 def number(value: object) -> float | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from schn_ray.report.diagrams import Bars, BitBars, Diagram, Heatmap, Scatter
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
 
 _MARKED_POINTS = 30  # more markers than this would overlap
 _LOG_FROM = 50.0  # ratio of largest to smallest value above which the axis is logarithmic
@@ -57,7 +59,7 @@ def draw(chart: Diagram, theme: Theme) -> bytes:
         chart: what is drawn.
         theme: colours of the page.
     """
-    return _drawn(chart, theme, "svg")
+    return svg_of(_size(chart), lambda axes: _plot_any(axes, chart, theme))
 
 
 def draw_png(chart: Diagram, theme: Theme) -> bytes:
@@ -67,38 +69,57 @@ def draw_png(chart: Diagram, theme: Theme) -> bytes:
         chart: what is drawn.
         theme: colours of the page.
     """
-    return _drawn(chart, theme, "png")
-
-
-def _drawn(chart: Diagram, theme: Theme, kind: str) -> bytes:
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    out = io.BytesIO()
+    with _plotted(_size(chart), lambda axes: _plot_any(axes, chart, theme)) as figure:
+        figure.set_facecolor(theme.page)
+        figure.set_dpi(_PNG_DPI)
+        FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
+    return out.getvalue()
+
+
+def svg_of(size: tuple[float, float], plot: Callable[[Axes], None]) -> bytes:
+    """Return what is plotted as an SVG file with a transparent background.
+
+    Equal plots give equal bytes.
+
+    Args:
+        size: width and height in inches.
+        plot: draws on the axes.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    out = io.BytesIO()
+    with _plotted(size, plot) as figure:
+        blank = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        FigureCanvasSVG(figure).print_svg(out, metadata=blank)
+    return out.getvalue()
+
+
+@contextmanager
+def _plotted(size: tuple[float, float], plot: Callable[[Axes], None]) -> Iterator[Figure]:
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "schn-ray", "font.size": 11}):
-        figure = Figure(figsize=_size(chart), layout="constrained", facecolor="none")
-        axes = figure.add_subplot(facecolor="none")
-        if isinstance(chart, Heatmap):
-            _plot_heatmap(axes, chart, theme)
-        elif isinstance(chart, Scatter):
-            _plot_scatter(axes, chart, theme)
-        elif isinstance(chart, Bars):
-            _plot_bars(axes, chart, theme)
-        elif isinstance(chart, BitBars):
-            _plot_bit_bars(axes, chart, theme)
-        else:
-            _plot(axes, chart, theme)
-            _dress(axes, chart, theme)
-        out = io.BytesIO()
-        if kind == "svg":
-            blank = {"Date": None, "Creator": None, "Format": None, "Type": None}
-            FigureCanvasSVG(figure).print_svg(out, metadata=blank)
-        else:
-            figure.set_facecolor(theme.page)
-            figure.set_dpi(_PNG_DPI)
-            FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
-    return out.getvalue()
+        figure = Figure(figsize=size, layout="constrained", facecolor="none")
+        plot(figure.add_subplot(facecolor="none"))
+        yield figure
+
+
+def _plot_any(axes: Axes, chart: Diagram, theme: Theme) -> None:
+    if isinstance(chart, Heatmap):
+        _plot_heatmap(axes, chart, theme)
+    elif isinstance(chart, Scatter):
+        _plot_scatter(axes, chart, theme)
+    elif isinstance(chart, Bars):
+        _plot_bars(axes, chart, theme)
+    elif isinstance(chart, BitBars):
+        _plot_bit_bars(axes, chart, theme)
+    else:
+        _plot(axes, chart, theme)
+        _dress(axes, chart, theme)
 
 
 def _size(chart: Diagram) -> tuple[float, float]:

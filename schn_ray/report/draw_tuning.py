@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from schn_ray.report.draw import Theme
+from schn_ray.report.draw import Theme, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,29 +139,21 @@ def draw_panel(panel: Panel, theme: Theme) -> bytes:
         panel: what is drawn.
         theme: colours of the page.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     wide = isinstance(panel, Parallel)
-    with mpl.rc_context({"svg.hashsalt": "schn-ray", "font.size": 11}):
-        size = (9.4, 3.6) if wide else (4.4, 3.3 if isinstance(panel, Contour) else 2.9)
-        figure = Figure(figsize=size, layout="constrained", facecolor="none")
-        axes = figure.add_subplot(facecolor="none")
-        axes.tick_params(colors=theme.text, length=0, pad=7)
-        axes.spines[:].set_visible(False)
-        axes.set_axisbelow(True)
-        if isinstance(panel, TuningScatter):
-            _scatter(axes, panel, theme)
-        elif isinstance(panel, Contour):
-            _contour(axes, panel, theme)
-        else:
-            _parallel(axes, panel, theme)
-        out = io.BytesIO()
-        FigureCanvasSVG(figure).print_svg(
-            out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    return out.getvalue()
+    size = (9.4, 3.6) if wide else (4.4, 3.3 if isinstance(panel, Contour) else 2.9)
+    return svg_of(size, lambda axes: _plot(axes, panel, theme))
+
+
+def _plot(axes: Axes, panel: Panel, theme: Theme) -> None:
+    axes.tick_params(colors=theme.text, length=0, pad=7)
+    axes.spines[:].set_visible(False)
+    axes.set_axisbelow(True)
+    if isinstance(panel, TuningScatter):
+        _scatter(axes, panel, theme)
+    elif isinstance(panel, Contour):
+        _contour(axes, panel, theme)
+    else:
+        _parallel(axes, panel, theme)
 
 
 def _scatter(axes: Axes, panel: TuningScatter, theme: Theme) -> None:

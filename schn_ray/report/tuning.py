@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from schn_ray.report.contents import facts
@@ -58,9 +58,10 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
         confirmed: the winner against the baseline; None if it was not confirmed.
     """
     rows, best = search.rows(), best_rows(search, confirmed)
-    order = _by_importance(search)
+    shares = importances(search)
+    order = _by_importance(search, shares)
     table = trial_table_of(search.space, rows, order, {row.number for row in best})
-    folds = [fold for fold in _folds(search, rows, order) if not fold.is_empty]
+    folds = [fold for fold in _folds(search, rows, shares) if not fold.is_empty]
     space = {"space": search.space.model_dump(mode="json", exclude_defaults=True)}
     provenance = facts(space | search.base.to_json() | {"seed": search.seed})
     made_from = Fold("made-from", "Made from", facts=provenance)
@@ -76,7 +77,7 @@ def report_search(out: Path, name: str, search: Search, confirmed: Confirmation 
         if search.space.multi_objective
         else None,
         tiles=_tiles(search, rows, confirmed),
-        figures=[drawn(panel) for panel in _open_panels(search, rows)],
+        figures=[drawn(panel) for panel in _open_panels(search, rows, shares)],
         folds=folds,
         table=table,
         made_from=made_from,
@@ -100,22 +101,23 @@ def study_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel | Diagr
     Returns:
         None of them before the first trial is complete.
     """
-    folded = _folded_panels(search, rows, _by_importance(search))
-    return [*_open_panels(search, rows), *(panel for panels in folded.values() for panel in panels)]
-
-
-def _by_importance(search: Search) -> list[str]:
-    """Return all settings of the space, the most important first."""
     shares = importances(search)
+    folded = _folded_panels(search, rows, shares).values()
+    return [*_open_panels(search, rows, shares), *(p for panels in folded for p in panels)]
+
+
+def _by_importance(search: Search, shares: Mapping[str, float]) -> list[str]:
+    """Return all settings of the space, the most important first."""
     return sorted(search.space.parameters, key=lambda key: -shares.get(key, 0.0))
 
 
-def _open_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel | Diagram]:
+def _open_panels(
+    search: Search, rows: Sequence[TrialRow], shares: Mapping[str, float]
+) -> list[Panel | Diagram]:
     if not any(row.state == "complete" for row in rows):
         return []
     objectives = search.space.objectives
     multi_objective = search.space.multi_objective
-    shares = importances(search)
     bars = importance_bars(shares, multi_objective)
     panels: list[Panel | Diagram | None] = (
         [*fronts(rows, objectives), hypervolume_history(rows, objectives), bars]
@@ -126,7 +128,7 @@ def _open_panels(search: Search, rows: Sequence[TrialRow]) -> list[Panel | Diagr
 
 
 def _folded_panels(
-    search: Search, rows: Sequence[TrialRow], order: Sequence[str]
+    search: Search, rows: Sequence[TrialRow], shares: Mapping[str, float]
 ) -> dict[str, list[Panel | Diagram]]:
     """Return the diagrams of each fold."""
     if not any(row.state == "complete" for row in rows):
@@ -134,13 +136,10 @@ def _folded_panels(
     space = search.space
     varied = [
         key
-        for key in _shown_parameters(order, rows)
+        for key in _shown_parameters(_by_importance(search, shares), rows)
         if len({str(row.values.get(key)) for row in rows}) > 1
     ]
-    rungs, shown = (
-        rung_chart(space, rows),
-        () if space.multi_objective else [*importances(search)][:1],
-    )
+    rungs, shown = rung_chart(space, rows), () if space.multi_objective else [*shares][:1]
     return {
         "History": [history(rows)] if space.multi_objective else [],
         "Parallel coordinates": [parallel(space, varied, rows)] if len(varied) > 1 else [],
@@ -156,7 +155,7 @@ def _shown_parameters(order: Sequence[str], rows: Sequence[TrialRow]) -> list[st
     return [key for key in order if key.partition(OF_METHOD)[2] in ("", method)]
 
 
-def _folds(search: Search, rows: Sequence[TrialRow], order: Sequence[str]) -> list[Fold]:
+def _folds(search: Search, rows: Sequence[TrialRow], shares: Mapping[str, float]) -> list[Fold]:
     return [
         Fold(
             title.split()[0].lower(),
@@ -164,7 +163,7 @@ def _folds(search: Search, rows: Sequence[TrialRow], order: Sequence[str]) -> li
             wide_table=rung_table(search.space, rows) if title == "Rungs" else (),
             figures=[drawn(panel) for panel in panels],
         )
-        for title, panels in _folded_panels(search, rows, order).items()
+        for title, panels in _folded_panels(search, rows, shares).items()
     ]
 
 

@@ -103,7 +103,7 @@ def changes(
         order: the settings, the most important first.
 
     Returns:
-        None with several objectives, which have no winner, or if the first trial is the winner.
+        Nothing with several objectives, which have no winner, or if the first trial is the winner.
     """
     first = next((row for row in rows if row.number == BASELINE), None)
     if space.multi_objective or first is None:

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from schn_ray.core.documents import BadDocument, parse_json
 from schn_ray.core.errors import SchnRayError, nearest
+from schn_ray.core.settings import flattened
 from schn_ray.core.storage.files import as_location, join, read_file, write_file
 from schn_ray.training.metrics_file import scalars
 
@@ -222,16 +223,13 @@ def require_tracker(name: str) -> None:
 
 
 @contextmanager
-def tracked(
-    tracker: str | None, out: str, settings: Mapping[str, Any], **others: object
-) -> Iterator[Send]:
+def tracked(tracker: str | None, out: str, settings: Mapping[str, Any]) -> Iterator[Send]:
     """Let the block send a run's lines to a tracker.
 
     Args:
         tracker: its name; None: nothing is sent.
         out: the run's directory, or its URI.
         settings: of the run, by section.
-        others: what the tracker is to show beside the settings.
 
     Yields:
         A function that takes all lines so far; those that were sent before are left out.
@@ -239,8 +237,7 @@ def tracked(
     if tracker is None:
         yield lambda lines: None
         return
-    values = dict(_flat(settings)) | others
-    sender = _Sender(out, _known(tracker, out, values))
+    sender = _Sender(out, _known(tracker, out, flattened(settings)))
     try:
         yield sender.send
     except BaseException:
@@ -312,11 +309,3 @@ def _known(tracker: str, out: str, settings: Mapping[str, Any]) -> TrackedRun:
         return replace(run, id=str(values["id"]), iteration=int(values["iteration"]))
     except (OSError, BadDocument, KeyError, TypeError, ValueError):
         return run
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -248,12 +248,7 @@ class Search:
 
     def rows(self) -> list[TrialRow]:
         """Return all trials that started, without repeated proposals, which were not run."""
-        frozen = self.study.get_trials(deepcopy=False)
-        return [
-            _row(t)
-            for t in frozen
-            if t.state != TrialState.WAITING and _REPEATED not in t.user_attrs and is_own(t)
-        ]
+        return _rows(self.study)
 
     def count_known(self) -> int:
         """Count the trials of an earlier search that the sampler knows."""
@@ -350,9 +345,7 @@ def rows_of_study(path: Path) -> list[TrialRow]:
     Raises:
         SchnRayError: the study is damaged.
     """
-    trials = load_study(path, NopPruner()).get_trials(deepcopy=False)
-    own = [t for t in trials if _REPEATED not in t.user_attrs and is_own(t)]
-    return [_row(trial) for trial in own if trial.state != TrialState.WAITING]
+    return _rows(load_study(path, NopPruner()))
 
 
 def is_own(trial: FrozenTrial) -> bool:
@@ -410,6 +403,12 @@ def _is_outside(trial: FrozenTrial) -> bool:
 def _was_refused(trial: FrozenTrial) -> bool:
     untrained = _is_outside(trial) and trial.state == TrialState.PRUNED
     return untrained or _REPEATED in trial.user_attrs
+
+
+def _rows(study: optuna.Study) -> list[TrialRow]:
+    own = [t for t in study.get_trials(deepcopy=False) if is_own(t)]
+    started = [t for t in own if t.state != TrialState.WAITING]
+    return [_row(trial) for trial in started if _REPEATED not in trial.user_attrs]
 
 
 def _row(trial: FrozenTrial) -> TrialRow:

@@ -15,6 +15,7 @@ from typing import Any
 from schn_ray.core.artefacts import read_verified
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import MANIFEST, Manifest, parse_manifest
+from schn_ray.core.settings import flattened
 from schn_ray.core.storage.files import as_location, join, kind_at, read_file
 from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import Space
@@ -157,16 +158,8 @@ def _differences(
     }
     before = manifest.config["base"]
     now = base.first.model_dump(mode="json")
-    for key in sorted(_keys(before) | _keys(now)):
+    for key in sorted(flattened(before).keys() | flattened(now).keys()):
         value = _looked_up(before, key)
         if key not in varied and not same_value(value, _looked_up(now, key)):
             texts.append(f"{key} {value}")
     return tuple(texts)
-
-
-def _keys(settings: dict[str, Any], prefix: str = "") -> set[str]:
-    nested = [
-        _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
-        for key, value in settings.items()
-    ]
-    return set().union(*nested)

@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.datasets import load_digits
 from support.gloo import run_on_workers
+from support.kills import killed_after
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.workers import Workers
@@ -183,22 +184,11 @@ def test_the_model_is_saved_whole(trained: tuple[str, Path], store: Path) -> Non
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(
-    trained: tuple[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[str, Path], store: Path, tmp_path: Path
 ) -> None:
     name, run = trained
-    record = Recorder.record
-
-    class Killed(BaseException):
-        pass
-
-    def killed(self: Recorder, measured: Any, best: bool) -> None:
-        record(self, measured, best)
-        raise Killed
-
-    monkeypatch.setattr(Recorder, "record", killed)
-    with pytest.raises(Killed):
+    with killed_after(1):
         train_locally(settings_of(name), store, tmp_path / "run")
-    monkeypatch.setattr(Recorder, "record", record)
     train_locally(settings_of(name), store, tmp_path / "run")
     assert metrics_of(tmp_path / "run") == metrics_of(run)
     for role in ("query", "gallery"):

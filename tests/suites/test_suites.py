@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from support.kills import Killed
 
 import schn_ray
 from schn_ray.core.errors import SchnRayError
@@ -18,10 +19,6 @@ from schn_ray.suites.suite import SHIPPED, read_suite, suite_names
 from schn_ray.suites.table import Block, CellFigures, ranking, suite_table
 
 FEW = {"methods": ["lsh", "csq"], "bits": [12], "seeds": [0], "settings.schedule.iterations": 1}
-
-
-class Killed(BaseException):
-    """What nobody catches."""
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 import torch
+from support.kills import Killed, killed_after
 from support.trained import last_state, photo_store
 from support.users import TINY
 
@@ -14,15 +15,10 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.training.checkpoints import LAST, PREVIOUS, load_checkpoint, save_checkpoint
 from schn_ray.training.config import train_config
 from schn_ray.training.metrics_file import read_metrics
-from schn_ray.training.recorder import Recorder
 from schn_ray.training.run import train_locally
 
 CPU = torch.device("cpu")
 SETTINGS = (*TINY, "schedule.iterations=4", "schedule.epochs=1", "schedule.batch_size=8")
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +28,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def interrupted(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def interrupted(store: Path, tmp_path: Path) -> Path:
     """A run that was killed after three of its four iterations."""
-    record = Recorder.record
-
-    def killed(self: Recorder, measured: object, best: bool) -> None:
-        record(self, measured, best)  # type: ignore[arg-type]
-        if self.run.iteration == 3:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "record", killed)
-        with pytest.raises(Killed):
-            train(store, tmp_path / "run")
+    with killed_after(3):
+        train(store, tmp_path / "run")
     return tmp_path / "run"
 
 

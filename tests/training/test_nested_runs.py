@@ -2,12 +2,12 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from sklearn.datasets import load_digits
+from support.kills import killed_after
 
 import schn_ray
 from schn_ray.core.errors import SchnRayError
@@ -24,7 +24,6 @@ from schn_ray.retrieval.code_files import packed_codes
 from schn_ray.retrieval.queries import same_model
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.metrics_file import read_metrics
-from schn_ray.training.recorder import Recorder
 from schn_ray.training.run import train_locally
 
 LENGTHS = (12, 16, 40)
@@ -73,22 +72,11 @@ def trained(
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(
-    trained: tuple[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[str, Path], store: Path, tmp_path: Path
 ) -> None:
     method, run = trained
-    record = Recorder.record
-
-    class Killed(BaseException):
-        pass
-
-    def killed(self: Recorder, measured: Any, best: bool) -> None:
-        record(self, measured, best)
-        raise Killed
-
-    monkeypatch.setattr(Recorder, "record", killed)
-    with pytest.raises(Killed):
+    with killed_after(1):
         train_locally(settings_of(method), store, tmp_path / "run")
-    monkeypatch.setattr(Recorder, "record", record)
     train_locally(settings_of(method), store, tmp_path / "run")
     assert [line["loss"] for line in read_metrics(tmp_path / "run")] == [
         line["loss"] for line in read_metrics(run)

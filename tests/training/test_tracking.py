@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.kills import killed_after
 from support.trained import photo_store
 from support.trials import takes_minutes
 from support.users import TINY
@@ -25,7 +26,6 @@ from schn_ray.models.model_files import fingerprint
 from schn_ray.training import tracking
 from schn_ray.training.config import train_config
 from schn_ray.training.metrics_file import read_metrics, scalars
-from schn_ray.training.recorder import Recorder
 from schn_ray.training.run import train_locally
 from schn_ray.training.tracking import TrackedRun, require_tracker, tracked
 
@@ -34,10 +34,6 @@ CONFIG = train_config(
     None,
     (*TINY, "schedule.iterations=3", "schedule.epochs=1", "schedule.samples=16", "bits=8"),
 )
-
-
-class Killed(BaseException):
-    """What no code of ours catches."""
 
 
 class Book:
@@ -100,19 +96,10 @@ def test_a_tracker_gets_settings_and_all_numbers(book: Book, tmp_path: Path) -> 
 
 
 def test_a_run_that_dies_and_goes_on_is_one_run_and_the_result_is_the_same(
-    book: Book, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    book: Book, store: Path, tmp_path: Path
 ) -> None:
-    record = Recorder.record
-
-    def killed(self: Recorder, measured: Any, best: bool) -> None:
-        record(self, measured, best)
-        if measured.iteration == 2:  # its checkpoint is written, and nobody has heard of it
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "record", killed)
-        with pytest.raises(Killed):
-            train_locally(CONFIG, store, tmp_path / "run", track="mlflow")
+    with killed_after(2):  # its checkpoint is written, and nobody has heard of it
+        train_locally(CONFIG, store, tmp_path / "run", track="mlflow")
     assert book.sent == {"run-0": [1]}
     train_locally(CONFIG, store, tmp_path / "run", track="mlflow")
     assert book.sent == {"run-0": [1, 2, 3]}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.kills import Killed
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import validated
@@ -88,10 +89,6 @@ def test_why_a_trial_does_not_count_is_in_the_table(tmp_path: Path) -> None:
     counts = study_counts(search, None, 0)
     assert counts["trials"] == 12
     assert counts["not_trained"] == len(lines) - 12 > 0
-
-
-class Killed(BaseException):
-    """What nobody catches."""
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from support.kills import Killed
 
 from schn_ray.core.settings import validated
 from schn_ray.tuning.halving import Point, is_hopeless
@@ -103,10 +104,6 @@ def test_without_pruning_none_is_stopped(tmp_path: Path) -> None:
     search = opened(tmp_path, pruning=None)
     run(search, 12)
     assert {row.state for row in search.rows()} == {"complete"}
-
-
-class Killed(BaseException):
-    """What nobody catches."""
 
 
 @pytest.mark.parametrize("moment", range(1, 60, 6))

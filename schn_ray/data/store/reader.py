@@ -115,6 +115,16 @@ class Store:
         """Return the rows of a role: one of ``protocols.ROLES``, or ``junk``."""
         return self.split[role]
 
+    def rows_of(self, ids: pa.Array | pa.ChunkedArray) -> Rows:
+        """Return the row of each id: int64 [m], -1 where the store does not have it.
+
+        Args:
+            ids: [m] strings.
+        """
+        positions = pc.index_in(ids, value_set=self.ids.cast(ids.type))
+        rows: Rows = pc.fill_null(positions, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return rows
+
     def sha256(self, rows: Rows) -> NDArray[np.void]:
         """Return the SHA-256 of these rows' original images or vectors: [m], 32 bytes each."""
         return as_digests(self._table["sha256"].take(pa.array(rows)).combine_chunks())

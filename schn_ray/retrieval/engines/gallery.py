@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from schn_ray.retrieval.code_files import part_names
 from schn_ray.retrieval.index.index import check_codes, open_index
 from schn_ray.retrieval.index.pieces import Piece, pieces_of_codes, pieces_of_index
 from schn_ray.retrieval.index.scan import Bytes
+from schn_ray.retrieval.stored_rows import stored_rows
 
 Pieces = Callable[[], Iterator[Piece]]
 
@@ -77,7 +77,10 @@ class CodeGallery:
         Raises:
             SchnRayError: damaged codes, or a store that has none of their ids.
         """
-        numbers = None if self.store is None else self._rows_in_store(self.store)
+        numbers = None
+        if self.store is not None:
+            ids = pa.chunked_array([piece.ids for piece in self.pieces()], pa.large_string())
+            numbers = stored_rows(self.location, ids, self.store)
         start = 0
         for piece in self.pieces():
             check_codes(piece.codes, self.bits, f"the codes in {self.location}")
@@ -87,18 +90,6 @@ class CodeGallery:
             yield RowBatch(
                 piece.ids.cast(pa.string()), piece.uris.cast(pa.string()), piece.codes, labels
             )
-
-    def _rows_in_store(self, store: Store) -> NDArray[np.int64]:
-        """Return the row of each id in the store, -1 where it has none."""
-        ids = pa.chunked_array([piece.ids for piece in self.pieces()], pa.large_string())
-        rows = pc.index_in(ids, value_set=store.ids.cast(pa.large_string()))
-        if rows.null_count == len(rows):
-            raise SchnRayError(
-                f"{store.location} has none of the ids of {self.location}, such as "
-                f"{ids[0].as_py()!r}; name the store that was made of the same images"
-            )
-        numbers: NDArray[np.int64] = pc.fill_null(rows, -1).to_numpy().astype(np.int64)
-        return numbers
 
     def _labels(self, numbers: NDArray[np.int64]) -> pa.ListArray:
         """Return the labels of rows of the store; -1 stands for a row without any."""

@@ -62,7 +62,7 @@ def colour_by_label(index: Index, rows: NDArray[np.int64], store: Store) -> Colo
     Raises:
         SchnRayError: it has no labels, or none of the ids.
     """
-    numbers = stored_rows(index, pa.array(index.ids(rows), pa.large_string()), store)
+    numbers = stored_rows(index.path, pa.array(index.ids(rows), pa.large_string()), store)
     starts, labels = store.labels.indptr, store.labels.indices
     labelled = (numbers >= 0) & (starts[numbers + 1] > starts[numbers])
     values = np.full(len(numbers), -1)

@@ -35,7 +35,7 @@ class StoredLabels:
     """
 
     def __init__(self, index: Index, store: Store) -> None:
-        rows = stored_rows(index, index.columns()[0].whole(), store)
+        rows = stored_rows(index.path, index.columns()[0].whole(), store)
         self._rows = rows.astype(np.int32)
         self._labels, self._classes = store.labels, store.classes
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from support.gloo import run_on_workers
+from support.kills import Killed
 from support.trials import takes_minutes
 
 from schn_ray.core.workers import Workers
@@ -126,10 +127,6 @@ def test_workers_do_not_change_a_bit(
         run_on_workers(train_each, tmp_path / f"workers-{size}", size)
         for name in FITTED:
             assert content_of(Path(f"{name}-{size}")) == content_of(Path(f"{name}-1")), name
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 @pytest.fixture
