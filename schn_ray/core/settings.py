@@ -224,4 +224,6 @@ def _complaint(model: type[BaseModel], error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"unknown setting '{key}'{nearest(key, keys(model))}"
+    if not key and error["type"] == "value_error":  # of several settings, which it names itself
+        return str(error["ctx"]["error"])
     return f"setting '{key}': {error['msg']}, got {error['input']!r}"

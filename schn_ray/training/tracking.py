@@ -206,7 +206,8 @@ def require_tracker(name: str) -> None:
     """
     if name not in TRACKERS:
         raise SchnRayError(
-            f"no tracker '{name}'{nearest(name, list(TRACKERS))}: {', '.join(TRACKERS)}"
+            f"no tracker '{name}'{nearest(name, list(TRACKERS)) or '.'} There are: "
+            + ", ".join(TRACKERS)
         )
     if find_spec(name) is None:
         raise SchnRayError(
