@@ -56,9 +56,10 @@ def fits_a_node(resources: Mapping[str, float]) -> bool:
     Args:
         resources: Ray's name -> how much, of one worker. A cluster that grows may have such nodes.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return grows() or any(
-        all(node.get(name, 0.0) >= amount for name, amount in resources.items()) for node in nodes
+        all(node["Resources"].get(name, 0.0) >= amount for name, amount in resources.items())
+        for node in ray.nodes()
+        if node["Alive"]
     )
 
 

@@ -132,7 +132,7 @@ class WorkerRequest:
             SchnRayError: the cluster is too small, or each of its nodes for one worker; the message
                 has its size and what is in use.
         """
-        self.require_node()
+        waiting = []
         for resource, each in self.resources().items():
             total, most = present(resource), capacity(resource)
             used = total - ray.available_resources().get(resource, 0)
@@ -146,7 +146,10 @@ class WorkerRequest:
                     f"set {GROWS_TO} to its largest size; see docs/cluster.md)"
                 )
             if self.least * each > total - used:
-                print(f"schn-ray: {state}; waiting for them", file=sys.stderr)
+                waiting.append(f"schn-ray: {state}; waiting for them")
+        self.require_node()
+        for line in waiting:
+            print(line, file=sys.stderr)
 
     def require_node(self) -> None:
         """Refuse a worker for which no node is large enough, though all together are.

@@ -12,6 +12,8 @@ from schn_ray.core.errors import SchnRayError
 def four_cpus_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 3.0, "GPU": 1.0})
+    node = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
 
 
 @pytest.mark.parametrize("before", ["", "ray://"])
