@@ -165,7 +165,7 @@ def served(root: Path, out: Path) -> None:
     ids = service.index.ids(np.arange(len(service.index)))
     answers = [service.search_id(id, SearchLimits(k=5)) for id in ids]
     answers.append(service.search_image(encode_image(3), SearchLimits(k=5)))
-    (out / "text").write_text(json.dumps(answers))
+    (out / "text").write_text(json.dumps([answer.model_dump() for answer in answers]))
 
 
 def run_content(out: Path, name: str = "run") -> object:

@@ -334,7 +334,6 @@ def tune(
         >>> study = tune("store", "quick", 30, "search")  # doctest: +SKIP
         >>> run = train("store", "run", config=f"{study}/best.yaml")  # doctest: +SKIP
     """
-    require_ray("tuning")
     bounds = _trial_workers(workers_per_trial)
     from schn_ray.cli.search_plan import REPEATS, plan_search, search_inputs, search_text
     from schn_ray.tuning.constraints import constraint_lines
@@ -358,6 +357,7 @@ def tune(
     if repeats is None:
         repeats = REPEATS if searched.methods and not searched.multi_objective else 0
 
+    require_ray("tuning")
     from schn_ray.cluster.tune import SearchBudget, tune_on_ray
     from schn_ray.tuning.stopping import StoppingRule
 
