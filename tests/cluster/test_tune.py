@@ -112,7 +112,7 @@ def test_a_search_then_more_of_it_then_its_settings_retrained(
         run = out / "trials" / f"{row.number:04}"
         assert (row.state == "complete") == (run / "manifest.json").is_file()
         assert len(read_metrics(run)) == row.iterations
-    assert "<h2>All trials</h2>" in (out / "report.html").read_text()
+    assert "<h3>All trials</h3>" in (out / "report.html").read_text()
     assert len((out / "trials.csv").read_text().splitlines()) == 6
     assert json.loads((out / "confirmed.json").read_text())["winner"] == counts["best_trial"]
 
