@@ -108,7 +108,7 @@ def replayed(
             if iteration == len(scores):
                 ended.append((bits, scores[-1]))
                 del running[number]
-            elif pruning.is_rung(iteration):
+            elif pruning.rung(iteration) == iteration:
                 others = reached.setdefault(iteration, [])
                 if number and is_hopeless(point, others, pruning.factor):
                     del running[number]

@@ -16,12 +16,10 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
-import optuna
-from optuna.pruners import SuccessiveHalvingPruner
-from optuna.trial import TrialState
-
 from schn_ray.training.metrics_file import read_metrics
+from schn_ray.tuning.halving import is_hopeless
 from schn_ray.tuning.objectives import VALIDATION_MAP
+from schn_ray.tuning.space import Pruning
 
 AT_ONCE = 2
 SETTINGS = [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3), (2, 4), (2, 5), (3, 3), (3, 4)]
@@ -32,7 +30,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--orders", type=int, default=40)
     arguments = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     runs = sorted((arguments.folder / "unpruned" / "trials").iterdir())
     curves = [
         list(accumulate((line[VALIDATION_MAP] for line in read_metrics(run)), max)) for run in runs
@@ -61,23 +58,25 @@ def replayed(
     curves: list[list[float]], order: Sequence[int], grace: int, factor: int
 ) -> tuple[float, float]:
     """Return the share of iterations that were not run, and the best figure of a whole trial."""
-    pruner = SuccessiveHalvingPruner(min_resource=grace, reduction_factor=factor)
-    study = optuna.create_study(direction="maximize", pruner=pruner)
-    waiting, running = list(order), dict[int, optuna.Trial]()
+    pruning = Pruning(grace=grace, factor=factor)
+    waiting, running = list(order), list[int]()
+    reached: dict[int, list[tuple[float]]] = {}
     ran, best = 0, 0.0
     left = {number: list(enumerate(curves[number], 1)) for number in order}
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
-            running[waiting.pop(0)] = study.ask()
-        for number, trial in list(running.items()):
+            running.append(waiting.pop(0))
+        for number in list(running):
             iteration, score = left[number].pop(0)
-            trial.report(score, iteration)
             ran += 1
             if not left[number]:
-                study.tell(running.pop(number), score)
+                running.remove(number)
                 best = max(best, score)
-            elif number and trial.should_prune():
-                study.tell(running.pop(number), state=TrialState.PRUNED)
+            elif pruning.rung(iteration) == iteration:
+                others = reached.setdefault(iteration, [])
+                if number and is_hopeless((score,), others, factor):
+                    running.remove(number)
+                others.append((score,))
     return 1 - ran / sum(map(len, curves)), best
 
 

@@ -126,9 +126,12 @@ def rung_table(space: Space, rows: Sequence[TrialRow]) -> list[tuple[str, ...]]:
         return []
     last = max((max(row.curve, default=0) for row in rows), default=0)
     lines: list[tuple[str, ...]] = []
-    for rung in (t for t in range(1, last + 1) if space.pruning.is_rung(t)):
-        scores = {row.number: row.curve[rung] for row in rows if rung in row.curve}
-        stopped = {row.number for row in rows if row.state == "pruned" and row.iterations == rung}
+    rung_of = space.pruning.rung
+    for rung in sorted({rung_of(t) for t in range(1, last + 1)} - {0}):
+        reached = {row.number: row.score_at(rung) for row in rows}
+        scores = {number: score for number, score in reached.items() if score is not None}
+        ended = (row for row in rows if rung_of(row.iterations) == rung)
+        stopped = {row.number for row in ended if row.state == "pruned"}
         passed = [score for number, score in scores.items() if number not in stopped]
         if scores:
             figures = (

@@ -1,4 +1,4 @@
-"""Successive halving with several objectives: which trials are stopped at a rung.
+"""Successive halving with any number of objectives: which trials are stopped at a rung.
 
 With one objective, asynchronous successive halving (ASHA, Li et al., MLSys 2020) lets a trial go
 on from a rung if it is among the best 1 / factor of those that have reached it. With several,
@@ -6,6 +6,8 @@ trials have no order. Here they are sorted into fronts (Deb et al., NSGA-II, 200
 those that no other dominates, the second those that only the first dominate, and so on. A trial
 goes on if fewer than 1 / factor of the trials at its rung are in fronts before its own. So one that
 nobody dominates is never stopped, and the answer depends only on the order in which trials report.
+With one objective, a front is a score, and the answers are those of ASHA. Optuna's own pruner gives
+them too, but knows one objective, and counts trials that are infeasible or have failed.
 """
 
 from __future__ import annotations

@@ -65,6 +65,17 @@ class TrialRow(Outcome):
         """Whether it is one of the trials of the search: one that was refused untrained is not."""
         return self.state != "infeasible" or VALIDATION_MAP in self.figures
 
+    def score_at(self, rung: int) -> float | None:
+        """Return the score with which it came to a rung; None if it has not come so far.
+
+        Args:
+            rung: an iteration. Where not every iteration is validated, the next that is counts.
+
+        >>> TrialRow("pruned", curve={2: 0.5, 4: 0.6}).score_at(3)
+        0.6
+        """
+        return next((self.curve[at] for at in sorted(self.curve) if at >= rung), None)
+
 
 def front(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[TrialRow]:
     """Return the Pareto front: the complete trials that no other trial dominates, by number.

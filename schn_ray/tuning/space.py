@@ -115,7 +115,7 @@ class Domain(Section):
 
 
 class Pruning(Section):
-    """Asynchronous successive halving (ASHA): as Optuna has it, or, of fronts, ``halving``.
+    """Asynchronous successive halving, see ``halving``.
 
     After ``grace``, ``grace * factor``, ``grace * factor**2`` ... iterations, a trial goes on if it
     is among the best 1 / ``factor`` of the trials that have reached that iteration.
@@ -124,16 +124,16 @@ class Pruning(Section):
     grace: Count = 1
     factor: Annotated[int, Field(ge=2)] = 3
 
-    def is_rung(self, iteration: int) -> bool:
-        """Tell whether trials are compared after an iteration.
+    def rung(self, iteration: int) -> int:
+        """Return the rung that a trial has come to by an iteration; 0 before the first.
 
-        >>> [i for i in range(1, 30) if Pruning(grace=2, factor=3).is_rung(i)]
-        [2, 6, 18]
+        >>> [Pruning(grace=2, factor=3).rung(i) for i in range(1, 9)]
+        [0, 2, 2, 2, 2, 6, 6, 6]
         """
-        rung = self.grace
-        while rung < iteration:
-            rung *= self.factor
-        return rung == iteration
+        rung, further = 0, self.grace
+        while further <= iteration:
+            rung, further = further, further * self.factor
+        return rung
 
 
 class Space(Section):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -44,7 +43,8 @@ from schn_ray.tuning.trial_settings import TrialSettings, Values
 # names of the study's attributes on disk
 _REASON = "reason"
 _SECONDS, _ITERATIONS, _REPEATED, _SESSIONS = "seconds", "iterations", "repeats", "sittings"
-_REPORTS = "reports"  # of a trial, where Optuna records none: iteration, score, whether to stop
+_REPORTS = "reports"  # of a trial, where Optuna records none: iterations and scores
+_STOPPED = "stopped"  # the iteration after which a trial is to be stopped
 _SAMPLER_TRIES = 5  # for settings that no trial has, before they are drawn at random
 _RANDOM_DRAWS = 2_000  # of settings that all have been tried, before a space counts as exhausted
 _STATES: dict[TrialState, State] = {
@@ -82,7 +82,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if not (path / STUDY).is_file():
             create_study(path, space, base, known)
-        self.study = load_study(path, _pruner(space))
+        self.study = load_study(path)
         self._trials: dict[int, Trial] = {}
         self.exhausted = False  # whether random draws no longer hit settings that are untried
 
@@ -141,7 +141,7 @@ class Search:
         """Record a trial's score after an iteration; tell whether to stop the trial.
 
         The first trial is never stopped, as all others are compared with it. No trial is stopped
-        after its last iteration. A score that was reported before is ignored.
+        after its last iteration. What was answered once is answered again, also after a kill.
 
         Args:
             number: of the trial.
@@ -150,45 +150,42 @@ class Search:
         """
         if self._iterations(number) is None:
             return False  # a fit has rounds: it ends when it reports, and is in no curve
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        reported, stopped = _curve(frozen), frozen.user_attrs.get(_STOPPED)
+        before = max(reported, default=0)
+        if iteration <= before:
+            return bool(iteration == stopped)
+        hopeless = iteration == stopped or self._is_hopeless(number, before, iteration, score)
+        if hopeless:  # before the score, as one that is known is not judged again
+            self._trials[number].set_user_attr(_STOPPED, iteration)
         if self.space.multi_objective:
-            return self._report_to_fronts(number, iteration, score)
-        trial = self._trials[number]
-        last = self.study.get_trials(deepcopy=False)[number].last_step
-        if last is not None and iteration <= last:
-            return False
-        trial.report(score, iteration)
-        # called for every trial, as it also records the trial's score at its rung
-        hopeless = trial.should_prune()
-        return hopeless and number != 0 and iteration < (self._iterations(number) or 0)
-
-    def _report_to_fronts(self, number: int, iteration: int, score: float) -> bool:
-        """Do the same with several objectives, of which Optuna records no curves."""
-        reports = self._reports(number)
-        known = next((hopeless for at, _, hopeless in reports if at == iteration), None)
-        if known is not None:  # before a kill, perhaps, after which the trial is to be stopped yet
-            return known
-        hopeless = self._is_hopeless(number, iteration, score)
-        reports = [*reports, (iteration, score, hopeless)]
-        self._trials[number].set_user_attr(_REPORTS, reports)
+            reports = [*reported.items(), (iteration, score)]
+            self._trials[number].set_user_attr(_REPORTS, reports)
+        else:
+            self._trials[number].report(score, iteration)
         return hopeless
 
-    def _is_hopeless(self, number: int, iteration: int, score: float) -> bool:
+    def _is_hopeless(self, number: int, before: int, iteration: int, score: float) -> bool:
         pruning = self.space.pruning
         last = iteration >= (self._iterations(number) or 0)
-        if pruning is None or number == 0 or last or not pruning.is_rung(iteration):
+        if pruning is None or number == 0 or last:
+            return False
+        rung = pruning.rung(iteration)
+        if rung == pruning.rung(before):  # 0 where it has come to none
             return False
         rows = {row.number: row for row in self.rows()}
         own = self._point(rows.pop(number).values, score)
-        reached = [
-            self._point(row.values, row.curve[iteration])
-            for row in rows.values()
-            if iteration in row.curve and row.state not in ("failed", "infeasible")
-        ]
+        others = ((row, row.score_at(rung)) for row in rows.values() if self._may_win(row))
+        reached = [self._point(row.values, at) for row, at in others if at is not None]
         return is_hopeless(own, reached, pruning.factor)
 
-    def _reports(self, number: int) -> list[tuple[int, float, bool]]:
-        attributes = self.study.get_trials(deepcopy=False)[number].user_attrs
-        return [(at, score, hopeless) for at, score, hopeless in attributes.get(_REPORTS, [])]
+    def _may_win(self, row: TrialRow) -> bool:
+        """Tell whether a trial may be the best, or on the front; no other is compared with it."""
+        best = max(row.curve.values(), default=0.0)  # which does not fall again
+        return row.state not in ("failed", "infeasible") and not any(
+            limit.figure == VALIDATION_MAP and limit.at_most and limit.excess(best) > 0
+            for limit in self.space.limits
+        )
 
     def _point(self, values: Values, score: float) -> Point:
         """Return a trial's figures with signs such that more is better; costs need no training."""
@@ -345,7 +342,7 @@ def rows_of_study(path: Path) -> list[TrialRow]:
     Raises:
         SchnRayError: the study is damaged.
     """
-    return _rows(load_study(path, NopPruner()))
+    return _rows(load_study(path))
 
 
 def is_own(trial: FrozenTrial) -> bool:
@@ -355,14 +352,6 @@ def is_own(trial: FrozenTrial) -> bool:
         trial: of the study.
     """
     return KNOWN not in trial.user_attrs
-
-
-def _pruner(space: Space) -> BasePruner:
-    if space.pruning is None or space.multi_objective:
-        return NopPruner()
-    return SuccessiveHalvingPruner(
-        min_resource=space.pruning.grace, reduction_factor=space.pruning.factor
-    )
 
 
 def _sampler(space: Space, seed: int, what: int | str) -> BaseSampler:
@@ -421,8 +410,12 @@ def _row(trial: FrozenTrial) -> TrialRow:
         seconds=attributes.get(_SECONDS, 0.0),
         number=trial.number,
         values=dict(attributes.get(SETTINGS, {})),
-        curve=dict(trial.intermediate_values)
-        or {at: score for at, score, _ in attributes.get(_REPORTS, [])},
+        curve=_curve(trial),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )
+
+
+def _curve(trial: FrozenTrial) -> dict[int, float]:
+    reports = trial.user_attrs.get(_REPORTS, [])
+    return dict(trial.intermediate_values) or {at: score for at, score, *_ in reports}

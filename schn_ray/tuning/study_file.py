@@ -19,7 +19,6 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.pruners import BasePruner
 from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -38,12 +37,11 @@ SETTINGS, FIGURES, KNOWN = "settings", "figures", "known"
 _STARTS = "starts"  # the last that is written of a new study
 
 
-def load_study(path: Path, pruner: BasePruner) -> optuna.Study:
+def load_study(path: Path) -> optuna.Study:
     """Load the study of a directory.
 
     Args:
         path: of the directory.
-        pruner: of the study.
 
     Raises:
         SchnRayError: it is damaged.
@@ -53,7 +51,6 @@ def load_study(path: Path, pruner: BasePruner) -> optuna.Study:
             study_name=STUDY_NAME,
             storage=JournalStorage(CheckedJournal(path / STUDY)),
             sampler=RandomSampler(),
-            pruner=pruner,
         )
     except KeyError as error:
         raise _cut(path) from error

@@ -16,7 +16,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def build(source: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sphinx", "--no-color", "-q", "-W", "--keep-going", "-c", ROOT / "docs"]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "--no-color",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-c",
+        ROOT / "docs",
+    ]
     return subprocess.run([*command, source, out], capture_output=True, text=True)
 
 

@@ -1,5 +1,6 @@
 """What the page of a search shows: tables, rungs, contours and the hypervolume."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,11 @@ def test_rungs_say_who_went_on() -> None:
         ("iteration 3", "2", "1", "0.5000", "0.4750", "0.5000"),
     ]
     assert rung_table(validated(Space, SPACE | {"pruning": None}), rows) == []
+    every_second = [replace(row, iterations=4, curve={2: 0.1, 4: 0.2}) for row in rows]
+    assert [line[:3] for line in rung_table(space, every_second)[1:]] == [
+        ("iteration 1", "3", "3"),
+        ("iteration 3", "3", "1"),
+    ]
 
 
 def test_contours_can_be_drawn_of_points_on_a_line() -> None:

@@ -153,10 +153,11 @@ def test_nothing_feasible_is_a_clear_end(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("objectives", [["validation_map"], ["validation_map", "bits"]])
 @pytest.mark.parametrize("bound", [0.0, 0.5])
-def test_with_fronts_infeasible_trials_stop_nobody(tmp_path: Path, bound: float) -> None:
-    two = {"objectives": ["validation_map", "bits"], "pruning": {"grace": 1}}
-    search = opened(tmp_path, constraints={"validation_map": f">= {bound}"}, **two)
+def test_infeasible_trials_stop_nobody(tmp_path: Path, bound: float, objectives: list[str]) -> None:
+    pruned = {"objectives": objectives, "pruning": {"grace": 1}}
+    search = opened(tmp_path, constraints={"validation_map": f">= {bound}"}, **pruned)
     for _ in range(8):
         proposal = search.propose()
         assert proposal
@@ -167,6 +168,21 @@ def test_with_fronts_infeasible_trials_stop_nobody(tmp_path: Path, bound: float)
     assert proposal
     assert proposal.values["bits"] > min(row.values["bits"] for row in search.rows())
     assert search.report_score(proposal.number, 1, 0.05) == (bound == 0)
+
+
+@pytest.mark.parametrize("bound", [0.5, 0.9])
+def test_who_is_beyond_a_bound_stops_nobody_even_while_it_runs(
+    tmp_path: Path, bound: float
+) -> None:
+    limits = {"validation_map": f"<= {bound}"}
+    search = opened(tmp_path, constraints=limits, pruning={"grace": 1})
+    first, second, third = (search.propose() for _ in range(3))
+    assert first
+    assert second
+    assert third
+    assert not search.report_score(second.number, 1, 0.45)
+    search.report_score(second.number, 2, 0.8)  # no rung, but it can only rise
+    assert search.report_score(third.number, 1, 0.4) == (bound == 0.9)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
-"""Successive halving with several objectives: who is stopped, and that a kill changes nothing."""
+"""Successive halving, with one objective and several: who is stopped; a kill changes nothing."""
 
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import optuna
 import pytest
 from support.kills import Killed
 
 from schn_ray.core.settings import validated
 from schn_ray.tuning.halving import Point, is_hopeless
+from schn_ray.tuning.journal import CheckedJournal
 from schn_ray.tuning.rows import Outcome
 from schn_ray.tuning.space import Space, base_config
 from schn_ray.tuning.study import Search
@@ -24,6 +26,7 @@ SPACE: dict[str, Any] = {
     "objectives": ["validation_map", "bits"],
     "pruning": {"grace": 1, "factor": 3},
 }
+QUANTIZATION = {"method.quantization": {"log": [0.1, 100]}}
 
 
 def front_by_front(points: list[Point]) -> list[list[Point]]:
@@ -51,10 +54,32 @@ def test_it_goes_on_with_fewer_than_its_share_in_fronts_before_it(factor: int) -
         assert is_hopeless(own, others, factor) == (before >= max(1, len(points) // factor))
 
 
-def test_with_one_objective_it_is_who_is_not_among_the_best() -> None:
-    scores = [(0.1 * place,) for place in range(9)]
-    stopped = [is_hopeless(s, [o for o in scores if o != s], 3) for s in scores]
-    assert stopped == [True] * 6 + [False] * 3
+ONE = {"objectives": ["validation_map"]}
+
+
+# Optuna judges twice who comes to two rungs at once, as with factor 2 and every second iteration
+@pytest.mark.parametrize(("factor", "every"), [(2, 1), (3, 1), (3, 2)])
+def test_with_one_objective_it_is_optuna_s_own(tmp_path: Path, factor: int, every: int) -> None:
+    pruning = {"grace": 1, "factor": factor}
+    search = opened(tmp_path, **ONE, pruning=pruning, parameters=QUANTIZATION)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    draw, answers = Random(factor), []
+    proposals = [search.propose() for _ in range(14)]
+    theirs = {p.number: study.ask() for p in proposals if p}
+    at, going = dict.fromkeys(theirs, 0), list(theirs)
+    while going:  # side by side, in any order; some iterations are not validated
+        number = draw.choice(going)
+        at[number] += every
+        value = draw.randrange(12) / 12
+        best = max([value, *theirs[number].study.trials[number].intermediate_values.values()])
+        theirs[number].report(best, at[number])
+        expected = theirs[number].should_prune() and number != 0 and at[number] < 9
+        assert search.report_score(number, at[number], best) == expected
+        answers.append(expected)
+        if expected or at[number] >= 9:
+            going.remove(number)
+    assert len(set(answers)) == 2
 
 
 def score(bits: int, quantization: float, iteration: int) -> float:
@@ -107,10 +132,11 @@ def test_without_pruning_none_is_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", range(1, 60, 6))
-def test_killed_after_any_step_it_ends_the_same(
+def test_killed_after_any_answer_it_ends_the_same(
     moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = opened(tmp_path / "a")
+    changed = ONE if moment % 4 == 1 else {}
+    undisturbed = opened(tmp_path / "a", **changed)
     run(undisturbed, 12)
     steps = [0]
     really = Search.report_score
@@ -125,10 +151,36 @@ def test_killed_after_any_step_it_ends_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(Search, "report_score", dies)
         with suppress(Killed):
-            run(opened(tmp_path / "b"), 12)
-    again = opened(tmp_path / "b")
+            run(opened(tmp_path / "b", **changed), 12)
+    again = opened(tmp_path / "b", **changed)
     run(again, 12)
     assert ended(again) == ended(undisturbed)
+
+
+def test_an_answer_outlives_a_kill_before_its_score_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = opened(tmp_path, **ONE)
+    first, second, third = (search.propose() for _ in range(3))
+    assert first
+    assert second
+    assert third
+    assert not search.report_score(second.number, 1, 0.5)
+    really = CheckedJournal.append_logs
+
+    def dies(self: CheckedJournal, logs: list[dict[str, Any]]) -> None:
+        really(self, logs)
+        raise Killed
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(CheckedJournal, "append_logs", dies)
+        search.report_score(third.number, 1, 0.4)
+    again = opened(tmp_path, **ONE)
+    again.unfinished()
+    again.finish(second.number, Outcome("failed"))  # it is compared with nobody now
+    assert again.report_score(third.number, 1, 0.4)
+    assert again.report_score(third.number, 1, 0.4)
+    assert again.rows()[third.number].curve == {1: 0.4}
 
 
 def test_encoding_costs_are_counted_before_a_trial_has_ended(tmp_path: Path) -> None:
