@@ -94,8 +94,8 @@ def index_command(
     columns: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE",
-            help="Parquet or CSV with id and columns to filter by; with --add, of the added rows.",
+            metavar="FILE|STORE",
+            help="What to filter by: Parquet or CSV with id and columns, or the labels of a store.",
         ),
     ] = None,
     columns_of: Annotated[
@@ -261,7 +261,9 @@ def serve_command(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="Store of the same images, to show their classes; an ALBUM has its own."),
+        typer.Option(
+            help="Store of the same images, to show their classes. Default: the INDEX's own."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,

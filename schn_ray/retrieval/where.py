@@ -14,9 +14,10 @@ is ever evaluated as code. The grammar, a part of SQL's::
     operand    = column | value
     value      = 'text' | number | "true" | "false"
 
-A column is a word, or any name in double quotes. Dates and times are texts: '2020-01-31'. As in
-SQL, a comparison with a missing value is neither true nor false, and only rows for which the
-condition is true pass.
+A column is a word, or any name in double quotes. Dates and times are texts: '2020-01-31'. A column
+of several texts a row, such as labels, is equal to, in or like what one of its texts is. As in SQL,
+a comparison with a missing value is neither true nor false, and only rows for which the condition
+is true pass.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.errors import SchnRayError, nearest
+from schn_ray.retrieval.text_lists import has_like, has_text
 
 # what a column can be -> how it lies in memory
 KINDS: dict[str, pa.DataType] = {
     "text": pa.large_string(),
+    "texts": pa.large_string(),  # see text_lists
     "integer": pa.int64(),
     "number": pa.float64(),
     "boolean": pa.bool_(),
@@ -289,9 +292,20 @@ class _Parser:
         if not (left.is_column or right.is_column):
             self._fail("two values are compared; name a column", sign.at)
         kind = self._common_kind(left, right)
+        if kind == "texts":
+            return self._one_is(left, sign, right)
         if kind == "boolean" and sign.value in ("<", "<=", ">", ">="):
             self._fail("booleans have no order: write = or !=", sign.at)
         return _COMPARISONS[sign.value](self._as_kind(left, kind), self._as_kind(right, kind))
+
+    def _one_is(self, left: _Operand, sign: _Token, right: _Operand) -> pc.Expression:
+        """Compare a column of several texts a row with a text."""
+        column, text = (left, right) if left.is_column else (right, left)
+        if text.is_column or sign.value not in ("=", "==", "!=", "<>"):
+            why = "has several texts a row: compare it with one text by = or !=, or by in or like"
+            self._fail(f"{column.value} {why}", sign.at)
+        equal = has_text(pc.field(str(column.value)), str(text.value))
+        return equal if sign.value in ("=", "==") else ~equal
 
     def _common_kind(self, left: _Operand, right: _Operand) -> str:
         """Return the kind as which two operands are compared."""
@@ -299,6 +313,8 @@ class _Parser:
             is_moment = one.is_column and one.kind in _TIMES
             if is_moment and other.kind == "text" and not other.is_column:
                 return one.kind
+            if one.kind == "texts" and other.kind in ("text", "texts"):
+                return "texts"
         if left.kind == right.kind:
             return left.kind
         for group in (_NUMBERS, _TIMES):
@@ -343,6 +359,9 @@ class _Parser:
             self._expected(", or )")
         kinds = {self._common_kind(left, value) for value in values}
         kind = "number" if "number" in kinds else kinds.pop()
+        if kind == "texts":
+            field = pc.field(str(left.value))
+            return _joined([has_text(field, str(value.value)) for value in values], operator.or_)
         column = self._as_kind(left, kind)
         scalars = [self._scalar(value, kind).as_py() for value in values]
         # Arrow's own is_in says false of a missing value, whose negation would be true
@@ -350,13 +369,14 @@ class _Parser:
         return pc.if_else(column.is_valid(), column.isin(pa.array(scalars, KINDS[kind])), unknown)
 
     def _like(self, left: _Operand, column: pc.Expression) -> pc.Expression:
-        if left.kind != "text":
+        if left.kind not in ("text", "texts"):
             self._fail(f"{left} is no text; like compares texts", left.at)
         pattern = self._token
         if pattern.kind != "text":
             self._expected("a text in single quotes, such as 'cat/%'")
         self._next += 1
-        expression: pc.Expression = pc.match_like(column, pattern.value)
+        like = has_like if left.kind == "texts" else pc.match_like
+        expression: pc.Expression = like(column, pattern.value)
         return expression
 
     def _expected(self, what: str) -> NoReturn:

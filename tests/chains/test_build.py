@@ -153,6 +153,8 @@ def test_the_same_call_takes_in_what_changed(
     assert not roles_of(album)["query"] & trained
     (result,) = face.search(album, [tmp_path / "photos/dog/new3.png"], k=1)
     assert result.hits[0].distance == 0
+    (result,) = face.search(album, id="dog/new3.png", k=200, where="label = 'cat'")
+    assert {hit.id for hit in result.hits} == {id for id in after if id.startswith("cat/")}
     assert build(tmp_path / "photos", tmp_path / "album").unchanged
 
 
@@ -177,6 +179,7 @@ def test_photos_without_labels(tmp_path: Path) -> None:
     album = build(tmp_path / "photos", tmp_path / "album", settings=None)
     assert "150 images, no labels; 16 bits each, by itq on small" in album.text()
     assert "of 10 nearest by the features are among the first 10 results" in album.text()
+    assert face.open_index(Path(album) / "index").kinds == {"folder": "text"}
 
 
 @pytest.mark.slow

@@ -245,6 +245,7 @@ TYPED = {
     "label": pa.array(["a", None, "b"]).dictionary_encode(),
     "view": pa.array(["a", None, ""], pa.string_view()),
     "inside": pa.array([True, None, False]),
+    "tags": pa.array([["a", "b c"], [], ["b", None]]),
     "taken": pa.array([DAY, None, DAY], pa.date64()),
     "at": pa.array([NOON, None, NOON], pa.timestamp("ns", "Europe/Paris")),
     "empty": pa.nulls(3),
@@ -259,9 +260,11 @@ def test_types_of_parquet(tmp_path: Path) -> None:
     index = open_index(tmp_path / "index")
     for condition in (
         "small = 1 and half = 0.5 and price = 1.0 and label = 'a' and view = 'a' and inside",
+        "tags = 'b c' and tags like 'a'",
         "small = 1 and taken = '2020-01-31' and at = '2020-01-31 12:00' and empty is null",
     ):
         assert index.where(condition).search(codes[:1], 3).ids(0) == ["x"]
+    assert index.where("tags = 'b'").search(codes[:1], 3).ids(0) == ["z"]
     missing = " and ".join(f"{name} is null" for name in TYPED)
     assert index.where(missing).search(codes[:1], 3).ids(0) == ["y"]
     assert index.where("view = ''").search(codes[:1], 3).ids(0) == ["z"]
@@ -309,7 +312,7 @@ def test_columns_that_are_refused(
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("c.txt", "id,n\nx,1\n", r"come from a \.parquet or a \.csv file"),
+        ("c.txt", "id,n\nx,1\n", r"come from a \.parquet or \.csv file, or a store"),
         ("c.parquet", "id,n\nx,1\n", "cannot be read"),
         ("c.csv", "id,n\nx,1\ny,1,2\n", "cannot be read.*Expected 2 columns, got 3"),
         ("c.csv", "id,n,n\nx,1,2\n", "more than one column 'n'"),

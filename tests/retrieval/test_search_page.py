@@ -177,6 +177,27 @@ def test_a_filter_narrows_what_is_shown(page, gallery: Path) -> None:  # type: i
     assert page.problems == []
 
 
+def test_a_class_is_chosen_from_a_list(page) -> None:  # type: ignore[no-untyped-def]
+    page.wait_for_selector("#value")
+    options = page.eval_on_selector_all("#value option", "all => all.map((each) => each.text)")
+    assert options == ["any (2)", "cat (20)", "dog (20)"]
+    page.select_option("#value", label="dog (20)")
+    page.wait_for_function("() => document.querySelectorAll('#results li').length === 20")
+    assert {id.split("/")[0] for id in results(page)} == {"dog & co"}  # before any search
+    page.click("#results li:nth-child(3) button")
+    page.wait_for_function("() => document.getElementById('status').textContent.includes('20')")
+    assert {id.split("/")[0] for id in results(page)} == {"dog & co"}
+    page.fill("#where", "number < 4")
+    page.press("#where", "Enter")
+    page.wait_for_function("() => document.querySelectorAll('#results li').length === 7")
+    chosen = "document.getElementById('value').selectedOptions[0].text"
+    assert page.evaluate(chosen) == "as the filter says"
+    for choice in ("dog (20)", "dog (20)", "any (2)"):  # of the search, of the list, at first
+        page.go_back()
+        page.wait_for_function(f"() => {chosen} === '{choice}'")
+    assert page.problems == []
+
+
 def test_what_is_not_an_image_is_said(page) -> None:  # type: ignore[no-untyped-def]
     drop(page, "notes.txt", b"not an image")
     page.wait_for_selector("#status.wrong")
@@ -192,10 +213,10 @@ def test_choosing_a_file_with_the_keyboard(page, gallery: Path) -> None:  # type
     page.wait_for_selector("#results .distance")
     assert "cat/000.png" in results(page)
     order = []
-    for _ in range(6):  # over the slider and the filter, through to the first result
+    for _ in range(7):  # over the slider and the filter, through to the first result
         page.keyboard.press("Tab")
         order.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
-    assert order == ["radius", "SUMMARY", "where", "rescore", "k", "A"]
+    assert order == ["radius", "value", "SUMMARY", "where", "rescore", "k", "A"]
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.getElementById('large').naturalWidth > 0")
     first, second = results(page)[:2]

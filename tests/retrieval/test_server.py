@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, quote
 
 import jsonschema
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from openapi_spec_validator import validate
 from PIL import Image
@@ -33,7 +35,7 @@ from schn_ray.retrieval.encode import encode_source
 from schn_ray.retrieval.index.build import write_index
 from schn_ray.retrieval.index.index import open_index
 from schn_ray.retrieval.search import SearchLimits
-from schn_ray.retrieval.server.messages import Refused
+from schn_ray.retrieval.server.messages import ExampleOptions, Refused, ValueOptions
 from schn_ray.retrieval.server.service import open_service
 
 LIMITS = ServeConfig(
@@ -438,6 +440,26 @@ def test_examples_are_spread_over_the_index(ask: Client, gallery: Path) -> None:
     index = open_index(gallery / "index")
     assert [image["id"] for image in examples] == index.ids(np.array([0, 10, 20, 30]))
     assert examples[0]["labels"] == ["cat"]
+    dogs = json.loads(ask("GET", "/examples?k=2&where=label%20=%20%27dog%27")[1])["images"]
+    assert [image["id"] for image in dogs] == ["dog & co/000.png", "dog & co/010.png"]
+
+
+def test_values_of_a_column_are_counted(ask: Client, gallery: Path, tmp_path: Path) -> None:
+    status, body, _ = ask("GET", "/values?column=number&k=2")
+    values = [{"value": "0", "rows": 2}, {"value": "1", "rows": 2}]
+    assert (status, json.loads(body)) == (200, {"values": values, "distinct": 20})
+    status, body, _ = ask("GET", "/values?column=numbr")
+    assert (status, json.loads(body)["error"]) == (400, "no column 'numbr'; did you mean 'number'?")
+    tags = pa.table({"id": ["cat/000.png", "cat/001.png"], "labels": [["b", "a"], ["a"]]})
+    pq.write_table(tags, tmp_path / "tags.parquet")
+    index = schn_ray.build_index(
+        gallery / "codes", tmp_path / "index", columns=tmp_path / "tags.parquet"
+    )
+    service = open_service(index, gallery / "model", LIMITS)
+    counted = service.values(ValueOptions(column="labels", k=9)).values
+    assert [(each.value, each.rows) for each in counted] == [("a", 2), ("b", 1)]
+    shown = service.examples(ExampleOptions(k=9, where="labels = 'b'")).images
+    assert [(image.id, image.labels) for image in shown] == [("cat/000.png", ["b", "a"])]
 
 
 IMAGE, PHOTO = "/image/cat/003.png", "/original/cat/003.png"
@@ -451,7 +473,8 @@ ANSWERED: dict[tuple[str, str], list[tuple[str, Any]]] = {
         ("/search", {"id": "cat/003.png", "k": 3, "rescore": "query"}),
         ("/search", {"code": "0f00", "sha256": "0" * 64, "radius": 3, "where": "number > 3"}),
     ],
-    ("/examples", "get"): [("/examples?k=3", None)],
+    ("/examples", "get"): [("/examples?k=3&where=number%20%3E%203", None)],
+    ("/values", "get"): [("/values?column=label&k=3", None)],
     ("/image/{id}", "get"): [(IMAGE, None)],
     ("/original/{id}", "get"): [(PHOTO, None)],
     ("/healthz", "get"): [("/healthz", None)],
@@ -467,6 +490,7 @@ REFUSED: dict[tuple[str, str], list[tuple[str, Any, dict[str, str]]]] = {
         ("/search", b"x", {}),
     ],
     ("/examples", "get"): [("/examples?x=1", None, {})],
+    ("/values", "get"): [("/values?column=lable", None, {})],
     ("/image/{id}", "get"): [(f"{IMAGE}?x=1", None, {}), ("/image/none", None, {})],
     ("/original/{id}", "get"): [(f"{PHOTO}?x=1", None, {}), ("/original/none", None, {})],
     ("/healthz", "get"): [("/healthz?x=1", None, {})],

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schn_ray.retrieval.text_lists import joined_texts
 from schn_ray.retrieval.where import KINDS, BadCondition, parse_condition
 
 COLUMNS = {
@@ -21,21 +22,26 @@ COLUMNS = {
     "taken": "date",
     "at": "time",
     'a "b"': "text",
+    "tags": "texts",
 }
 DAY = datetime.date(2020, 1, 31)
 NOON = datetime.datetime(2020, 1, 31, 12)
 ROWS: list[dict[str, Any]] = [
     dict(zip(COLUMNS, values, strict=True))
     for values in [
-        ("cat", 2020, 0.5, True, DAY, NOON, "x"),
-        ("it's", 2021, -1.0, False, DAY + datetime.timedelta(1), NOON, None),
-        (None, None, None, None, None, None, None),
-        ("", 1 << 60, 2020.0, None, None, NOON + datetime.timedelta(1), "y"),
-        ("dog", -3, float("nan"), False, datetime.date(1, 1, 1), None, "cat"),
+        ("cat", 2020, 0.5, True, DAY, NOON, "x", ["cat"]),
+        ("it's", 2021, -1.0, False, DAY + datetime.timedelta(1), NOON, None, ["it's", "dog"]),
+        (None, None, None, None, None, None, None, None),
+        ("", 1 << 60, 2020.0, None, None, NOON + datetime.timedelta(1), "y", ["", "wildcat"]),
+        ("dog", -3, float("nan"), False, datetime.date(1, 1, 1), None, "cat", ["dog", "cat", "ü"]),
     ]
 ]
 TABLE = pa.table(
-    {name: pa.array([row[name] for row in ROWS], KINDS[kind]) for name, kind in COLUMNS.items()}
+    {
+        name: joined_texts(pa.array(values)) if kind == "texts" else pa.array(values, KINDS[kind])
+        for name, kind in COLUMNS.items()
+        for values in ([row[name] for row in ROWS],)
+    }
 )
 Truth = bool | None
 Rule = Callable[[dict[str, Any]], Truth]
@@ -109,6 +115,17 @@ def others(draw: st.DrawFn) -> Written:
         ("at > taken", lambda row: known(lambda a, d: a.date() >= d, row["at"], row["taken"])),
         ("label like '%t%'", lambda row: known(lambda v: "t" in v, row["label"])),
         ("label not like 'c_t'", lambda row: known(lambda v: v != "cat", row["label"])),
+        ("tags = 'cat'", lambda row: known(lambda v: "cat" in v, row["tags"])),
+        ("'cat' != tags", lambda row: known(lambda v: "cat" not in v, row["tags"])),
+        ("tags = ''", lambda row: known(lambda v: "" in v, row["tags"])),
+        (
+            "tags in ('it''s', 'wildcat')",
+            lambda row: known(lambda v: v[-1] in ("dog", "wildcat"), row["tags"]),
+        ),
+        ("tags not in ('dog')", lambda row: known(lambda v: "dog" not in v, row["tags"])),
+        ("tags like '%cat'", lambda row: known(lambda v: v[0] != "it's", row["tags"])),
+        ("tags like '_'", lambda row: known(lambda v: "ü" in v, row["tags"])),
+        ("tags like '\\_'", lambda row: known(lambda v: False, row["tags"])),
     ]
     return draw(st.sampled_from(choices))
 
@@ -202,6 +219,11 @@ def test_many_terms_do_not_nest() -> None:
         ("taken = '2020-02-30'", "'2020-02-30' is no date; write it as '2020-01-31'", 8),
         ("at > 'noon'", "'noon' is no time; write it as '2020-01-31 18:00'", 5),
         ("at > '0001-01-01T00:00+10:00'", "is no time", 5),
+        ("tags < 'cat'", "tags has several texts a row: compare it with one text", 5),
+        ("tags = label", "tags has several texts a row", 5),
+        ("tags = 3", "tags (texts) cannot be compared with the integer 3", 7),
+        ("tags in (3)", "tags (texts) cannot be compared with the integer 3", 9),
+        ("tags", "expected a comparison of tags", 4),
         ("indoor < true", "booleans have no order", 7),
         ("year > 99999999999999999999", "this number is too large", 7),
         ("score > 1e999", "this number is too large", 8),

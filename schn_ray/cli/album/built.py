@@ -101,7 +101,7 @@ def _changes(album: BuiltAlbum) -> list[str]:
     if album.unchanged:
         return ["  nothing has changed since"]
     counts = album.counts
-    if "new" not in counts:
+    if "new" not in counts or album.store.note:  # what an earlier call took in
         return []
     new, changed, gone = (f"{counts[name]:,}" for name in ("new", "changed", "gone"))
     return [f"  taken in: {new} new, {changed} changed, {gone} gone"]

@@ -78,7 +78,7 @@ class AlbumStages:
             features = self._step("features", f"features by {self._backbone}", self._features)
         run = self._run(store, features)
         codes = self._step("codes", "codes of all images", lambda: self._codes(run, features))
-        self._step("index", "the search index", lambda: self._index(codes))
+        self._step("index", "the search index", lambda: self._index(codes, store))
         evaluation = self._evaluation(run, store, features)
         report = self.path / REPORT
         if not report.is_file():
@@ -169,8 +169,9 @@ class AlbumStages:
             source, run, self._part("codes"), update=update, settings=lines, workers=workers
         )
 
-    def _index(self, codes: Output) -> Output:
-        return build_index(codes, self._part("index"), update=is_finished(self.path / "index"))
+    def _index(self, codes: Output, store: Output) -> Output:
+        path = self.path / "index"
+        return build_index(codes, str(path), columns=str(store), update=is_finished(path))
 
     def _evaluation(self, run: Output, store: Output, features: Output | None) -> Evaluation:
         path = self.path / "evaluation"

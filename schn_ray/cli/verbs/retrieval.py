@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from schn_ray.cli.album.parts import has_part, model_of, part_of
+from schn_ray.cli.album.parts import model_of, part_of
 from schn_ray.cli.verbs.arguments import (
     Settings,
     Workers,
@@ -101,9 +101,10 @@ def build_index(
         codes: what ``encode`` wrote; or a file of another program's codes, ``.npy``, ``.npz`` or
             Parquet: -1 and +1, 0 and 1, or packed in bytes; its column ``id``, or the row's number.
         out: the index's directory or URI.
-        columns: a Parquet or CSV file with ``id`` and other columns, such as label and year, that
-            ``search(where=...)`` filters by.
-        columns_of: which of them; None for all whose types can be filtered.
+        columns: what ``search(where=...)`` filters by: a Parquet or CSV file with ``id`` and other
+            columns, such as label and year; or a store of the same images, for their label (their
+            folder, where none has a label).
+        columns_of: which of them; None for all of a file whose types can be filtered.
         vectors: ``"relaxed"`` or ``"features"``, or both: int8 vectors to rescore by, which
             ``encode`` writes with the setting of that name.
         update: take in what ``encode`` did with ``update``. Searches see the old index until the
@@ -121,13 +122,15 @@ def build_index(
     """
     from schn_ray.core.storage.cache import directory_kind
     from schn_ray.retrieval.index.build import replace_index, write_index
-    from schn_ray.retrieval.index.column_file import ColumnFile, require_file_of
+    from schn_ray.retrieval.index.column_file import require_file_of
+    from schn_ray.retrieval.index.stored_columns import open_columns
 
     require_file_of(columns, columns_of)
-    file, target = None if columns is None else ColumnFile(columns, columns_of), location_of(out)
+    path, target = _columns_of(columns), location_of(out)
+    opened = None if path is None else open_columns(path, columns_of)
     write = replace_index if update and directory_kind(target) == "index" else write_index
     with _codes_directory(codes) as directory:
-        return finish(out, lambda: write(directory, target, file, vectors))
+        return finish(out, lambda: write(directory, target, opened, vectors))
 
 
 def change_index(
@@ -147,8 +150,8 @@ def change_index(
         add: codes of the same model, or a file of them, as for ``build_index``.
         remove: ids; or a file with an id on each line; or a Parquet file with a column ``id``,
             and perhaps ``keep``: of those that ``duplicates`` says to keep, none is removed.
-        columns: a Parquet or CSV file. With ``add``: the columns of the added rows, which must be
-            those of the index. Without: the new columns of all rows.
+        columns: a Parquet or CSV file, or a store. With ``add``: the columns of the added rows,
+            which must be those of the index. Without: the new columns of all rows.
         columns_of: which columns of the file; not with ``add``.
 
     Returns:
@@ -167,8 +170,15 @@ def change_index(
     with nullcontext() if add is None else _codes_directory(add) as directory:
         return finish(
             index,
-            lambda: rewrite_index(location_of(index), directory, ids, columns, columns_of),
+            lambda: rewrite_index(
+                location_of(index), directory, ids, _columns_of(columns), columns_of
+            ),
         )
+
+
+def _columns_of(columns: Path | str | None) -> str | None:
+    """Return where columns come from; of an album, that is its store."""
+    return None if columns is None else part_of(location_of(columns), "store")
 
 
 @contextmanager
@@ -336,8 +346,8 @@ def serve(
     Args:
         index: a path, a URI or an opened index; or an album of ``build``.
         model: the run or model that encoded the index; needed without an album.
-        labels: a store of the same images, whose classes are shown; default: the album's own, or
-            the index's column ``label``, if it has one.
+        labels: a store of the same images, whose classes are shown; default: the index's column
+            ``label``, if it has one, as that of a labelled album has.
         host: address to listen on; the default is reached from this machine only.
         port: to listen on.
         settings: such as ``{"replicas": 4}``.
@@ -360,7 +370,7 @@ def serve(
     model = model_of(location_of(index), model)
     if model is None:
         raise SchnRayError("--model RUN is missing: name the model that encoded the index")
-    store = _labels_of_album(location_of(index)) if labels is None else location_of(labels)
+    store = None if labels is None else part_of(location_of(labels), "store")
     index = part_of(location_of(index), "index")
     if config.replicas == 1:
         from schn_ray.retrieval.server.local import serve_locally
@@ -370,13 +380,3 @@ def serve(
     from schn_ray.cluster.serve import serve_on_ray
 
     serve_on_ray(index, model, config, store)
-
-
-def _labels_of_album(location: str) -> str | None:
-    """Return the store of an album whose images have labels; None for all else."""
-    if not has_part(location, "store"):
-        return None
-    from schn_ray.data.store.reader import open_store
-
-    store = part_of(location, "store")
-    return store if open_store(store).labels.nnz else None

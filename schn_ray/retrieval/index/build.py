@@ -23,8 +23,8 @@ from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.storage.cache import local_copy
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.core.versioned import new_version, remove_old_versions
-from schn_ray.retrieval.index.column_file import ColumnFile, require_file_of
-from schn_ray.retrieval.index.columns import ColumnSource
+from schn_ray.retrieval.index.column_file import require_file_of
+from schn_ray.retrieval.index.columns import ColumnSource, NewColumns
 from schn_ray.retrieval.index.index import Index, open_index
 from schn_ray.retrieval.index.pieces import (
     Piece,
@@ -33,6 +33,7 @@ from schn_ray.retrieval.index.pieces import (
     pieces_of_index,
     require_vectors,
 )
+from schn_ray.retrieval.index.stored_columns import open_columns
 from schn_ray.retrieval.index.version_files import write_bare_files, write_files
 
 _FIRST_VERSION = "1"  # its folder
@@ -41,7 +42,7 @@ _FIRST_VERSION = "1"  # its folder
 def write_index(
     codes_dir: Path | str,
     out: Path | str,
-    columns: ColumnFile | None = None,
+    columns: NewColumns | None = None,
     vectors: Collection[str] = (),
 ) -> Manifest:
     """Write the index of a finished ``codes`` directory.
@@ -106,7 +107,7 @@ def _write_new(
     return read_manifest(mirror.local, "index")
 
 
-def _fingerprint(columns: ColumnFile | None) -> dict[str, Any]:
+def _fingerprint(columns: NewColumns | None) -> dict[str, Any]:
     if columns is None:
         return {}
     return {"columns": {"sha256": columns.fingerprint(), "kinds": dict(columns.kinds)}}
@@ -115,7 +116,7 @@ def _fingerprint(columns: ColumnFile | None) -> dict[str, Any]:
 def replace_index(
     codes_dir: Path | str,
     path: Path | str,
-    columns: ColumnFile | None = None,
+    columns: NewColumns | None = None,
     vectors: Collection[str] = (),
 ) -> Manifest:
     """Write an index again, of codes that were brought up to date, as its new version.
@@ -155,8 +156,8 @@ def replace_index(
         require_vectors(codes, names)
         if columns is None and (kinds := open_index(mirror.local).kinds):
             raise SchnRayError(
-                f"{path} has the columns {', '.join(kinds)}: name a file that has them of all rows "
-                "with --columns FILE"
+                f"{path} has the columns {', '.join(kinds)}: name a file or store that has them of "
+                "all rows with --columns"
             )
         sources = () if columns is None else (columns,)
         with new_version(mirror.local, "index", before.config, made_from) as draft:
@@ -182,8 +183,8 @@ def rewrite_index(
         path: the index, a path or a URI.
         add: a ``codes`` directory of the same model, a path or a URI.
         remove: ids to remove.
-        columns: a file with the columns of the rows to add, which must be those of the index;
-            without ``add``, with the new columns of all rows.
+        columns: a file or a store with the columns of the rows to add, which must be those of the
+            index; without ``add``, with the new columns of all rows.
         columns_of: which columns of the file; not with ``add``.
 
     Returns:
@@ -203,11 +204,11 @@ def rewrite_index(
 
 def _column_file(
     path: Path, adds: bool, columns: Path | str | None, names: Sequence[str] | None
-) -> ColumnFile | None:
+) -> NewColumns | None:
     """Open the file of a change; with rows to add, its columns must be those of the index."""
     require_file_of(columns, names)
     if not adds:
-        return None if columns is None else ColumnFile(columns, names)
+        return None if columns is None else open_columns(columns, names)
     kinds = open_index(path).kinds
     if kinds and columns is None:
         raise SchnRayError(
@@ -225,11 +226,11 @@ def _column_file(
         raise SchnRayError(
             f"added rows have the columns of the index, {', '.join(kinds)}: leave out --columns-of"
         )
-    return ColumnFile(columns, list(kinds), kinds)
+    return open_columns(columns, list(kinds), kinds)
 
 
 def _changed(
-    path: Path, add: Path | None, remove: Sequence[str], columns: ColumnFile | None
+    path: Path, add: Path | None, remove: Sequence[str], columns: NewColumns | None
 ) -> Manifest:
     before = read_manifest(path, "index")
     change: dict[str, Any] = {}

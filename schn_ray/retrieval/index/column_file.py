@@ -17,10 +17,12 @@ from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.core.storage.files import as_location, open_file, sha256_and_size
 from schn_ray.retrieval.index.columns import ColumnWriter, KeyedColumns, map_column
 from schn_ray.retrieval.index.string_columns import StringColumnWriter, map_strings, order_of_ids
+from schn_ray.retrieval.text_lists import joined_texts
 from schn_ray.retrieval.where import KINDS
 
 ID = "id"
 _OWN = (ID, "uri")  # every index has these
+_WIDENED = (("integer", "number"), ("date", "time"), ("text", "texts"))  # of a file -> of an index
 _ROWS_AT_ONCE = 1 << 17
 _CSV_BLOCK = 1 << 24  # bytes; the types of a CSV file's columns are those of its first block
 
@@ -85,7 +87,7 @@ class ColumnFile:
             if bad and names is not None:
                 raise SchnRayError(
                     f"{path}: the column {bad[0]!r} is {schema.field(bad[0]).type}; a filter takes "
-                    "texts, numbers, booleans, dates and times"
+                    "texts, lists of texts, numbers, booleans, dates and times"
                 )
         self.left_out = tuple(bad)
         self.kinds: Mapping[str, str] = {n: kind for n, kind in of_file.items() if kind is not None}
@@ -97,7 +99,7 @@ class ColumnFile:
     def _require(self, kinds: Mapping[str, str]) -> None:
         for name, kind in kinds.items():
             own = self.kinds[name]
-            if own != kind and (own, kind) not in (("integer", "number"), ("date", "time")):
+            if own != kind and (own, kind) not in _WIDENED:
                 raise SchnRayError(
                     f"{self.location}: the column {name!r} is of the kind {own}, in the index of "
                     f"the kind {kind}"
@@ -143,6 +145,7 @@ class ColumnFile:
         """Yield batches of the id and the columns to take, of the types in ``where.KINDS``."""
         names = [ID, *self.kinds]
         types = [pa.large_string(), *(KINDS[kind] for kind in self.kinds.values())]
+        lists = {name for name, kind in self.kinds.items() if kind == "texts"}
         with self._batches(names) as (_, batches):
             for batch in batches:
                 columns = []
@@ -150,6 +153,8 @@ class ColumnFile:
                     column = batch.column(name)
                     if pa.types.is_dictionary(column.type):
                         column = column.dictionary_decode()
+                    if name in lists:
+                        column = joined_texts(column)
                     try:
                         # finer times than microseconds are cut
                         columns.append(column.cast(kind, safe=not pa.types.is_timestamp(kind)))
@@ -168,7 +173,9 @@ class ColumnFile:
         """Open the file -> its schema, and its rows with these columns."""
         suffix = Path(self.location).suffix.lower()
         if suffix not in (".parquet", ".csv"):
-            raise SchnRayError(f"{self.location}: columns come from a .parquet or a .csv file")
+            raise SchnRayError(
+                f"{self.location}: columns come from a .parquet or .csv file, or a store"
+            )
         try:
             with open_file(self.location) as file:
                 if suffix == ".parquet":
@@ -213,6 +220,12 @@ def kind_of(type: pa.DataType) -> str | None:
         "boolean": (types.is_boolean,),
         "date": (types.is_date,),
         "time": (types.is_timestamp,),
+        "texts": (_is_list_of_texts,),
     }
     kinds = (kind for kind, those in tests.items() if any(test(type) for test in those))
     return next(kinds, None)
+
+
+def _is_list_of_texts(type: pa.DataType) -> bool:
+    of_lists = pa.types.is_list(type) or pa.types.is_large_list(type)
+    return of_lists and kind_of(type.value_type) == "text"

@@ -1,6 +1,7 @@
 """Columns beside the rows of an index, such as label and year, for filters.
 
-They come from a file (``column_file``) or the index's last version, joined by id. ``write_columns``
+They come from a file (``column_file``), a store (``stored_columns``) or the index's last version,
+joined by id. ``write_columns``
 puts them into the order of the index's rows, a piece at a time: memory holds the order of the ids,
 and no more. A row that no source has is missing in all columns.
 
@@ -101,6 +102,13 @@ class ColumnSource(Protocol):
         """Return the columns, mapped; folder: an existing one for what has to be written."""
 
 
+class NewColumns(ColumnSource, Protocol):
+    """Columns that an index does not have yet."""
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of what they come from."""
+
+
 class ColumnWriter:
     """Appends values to a new column, within a ``with`` block.
 
@@ -114,7 +122,7 @@ class ColumnWriter:
         self._kind, stem = kind, _stem(number)
         self._present = FileWriter(folder / f"{stem}.present")
         self._values: FileWriter | StringColumnWriter
-        if kind == "text":
+        if KINDS[kind] == pa.large_string():
             self._values = StringColumnWriter(folder, stem)
         else:
             self._values = FileWriter(folder / f"{stem}.values")
@@ -316,7 +324,7 @@ def _assembled(
 ) -> pa.Array[Any]:
     """Make an array of its buffers; ``loaded`` returns a file of the column."""
     present = pa.py_buffer(np.packbits(loaded("present", np.uint8), bitorder="little"))
-    if kind == "text":
+    if KINDS[kind] == pa.large_string():
         buffers = [present, *map(pa.py_buffer, (loaded(STARTS, np.int64), loaded(BYTES, np.uint8)))]
         return pa.Array.from_buffers(KINDS[kind], rows, buffers)
     values = loaded("values", _STORED[kind][0])

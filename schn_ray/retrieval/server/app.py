@@ -97,6 +97,10 @@ def application(service: Service) -> Starlette:
         options = parsed(requests.examples, _parameters(request))
         return _json(await run_in_threadpool(service.examples, options))
 
+    async def values(request: Request) -> Response:
+        options = parsed(requests.values, _parameters(request))
+        return _json(await run_in_threadpool(service.values, options))
+
     async def image(request: Request) -> Response:
         content, kind = await run_in_threadpool(service.thumbnail, request.path_params["id"])
         return Response(content, media_type=kind, headers={"cache-control": "max-age=3600"})
@@ -133,7 +137,7 @@ def application(service: Service) -> Starlette:
         return JSONResponse({"error": why}, error.status_code, error.headers)
 
     answers = {each.__name__: each for each in (examples, image, original, healthz, metrics)}
-    answers |= {"search": search, "openapi": openapi}
+    answers |= {"search": search, "openapi": openapi, "values": values}
     return Starlette(
         routes=[
             *(_route_of(operation, answers[operation.name]) for operation in known),

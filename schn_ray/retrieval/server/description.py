@@ -18,6 +18,7 @@ from pydantic.json_schema import models_json_schema
 from schn_ray.core.settings import Section
 from schn_ray.core.version import __version__
 from schn_ray.retrieval.server.messages import (
+    ColumnValues,
     Examples,
     Health,
     NoOptions,
@@ -92,6 +93,15 @@ def operations(requests: Requests) -> list[Operation]:
             requests.examples,
             "'{server}/examples?k=5'",
             answer=Examples,
+        ),
+        Operation(
+            "values",
+            "GET",
+            "/values",
+            "The values of a column, such as the classes, and how many images have each.",
+            requests.values,
+            "'{server}/values?column=label'",
+            answer=ColumnValues,
         ),
         Operation(
             "image",

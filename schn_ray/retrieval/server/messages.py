@@ -97,6 +97,14 @@ class ExampleOptions(Section):
     """Which examples."""
 
     k: Whole = Field(24, description="How many images.")
+    where: str | None = Field(default=None, description="Only images that meet this condition.")
+
+
+class ValueOptions(Section):
+    """Values of which column."""
+
+    column: str = Field(description="A column of the index, of texts, integers or booleans.")
+    k: Whole = Field(100, description="How many values, the most frequent first.")
 
 
 class Answer(BaseModel):
@@ -152,6 +160,20 @@ class Examples(Answer):
     images: list[ImageAnswer] = Field(description="Evenly spaced over the index.")
 
 
+class ValueAnswer(Answer):
+    """A value of a column."""
+
+    value: str = Field(description="As a text.")
+    rows: int = Field(description="Images that have it.")
+
+
+class ColumnValues(Answer):
+    """The values of a column."""
+
+    values: list[ValueAnswer] = Field(description="The most frequent first.")
+    distinct: int = Field(description="How many there are.")
+
+
 class Health(Answer):
     """What is served."""
 
@@ -180,12 +202,14 @@ class Requests:
         id: a search for an id.
         code: a search for a code.
         examples: parameters of the examples.
+        values: parameters of the values of a column.
     """
 
     image: type[SearchOptions]
     id: type[SearchById]
     code: type[SearchByCode]
     examples: type[ExampleOptions]
+    values: type[ValueOptions]
 
 
 def bounded_requests(config: ServeConfig, bits: int, rescorings: tuple[str, ...]) -> Requests:
@@ -226,9 +250,15 @@ def bounded_requests(config: ServeConfig, bits: int, rescorings: tuple[str, ...]
         for base in (SearchOptions, SearchById, SearchByCode)
     )
     examples = create_model(
-        "ExampleOptions", __base__=ExampleOptions, k=whole("k", 1, most, min(24, most))
+        "ExampleOptions",
+        __base__=ExampleOptions,
+        k=whole("k", 1, most, min(24, most)),
+        where=(text | None, ExampleOptions.model_fields["where"]),
     )
-    return Requests(image, by_id, by_code, examples)  # type: ignore[arg-type]
+    values = create_model(
+        "ValueOptions", __base__=ValueOptions, k=whole("k", 1, most, min(100, most))
+    )
+    return Requests(image, by_id, by_code, examples, values)  # type: ignore[arg-type]
 
 
 RequestT = TypeVar("RequestT", bound=Section)

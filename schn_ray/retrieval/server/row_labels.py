@@ -12,6 +12,7 @@ from schn_ray.data.sources.columns import NO_CLASS
 from schn_ray.data.store.reader import Store
 from schn_ray.retrieval.index.index import Index
 from schn_ray.retrieval.stored_rows import stored_rows
+from schn_ray.retrieval.text_lists import split_texts
 
 COLUMNS_OF_LABELS = ("label", "labels", "class", "category")
 
@@ -54,15 +55,18 @@ class ColumnLabels:
     """The labels in a column of the index.
 
     Args:
-        values: text or integers, [n].
+        values: text or integers, or texts as ``text_lists`` joins them, [n].
+        joined: whether they are those.
     """
 
-    def __init__(self, values: pa.Array[Any]) -> None:
-        self._values = values
+    def __init__(self, values: pa.Array[Any], joined: bool) -> None:
+        self._values, self._joined = values, joined
 
     def of(self, rows: NDArray[np.int64]) -> list[list[str]]:
         """See ``RowLabels``."""
         values = self._values.take(pa.array(rows)).to_pylist()
+        if self._joined:
+            return [split_texts(value) for value in values]
         return [[] if value in (None, "", NO_CLASS) else [str(value)] for value in values]
 
 
@@ -79,6 +83,7 @@ def labels_of_index(index: Index, store: Store | None) -> RowLabels | None:
     if store is not None:
         return StoredLabels(index, store)
     for name in COLUMNS_OF_LABELS:
-        if index.kinds.get(name) in ("text", "integer"):
-            return ColumnLabels(index.column(name))
+        kind = index.kinds.get(name)
+        if kind in ("text", "texts", "integer"):
+            return ColumnLabels(index.column(name), kind == "texts")
     return None

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from schn_ray.core.errors import SchnRayError, UnknownId
+from schn_ray.core.errors import SchnRayError, UnknownId, nearest
 from schn_ray.data.images import BadImage, decode, evaluation_view, media_type
 from schn_ray.data.sources.fetch import fetch
 from schn_ray.data.store.reader import open_store
@@ -34,6 +36,7 @@ from schn_ray.retrieval.queries import (
 )
 from schn_ray.retrieval.search import RESCORINGS, Result, SearchLimits, search_codes
 from schn_ray.retrieval.server.messages import (
+    ColumnValues,
     ExampleOptions,
     Examples,
     Health,
@@ -41,8 +44,11 @@ from schn_ray.retrieval.server.messages import (
     ImageAnswer,
     Refused,
     SearchAnswer,
+    ValueAnswer,
+    ValueOptions,
 )
 from schn_ray.retrieval.server.row_labels import RowLabels, labels_of_index
+from schn_ray.retrieval.text_lists import flattened_texts
 from schn_ray.retrieval.where import BadCondition
 
 _TINY, _THUMBNAIL = 64, 320  # pixels; a tiny image is sent unchanged, as PNG
@@ -77,6 +83,7 @@ class Service:
         self._preprocessing = own.model_copy(update={"max_pixels": pixels})
         self._encoding = threading.Semaphore(os.cpu_count() or 1)  # networks have own threads
         self._where = functools.lru_cache(_FILTERS)(index.where)
+        self._value_counts = functools.lru_cache(_FILTERS)(self._count_values)
         self.thumbnail = functools.lru_cache(_THUMBNAILS)(self._thumbnail)
 
     @property
@@ -98,15 +105,47 @@ class Service:
         )
 
     def examples(self, options: ExampleOptions) -> Examples:
-        """Return images to begin with, evenly spaced over the index.
+        """Return images to begin with, evenly spaced over those that pass.
 
         Args:
-            options: how many.
+            options: how many, of which.
+
+        Raises:
+            Refused: a bad filter.
         """
-        count = min(options.k, len(self.index))
-        rows = np.arange(count) * len(self.index) // max(1, count)
+        rows = np.arange(len(self.index))
+        if options.where is not None:
+            rows = rows[self._filtered(options.where).passes(rows)]
+        count = min(options.k, len(rows))
+        rows = rows[np.arange(count) * len(rows) // max(1, count)]
         known = zip(self.index.ids(rows), self._labels_of(rows), strict=True)
         return Examples(images=[ImageAnswer(id=id, labels=labels) for id, labels in known])
+
+    def values(self, options: ValueOptions) -> ColumnValues:
+        """Return the values of a column, the most frequent first.
+
+        Args:
+            options: of which column, how many.
+
+        Raises:
+            Refused: the index has no such column, or its values are not counted.
+        """
+        counts = self._value_counts(options.column)
+        shown = [ValueAnswer(value=value, rows=rows) for value, rows in counts[: options.k]]
+        return ColumnValues(values=shown, distinct=len(counts))
+
+    def _count_values(self, name: str) -> list[tuple[str, int]]:
+        kinds = self.index.kinds
+        if name not in kinds:
+            hint = nearest(name, list(kinds)) or f"; there are {', '.join(kinds) or 'none'}"
+            raise Refused(400, f"no column {name!r}{hint}")
+        if kinds[name] not in ("text", "texts", "integer", "boolean"):
+            raise Refused(400, f"values are counted of texts, integers and booleans, not {name}")
+        column = self.index.column(name)
+        own = flattened_texts(column) if kinds[name] == "texts" else column.drop_null()
+        counts = pc.value_counts(own.cast(pa.large_string()))
+        pairs = zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)
+        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
     def search_image(self, image: bytes, limits: SearchLimits) -> SearchAnswer:
         """Search for an image.
@@ -240,10 +279,7 @@ class Service:
         self._require_vectors(limits)
         index = self.index
         if limits.where is not None:
-            try:
-                index = self._where(limits.where)
-            except BadCondition as error:
-                raise Refused(400, str(error)) from error
+            index = self._filtered(limits.where)
         (result,) = search_codes(index, queries, limits)
         return SearchAnswer(
             code=queries.codes[0].tobytes().hex(),
@@ -256,6 +292,12 @@ class Service:
             proven=None if result.candidates is None else result.proven,
             passing=result.passing,
         )
+
+    def _filtered(self, condition: str) -> Index:
+        try:
+            return self._where(condition)
+        except BadCondition as error:
+            raise Refused(400, str(error)) from error
 
     def _hits(self, result: Result) -> list[HitAnswer]:
         labels: list[list[str] | None] = [None] * len(result.hits)

@@ -5,6 +5,8 @@
 // to this page only, until it is left.
 const perPage = 60;
 const names = new Set(["id", "code", "sha256", "k", "radius", "rescore", "oversample", "where"]);
+const filterable = ["label", "labels", "class", "category", "folder"]; // columns worth a list
+const mostChoices = 300;
 let state = new URLSearchParams();
 const files = new Map(); // SHA-256 -> File
 let hits = [];
@@ -27,6 +29,7 @@ async function start() {
   $("finer").open = matchMedia("(min-width: 52rem)").matches;
   showColumns(about.columns);
   restore();
+  await showValues(about);
 }
 
 // Show what the address says.
@@ -65,9 +68,10 @@ function set(name, value) {
 function changed(name, value) {
   set(name, value);
   showControls();
-  if (!isSearch(state)) return;
+  if (!isSearch(state) && name !== "where") return;
   remember(name);
-  search();
+  if (isSearch(state)) search();
+  else begin();
 }
 
 function showControls() {
@@ -76,11 +80,13 @@ function showControls() {
   $("bits").value = Number(radius) >= Number($("radius").max) ? "any distance" : bits(Number(radius));
   $("rescore").value = state.get("rescore") ?? "";
   $("where").value = state.get("where") ?? "";
+  showValue();
   const count = state.get("k") ?? String(perPage);
   if (state.has("k") && ![...$("k").options].some((option) => option.value === count)) addCount(count);
   $("k").value = count;
   if ($("k").selectedIndex < 0) $("k").selectedIndex = $("k").options.length - 1;
-  if (["where", "rescore", "k"].some((name) => state.has(name))) $("finer").open = true;
+  const listed = !$("narrow").hidden && !$("value").querySelector(".other");
+  if (state.has("rescore") || state.has("k") || (state.has("where") && !listed)) $("finer").open = true;
 }
 
 function addCount(count) {
@@ -96,6 +102,38 @@ function showColumns(columns) {
   const named = known.map((name) => `${name} (${columns[name]})`).join(", ");
   $("columns").textContent = `Columns: ${named}. Also id and uri.`;
   $("where").placeholder = example(columns);
+}
+
+// A list of the classes, or folders, where there are not too many to choose from.
+async function showValues(about) {
+  const { columns } = about;
+  const name = filterable.find((each) => ["text", "texts"].includes(columns[each]));
+  if (!name) return;
+  const parameters = new URLSearchParams({ column: name, k: Math.min(mostChoices, about.max_results) });
+  const answer = await (await fetch(`/values?${parameters}`)).json();
+  const { values, distinct } = answer;
+  if (distinct < 2 || distinct > values.length) return;
+  const choices = values.map(({ value, rows }) => {
+    const condition = `${quoted(name)} = '${value.replaceAll("'", "''")}'`;
+    return new Option(`${value || "(none)"} (${rows.toLocaleString()})`, condition);
+  });
+  choices.sort((one, other) => one.text.localeCompare(other.text));
+  const any = new Option(`any (${distinct.toLocaleString()})`, "");
+  $("value").replaceChildren(any, ...choices);
+  $("named").textContent = name === "folder" ? "Folder" : "Class";
+  $("narrow").hidden = false;
+  showControls();
+}
+
+function showValue() {
+  const where = state.get("where") ?? "";
+  $("value").querySelector(".other")?.remove();
+  $("value").value = where;
+  if ($("value").selectedIndex >= 0 || $("narrow").hidden) return;
+  const other = new Option("as the filter says", where);
+  other.className = "other";
+  $("value").prepend(other);
+  $("value").value = where;
 }
 
 function example(columns) {
@@ -180,9 +218,18 @@ async function begin() {
   document.title = "Image search";
   $("searched").hidden = true;
   const mine = requests;
-  const answer = await (await fetch(`/examples?k=${Math.min(24, Number($("k").lastChild.value))}`)).json();
+  const how = new URLSearchParams({ k: Math.min(24, Number($("k").lastChild.value)) });
+  if (state.has("where")) how.set("where", state.get("where"));
+  const response = await fetch(`/examples?${how}`);
+  const answer = await response.json();
   if (mine !== requests) return;
-  $("begin").hidden = !answer.images.length;
+  if (!response.ok) {
+    fail(answer.error);
+    return;
+  }
+  showWrongFilter("");
+  $("begin").textContent = answer.images.length ? "Or begin with one of these" : "No image passes the filter.";
+  $("begin").hidden = false;
   show(answer.images);
 }
 
@@ -378,6 +425,7 @@ $("radius").addEventListener("input", () => {
 });
 $("rescore").addEventListener("change", () => changed("rescore", $("rescore").value));
 $("where").addEventListener("change", () => changed("where", $("where").value.trim()));
+$("value").addEventListener("change", () => changed("where", $("value").value));
 $("k").addEventListener("change", () => changed("k", Number($("k").value) === perPage ? null : $("k").value));
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => {
