@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ import numpy as np
 from schn_ray.report.charts import MOST_CURVES, Chart, Curve
 from schn_ray.report.diagrams import map_by_bits
 from schn_ray.report.page import write_suite_page
-from schn_ray.suites.table import RESULTS, Block, Line, SuiteTable, ranking
+from schn_ray.suites.table import Block, Line, SuiteTable, Tuned, ranking
+from schn_ray.suites.table_output import RESULTS, settings_text
 
 PAGE = "index.html"
+_DIFFERENT_COST = 1.1  # of the largest to the smallest, from which on costs are drawn
 
 
 def report_suite(table: SuiteTable, name: str, out: Path) -> Path:
@@ -26,13 +28,10 @@ def report_suite(table: SuiteTable, name: str, out: Path) -> Path:
     Returns:
         The page.
     """
-    groups: dict[str, list[Block]] = {}
-    for block in table.blocks:
-        groups.setdefault(block.data, []).append(block)
     methods = {line.method for block in table.blocks for line in block.lines}
-    charts = [chart for blocks in groups.values() for chart in _charts(blocks)]
+    charts = [chart for blocks in _of_data(table.blocks) for chart in _charts(blocks)]
     blocks = [_block(block) for block in table.blocks]
-    ranks = ranking(table.blocks) if len(table.blocks) > 1 else []
+    ranks = [_ranks(blocks) for blocks in table.by_budget if len(blocks) > 1]
     parts = [
         ("glance", "At a glance", charts),
         *((f"block-{i}", block["title"], block) for i, block in enumerate(blocks, start=1)),
@@ -47,26 +46,47 @@ def report_suite(table: SuiteTable, name: str, out: Path) -> Path:
         name=name,
         results=RESULTS,
         verdicts=[_verdict(block) for block in table.blocks],
-        rank_head=["Method", "Mean", *groups, *(block["title"] for block in blocks)],
-        ranks=[
-            (
-                rank.method,
-                f"{rank.mean:.1f}",
-                *(f"{rank.of_data[name]:.1f}" for name in groups),
-                *map(str, rank.of_block),
-            )
-            for rank in ranks
-        ],
+        trials=max((block.trials for block in table.blocks), default=1),
+        ranks=ranks,
         blocks=blocks,
         refused=table.refused,
     )
     return out / PAGE
 
 
+def _of_data(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Group blocks by data set and budget; a group has the lengths."""
+    groups: dict[tuple[str, int], list[Block]] = {}
+    for block in blocks:
+        groups.setdefault((block.data, block.trials), []).append(block)
+    return list(groups.values())
+
+
+def _ranks(blocks: Sequence[Block]) -> dict[str, object]:
+    data = list(dict.fromkeys(block.data for block in blocks))
+    return {
+        "title": _settings(blocks[0]).capitalize(),
+        "head": ["Method", "Mean", *data, *(f"{one.data}, {one.bits} bits" for one in blocks)],
+        "rows": [
+            (
+                rank.method,
+                f"{rank.mean:.1f}",
+                *(f"{rank.of_data[name]:.1f}" for name in data),
+                *map(str, rank.of_block),
+            )
+            for rank in ranking(blocks)
+        ],
+    }
+
+
+def _settings(block: Block) -> str:
+    return f"best of {block.trials} settings" if block.trials > 1 else "published settings"
+
+
 def _verdict(block: Block) -> str:
     best, *others = block.lines
     tied = [line.method for line in others if line.tied]
-    what = f"{block.data}, {block.bits} bits: {best.method} is best, with mAP {best.map.mean:.3f}"
+    what = f"{block.title}: {best.method} is best, with mAP {best.map.mean:.3f}"
     if tied:
         return f"{what}. These queries do not tell {', '.join(tied)} apart from it."
     return f"{what}; these queries tell all others apart from it." if others else f"{what}."
@@ -75,7 +95,8 @@ def _verdict(block: Block) -> str:
 def _block(block: Block) -> dict[str, object]:
     classes = list(block.lines[0].cells[0].by_class)
     return {
-        "title": f"{block.data}, {block.bits} bits",
+        "title": block.title,
+        "is_tuned": block.trials > 1,
         "sentence": (
             f"{block.queries:,} queries against {block.gallery:,} gallery rows, protocol "
             f"{block.protocol}."
@@ -102,6 +123,19 @@ def _line(line: Line) -> dict[str, object]:
         "seconds": "" if line.train_s is None else f"{line.train_s:,.0f}",
         "mflop": f"{line.cells[0].encode_mflop:,.3g}",
         "runs": [(one.cell.seed, f"{one.run}-evaluation/metrics.json") for one in line.cells],
+    } | ({} if line.tuned is None else _tuned(line.tuned))
+
+
+def _tuned(tuned: Tuned) -> dict[str, object]:
+    choice, gain = tuned.choice, tuned.gain
+    settings = "published" if choice.trials > 1 else "published: nothing to search"
+    if choice.failed:
+        settings += f"; {choice.failed} of {choice.trials} trials failed"
+    return {
+        "published": f"{tuned.published.mean:.3f}",
+        "gain": "" if gain is None else f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
+        "settings": settings_text(choice.settings) or settings,
+        "trials_s": "" if choice.train_s is None else f"{choice.train_s:,.0f}",
     }
 
 
@@ -124,8 +158,9 @@ def _charts(blocks: Sequence[Block]) -> list[Chart]:
         }
         for name in drawn
     }
-    charts = [map_by_bits(by_bits), _cost(blocks, drawn)]
-    return [_named(chart, blocks[0].data) for chart in charts if chart is not None]
+    charts = [map_by_bits(by_bits), _training_cost(blocks, drawn), _encoding_cost(blocks, drawn)]
+    which = f" ({_settings(blocks[0])})" if blocks[0].trials > 1 else ""
+    return [_named(chart, f"{blocks[0].data}{which}") for chart in charts if chart is not None]
 
 
 def _best(blocks: Sequence[Block]) -> list[str]:
@@ -134,29 +169,37 @@ def _best(blocks: Sequence[Block]) -> list[str]:
     return [line.method for line in longest.lines[:MOST_CURVES]]
 
 
-def _cost(blocks: Sequence[Block], drawn: Sequence[str]) -> Chart | None:
+def _training_cost(blocks: Sequence[Block], drawn: Sequence[str]) -> Chart | None:
+    caption = "Seconds of CPU time of a training, one point a code length; left and high is good."
+    curves = _curves(blocks, drawn, lambda line: line.train_s)
+    title = "mAP over the time of training"
+    return Chart(title, caption, "seconds", "mAP", curves, log_x=True) if curves else None
+
+
+def _encoding_cost(blocks: Sequence[Block], drawn: Sequence[str]) -> Chart | None:
+    """Draw what encoding costs, unless it is nearly the same for all methods."""
+    curves = _curves(blocks, drawn, lambda line: line.cells[0].encode_mflop)
+    costs = [cost for curve in curves for cost, _ in curve.points]
+    if not costs or max(costs) < _DIFFERENT_COST * min(costs):
+        return None
+    caption = (
+        "Of the released network for one image, one point a code length; left and high is good."
+    )
+    title = "mAP over the cost of encoding"
+    return Chart(title, caption, "MFLOP an image", "mAP", curves, log_x=True)
+
+
+def _curves(
+    blocks: Sequence[Block], drawn: Sequence[str], cost: Callable[[Line], float | None]
+) -> tuple[Curve, ...]:
+    """Return a curve a method, of (cost, mAP), without points of unknown cost."""
     curves = []
     for name in drawn:
-        points = tuple(
-            (line.train_s, line.map.mean)
-            for block in blocks
-            for line in block.lines
-            if line.method == name and line.train_s
-        )
-        if points:
-            curves.append(Curve(name, points))
-    if not curves:
-        return None
-    caption = "Seconds of CPU time of a training, one point a code length; left and high is good."
-    return Chart(
-        "mAP over the time of training",
-        caption,
-        "seconds",
-        "mAP",
-        tuple(curves),
-        log_x=True,
-    )
+        lines = [line for block in blocks for line in block.lines if line.method == name]
+        points = tuple((x, line.map.mean) for line in lines if (x := cost(line)))
+        curves += [Curve(name, points)] if points else []
+    return tuple(curves)
 
 
-def _named(chart: Chart, data: str) -> Chart:
-    return Chart(**(vars(chart) | {"title": f"{data}: {chart.title}"}))
+def _named(chart: Chart, what: str) -> Chart:
+    return Chart(**(vars(chart) | {"title": f"{what}: {chart.title}"}))

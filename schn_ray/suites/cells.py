@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from schn_ray.core.checked_lines import checked_line, parse_checked_line
@@ -20,11 +20,13 @@ from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import default_evaluation
 from schn_ray.models.hasher import load_network
+from schn_ray.suites.draws import settings_to_try
 from schn_ray.suites.suite import Suite
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import train_locally
 from schn_ray.tuning.objectives import encoding_cost
+from schn_ray.tuning.trial_settings import Values, with_values
 
 CELLS, DATA = "cells", "data"
 STORE, FEATURES = "store", "features"
@@ -40,6 +42,7 @@ class Cell:
         method: name of the method.
         bits: of the codes.
         seed: of the training.
+        trial: which of the settings to try, see ``draws``; 0: the published ones.
     """
 
     number: int
@@ -47,6 +50,7 @@ class Cell:
     method: str
     bits: int
     seed: int
+    trial: int = 0
 
     @property
     def rows(self) -> int:
@@ -56,10 +60,12 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of its directory, in the suite's."""
-        return f"{CELLS}/{self.data}/{self.method}-{self.bits}-{self.seed}"
+        settings = f"-trial-{self.trial}" if self.trial else ""
+        return f"{CELLS}/{self.data}/{self.method}-{self.bits}-{self.seed}{settings}"
 
     def __str__(self) -> str:
-        return f"{self.data}, {self.method}, {self.bits} bits, seed {self.seed}"
+        settings = f", settings of trial {self.trial}" if self.trial else ""
+        return f"{self.data}, {self.method}, {self.bits} bits, seed {self.seed}{settings}"
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,22 @@ def cell_config(cell: Cell, suite: Suite, given: Mapping[str, Any]) -> TrainConf
     """
     own = {"bits": cell.bits, "seed": cell.seed}
     values = merged(merged(deepcopy(dict(given)), suite.settings), own)
-    return train_config(suite.preset, method=cell.method, base=values)
+    published = train_config(suite.preset, method=cell.method, base=values)
+    if not cell.trial:
+        return published
+    return with_values(published, settings_of_cell(cell, suite))
+
+
+def settings_of_cell(cell: Cell, suite: Suite) -> Values:
+    """Return the settings of a cell that differ from the published ones.
+
+    Args:
+        cell: which.
+        suite: that it belongs to.
+    """
+    published = replace(cell, trial=0)
+    tries = settings_to_try(cell_config(published, suite, {}), suite.budget, suite.settings)
+    return tries[cell.trial]
 
 
 def _trained(config: TrainConfig, store: str, run: str, features: str | None) -> Cost:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from schn_ray.core.directories import LOCK, AlreadyDone
 from schn_ray.core.locks import locked
@@ -25,38 +26,48 @@ from schn_ray.suites.cells import (
     DATA,
     FEATURES,
     STORE,
+    Cell,
     Ended,
     cells_of,
     features_location,
     run_cell,
 )
 from schn_ray.suites.suite import DataSet, Suite
+from schn_ray.suites.trials import (
+    Trial,
+    Tried,
+    choices_of,
+    trials_of,
+    try_settings,
+    tuned_cells,
+)
 
-TRAINING = "training"  # name of the work on cells
+TRAINING, TUNING = "training", "tuning"  # names of the work on cells, and on trials
 UNQUANTISED = "unquantised"  # name of the evaluation that has the controls
 
 Mapper = Callable[[str], MapShards]
 """The name of a piece of work -> what applies a function to its shards."""
+
+Work = Callable[..., Ended | Tried]
 
 
 def run_suite(
     suite: Suite,
     out: Path | str,
     mapper: Mapper = lambda _: map_locally,
-    ended: Callable[[Ended], None] = lambda _: None,
-) -> list[Ended]:
+    ended: Callable[[Ended | Tried, int, int], None] = lambda *_: None,
+) -> None:
     """Run a suite, or go on with it; interrupted at any moment, the same call does only the rest.
 
-    A suite that has grown, by a method, a length or a seed, trains what is new.
+    First all methods are trained with their published settings. If the suite has a budget, its
+    trials follow, then the best settings of each method, with all seeds. A suite that has grown, by
+    a method, a length, a seed or trials, trains what is new.
 
     Args:
         suite: as ``read_suite`` returned it.
         out: directory or URI to write.
         mapper: where data are prepared and embedded, and cells trained, one on a worker.
-        ended: called with each cell when it has ended.
-
-    Returns:
-        All cells, in their order.
+        ended: called with each cell and trial when it has ended, and which one of how many it is.
 
     Raises:
         SchnRayError: a source, a setting or features that cannot be used; a cell of this name was
@@ -66,15 +77,20 @@ def run_suite(
     with _only_writer(location):
         for name, data in suite.placed.items():
             _prepare(data, join(location, f"{DATA}/{name}"), mapper)
-        work = functools.partial(run_cell, suite=suite, out=location)
-        finished = []
-        for one in mapper(TRAINING)(work, cells_of(suite)):
-            ended(one)
-            finished.append(one)
-        finished.sort(key=lambda one: one.cell.number)
+
+        def done(what: str, work: Work, pieces: Sequence[Cell | Trial]) -> list[Any]:
+            results = []
+            for one in mapper(what)(partial(work, suite=suite, out=location), pieces):
+                results.append(one)
+                ended(one, len(results), len(pieces))
+            return results
+
+        cells = done(TRAINING, run_cell, cells_of(suite))
+        cells.sort(key=lambda one: one.cell.number)
         for name in suite.placed:
-            _measure_features(suite, name, finished, location, mapper)
-    return finished
+            _measure_features(suite, name, cells, location, mapper)
+        tried = done(TUNING, try_settings, trials_of(suite, cells))
+        done(TRAINING, run_cell, tuned_cells(suite, choices_of(suite, cells, tried)))
 
 
 @contextmanager

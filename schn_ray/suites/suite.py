@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -35,6 +35,22 @@ class DataSet(Section):
     images_of: str | None = None
 
 
+class Budget(Section):
+    """How many settings each method may try; the best are trained and measured, too.
+
+    Attributes:
+        trials: of each method, on each data set, at each length: the published settings, and random
+            draws from the method's own search space. 1: the published ones alone.
+        seed: of the draws, of the trials' trainings, and of the rows that are held out.
+        held_out: share of the training rows that judges the trials, where the data set has no
+            validation rows. The best settings are then trained on all of them.
+    """
+
+    trials: Count = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
 class Suite(Section):
     """What is trained and measured: every combination of the first four attributes.
 
@@ -46,6 +62,7 @@ class Suite(Section):
         preset: of ``train``, for all methods.
         settings: further settings of ``train``, nested.
         evaluate: settings of ``evaluate``, nested.
+        budget: how many settings each method may try.
     """
 
     data: dict[str, DataSet]
@@ -55,6 +72,7 @@ class Suite(Section):
     preset: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     evaluate: dict[str, Any] = Field(default_factory=dict)
+    budget: Budget = Budget()
 
     @property
     def method_names(self) -> tuple[str, ...]:

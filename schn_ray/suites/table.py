@@ -4,20 +4,19 @@ Within a data set and a code length, each method is compared with the best one, 
 its average precision averaged over the seeds (paired bootstrap over queries). Methods whose
 interval of the difference holds 0 are not told apart from the best by these queries. The first that
 is told apart from the first of its group begins the next.
+
+Methods with the best of several settings are compared among themselves, in blocks of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schn_ray.core.atomic_files import write_atomically
 from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location, join
 from schn_ray.evaluation.figures import Figures
@@ -25,8 +24,8 @@ from schn_ray.evaluation.metrics.bootstrap import Interval, interval, paired_dif
 from schn_ray.evaluation.results import KIND, default_evaluation, read_figures, read_queries
 from schn_ray.suites.cells import CELLS, Cell, Ended
 from schn_ray.suites.run import UNQUANTISED
+from schn_ray.suites.trials import Choice
 
-RESULTS = "results.parquet"
 _CONTROLS = ("cosine", "classifier")
 
 
@@ -52,6 +51,22 @@ class CellFigures:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """What a method's trials were worth.
+
+    Attributes:
+        choice: the best settings.
+        published: mAP with the published settings, with its interval over queries.
+        gain: mAP with the best settings less that, with its interval; None where the published
+            settings are the best.
+    """
+
+    choice: Choice
+    published: Interval
+    gain: Interval | None
+
+
+@dataclass(frozen=True)
 class Line:
     """A method at one code length on one data set.
 
@@ -64,6 +79,7 @@ class Line:
         tied: these queries do not tell it apart from the best; true for the best.
         group: 1, 2, ...; each begins with the first method that is told apart from the first of the
             one before.
+        tuned: what its trials were worth; None for published settings.
     """
 
     method: str
@@ -73,6 +89,7 @@ class Line:
     behind: Interval | None
     tied: bool
     group: int
+    tuned: Tuned | None = None
 
     @property
     def train_s(self) -> float | None:
@@ -93,6 +110,7 @@ class Block:
         protocol: of the split.
         lines: the best first.
         unquantised: control -> what the features reach without a code; empty where unknown.
+        trials: settings that each method could try; 1: the published ones alone.
     """
 
     data: str
@@ -102,6 +120,13 @@ class Block:
     protocol: str
     lines: tuple[Line, ...]
     unquantised: dict[str, float]
+    trials: int = 1
+
+    @property
+    def title(self) -> str:
+        """Data set, length, and which settings."""
+        settings = f", best of {self.trials} settings" if self.trials > 1 else ""
+        return f"{self.data}, {self.bits} bits{settings}"
 
 
 @dataclass(frozen=True)
@@ -126,25 +151,36 @@ class SuiteTable:
     """All that a suite has measured so far.
 
     Attributes:
-        blocks: one a data set and code length, in the order of the suite.
+        blocks: one a data set and code length, in the order of the suite; where methods were tuned,
+            one more with the best settings of each.
         refused: (cell, reason) of methods that could not be trained.
     """
 
     blocks: tuple[Block, ...]
     refused: tuple[tuple[str, str], ...]
 
+    @property
+    def by_budget(self) -> list[list[Block]]:
+        """The blocks of published settings, and those of the best ones; none is empty."""
+        parts = [[b for b in self.blocks if (b.trials > 1) is tuned] for tuned in (False, True)]
+        return [blocks for blocks in parts if blocks]
 
-def suite_table(out: Path | str, ended: Sequence[Ended]) -> SuiteTable:
+
+def suite_table(
+    out: Path | str, ended: Sequence[Ended], choices: Sequence[Choice] = (), trials: int = 1
+) -> SuiteTable:
     """Read what the cells have measured.
 
     Args:
         out: directory or URI of the suite.
         ended: the cells that have ended.
+        choices: the best settings of methods whose trials have ended.
+        trials: settings that each method could try.
 
     Raises:
         SchnRayError: an evaluation is damaged.
     """
-    groups: dict[tuple[str, int], dict[str, list[_Measured]]] = {}
+    groups: dict[tuple[str, int], _Cells] = {}
     for one in ended:
         cell = one.cell
         if one.cost is None:
@@ -152,89 +188,16 @@ def suite_table(out: Path | str, ended: Sequence[Ended]) -> SuiteTable:
         figures = read_figures(default_evaluation(join(as_location(out), cell.name)))
         if figures.map is not None:
             group = groups.setdefault((cell.data, cell.bits), {})
-            group.setdefault(cell.method, []).append(_measured(out, one, figures))
+            group.setdefault((cell.method, cell.trial), []).append(_measured(out, one, figures))
+    blocks = []
+    for (data, bits), cells in sorted(groups.items(), key=lambda group: _order(ended, *group[0])):
+        published = {name: own for (name, trial), own in cells.items() if not trial}
+        block = _block(data, bits, published, _unquantised(out, data))
+        own = [one for one in choices if (one.data, one.bits) == (data, bits)]
+        blocks += [block, *_tuned_block(block, cells, own, trials)]
     return SuiteTable(
-        tuple(
-            _block(data, bits, methods, _unquantised(out, data))
-            for (data, bits), methods in sorted(
-                groups.items(), key=lambda group: _order(ended, *group[0])
-            )
-        ),
-        tuple((str(one.cell), one.refused) for one in ended if one.refused),
+        tuple(blocks), tuple((str(one.cell), one.refused) for one in ended if one.refused)
     )
-
-
-def write_table(table: SuiteTable, out: Path) -> Path:
-    """Write a row for each cell as Parquet.
-
-    Args:
-        table: of the suite.
-        out: directory to write into.
-
-    Returns:
-        The file.
-    """
-    rows = [
-        {
-            "data": block.data,
-            "protocol": block.protocol,
-            "queries": block.queries,
-            "gallery": block.gallery,
-            "method": line.method,
-            "bits": block.bits,
-            "seed": figures.cell.seed,
-            "map": figures.map,
-            "map_over_seeds": line.map.mean,
-            "map_low": line.map.low,
-            "map_high": line.map.high,
-            "tied_with_best": line.tied,
-            "group": line.group,
-            "train_cpu_s": figures.train_s,
-            "encode_mflop": figures.encode_mflop,
-            "map_by_class": list(figures.by_class.items()),
-            "run": figures.run,
-        }
-        for block in table.blocks
-        for line in block.lines
-        for figures in line.cells
-    ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink)
-    write_atomically(out / RESULTS, sink.getvalue().to_pybytes())
-    return out / RESULTS
-
-
-def table_text(table: SuiteTable) -> str:
-    """Return the table as lines of text.
-
-    Args:
-        table: of the suite.
-    """
-    lines = []
-    for block in table.blocks:
-        lines.append(
-            f"{block.data}, {block.bits} bits: {block.queries:,} queries, {block.gallery:,} "
-            f"gallery rows, protocol {block.protocol}"
-        )
-        width = max(len(line.method) for line in block.lines)
-        for line in block.lines:
-            spread = "" if line.deviation is None else f" +- {line.deviation:.3f}"
-            seconds = "" if line.train_s is None else f"  {line.train_s:,.0f} s"
-            lines.append(
-                f"  {line.group:2}{'=' if line.tied else ' '} {line.method:{width}}  "
-                f"{line.map.mean:.3f}{spread}"
-                f"  [{line.map.low:.3f}, {line.map.high:.3f}]{seconds}"
-            )
-        known = ", ".join(f"{name} {score:.3f}" for name, score in block.unquantised.items())
-        lines += [f"  features without a code: {known}"] if known else []
-    lines += _ranks_text(table.blocks) if len(table.blocks) > 1 else []
-    lines += [f"not trained: {cell}: {reason}" for cell, reason in table.refused]
-    lines.append(
-        "mAP, exact under ties; +- over seeds, [] over queries (95 %). "
-        "=: these queries do not tell it apart from the best; 1, 2 ...: groups, each begins where "
-        "a method is told apart from the first of the one before"
-    )
-    return "\n".join(lines)
 
 
 def ranking(blocks: Sequence[Block]) -> list[Rank]:
@@ -260,44 +223,14 @@ def ranking(blocks: Sequence[Block]) -> list[Rank]:
     return sorted(ranks, key=lambda rank: (rank.mean, rank.method))
 
 
-def _ranks_text(blocks: Sequence[Block]) -> list[str]:
-    ranks = ranking(blocks)
-    width = max((len(rank.method) for rank in ranks), default=0)
-    return ["mean rank of those trained everywhere"] + [
-        f"  {rank.method:{width}}  {rank.mean:4.1f}  "
-        + ", ".join(f"{name} {mean:.1f}" for name, mean in rank.of_data.items())
-        for rank in ranks
-    ]
-
-
-_SCHEMA = pa.schema(
-    [
-        ("data", pa.string()),
-        ("protocol", pa.string()),
-        ("queries", pa.int64()),
-        ("gallery", pa.int64()),
-        ("method", pa.string()),
-        ("bits", pa.int64()),
-        ("seed", pa.int64()),
-        ("map", pa.float64()),
-        ("map_over_seeds", pa.float64()),
-        ("map_low", pa.float64()),
-        ("map_high", pa.float64()),
-        ("tied_with_best", pa.bool_()),
-        ("group", pa.int64()),
-        ("train_cpu_s", pa.float64()),
-        ("encode_mflop", pa.float64()),
-        ("map_by_class", pa.map_(pa.string(), pa.float64())),
-        ("run", pa.string()),
-    ]
-)
-
-
 @dataclass(frozen=True, eq=False)
 class _Measured:
     cell: CellFigures
     figures: Figures
     average_precision: NDArray[np.float64]
+
+
+_Cells = dict[tuple[str, int], list[_Measured]]  # method, trial -> its seeds, of one block
 
 
 def _measured(out: Path | str, one: Ended, figures: Figures) -> _Measured:
@@ -318,10 +251,7 @@ def _measured(out: Path | str, one: Ended, figures: Figures) -> _Measured:
 def _block(
     data: str, bits: int, methods: dict[str, list[_Measured]], unquantised: dict[str, float]
 ) -> Block:
-    precision = {
-        name: np.mean([one.average_precision for one in cells], axis=0)
-        for name, cells in methods.items()
-    }
+    precision = {name: _over_seeds(cells) for name, cells in methods.items()}
     order = sorted(precision, key=lambda name: (-float(np.nanmean(precision[name])), name))
     best, groups = order[0], _groups([precision[name] for name in order])
     lines = [
@@ -360,6 +290,37 @@ def _line(
         gap is None or gap.interval.low <= 0,
         group,
     )
+
+
+def _tuned_block(
+    published: Block, cells: _Cells, choices: Sequence[Choice], trials: int
+) -> list[Block]:
+    """Return the block of the best settings, if the cells of any method's have ended."""
+    best = {choice.method: choice for choice in choices if (choice.method, choice.trial) in cells}
+    if not best:
+        return []
+    own = {name: cells[name, choice.trial] for name, choice in best.items()}
+    block = _block(published.data, published.bits, own, published.unquantised)
+    lines = tuple(replace(line, tuned=_tuned(best[line.method], cells)) for line in block.lines)
+    return [replace(block, lines=lines, trials=trials)]
+
+
+def _tuned(choice: Choice, cells: _Cells) -> Tuned:
+    """Compare the best settings with the published ones, on the seeds that both have."""
+    best = cells[choice.method, choice.trial]
+    seeds = {one.cell.cell.seed for one in best}
+    published = [one for one in cells[choice.method, 0] if one.cell.cell.seed in seeds]
+    known = interval(_over_seeds(published))
+    assert known is not None, "its mAP is defined"
+    gain = None
+    if choice.trial:
+        gain = paired_difference(_over_seeds(published), _over_seeds(best))
+    return Tuned(choice, known, gain.interval if gain else None)
+
+
+def _over_seeds(cells: Sequence[_Measured]) -> NDArray[np.float64]:
+    mean: NDArray[np.float64] = np.mean([one.average_precision for one in cells], axis=0)
+    return mean
 
 
 def _groups(precision: Sequence[NDArray[np.float64]]) -> list[int]:

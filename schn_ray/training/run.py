@@ -374,7 +374,7 @@ def _shown(run: Run, out: str) -> AbstractContextManager[None]:
 
 def train_locally(
     config: TrainConfig,
-    store_path: Path | str,
+    store: Store | Path | str,
     out: Path | str,
     tensorboard: bool = False,
     features: str | None = None,
@@ -386,7 +386,7 @@ def train_locally(
 
     Args:
         config: all settings.
-        store_path: directory or URI of the store to train on.
+        store: to train on: open, or its directory or URI.
         out: the run's directory, or its URI.
         tensorboard: write ``RUN/tensorboard`` too.
         features: of the store's images, as ``embed`` wrote them; the head alone is trained.
@@ -401,7 +401,7 @@ def train_locally(
         AlreadyDone: the same request has finished ``out``.
         SchnRayError: ``out`` holds something else, or the store can't be trained on.
     """
-    store = open_store(store_path)
+    store = store if isinstance(store, Store) else open_store(store)
     with open_run(out, config, store, features, keep_checkpoints) as (mirror, draft):
         require_libraries(tensorboard, track)
         mirror.send()

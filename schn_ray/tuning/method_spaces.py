@@ -72,7 +72,7 @@ def method_space(config: TrainConfig) -> Space:
     Raises:
         SchnRayError: the method has nothing to search.
     """
-    parameters = _own(config)
+    parameters = own_parameters(config)
     if not parameters:
         raise SchnRayError(
             f"method {config.method.name} has no settings to search; name a YAML file, such as one "
@@ -103,7 +103,7 @@ def methods_space(base: TrialSettings, fixed: tuple[str, ...] = ()) -> Space:
     parameters = {METHOD_NAME: Domain(choices=methods)}
     given = [line.partition("=")[0] for line in fixed]
     for name, config in base.by_method.items():
-        for key, domain in (_own(config) | _head(config)).items():
+        for key, domain in (own_parameters(config) | _head(config)).items():
             parameter = f"{key}{OF_METHOD}{name}"
             if not any(is_same_setting(parameter, other) for other in given):
                 when = {METHOD_NAME: name} | {
@@ -113,10 +113,16 @@ def methods_space(base: TrialSettings, fixed: tuple[str, ...] = ()) -> Space:
     return Space(parameters=parameters, start=tuple({METHOD_NAME: name} for name in methods))
 
 
-def _own(config: TrainConfig) -> dict[str, Domain]:
+def own_parameters(config: TrainConfig) -> dict[str, Domain]:
     """Return the settings that a method says are to be searched, and its learning rate.
 
     A term that is off, with the weight 0 where a logarithm would be searched, stays off.
+
+    Args:
+        config: has the method.
+
+    Returns:
+        Dotted key -> its domain; empty if there is nothing to search.
     """
     parameters = {
         f"method.{key}": _domain(mark, field.annotation)

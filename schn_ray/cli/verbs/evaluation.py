@@ -243,7 +243,8 @@ def benchmark(
     """Train and measure many methods on the same data, split and budget, for one table.
 
     Interrupted at any moment, the same call does only the rest. A suite that has grown, by a
-    method, a length or a seed, trains what is new.
+    method, a length, a seed or trials, trains what is new. With ``budget.trials`` of 2 or more,
+    each method also tries settings of its own, judged without the queries.
 
     Args:
         suite: ``"quick"``, ``"frozen"``, ``"leaders"``, ``"scratch"``, ``"finetune"``, or a YAML
@@ -264,30 +265,36 @@ def benchmark(
         >>> benchmark("quick", "table", settings={"methods": ["csq", "itq"]})  # doctest: +SKIP
     """
     from schn_ray.report.suite import report_suite
-    from schn_ray.suites.cells import Ended, cells_of
-    from schn_ray.suites.run import TRAINING, run_suite
+    from schn_ray.suites.cells import Ended
+    from schn_ray.suites.run import TRAINING, TUNING, run_suite
     from schn_ray.suites.suite import read_suite
-    from schn_ray.suites.table import suite_table, write_table
+    from schn_ray.suites.table import suite_table
+    from schn_ray.suites.table_output import write_table
+    from schn_ray.suites.trials import Tried, choices_of
 
     sources = {name: location_of(path) for name, path in (data or {}).items()}
     opened, target = read_suite(str(suite), sources, setting_lines(settings)), Path(out)
     if opened.left_out:
         note = f"left out, as no place is given: {', '.join(opened.left_out)}"
         print(f"schn-ray: {note}", file=sys.stderr)
-    finished, cells = list[Ended](), len(cells_of(opened))
+    cells, tried = list[Ended](), list[Tried]()
 
     def mapper(what: str) -> MapShards:
-        unit = "trainings" if what == TRAINING else "rows"
+        unit = {TRAINING: "trainings", TUNING: "trials"}.get(what, "rows")
         return shards_mapper(what, workers, gpus=True, writes=str(target), unit=unit)
 
-    def ended(one: Ended) -> None:
-        finished.append(one)
-        print(f"schn-ray: {len(finished)} of {cells}: {one}", file=sys.stderr)
+    def ended(one: Ended | Tried, number: int, total: int) -> None:
+        if isinstance(one, Ended):
+            cells.append(one)
+        else:
+            tried.append(one)
+        print(f"schn-ray: {number} of {total}: {one}", file=sys.stderr)
 
     try:
         run_suite(opened, target, mapper, ended)
     finally:  # an interrupted suite has a table, too
-        table = suite_table(target, finished)
+        choices = choices_of(opened, cells, tried)
+        table = suite_table(target, cells, choices, opened.budget.trials)
         if table.blocks:
             write_table(table, target)
             report_suite(table, Path(suite).stem, target)

@@ -466,7 +466,7 @@ class SuiteResult(Printable):
 
     def text(self) -> str:
         """Return the table, and where its page is."""
-        from schn_ray.suites.table import table_text
+        from schn_ray.suites.table_output import table_text
 
         return f"{table_text(self.table)}\n{self.path}/index.html: open it in a browser"
 

@@ -180,6 +180,25 @@ def split(
     } | junk
 
 
+def held_out_rows(labels: csr_array[Any], share: float, seed: int) -> NDArray[np.bool_]:
+    """Tell which training rows [n] can judge settings, because nothing is trained on them.
+
+    If no row has more than one label, they are drawn within each class; otherwise, of all labelled
+    rows. Rows without a label are never drawn.
+
+    Args:
+        labels: [n, C] of the training rows.
+        share: of the labelled rows.
+        seed: of the draw.
+    """
+    per_row = np.diff(labels.indptr)
+    labelled = np.flatnonzero(per_row)
+    one_each = per_row.max(initial=0) <= 1
+    group = labels.indices if one_each else np.zeros(len(labelled), np.int64)
+    chosen = _validation(group, share, np.random.default_rng([seed, 1]))
+    return np.isin(np.arange(len(per_row)), labelled[chosen])
+
+
 def _of_all_rows(
     is_junk: NDArray[np.bool_], config: PrepareConfig, generator: np.random.Generator
 ) -> Split:

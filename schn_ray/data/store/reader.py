@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +30,7 @@ from schn_ray.data.sources.stored import (
     map_rows,
     no_image,
 )
-from schn_ray.data.splits.protocols import JUNK, ROLES, Rows, Split
+from schn_ray.data.splits.protocols import JUNK, ROLES, Rows, Split, held_out_rows
 from schn_ray.data.store.describe import SPLIT, multi_hot_matrix
 from schn_ray.data.store.row_files import VECTOR
 
@@ -68,12 +72,13 @@ class Store:
         self.labels = multi_hot_matrix(self._table["labels"], self.classes)
         self.cameras: NDArray[np.int32] = self._table["camera"].to_numpy()
         self.split = _read_split(artefact.file(SPLIT))
+        self._held_out: tuple[float, int] | None = None
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
-    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
-        return open_store, (self.location,)
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[Any, ...]]:
+        return _reopened, (self.location, self._held_out)
 
     def image(self, row: int) -> bytes:
         """Return the encoded image of one row.
@@ -115,6 +120,25 @@ class Store:
         """Return the rows of a role: one of ``protocols.ROLES``, or ``junk``."""
         return self.split[role]
 
+    def with_held_out(self, share: float, seed: int) -> Store:
+        """Return this store with validation rows, which its training rows no longer have.
+
+        Nothing is written. Its fingerprint is another one, so that runs tell the two apart.
+
+        Args:
+            share: of the labelled training rows, see ``protocols.held_out_rows``.
+            seed: of the draw.
+        """
+        other, train = copy.copy(self), self.rows("train")
+        held_out = held_out_rows(self.labels[train], share, seed)
+        validation = np.union1d(self.rows("validation"), train[held_out])
+        other.split = self.split | {"train": train[~held_out], "validation": validation}
+        name = f"{self.manifest.fingerprint} held out {share} {seed}"
+        fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        other.manifest = replace(self.manifest, fingerprint=fingerprint)
+        other._held_out = share, seed
+        return other
+
     def rows_of(self, ids: pa.Array | pa.ChunkedArray) -> Rows:
         """Return the row of each id: int64 [m], -1 where the store does not have it.
 
@@ -151,6 +175,11 @@ def open_store(path: Path | str, verify: bool = False) -> Store:
         SchnRayError: ``path`` is no finished store, or it is damaged.
     """
     return Store(as_location(path))
+
+
+def _reopened(location: str, held_out: tuple[float, int] | None) -> Store:
+    store = open_store(location)
+    return store if held_out is None else store.with_held_out(*held_out)
 
 
 def _chunks(column: pa.ChunkedArray) -> tuple[list[pa.Array], NDArray[np.int64]]:
