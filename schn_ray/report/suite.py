@@ -11,7 +11,7 @@ from schn_ray.report.charts import MOST_CURVES, Chart, Curve
 from schn_ray.report.diagrams import map_by_bits
 from schn_ray.report.page import write_suite_page
 from schn_ray.suites.table import Block, Line, SuiteTable, Tuned, ranking
-from schn_ray.suites.table_output import RESULTS, settings_text
+from schn_ray.suites.table_output import RESULTS, short_settings
 
 PAGE = "index.html"
 _DIFFERENT_COST = 1.1  # of the largest to the smallest, from which on costs are drawn
@@ -134,7 +134,7 @@ def _tuned(tuned: Tuned) -> dict[str, object]:
     return {
         "published": f"{tuned.published.mean:.3f}",
         "gain": "" if gain is None else f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
-        "settings": settings_text(choice.settings) or settings,
+        "settings": short_settings(choice.settings) or settings,
         "trials_s": "" if choice.train_s is None else f"{choice.train_s:,.0f}",
     }
 

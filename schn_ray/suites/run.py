@@ -34,7 +34,7 @@ from schn_ray.suites.cells import (
 )
 from schn_ray.suites.suite import DataSet, Suite
 from schn_ray.suites.trials import (
-    Trial,
+    SuiteTrial,
     Tried,
     choices_of,
     trials_of,
@@ -78,7 +78,7 @@ def run_suite(
         for name, data in suite.placed.items():
             _prepare(data, join(location, f"{DATA}/{name}"), mapper)
 
-        def done(what: str, work: Work, pieces: Sequence[Cell | Trial]) -> list[Any]:
+        def done(what: str, work: Work, pieces: Sequence[Cell | SuiteTrial]) -> list[Any]:
             results = []
             for one in mapper(what)(partial(work, suite=suite, out=location), pieces):
                 results.append(one)

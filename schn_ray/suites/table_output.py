@@ -125,18 +125,18 @@ def tuned_text(tuned: Tuned) -> str:
         return f"published settings are the best{failed}"
     return (
         f"published {tuned.published.mean:.3f}, gain {tuned.gain.mean:+.3f} "
-        f"[{tuned.gain.low:+.3f}, {tuned.gain.high:+.3f}]: {settings_text(choice.settings)}{failed}"
+        f"[{tuned.gain.low:+.3f}, {tuned.gain.high:+.3f}]: {short_settings(choice.settings)}{failed}"
     )
 
 
-def settings_text(settings: Mapping[str, object]) -> str:
+def short_settings(settings: Mapping[str, object]) -> str:
     """Return settings by their short names.
 
     Args:
         settings: dotted key -> value.
 
     Example:
-        >>> settings_text({"method.margin": 0.3, "optimiser.learning_rate": 2e-3})
+        >>> short_settings({"method.margin": 0.3, "optimiser.learning_rate": 2e-3})
         'margin=0.3, learning_rate=0.002'
     """
     return ", ".join(

@@ -40,7 +40,7 @@ TRIALS = "trials"
 
 
 @dataclass(frozen=True)
-class Trial:
+class SuiteTrial:
     """Settings of a method, to be judged on a data set at one code length.
 
     Attributes:
@@ -82,7 +82,7 @@ class Tried:
         reason: why it failed; "" if it did not.
     """
 
-    trial: Trial
+    trial: SuiteTrial
     validation_map: float | None
     train_s: float | None = None
     reason: str = ""
@@ -123,7 +123,7 @@ class Choice:
     train_s: float | None
 
 
-def trials_of(suite: Suite, ended: Iterable[Ended]) -> list[Trial]:
+def trials_of(suite: Suite, ended: Iterable[Ended]) -> list[SuiteTrial]:
     """List the trials of a suite's budget: of each method that has something to search.
 
     Args:
@@ -134,10 +134,10 @@ def trials_of(suite: Suite, ended: Iterable[Ended]) -> list[Trial]:
     combinations = [
         (*cell, trial) for cell, count in counts.items() if count > 1 for trial in range(count)
     ]
-    return [Trial(number, *values) for number, values in enumerate(combinations)]
+    return [SuiteTrial(number, *values) for number, values in enumerate(combinations)]
 
 
-def try_settings(trial: Trial, suite: Suite, out: str) -> Tried:
+def try_settings(trial: SuiteTrial, suite: Suite, out: str) -> Tried:
     """Train a trial and judge it, or go on with it; one that has ended is only read.
 
     Its model goes when its score is written.
@@ -225,13 +225,13 @@ def _tries(suite: Suite, data: str, method: str, bits: int) -> tuple[Values, ...
     return settings_to_try(published, suite.budget, suite.settings)
 
 
-def _trial_config(trial: Trial, suite: Suite, given: Mapping[str, Any]) -> TrainConfig:
+def _trial_config(trial: SuiteTrial, suite: Suite, given: Mapping[str, Any]) -> TrainConfig:
     cell = Cell(0, trial.data, trial.method, trial.bits, suite.budget.seed, trial.trial)
     return cell_config(cell, suite, given)
 
 
 def _trained_trial(
-    trial: Trial, config: TrainConfig, store: Store, features: str | None, run: str
+    trial: SuiteTrial, config: TrainConfig, store: Store, features: str | None, run: str
 ) -> Tried:
     began, whole = process_time(), kind_at(join(run, REQUEST)) is None
 
@@ -277,7 +277,7 @@ def _without_trial(tried: Tried) -> dict[str, Any]:
     return {name: value for name, value in asdict(tried).items() if name != "trial"}
 
 
-def _read(trial: Trial, request: dict[str, Any], run: str) -> Tried | None:
+def _read(trial: SuiteTrial, request: dict[str, Any], run: str) -> Tried | None:
     """Read how a trial ended; None where it has not, or its record is damaged.
 
     Raises:

@@ -21,7 +21,7 @@ from schn_ray.suites import cells, trials
 from schn_ray.suites.cells import Cell, Cost, Ended, cell_config
 from schn_ray.suites.draws import settings_to_try
 from schn_ray.suites.suite import Budget, DataSet, Suite
-from schn_ray.suites.trials import Trial, Tried, choices_of, trials_of, tuned_cells
+from schn_ray.suites.trials import SuiteTrial, Tried, choices_of, trials_of, tuned_cells
 from schn_ray.tuning.method_spaces import own_parameters
 from schn_ray.tuning.trial_settings import value_of
 
@@ -132,7 +132,7 @@ def test_a_method_with_little_to_search_tries_what_it_has() -> None:
     assert settings_to_try(published(suite_of(["lsh"]), "lsh"), Budget(trials=20), {}) == ({},)
 
 
-def tried_with(scores: list[float | None]) -> Callable[[Trial], Tried]:
+def tried_with(scores: list[float | None]) -> Callable[[SuiteTrial], Tried]:
     return lambda trial: Tried(trial, scores[trial.trial], 1.0)
 
 
@@ -299,7 +299,7 @@ def test_killed_it_goes_on_to_the_same_table(
 def test_trials_never_see_a_query(
     tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, trial = shutil.copytree(tuned, tmp_path / "out"), Trial(0, "x", "csq", 8, 1)
+    out, trial = shutil.copytree(tuned, tmp_path / "out"), SuiteTrial(0, "x", "csq", 8, 1)
     suite = suite_of(["csq"], **BUDGET)
     known = trials.try_settings(trial, suite, str(out))
     (out / f"{trial.name}.json").unlink()
@@ -318,7 +318,7 @@ def test_trials_never_see_a_query(
 def test_trials_of_other_settings_are_refused_by_name_and_damaged_ones_done_again(
     tuned: Path, tmp_path: Path
 ) -> None:
-    out, trial = shutil.copytree(tuned, tmp_path / "out"), Trial(0, "x", "csq", 8, 1)
+    out, trial = shutil.copytree(tuned, tmp_path / "out"), SuiteTrial(0, "x", "csq", 8, 1)
     suite = suite_of(["csq"], **BUDGET)
     known = trials.try_settings(trial, suite, str(out))
     settings = SHORT | {"schedule": SHORT["schedule"] | {"iterations": 3}}
