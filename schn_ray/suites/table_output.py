@@ -123,10 +123,9 @@ def tuned_text(tuned: Tuned) -> str:
     failed = f"; {choice.failed} of {choice.trials} trials failed" if choice.failed else ""
     if tuned.gain is None:
         return f"published settings are the best{failed}"
-    return (
-        f"published {tuned.published.mean:.3f}, gain {tuned.gain.mean:+.3f} "
-        f"[{tuned.gain.low:+.3f}, {tuned.gain.high:+.3f}]: {short_settings(choice.settings)}{failed}"
-    )
+    gain = f"{tuned.gain.mean:+.3f} [{tuned.gain.low:+.3f}, {tuned.gain.high:+.3f}]"
+    settings = short_settings(choice.settings)
+    return f"published {tuned.published.mean:.3f}, gain {gain}: {settings}{failed}"
 
 
 def short_settings(settings: Mapping[str, object]) -> str:
