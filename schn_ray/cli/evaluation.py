@@ -161,7 +161,10 @@ def report_command(
 
 def benchmark_command(
     suite: Annotated[
-        str, typer.Argument(help="quick, frozen, leaders, scratch, finetune, or a YAML file.")
+        str,
+        typer.Argument(
+            help="quick, frozen, leaders, scratch, finetune, published-sets, or a YAML file."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Directory to write.")],
     data: Annotated[
@@ -175,7 +178,8 @@ def benchmark_command(
     """Compare many methods on the same data, split and budget.
 
     Writes a table and a page. Run the same command again after an interruption, or with more
-    methods, lengths or seeds: it does only what is new.
+    methods, lengths, seeds or trials: it does only what is new. --set budget.trials=8 lets every
+    method try settings of its own.
     """
     sources = dict(_named_source(given) for given in data or [])
     result = benchmark(suite, out, data=sources, settings=settings, workers=workers_of(workers))

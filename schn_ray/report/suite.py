@@ -97,10 +97,12 @@ def _block(block: Block) -> dict[str, object]:
     return {
         "title": block.title,
         "is_tuned": block.trials > 1,
+        "rank": block.published_rank if block.lines[0].published_map is not None else None,
         "sentence": (
             f"{block.queries:,} queries against {block.gallery:,} gallery rows, protocol "
             f"{block.protocol}."
         ),
+        "spoiling": "; ".join(block.spoiling),
         "unquantised": ", ".join(
             f"{name} {score:.3f}" for name, score in block.unquantised.items()
         ),
@@ -119,6 +121,7 @@ def _line(line: Line) -> dict[str, object]:
         "share": f"{line.map.mean:.4f}",
         "map": f"{line.map.mean:.3f}{spread}",
         "interval": f"{line.map.low:.3f} to {line.map.high:.3f}",
+        "published_map": "" if line.published_map is None else f"{line.published_map:.3f}",
         "behind": "" if line.behind is None else f"{line.behind.mean:.3f}",
         "seconds": "" if line.train_s is None else f"{line.train_s:,.0f}",
         "mflop": f"{line.cells[0].encode_mflop:,.3g}",

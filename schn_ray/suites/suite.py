@@ -128,10 +128,9 @@ def read_suite(
         data[key] = data[key].model_copy(update={"source": source})
     suite = suite.model_copy(update={"data": _with_images(data, name)})
     if data and not suite.placed:
-        first = next(iter(data))
+        lines = [f"--data {k}=PATH: {one.description}" for k, one in data.items() if _is_own(one)]
         raise SchnRayError(
-            f"suite {name} needs the place of {first}: --data {first}=PATH. "
-            f"{data[first].description}"
+            f"suite {name} needs the place of a data set, or of several:\n  " + "\n  ".join(lines)
         )
     for method in suite.method_names:
         find_method(method)
@@ -139,6 +138,10 @@ def read_suite(
         if not getattr(suite, key):
             raise SchnRayError(f"suite {name} has no {key}: there is nothing to measure")
     return suite
+
+
+def _is_own(data: DataSet) -> bool:
+    return data.images_of is None
 
 
 def _with_images(data: Mapping[str, DataSet], suite: str) -> dict[str, DataSet]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location, join
+from schn_ray.data.splits.protocols import find_protocol
 from schn_ray.evaluation.figures import Figures
 from schn_ray.evaluation.metrics.bootstrap import Interval, interval, paired_difference
 from schn_ray.evaluation.results import KIND, default_evaluation, read_figures, read_queries
@@ -37,6 +38,8 @@ class CellFigures:
         cell: which.
         run: name of its directory in the suite's.
         map: mean average precision of its codes.
+        published_map: the same of the first ranks, as ``Block.published_rank`` says, divided by the
+            hits as in published tables; None where the protocol has no such rank.
         by_class: class -> mean average precision of its queries; None where no query counts.
         train_s: see ``cells.Cost``.
         encode_mflop: see ``cells.Cost``.
@@ -45,6 +48,7 @@ class CellFigures:
     cell: Cell
     run: str
     map: float
+    published_map: float | None
     by_class: dict[str, float | None]
     train_s: float | None
     encode_mflop: float
@@ -97,6 +101,12 @@ class Line:
         known = [cell.train_s for cell in self.cells if cell.train_s is not None]
         return float(np.mean(known)) if known else None
 
+    @property
+    def published_map(self) -> float | None:
+        """Mean over the seeds, see ``CellFigures.published_map``."""
+        known = [cell.published_map for cell in self.cells if cell.published_map is not None]
+        return float(np.mean(known)) if known else None
+
 
 @dataclass(frozen=True)
 class Block:
@@ -111,6 +121,7 @@ class Block:
         lines: the best first.
         unquantised: control -> what the features reach without a code; empty where unknown.
         trials: settings that each method could try; 1: the published ones alone.
+        spoiling: what the split audit found that spoils figures; empty unless the suite allows it.
     """
 
     data: str
@@ -121,6 +132,12 @@ class Block:
     lines: tuple[Line, ...]
     unquantised: dict[str, float]
     trials: int = 1
+    spoiling: tuple[str, ...] = ()
+
+    @property
+    def published_rank(self) -> int | None:
+        """The k of mAP@k in published tables of the protocol; None where all ranks count."""
+        return find_protocol(self.protocol).published_rank
 
     @property
     def title(self) -> str:
@@ -237,10 +254,13 @@ def _measured(out: Path | str, one: Ended, figures: Figures) -> _Measured:
     assert one.cost is not None
     assert figures.map is not None
     _, per_query = read_queries(default_evaluation(join(as_location(out), one.cell.name)))
+    rank = find_protocol(figures.protocol).published_rank
+    at = figures.map_at.get(rank) if rank else None
     cell = CellFigures(
         one.cell,
         one.cell.name,
         figures.map,
+        at.hits if at else None,
         {each.name: each.map for each in figures.by_class},
         one.cost.train_s,
         one.cost.encode_mflop,
@@ -267,6 +287,7 @@ def _block(
         figures.protocol,
         tuple(lines),
         unquantised,
+        spoiling=figures.audit.spoiling,
     )
 
 

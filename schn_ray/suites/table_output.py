@@ -50,6 +50,8 @@ def _row(block: Block, line: Line, figures: CellFigures) -> dict[str, object]:
         "map_over_seeds": line.map.mean,
         "map_low": line.map.low,
         "map_high": line.map.high,
+        "published_rank": block.published_rank,
+        "map_at_published_rank": figures.published_map,
         "tied_with_best": line.tied,
         "group": line.group,
         "train_cpu_s": figures.train_s,
@@ -93,13 +95,16 @@ def table_text(table: SuiteTable) -> str:
             spread = "" if line.deviation is None else f" +- {line.deviation:.3f}"
             seconds = "" if line.train_s is None else f"  {line.train_s:,.0f} s"
             tuned = "" if line.tuned is None else f"  {tuned_text(line.tuned)}"
+            of_tables = line.published_map
+            cut = "" if of_tables is None else f"  @{block.published_rank} {of_tables:.3f}"
             lines.append(
                 f"  {line.group:2}{'=' if line.tied else ' '} {line.method:{width}}  "
                 f"{line.map.mean:.3f}{spread}"
-                f"  [{line.map.low:.3f}, {line.map.high:.3f}]{seconds}{tuned}"
+                f"  [{line.map.low:.3f}, {line.map.high:.3f}]{cut}{seconds}{tuned}"
             )
         known = ", ".join(f"{name} {score:.3f}" for name, score in block.unquantised.items())
         lines += [f"  features without a code: {known}"] if known else []
+        lines += [f"  split audit: {finding}" for finding in block.spoiling]
     for blocks in table.by_budget:
         lines += _ranks_text(blocks) if len(blocks) > 1 else []
     lines += [f"not trained: {cell}: {reason}" for cell, reason in table.refused]
@@ -170,6 +175,8 @@ _SCHEMA = pa.schema(
         ("map_over_seeds", pa.float64()),
         ("map_low", pa.float64()),
         ("map_high", pa.float64()),
+        ("published_rank", pa.int64()),
+        ("map_at_published_rank", pa.float64()),
         ("tied_with_best", pa.bool_()),
         ("group", pa.int64()),
         ("train_cpu_s", pa.float64()),

@@ -134,7 +134,11 @@ def test_damaged_figures_are_refused(quick: Path) -> None:
     ("suite", "settings", "message"),
     [
         ("quik", {}, "no suite 'quik'; did you mean 'quick'?"),
-        ("frozen", {}, "needs the place of cifar10: --data cifar10=PATH"),
+        (
+            "frozen",
+            {},
+            "needs the place of a data set, or of several:\n  --data cifar10=PATH: CIFAR-10",
+        ),
         ("quick", {"methods": ["csp"]}, "no method 'csp'; did you mean 'csq'?"),
         ("quick", {"bits": []}, "suite quick has no bits"),
         ("quick", {"method": ["csq"]}, "method"),
@@ -184,14 +188,18 @@ def test_a_place_is_that_of_a_data_set_of_the_suite(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", suite_names())
 def test_the_settings_of_each_suite_are_those_of_every_method_in_it(name: str) -> None:
-    suite = read_suite(name, {} if name == "quick" else {"cifar10": "cifar10.parquet"})
+    data = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())["data"]
+    first = next(iter(data))
+    suite = read_suite(name, {first: data[first].get("source", "a place")})
     for cell in cells_of(suite)[: len(suite.method_names)]:  # one of each method
         config = cells.cell_config(cell, suite, {})
         assert (config.bits, config.seed, config.method.name) == (cell.bits, cell.seed, cell.method)
 
 
 def measured(method: str, precision: list[float]) -> Any:
-    cell = CellFigures(Cell(0, "d", method, 8, 0), "", float(np.mean(precision)), {}, 1.0, 1.0)
+    cell = CellFigures(
+        Cell(0, "d", method, 8, 0), "", float(np.mean(precision)), None, {}, 1.0, 1.0
+    )
     figures: Any = None
     return table._Measured(cell, figures, np.array(precision))
 

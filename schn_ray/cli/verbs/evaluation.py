@@ -247,8 +247,8 @@ def benchmark(
     each method also tries settings of its own, judged without the queries.
 
     Args:
-        suite: ``"quick"``, ``"frozen"``, ``"leaders"``, ``"scratch"``, ``"finetune"``, or a YAML
-            file.
+        suite: ``"quick"``, ``"frozen"``, ``"leaders"``, ``"scratch"``, ``"finetune"``,
+            ``"published-sets"``, or a YAML file.
         out: the directory to write: data, a run for each cell, ``results.parquet``, ``index.html``.
         data: name of a data set of the suite -> where it lies; those without a place are left out.
         settings: such as ``{"methods": ["csq", "itq"], "bits": [32]}``; they override the file.

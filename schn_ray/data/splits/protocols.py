@@ -77,6 +77,12 @@ class Protocol:
     unlabelled: bool = False
     metric: str = "mAP over all"
 
+    @property
+    def published_rank(self) -> int | None:
+        """The k of a metric mAP@k; None where all ranks count."""
+        rank = self.metric.partition("mAP@")[2]
+        return int(rank) if rank else None
+
 
 _REID = "re-identification mAP, CMC"
 PROTOCOLS = {
