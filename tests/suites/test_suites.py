@@ -1,7 +1,6 @@
 """Suites: every cell trained once, whatever interrupts it, and an honest table of them."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +159,13 @@ def test_data_sets_without_a_place_are_left_out() -> None:
 
 
 @pytest.mark.slow
-def test_two_splits_of_the_same_images_share_source_and_features(
-    quick: Path, tmp_path: Path
-) -> None:
+def test_two_splits_of_the_same_images_share_source_and_features(tmp_path: Path) -> None:
     suite = yaml.safe_load((SHIPPED / "quick.yaml").read_text())
     suite["data"]["unseen"] = {
         "images_of": "digits",
         "prepare": {"protocol": "unseen-classes", "validation_share": 0.05, "query_share": 0.2},
     }
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(suite))
-    shutil.copytree(quick, tmp_path / "out")
     result = schn_ray.benchmark(tmp_path / "two.yaml", tmp_path / "out", settings=FEW)
     assert [block.data for block in result.table.blocks] == ["digits", "unseen"]
     assert [block.protocol for block in result.table.blocks] == ["random", "unseen-classes"]
