@@ -182,6 +182,7 @@ def hub_errors(address: str) -> Iterator[None]:
         status = error.response.status_code
         reason = {
             401: f"it does not know you: {log_in}",
+            412: "somebody else pushed there at the same time; run the same command again",
             403: f"you may not do this with your token: {log_in}",
         }.get(status, f"it answers {status}: {error.server_message or error}")
         raise SchnRayError(f"{address}, {hub}: {reason}") from error

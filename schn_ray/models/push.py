@@ -1,7 +1,8 @@
 """Upload a run's model to a repository of the Hugging Face hub, from where ``hf://`` loads it.
 
 All files arrive in one commit or not at all. So an upload that was killed changes nothing, and the
-next one sends only what the hub lacks.
+next one sends only what the hub lacks. Of two at once, the second is refused: it would leave files
+of both models.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ def push_model(
             ],
             commit_message=_MESSAGE,
             revision=revision,
+            parent_commit=before.sha,  # what stays of it was looked at
         )
     sizes = {
         name: len(content) if isinstance(content, bytes) else content.stat().st_size

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import multiprocessing
 import shutil
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
@@ -23,6 +27,7 @@ from support.users import Run
 import schn_ray
 from schn_ray import encode
 from schn_ray.core.errors import SchnRayError
+from schn_ray.models import push as push_module
 from schn_ray.models.hub import HubAddress, hub_address
 from schn_ray.models.load import load, pinned
 from schn_ray.models.model_files import SPEC, fingerprint, read_spec
@@ -44,7 +49,7 @@ def hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """An empty hub, with the owner's token and an empty cache."""
     for values in (served.repositories, served.objects, served.requests):
         values.clear()
-    served.accepted = None
+    served.accepted, served.before = None, lambda: None
     constants = huggingface_hub.constants
     template = f"{served.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "ENDPOINT", served.url)
@@ -57,9 +62,19 @@ def hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 @pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: True)
+def offline_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Return what switches HF_HUB_OFFLINE."""
+
+    def switch(on: bool) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", on)
+        monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: on)
+
+    return switch
+
+
+@pytest.fixture
+def offline(offline_at: Callable[[bool], None]) -> None:
+    offline_at(True)
 
 
 @pytest.fixture
@@ -152,6 +167,77 @@ def test_an_upload_that_breaks_off_leaves_the_repository_as_it_was(
     schn_ray.push(model, NAME, onnx=export)
     assert sum(request.startswith("PUT") for request in hub.requests) == 1  # the other one
     assert load(ADDRESS).fingerprint == fingerprint(model)
+
+
+def killed_at_request(hub: Hub, number: int, work: Callable[..., object], *args: object) -> bool:
+    """Run work in a process that dies at one of its requests; return whether it came to that."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=args)
+    requests = itertools.count()
+
+    def kill() -> None:
+        if next(requests) == number:
+            process.kill()
+
+    hub.before = kill
+    process.start()
+    process.join(60)
+    hub.before = lambda: None
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def test_a_push_killed_at_any_request_leaves_one_whole_model(
+    hub: Hub, model: Path, tmp_path: Path
+) -> None:
+    older = write_model(tmp_path / "older", seed=1)
+    schn_ray.push(older, NAME, onnx=write_export(tmp_path / "older.onnx", older))
+    export = write_export(tmp_path / "m.onnx", model)
+    for number in itertools.count():
+        finished = not killed_at_request(hub, number, _push, model, export)
+        of_onnx = load(f"{ADDRESS}/model.onnx").fingerprint
+        assert load(ADDRESS).fingerprint == of_onnx
+        if finished:
+            break
+        assert of_onnx in (fingerprint(older), fingerprint(model))
+    assert number > 5
+    assert of_onnx == fingerprint(model)
+
+
+def _push(model: Path, export: Path) -> None:
+    schn_ray.push(model, NAME, onnx=export)
+
+
+@pytest.mark.slow
+def test_a_download_killed_at_any_request_is_no_model_until_it_is_whole(
+    hub: Hub, model: Path, offline_at: Callable[[bool], None]
+) -> None:
+    schn_ray.push(model, NAME)
+    for number in itertools.count():
+        if not killed_at_request(hub, number, load, ADDRESS):
+            break
+        offline_at(True)
+        with pytest.raises(SchnRayError, match=r"not in the cache|has no "):
+            load(ADDRESS)
+        offline_at(False)
+    assert number > 3
+    assert load(ADDRESS).fingerprint == fingerprint(model)
+
+
+def test_of_two_pushes_at_once_the_second_says_so(
+    hub: Hub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schn_ray.push(model, NAME)
+    other = write_model(tmp_path / "other", seed=1)
+    push = push_module._require_own
+
+    def meanwhile(*args: Any) -> None:
+        monkeypatch.setattr(push_module, "_require_own", push)
+        schn_ray.push(model, NAME, onnx=write_export(tmp_path / "m.onnx", model))
+
+    monkeypatch.setattr(push_module, "_require_own", meanwhile)
+    with pytest.raises(SchnRayError, match="somebody else pushed there at the same time; run the"):
+        schn_ray.push(other, NAME)
+    assert load(f"{ADDRESS}/model.onnx").fingerprint == fingerprint(model)
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "hasher.yaml"])

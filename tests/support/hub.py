@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +39,7 @@ class Hub:
         objects: SHA-256 -> content of large files.
         requests: method and path of each.
         accepted: SHA-256 of large files that are taken; where others come, the connection breaks.
+        before: is called before a request is read.
     """
 
     url: str = ""
@@ -46,6 +47,7 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     accepted: set[str] | None = None
+    before: Callable[[], None] = lambda: None
 
     def files(self, repository: str, branch: str = "main") -> dict[str, bytes]:
         repo = self.repositories[repository]
@@ -99,6 +101,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
         def do_any(self) -> None:
+            hub.before()
             path = urlsplit(self.path).path
             hub.requests.append(f"{self.command} {path}")
             parts = [unquote(part) for part in path.strip("/").split("/")]
@@ -173,6 +176,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             assert verb == "commit", verb
             after = dict(files)
             for line in map(json.loads, body.splitlines()):
+                if line["value"].get("parentCommit", sha) != sha:
+                    return self.answer(412, {"error": "A commit has happened since."})
                 _apply(line["key"], line["value"], after)
             sha = repo.commit(revision, after)
             self.answer(200, {"commitUrl": f"{hub.url}/{name}/commit/{sha}", "commitOid": sha})
