@@ -148,6 +148,8 @@ def test_it_is_served(alone: Alone) -> None:
         (("train", "store", "--out", "run"), "train"),
         (("encode", "photos", "--model", "model", "--out", "other"), "train"),
         (("tune", "store", "--space", "quick", "--trials", "1", "--out", "t"), "train"),
+        (("build", "photos", "--out", "album"), "photos"),
+        (("check", "hf://datasets/ann/birds"), "hub"),
         (("doctor",), "ray"),
         (("check", "digits"), "report"),
         (("encode", "photos", "--model", "hf://ann/birds", "--out", "other"), "hub"),

@@ -76,7 +76,7 @@ def prepare_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a training store and its split, on Ray Data.
+    """Check and copy labelled images into a training store, and draw its split.
 
     Every image or vector of SOURCE is read and checked. Run the same command again after an
     interruption: it does only the rest.

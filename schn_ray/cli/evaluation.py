@@ -96,7 +96,7 @@ def evaluate_command(
 ) -> None:
     """Measure retrieval with RUN's model, exact under ties.
 
-    The split's queries and gallery are encoded first, on Ray Data. Codes of another program are
+    The split's queries and gallery are encoded first. Codes of another program are
     measured as they are.
     """
     foreign = codes is not None or embeddings is not None

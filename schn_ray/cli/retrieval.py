@@ -50,7 +50,7 @@ def encode_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Encode images as binary codes, on Ray Data.
+    """Encode images as binary codes.
 
     Run the same command again after an interruption: it does only the rest.
     """

@@ -76,7 +76,7 @@ def embed_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compute a feature vector for every image, on Ray Data.
+    """Compute a feature vector of every image with a backbone.
 
     Run the same command again after an interruption: it does only the rest.
     """
@@ -144,7 +144,7 @@ def train_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a hashing model on Ray Train.
+    """Train a hashing model on a store.
 
     Run the same command again after an interruption: it goes on from the last checkpoint.
     """

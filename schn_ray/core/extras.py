@@ -7,6 +7,7 @@ torch, workers need Ray, and so on.
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -56,6 +57,23 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
     return MissingExtra(
         f"this needs {library}, which is not installed: pip install 'schn-ray[{extra}]'"
     )
+
+
+def require_extra(what: str, extra: str, *libraries: str) -> None:
+    """Check that the libraries of an extra are installed, before any work.
+
+    Args:
+        what: the work, such as "building an album".
+        extra: that brings the libraries.
+        libraries: by their modules.
+
+    Raises:
+        MissingExtra: one of them is not installed.
+    """
+    if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
+        raise MissingExtra(
+            f"{what} needs {missing[0]}, which is not installed: pip install 'schn-ray[{extra}]'"
+        )
 
 
 def naming_extras(function: Callable[_P, _T]) -> Callable[_P, _T]:

@@ -95,6 +95,8 @@ def read_manifest(path: Path, kind: str) -> Manifest:
     if not (path / MANIFEST).is_file():
         if (path / REQUEST).is_file():
             raise SchnRayError(f"{path} is unfinished: run the command that made it again")
+        if (path / kind / MANIFEST).is_file():  # an album of ``build``
+            raise SchnRayError(f"{path} is no {kind}, but {path / kind} is one: name that")
         raise SchnRayError(f"{path}: wanted {_a(kind)} directory, but it has no {MANIFEST}")
     return parse_manifest((path / MANIFEST).read_bytes(), path, kind)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import shlex
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.images import NO_HEIC, BadImage, decode, downsized
-from schn_ray.data.shards.quarantine import heic_line
+from schn_ray.data.shards.quarantine import heic_line, share_to_allow
 from schn_ray.data.shards.rows import BadRow, Row, Source
 from schn_ray.data.shards.vectors import NOT_FINITE, ZERO, VectorFormat, vectors_of
 from schn_ray.data.splits.protocols import STABLE, UNLABELLED
@@ -301,9 +300,8 @@ _PROTOCOL_OF = {
 
 def _next_command(source: Source, config: SourceConfig, report: Report) -> str:
     changed = config.model_dump(exclude_defaults=True)
-    bad = len(report.bad_rows) / max(report.rows, 1)
-    if config.max_bad_share < bad < 1:
-        changed["max_bad_share"] = math.ceil(100 * bad) / 100
+    if config.max_bad_share * report.rows < len(report.bad_rows) < report.rows:
+        changed["max_bad_share"] = share_to_allow(len(report.bad_rows), report.rows)
     settings = "".join(f" --set {shlex.quote(f'source.{k}={v}')}" for k, v in changed.items())
     if len(report.classes) > 1:
         has_all_roles = {"train", "test", "database"} <= set(report.splits)

@@ -86,6 +86,11 @@ def test_an_album_is_searched_served_and_reported_by_its_name(
     assert (converted.code, "rows: 120" in converted.out) == (0, True), converted.err
     again = schn_ray("evaluate", album)
     assert (again.code, "is finished already" in again.err) == (0, True)
+    shutil.copytree(album / "evaluation", tmp_path / "other")
+    compared = schn_ray("compare", album, tmp_path / "other")
+    assert (compared.code, "2 runs" in compared.out or "queries" in compared.out) == (0, True)
+    with pytest.raises(SchnRayError, match=r"album is no run, but .*/album/run is one: name that"):
+        face.load(album)
     reported: list[Any] = []
     monkeypatch.setattr("schn_ray.report.runs.report_runs", lambda *args: reported.append(args))
     assert schn_ray("report", album, "--out", tmp_path / "page.html").code == 0

@@ -141,9 +141,10 @@ def test_too_many_bad_images_stop_the_job(image_tree: Path, tmp_path: Path) -> N
     assert lines[0] == "7 of 37 rows are bad, more than max_bad_share = 0.01 allows:"
     assert lines[1] == f"  cat/bad0.jpg ({image_tree}/cat/bad0.jpg): empty: 0 bytes"
     assert lines[6] == "  and 2 more"
+    assert lines[-1].endswith("or allow more with --set source.max_bad_share=0.19")
     assert not (tmp_path / "store" / "manifest.json").exists()
     # what is done stays: with more allowed, nothing is decoded again
-    again = make(image_tree, tmp_path / "store", must_not_work, shard_rows=5, max_bad_share=0.2)
+    again = make(image_tree, tmp_path / "store", must_not_work, shard_rows=5, max_bad_share=0.19)
     assert (again["rows"], again["quarantined"]) == (30, 7)
 
 

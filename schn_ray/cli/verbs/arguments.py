@@ -174,7 +174,7 @@ def require_ray(what: str) -> None:
     if importlib.util.find_spec("ray") is None:
         raise SchnRayError(
             f"{what} on workers needs Ray, which is not installed: pip install 'schn-ray[ray]'. "
-            "From Python, most verbs run in this process if workers=None"
+            "Most verbs run in this process without: leave --workers out"
         )
 
 

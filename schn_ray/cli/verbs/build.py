@@ -65,6 +65,10 @@ def build(
         'good'
         >>> search(album, ["query.jpg"])  # doctest: +SKIP
     """
+    from schn_ray.core.extras import require_extra
+
+    require_extra("building an album", "photos", "torch")
+
     from schn_ray.cli.album.request import BuildOptions
     from schn_ray.core.errors import SchnRayError
     from schn_ray.core.storage.files import absolute, is_uri

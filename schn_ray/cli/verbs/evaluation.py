@@ -176,8 +176,8 @@ def compare(runs: Path | str | Sequence[Path | str]) -> RunComparison:
     """Compare runs on the same queries: mean and deviation over seeds, and what may be chance.
 
     Args:
-        runs: runs that were evaluated, or evaluations. Runs that differ only in their seed are
-            one method.
+        runs: runs that were evaluated, or evaluations, or albums of ``build``. Runs that differ
+            only in their seed are one method.
 
     Returns:
         The table; ``.comparison`` has its figures.
@@ -191,7 +191,9 @@ def compare(runs: Path | str | Sequence[Path | str]) -> RunComparison:
     """
     from schn_ray.evaluation.compare import compare_runs
 
-    return RunComparison(compare_runs(listed(runs)))
+    return RunComparison(
+        compare_runs([part_of(location_of(run), "evaluation") for run in listed(runs)])
+    )
 
 
 def write_report(

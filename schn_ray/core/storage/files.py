@@ -392,7 +392,11 @@ def _filesystem(root: str, scheme: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(root + retry_limit)
     except OSError as error:
         raise SchnRayError(f"{root} cannot be opened: {error}") from error
-    except (ValueError, NotImplementedError):  # Arrow does not know it, or was built without it
+    except (
+        ImportError,
+        ValueError,
+        NotImplementedError,
+    ):  # Arrow does not know it, or was built without it
         return _of_fsspec(root)
 
 
@@ -404,6 +408,7 @@ def _of_fsspec(root: str) -> tuple[fs.FileSystem, str]:
     except (ImportError, ValueError) as error:
         raise SchnRayError(
             f"{root} cannot be opened ({error}); pyarrow opens s3://, gs:// and hdfs://, other "
-            "kinds need fsspec and its package for them, such as: pip install fsspec adlfs"
+            "kinds need fsspec's package for them: hf:// pip install 'schn-ray[hub]', az:// pip "
+            "install adlfs"
         ) from error
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), base

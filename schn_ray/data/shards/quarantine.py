@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -54,12 +55,27 @@ def refuse_too_many(quarantine: Quarantine, rows: int, allowed: float) -> None:
     """
     if quarantine.rows <= allowed * rows:
         return
+    share = share_to_allow(quarantine.rows, rows)
+    allow = f", or allow more with --set source.max_bad_share={share:g}" if share < 1 else ""
     heic = f"\n{heic_line(quarantine.heic)}, then add --update" if quarantine.heic else ""
     raise TooManyBadRows(
         f"{quarantine.rows:,} of {rows:,} rows are bad, more than max_bad_share = {allowed:g} "
-        f"allows:\n{quarantine}{heic}\n'schn-ray check' names them all: repair or remove them, or "
-        "allow more with --set source.max_bad_share=0.2"
+        f"allows:\n{quarantine}{heic}\n'schn-ray check' names them all: repair or remove them"
+        f"{allow}"
     )
+
+
+def share_to_allow(bad: int, rows: int) -> float:
+    """Return the least ``source.max_bad_share`` of two digits that allows so many bad rows.
+
+    Args:
+        bad: rows.
+        rows: how many there are in all.
+
+    >>> share_to_allow(2, 8), share_to_allow(1, 3)
+    (0.25, 0.34)
+    """
+    return math.ceil(100 * bad / rows) / 100
 
 
 def heic_line(files: int) -> str:
