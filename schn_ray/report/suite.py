@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from schn_ray.core.manifest import MANIFEST
 from schn_ray.report.charts import MOST_CURVES, Chart, Curve
 from schn_ray.report.diagrams import map_by_bits
 from schn_ray.report.page import write_suite_page
 from schn_ray.suites.table import Block, Line, SuiteTable, Tuned, ranking
-from schn_ray.suites.table_output import RESULTS, short_settings
+from schn_ray.suites.table_output import RESULTS, cpu_seconds, short_settings
+from schn_ray.suites.trials import Choice
 
 PAGE = "index.html"
 _DIFFERENT_COST = 1.1  # of the largest to the smallest, from which on costs are drawn
@@ -107,6 +109,7 @@ def _block(block: Block) -> dict[str, object]:
             f"{name} {score:.3f}" for name, score in block.unquantised.items()
         ),
         "lines": [_line(line) for line in block.lines],
+        "settings": [_settings_row(x.method, x.tuned.choice) for x in block.lines if x.tuned],
         "classes": classes,
         "by_class": [(line.method, *_class_scores(line, classes)) for line in block.lines],
     }
@@ -123,23 +126,35 @@ def _line(line: Line) -> dict[str, object]:
         "interval": f"{line.map.low:.3f} to {line.map.high:.3f}",
         "published_map": "" if line.published_map is None else f"{line.published_map:.3f}",
         "behind": "" if line.behind is None else f"{line.behind.mean:.3f}",
-        "seconds": "" if line.train_s is None else f"{line.train_s:,.0f}",
+        "seconds": "" if line.train_s is None else cpu_seconds(line.train_s),
         "mflop": f"{line.cells[0].encode_mflop:,.3g}",
-        "runs": [(one.cell.seed, f"{one.run}-evaluation/metrics.json") for one in line.cells],
+        "runs": [
+            (one.cell.seed, f"{one.run}-evaluation/metrics.json", f"{one.run}/{MANIFEST}")
+            for one in line.cells
+        ],
     } | ({} if line.tuned is None else _tuned(line.tuned))
 
 
 def _tuned(tuned: Tuned) -> dict[str, object]:
-    choice, gain = tuned.choice, tuned.gain
-    settings = "published" if choice.trials > 1 else "published: nothing to search"
-    if choice.failed:
-        settings += f"; {choice.failed} of {choice.trials} trials failed"
+    gain, seconds = tuned.gain, tuned.choice.train_s
     return {
         "published": f"{tuned.published.mean:.3f}",
         "gain": "" if gain is None else f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
-        "settings": short_settings(choice.settings) or settings,
-        "trials_s": "" if choice.train_s is None else f"{choice.train_s:,.0f}",
+        "trials_s": "" if seconds is None else cpu_seconds(seconds),
     }
+
+
+def _settings_row(method: str, choice: Choice) -> tuple[str, ...]:
+    if choice.trials == 1:
+        return method, "", "", "", "", "nothing to search"
+    scores = (choice.validation_map, choice.published_validation_map)
+    return (
+        method,
+        *("" if score is None else f"{score:.3f}" for score in scores),
+        str(choice.trials),
+        str(choice.failed),
+        short_settings(choice.settings) or "nothing: they are the best",
+    )
 
 
 def _class_scores(line: Line, classes: Sequence[str]) -> list[str]:

@@ -93,7 +93,7 @@ def table_text(table: SuiteTable) -> str:
         width = max(len(line.method) for line in block.lines)
         for line in block.lines:
             spread = "" if line.deviation is None else f" +- {line.deviation:.3f}"
-            seconds = "" if line.train_s is None else f"  {line.train_s:,.0f} s"
+            seconds = "" if line.train_s is None else f"  {cpu_seconds(line.train_s)} s"
             tuned = "" if line.tuned is None else f"  {tuned_text(line.tuned)}"
             of_tables = line.published_map
             cut = "" if of_tables is None else f"  @{block.published_rank} {of_tables:.3f}"
@@ -149,6 +149,19 @@ def short_settings(settings: Mapping[str, object]) -> str:
         else f"{key.rpartition('.')[2]}={value}"
         for key, value in settings.items()
     )
+
+
+def cpu_seconds(seconds: float) -> str:
+    """Return seconds, with a tenth where they are few.
+
+    Args:
+        seconds: of CPU time.
+
+    Example:
+        >>> cpu_seconds(0.42), cpu_seconds(1234.5)
+        ('0.4', '1,234')
+    """
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
 
 
 def _ranks_text(blocks: Sequence[Block]) -> list[str]:

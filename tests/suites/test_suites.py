@@ -45,7 +45,8 @@ def test_a_table_a_file_and_a_page(quick: Path) -> None:
     )
     page = (quick / "index.html").read_text()
     assert "digits, 12 bits: csq is best" in page
-    for link in ("results.parquet", "cells/digits/csq-12-0-evaluation/metrics.json"):
+    figures_and_run = ("csq-12-0-evaluation/metrics.json", "csq-12-0/manifest.json")
+    for link in ("results.parquet", *(f"cells/digits/{file}" for file in figures_and_run)):
         assert f'href="{link}"' in page
         assert (quick / link).is_file()
     assert json.dumps(result.to_json())
