@@ -41,7 +41,7 @@ INPUTS = {
     "gpu_nodes": Input(8, EXAMPLE, "nodes with one GPU, as in cluster.yaml"),
     "gpu_cores": Input(16, EXAMPLE, "cores of each; its actors share the GPU"),
     "gpu_node_hour": Input(0.80, EXAMPLE, "price of each by the hour"),
-    "gpu_rate": Input(5_000, EXAMPLE, "images/s of a GPU's forward pass; none was measured yet"),
+    "gpu_rate": Input(5_000, EXAMPLE, "images/s of a GPU; ResNet-50 on an H200: 3,484 to 9,523"),
     "head_hour": Input(0.20, EXAMPLE, "price of the head by the hour, where the driver is"),
     # network and object store
     "node_gbit": Input(10, EXAMPLE, "network of a node, Gbit/s, that lasts"),
