@@ -147,6 +147,15 @@ def test_help_reads_like_a_first_page() -> None:
         assert f"{name}(" in page
 
 
+@pytest.mark.parametrize("verb", ["search", "train", "evaluate", "duplicates", "submit"])
+def test_help_calls_values_as_manuals_do(schn_ray: Run, verb: str) -> None:
+    page = schn_ray(verb, "-h").out
+    assert "<" not in page
+    assert {"search": "-k N", "train": "--out TEXT", "evaluate": "encoded|learned|both"}.get(
+        verb, "Options:"
+    ) in page
+
+
 def test_settings_come_as_a_mapping_or_as_lines() -> None:
     assert setting_lines(["bits=16"], {"seed": None}) == ("bits=16",)
     nested = setting_lines({"loss": {"cycle": 0}, "source.kind": "list", "x": None})

@@ -6,6 +6,7 @@ A command turns its options into the function's arguments and prints what the fu
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -40,6 +41,13 @@ INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of SIGINT or SIGTERM, a
 _GRACE_S = 8.0  # to save and to end Ray in; Kubernetes and Slurm kill after 30 s, spots sooner
 
 
+_VALUES = {  # as Typer has them -> as manuals have them
+    **dict.fromkeys(("int range", "int", "float range", "float"), "N"),
+    **dict.fromkeys(("path", "list[Path]"), "FILE"),
+    **dict.fromkeys(("str", "list[str]"), "TEXT"),
+}
+
+
 class _Interrupted(Exception):
     """Ctrl-C or SIGTERM, hidden from Click, which would print 'Aborted!' and no more."""
 
@@ -62,11 +70,26 @@ class _Verb(TyperCommand):
             if (line := param.get_help_record(ctx)) is not None:
                 plain = "Arguments" if param.param_type_name == "argument" else "Options"
                 heading = getattr(param, "rich_help_panel", None) or plain
-                lines.setdefault(heading, []).append(line)
+                lines.setdefault(heading, []).append((_as_in_manuals(line[0]), line[1]))
         for heading, of_heading in lines.items():
             if of_heading:
                 with formatter.section(heading):
                     formatter.write_dl(of_heading)
+
+
+def _as_in_manuals(words: str) -> str:
+    """Write the values of an option, which Typer calls by their types, as manuals do.
+
+    Args:
+        words: such as ``--bits <int range>``, or ``run <str>`` of an argument.
+
+    Example:
+        >>> _as_in_manuals("--bits <int range>"), _as_in_manuals("run <str>")
+        ('--bits N', 'run')
+    """
+    if not words.startswith("-"):
+        return words.partition(" <")[0]
+    return re.sub("<([^>]*)>", lambda match: _VALUES.get(match[1], match[1]), words)
 
 
 @contextmanager
