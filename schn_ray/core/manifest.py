@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -161,9 +162,13 @@ def request_fingerprint(request: dict[str, Any], files: dict[str, str]) -> str:
 def library_versions() -> dict[str, str]:
     """Return the versions of this package, Python and the installed libraries that matter."""
     versions = {"schn-ray": __version__, "python": platform.python_version()}
-    for name in _RECORDED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    installed = {name: _version(name) for name in _RECORDED}
+    return versions | {name: version for name, version in installed.items() if version is not None}
+
+
+@functools.cache  # a search writes many manifests, and reading a package's metadata takes 5 ms
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -2,8 +2,8 @@
 
 checkpoints/last.pt       the state after the last iteration, or where it was stopped within one
 checkpoints/previous.pt   the one before: what a run goes on from if the last is damaged
-checkpoints/best.pt       the state of the released model
-checkpoints/sha256.json   the SHA-256 of the states that were written last
+checkpoints/best.pt       the state of the best model so far, which is released at the end
+checkpoints/sha256.json   the SHA-256 of the states that were written last, and of the best
 
 torch reads a damaged file without complaint, as it does not check its zip. So a state is loaded
 only if its SHA-256 is among those that were written. These are written first, those of the files
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +26,14 @@ from schn_ray.core.errors import SchnRayError
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 DIGESTS = "sha256.json"
 _REMEMBERED = 3  # the new state, the last and the previous one
+_BESTS = 2  # the new best state, and the one that it takes the name from
+
+
+class _Digests(NamedTuple):
+    """SHA-256 of the states that were written, the latest first, and of those that were best."""
+
+    states: list[str]
+    bests: list[str]
 
 
 def save_checkpoint(state: dict[str, Any], path: Path, best: bool) -> None:
@@ -65,16 +73,25 @@ def _write(state: dict[str, Any], path: Path) -> None:
 
 def _rotate(partial_path: Path, path: Path, best: bool) -> None:
     """Make the last state the previous one, and the new one the last."""
-    written, last = _written(path), path / LAST
-    if last.is_file() and (digest := sha256_file(last)) in written:
-        # a save that was killed left a digest before this one, which must not be forgotten
-        written = [digest, *(other for other in written if other != digest)]
-    write_json(path / DIGESTS, [sha256_file(partial_path), *written][:_REMEMBERED])
+    new, last = sha256_file(partial_path), path / LAST
+    states, bests = _written(path)
+    # a save that was killed left a digest before those of the files, which must not be forgotten
+    states = [new, *_with_first(states, last)][:_REMEMBERED]
+    if best:
+        bests = [new, *_with_first(bests, path / BEST)][:_BESTS]
+    write_json(path / DIGESTS, _Digests(states, bests)._asdict())
     if last.is_file():
         _link(last, path / PREVIOUS)
     if best:
         _link(partial_path, path / BEST)
     partial_path.rename(path / LAST)
+
+
+def _with_first(digests: list[str], file: Path) -> list[str]:
+    """Return digests with that of a file first, if it is among them."""
+    if not file.is_file() or (digest := sha256_file(file)) not in digests:
+        return digests
+    return [digest, *(other for other in digests if other != digest)]
 
 
 def remove_leftovers(path: Path) -> None:
@@ -112,6 +129,25 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     return state
 
 
+def load_best(path: Path) -> dict[str, Any]:
+    """Load the state of the best model, onto the CPU.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        SchnRayError: it is damaged, or missing.
+    """
+    best = path / BEST
+    if not best.is_file() or sha256_file(best) not in _written(path).bests:
+        raise SchnRayError(
+            f"{best}, the best model, differs from what was written. Remove the run's directory, "
+            "and train again"
+        )
+    state: dict[str, Any] = torch.load(best, map_location="cpu", weights_only=True)
+    return state
+
+
 def damage_note(path: Path) -> str:
     """Say that the last state is damaged, if an earlier one is sound; else return "".
 
@@ -127,7 +163,7 @@ def damage_note(path: Path) -> str:
 def _sorted_out(path: Path) -> tuple[str | None, list[str]]:
     """Return the first sound file, and the damaged ones before it."""
     damaged: list[str] = []
-    digests = _written(path)
+    digests = _written(path).states
     for name in (LAST, PREVIOUS):
         if (path / name).is_file():
             if sha256_file(path / name) in digests:
@@ -136,13 +172,15 @@ def _sorted_out(path: Path) -> tuple[str | None, list[str]]:
     return None, damaged
 
 
-def _written(path: Path) -> list[str]:
-    """Return the SHA-256 of the states that were written, the latest first."""
+def _written(path: Path) -> _Digests:
     try:
         digests = parse_json((path / DIGESTS).read_bytes(), str(path / DIGESTS))
     except (OSError, BadDocument):
-        return []
-    return digests if isinstance(digests, list) else []
+        return _Digests([], [])
+    lists = digests if isinstance(digests, dict) else {}
+    states, bests = (lists.get(name, []) for name in _Digests._fields)
+    is_sound = isinstance(states, list) and isinstance(bests, list)
+    return _Digests(states, bests) if is_sound else _Digests([], [])
 
 
 def _link(existing: Path, name: Path) -> None:

@@ -1,8 +1,9 @@
-"""Files of a training run: measurements, its best model, checkpoints, learned codes."""
+"""Files of a training run: measurements, checkpoints, its best model, learned codes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,17 @@ class Recorder:
         self._board = TensorBoardWriter(path / TENSORBOARD, run.history) if tensorboard else None
 
     def record(self, measured: Iteration, best: bool) -> None:
-        """Write one iteration: the model if it is the best so far, a line, the checkpoint.
+        """Write one iteration: a line, and the checkpoint.
+
+        The best model is that of a checkpoint, and is written at the end. A fit has none in its
+        checkpoints, so its only model is written at once.
 
         Args:
             measured: the iteration.
             best: whether its model is the best so far.
         """
-        if best:
-            self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
+        if best and self.run.learner.repeats:
+            self._write_model(asdict(measured))
         self.run.history.append(asdict(measured))
         with writing(self.path / METRICS), (self.path / METRICS).open("a") as file:
             file.write(checked_line(asdict(measured)))
@@ -64,12 +68,18 @@ class Recorder:
         self.run.save(self.path / CHECKPOINTS, best)
 
     def finish(self, store: Store) -> None:
-        """Write ``learned.parquet``: ids and codes of the training rows that have a code."""
+        """Write the best model and ``learned.parquet``: ids and codes of rows that have a code."""
+        if not self.run.learner.repeats:
+            best = self.run.load_best(self.path / CHECKPOINTS)
+            self._write_model(best)
         coded = self.run.table.coded
         rows = self.run.data.store_rows[coded]
         codes = code_column(pack(self.run.table.read(np.flatnonzero(coded))))
         self._write_table(pa.table({"id": store.ids.take(pa.array(rows)), CODE: codes}), LEARNED)
         self._write_trained(store)
+
+    def _write_model(self, measured: Mapping[str, Any]) -> None:
+        self.run.hasher().save(self.path / MODEL, _model_card(self.run, measured))
 
     def _write_trained(self, store: Store) -> None:
         """Write ``trained.parquet``: ids and SHA-256 of the rows that the model must not meet."""
@@ -107,10 +117,10 @@ def _bits(spec: HasherSpec) -> str:
     return f"{spec.bits}; nested: the first {lengths} bits are codes, too"
 
 
-def _model_card(run: Run, measured: Iteration) -> str:
+def _model_card(run: Run, measured: Mapping[str, Any]) -> str:
     most = run.learner.most_iterations(run.schedule)
     of_most = "" if most is None else f" of {most}"
-    score = measured.validation_map
+    score = measured["validation_map"]
     quality = (
         f"{score:.4f} (exact under ties; {len(run.validation)} validation rows, each ranked "
         "against the others)"
@@ -122,7 +132,7 @@ def _model_card(run: Run, measured: Iteration) -> str:
         f"- bits: {_bits(run.spec)}\n"
         f"- backbone: {run.spec.backbone}\n"
         f"- training rows: {len(run.data)}, classes: {len(run.spec.classes)}\n"
-        f"- outer iteration: {measured.iteration}{of_most}, "
+        f"- outer iteration: {measured['iteration']}{of_most}, "
         f"seed {run.seed}\n"
         f"- validation mAP, codes encoded by this model: {quality}\n\n"
         f"`schn_ray.load` reads it.\n"

@@ -1,7 +1,7 @@
 """A training run from start to end: build it from a config and a store, train it, finish it.
 
 RUN/metrics.jsonl     a line per outer iteration
-RUN/model/            the released artifact: the best model by validation mAP
+RUN/model/            written at the end: the best model by validation mAP
 RUN/learned.parquet   codes of the training rows, solved from their labels
 RUN/trained.parquet   ids and hashes of training and validation rows, for the audit of evaluations
 RUN/checkpoints/      until it is finished, all that is needed to continue, see ``checkpoints``

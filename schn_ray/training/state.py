@@ -24,7 +24,7 @@ from schn_ray.models.hasher import Hasher
 from schn_ray.models.model_files import HasherSpec
 from schn_ray.models.precision import Precision
 from schn_ray.training.batches import Decoder, Rows, TrainingRows
-from schn_ray.training.checkpoints import load_checkpoint, save_checkpoint
+from schn_ray.training.checkpoints import load_best, load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,23 @@ class Run:
                 f"{path}: the workers read states of different iterations: a disk is damaged, or "
                 "not the same for all of them"
             )
+
+    def load_best(self, path: Path) -> dict[str, Any]:
+        """Give the method the weights of its best model so far.
+
+        Args:
+            path: the directory of ``save``.
+
+        Returns:
+            The measurements of its iteration.
+
+        Raises:
+            SchnRayError: the state is damaged.
+        """
+        state = load_best(path)
+        self.method.load_state_dict(state["learner"]["method"])
+        measured: dict[str, Any] = state["history"][-1]
+        return measured
 
     def _unvalidated(self) -> dict[str, Any] | None:
         if self.learned is None or self.learner.repeats:

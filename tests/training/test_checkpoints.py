@@ -12,7 +12,14 @@ from support.trained import last_state, photo_store
 from support.users import TINY
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.training.checkpoints import LAST, PREVIOUS, load_checkpoint, save_checkpoint
+from schn_ray.training.checkpoints import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    load_best,
+    load_checkpoint,
+    save_checkpoint,
+)
 from schn_ray.training.config import train_config
 from schn_ray.training.metrics_file import read_metrics
 from schn_ray.training.run import train_locally
@@ -89,9 +96,27 @@ def test_damaged_measurements_are_written_anew(interrupted: Path, store: Path) -
     assert after[:3] == before
 
 
+@pytest.mark.parametrize("how", ["a bit", "cut", "another pickle"])
+def test_a_damaged_model_is_not_released(how: str, store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with killed_after(4):  # all that is left to do is to write the model
+        train(store, run)
+    assert not (run / "model").exists()
+    best = run / "checkpoints" / BEST
+    state = best.read_bytes()
+    best.unlink()  # it is last.pt, by another name
+    best.write_bytes(state)
+    damage(best, how)
+    with pytest.raises(SchnRayError, match=r"best\.pt, the best model, differs from what was"):
+        train(store, run)
+    assert not (run / "model").exists()
+
+
+@pytest.mark.parametrize("best", [True, False])
+@pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("killed_before", ["the digests", "the previous state", "the last state"])
 def test_whenever_a_save_is_killed_its_files_are_known(
-    killed_before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed_before: str, times: int, best: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for iteration in (1, 2):
         save_checkpoint({"iteration": iteration}, tmp_path, best=True)
@@ -106,12 +131,14 @@ def test_whenever_a_save_is_killed_its_files_are_known(
             patch.setattr("schn_ray.training.checkpoints._link", killed)
         else:
             patch.setattr(Path, "rename", killed)
-        with pytest.raises(Killed):
-            save_checkpoint({"iteration": 3}, tmp_path, best=False)
+        for _ in range(times):
+            with pytest.raises(Killed):
+                save_checkpoint({"iteration": 3}, tmp_path, best=best)
     loaded = load_checkpoint(tmp_path, CPU)
     assert loaded is not None
-    assert loaded["iteration"] == 2
-    save_checkpoint({"iteration": 3}, tmp_path, best=False)
+    assert loaded["iteration"] == load_best(tmp_path)["iteration"] == 2
+    save_checkpoint({"iteration": 3}, tmp_path, best=best)
+    assert load_best(tmp_path)["iteration"] == (3 if best else 2)
     for name, iteration in ((LAST, 3), (PREVIOUS, 2)):
         loaded = load_checkpoint(tmp_path, CPU)
         assert loaded is not None
@@ -120,9 +147,15 @@ def test_whenever_a_save_is_killed_its_files_are_known(
     assert load_checkpoint(tmp_path, CPU) is None
 
 
+def test_the_best_state_stays_known_however_many_follow(tmp_path: Path) -> None:
+    for iteration in range(1, 9):
+        save_checkpoint({"iteration": iteration}, tmp_path, best=iteration in (1, 2))
+    assert load_best(tmp_path)["iteration"] == 2
+
+
 def test_digests_that_are_damaged_make_every_state_unknown(tmp_path: Path) -> None:
     save_checkpoint({"iteration": 1}, tmp_path, best=True)
-    for text in ("", "[]", json.dumps({"files": 3})):
+    for text in ("", "[]", json.dumps({"states": 3}), json.dumps({"states": [], "bests": {}})):
         (tmp_path / "sha256.json").write_text(text)
         with pytest.raises(SchnRayError, match=r"no sound state is left, last\.pt differ"):
             load_checkpoint(tmp_path, CPU)

@@ -86,17 +86,22 @@ def test_the_released_model_is_the_best_by_validation(
 ) -> None:
     scores = iter([0.5, 0.9, 0.7])
     monkeypatch.setattr(loop, "_validate", lambda run: next(scores))
-    models = []
+    weights = []
     original = recorder.Recorder.record
 
     def record(self: recorder.Recorder, measured: loop.Iteration, best: bool) -> None:
         original(self, measured, best)
-        models.append((best, fingerprint(self.path / "model")))
+        weights.append(
+            (best, {n: x.clone() for n, x in self.run.hasher().network.state_dict().items()})
+        )
+        assert not (self.path / "model").exists()  # it is written once
 
     monkeypatch.setattr(recorder.Recorder, "record", record)
     train_locally(small_config(), store, tmp_path / "run", keep_checkpoints=True)
-    assert [best for best, _ in models] == [True, True, False]
-    assert fingerprint(tmp_path / "run") == models[1][1] != models[0][1]
+    assert [best for best, _ in weights] == [True, True, False]
+    released = load_hasher(tmp_path / "run").network.state_dict()
+    torch.testing.assert_close(released, weights[1][1], rtol=0, atol=0)
+    assert any((released[name] != value).any() for name, value in weights[2][1].items())
     assert "outer iteration: 2 of 3" in (tmp_path / "run" / "model" / "README.md").read_text()
     saved = {
         name: torch.load(tmp_path / "run" / "checkpoints" / name, weights_only=True)
