@@ -120,7 +120,8 @@ def seconds_trained(run: Path) -> float:
     """Return the seconds that a run's iterations took, without validation."""
     manifest = read_manifest(run, "run")
     passes = manifest.counts["training_rows"] * manifest.config["schedule"]["epochs"]
-    return sum(passes / float(line["images_per_second"]) for line in read_metrics(run))
+    steps = (float(line["images_per_second"]) for line in read_metrics(run))
+    return float(sum(passes / speed for speed in steps))
 
 
 def timed(work: Callable[[], object]) -> Seconds:

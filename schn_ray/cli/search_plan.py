@@ -150,8 +150,8 @@ def _trial(space: Space, base: TrialSettings) -> str:
     if not space.methods:
         return f"each trains {base.first.method.name}{bits}; {count} settings vary"
     return (
-        f"each trains one of {', '.join(space.methods)}{bits}; {count} settings of theirs vary "
-        "(--methods names others)"
+        f"each trains one of {', '.join(space.methods)}{bits}, at first {space.each_method} trials "
+        f"of each in turn; {count} settings of theirs vary (--methods names others)"
     )
 
 

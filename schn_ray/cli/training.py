@@ -228,7 +228,9 @@ def tune_command(
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B,...", help="For --space methods. Default: a few that suit the labels."
+            metavar="A,B,...",
+            help="For --space methods. Default: a few that suit the labels. Each has 6 trials "
+            "before the search chooses among them.",
         ),
     ] = None,
     preset: Annotated[

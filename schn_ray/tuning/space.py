@@ -150,6 +150,8 @@ class Space(Section):
         pruning: stops hopeless trials early.
         sampler: of Optuna. ``tpe`` also works with several objectives; ``nsga2`` needs hundreds of
             trials.
+        each_method: where the space chooses among methods: how many trials each has before the
+            sampler chooses; its starting points are the first of them.
         close: a trial whose validation mAP is this close to the best is also a candidate to win.
     """
 
@@ -161,6 +163,7 @@ class Space(Section):
     constraints: dict[str, str] = Field(default_factory=dict)
     pruning: Pruning | None = None
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    each_method: Count = 6
     close: Annotated[float, Field(ge=0)] = 0.01
 
     @model_validator(mode="before")

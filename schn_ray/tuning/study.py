@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from schn_ray.tuning.study_file import (
     stored,
     without_experimental_warnings,
 )
-from schn_ray.tuning.trial_settings import TrialSettings, Values
+from schn_ray.tuning.trial_settings import METHOD_NAME, TrialSettings, Values
 
 # names of the study's attributes on disk
 _REASON = "reason"
@@ -84,6 +85,7 @@ class Search:
             create_study(path, space, base, known)
         self.study = load_study(path)
         self._trials: dict[int, Trial] = {}
+        self._spent: set[str] = set()  # methods that have no settings left
         self.exhausted = False  # whether random draws no longer hit settings that are untried
 
     def unfinished(self) -> list[Proposal]:
@@ -105,34 +107,66 @@ class Search:
 
         In a small space, a sampler tends to propose good settings again, or such as break a
         constraint that needs no training. If it proposed only those, others are drawn at random.
+        Where it chooses among methods, each has its share first, see ``Space.each_method``.
         """
         while self._refused_last() < _SAMPLER_TRIES:
-            number = len(self.study.get_trials(deepcopy=False))
-            self.study.sampler = _sampler(self.space, self.seed, number)
-            proposal = self._filled(self.study.ask())
+            if not self._waiting() and (method := self._due_method()) is not None:
+                self.study.enqueue_trial({METHOD_NAME: method})
+            proposal = self._asked()
             if not self._is_refused(proposal):
                 return proposal
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):  # of a kill
-            untried = self._untried()
+        if not self._waiting():
+            untried = self._untried(self._due_method())
             if untried is None:
                 self.exhausted = True
                 return None
             self.study.enqueue_trial({key: stored(value) for key, value in untried.items()})
+        return self._asked()
+
+    def _asked(self) -> Proposal:
+        waiting = self._waiting()
+        number = waiting[0].number if waiting else len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = _sampler(self.space, self.seed, number)
         return self._filled(self.study.ask())
+
+    def _waiting(self) -> list[FrozenTrial]:
+        """Return the trials that are to begin next: starting points, and what a kill left."""
+        return self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+    def _due_method(self) -> str | None:
+        """Return the method with the fewest trials, if it has not had its share.
+
+        Trials of an earlier search count. A method whose settings were all tried has had it.
+        """
+        counts = Counter(
+            trial.user_attrs.get(SETTINGS, {}).get(METHOD_NAME)
+            for trial in self.study.get_trials(deepcopy=False)
+            if not _was_refused(trial)
+        )
+        for name in sorted(self.space.methods, key=counts.__getitem__):
+            if counts[name] >= self.space.each_method:
+                return None
+            if name not in self._spent:
+                if self._untried(name) is not None:
+                    return name
+                self._spent.add(name)
+        return None
 
     def _refused_last(self) -> int:
         """Count the proposals that were refused since the last trial: a kill forgets none."""
         newest_first = reversed(self.study.get_trials(deepcopy=False))
         return sum(1 for _ in itertools.takewhile(_was_refused, newest_first))
 
-    def _untried(self) -> Values | None:
+    def _untried(self, method: str | None) -> Values | None:
+        """Return settings that no trial has, of a method if given; None if there are none."""
         tried = {json.dumps(row.values) for row in self.rows() if row.state != "failed"}
         generator = random.Random(f"{self.seed} {len(tried)} untried")
+        fixed = {} if method is None else {METHOD_NAME: method}
         for _ in range(_RANDOM_DRAWS):
             values: Values = {}
             for key, domain in self.space.parameters.items():
                 if domain.active(values):
-                    values[key] = domain.draw(generator)
+                    values[key] = fixed[key] if key in fixed else domain.draw(generator)
             if json.dumps(values) not in tried and not self._broken(values):
                 return values
         return None

@@ -1,11 +1,15 @@
 """A search that chooses the method: each has its own settings, recipe and part of a preset."""
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from scipy.sparse import csr_array
+from support.kills import Killed
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import validated
@@ -17,10 +21,12 @@ from schn_ray.tuning.results import best_rows, planned_iterations, write_results
 from schn_ray.tuning.rows import Outcome
 from schn_ray.tuning.space import Space, base_config, check_space
 from schn_ray.tuning.study import Search
+from schn_ray.tuning.study_file import STUDY
 from schn_ray.tuning.trial_settings import TrialSettings
 
 VECTORS = {"backbone": {"name": "features:9", "weights": None}}
 THREE = ("schn-plus", "csq", "itq")
+SEARCHED = ("schn-plus", "csq", "itq-cca")  # each has settings to search
 
 
 def opened(
@@ -59,6 +65,82 @@ def test_a_trial_has_the_settings_of_its_method_and_no_others(tmp_path: Path) ->
             assert changed == value
         search.finish(proposal.number, Outcome("complete", {"validation_map": 0.5}))
     assert {row.values["method.name"] for row in search.rows()} == set(THREE)
+
+
+def trials(search: Search, count: int) -> list[str]:
+    """Run trials, of which those of csq are by far the best; return the method of each."""
+    waiting = search.unfinished()
+    while search.count_ended() < count:
+        proposal = waiting.pop(0) if waiting else search.propose()
+        if proposal is None:
+            break
+        score = 0.9 if proposal.values["method.name"] == "csq" else 0.1
+        search.finish(proposal.number, Outcome("complete", {"validation_map": score}))
+    return [row.values["method.name"] for row in search.rows() if row.is_counted]
+
+
+def test_each_method_has_its_share_in_turn_before_one_is_preferred(tmp_path: Path) -> None:
+    space, base = opened(SEARCHED)
+    names = trials(Search(tmp_path, space, base), 28)
+    for at in range(0, 18, 3):
+        assert set(names[at : at + 3]) == set(SEARCHED)
+    assert names[18:].count("csq") > 5  # now it may choose
+
+
+def test_control_without_a_share_some_methods_have_few_trials(tmp_path: Path) -> None:
+    space, base = opened(SEARCHED)
+    names = trials(Search(tmp_path, space.model_copy(update={"each_method": 1}), base), 12)
+    assert min(names.count(name) for name in SEARCHED) < 4
+
+
+def test_killed_while_a_method_has_its_share_it_goes_on_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, base = opened(SEARCHED)
+    trials(Search(tmp_path, space, base), 12)  # the first ten of TPE are random
+    (tmp_path / "killed").mkdir()
+    shutil.copy(tmp_path / STUDY, tmp_path / "killed")
+    really = optuna.Study.enqueue_trial
+
+    def dies(*given: Any) -> None:
+        really(*given)
+        raise Killed
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(optuna.Study, "enqueue_trial", dies)
+        Search(tmp_path / "killed", space, base).propose()
+    again, whole = Search(tmp_path / "killed", space, base), Search(tmp_path, space, base)
+    for _ in range(2):
+        assert again.propose() == whole.propose()
+
+
+def test_a_method_of_few_settings_has_those_and_the_others_go_on(tmp_path: Path) -> None:
+    values = {
+        "preset": "digits",
+        "parameters": {
+            "method.name": {"choices": ["csq", "itq-cca", "cosdish"]},
+            "method.ridge@itq-cca": {"choices": [1e-5, 1e-4, 1e-3]},
+            "method.quantization@csq": {"log": [0.01, 1]},
+        },
+        "start": [{"method.name": "cosdish"}],
+    }
+    space = validated(Space, values)
+    base = base_config(space, None, None, ())
+    names = trials(Search(tmp_path, space, base), 10)
+    assert names[0] == "cosdish"
+    counts = [names.count(name) for name in ("csq", "itq-cca", "cosdish")]
+    assert counts == [6, 3, 1]
+
+
+def test_methods_that_an_earlier_search_tried_have_had_their_share(tmp_path: Path) -> None:
+    space, base = opened(SEARCHED)
+    space = space.model_copy(update={"each_method": 3})
+    (tmp_path / "first").mkdir()
+    first = Search(tmp_path / "first", space, base)
+    trials(first, 9)
+    known = [row for row in first.rows() if row.values["method.name"] != "itq-cca"]
+    names = trials(Search(tmp_path, space, base, known=known), 3 + 2)
+    assert names[3:] == ["itq-cca"] * 2  # after the starting points, of which one is the best known
 
 
 def test_the_winner_s_file_is_what_train_takes(tmp_path: Path) -> None:
