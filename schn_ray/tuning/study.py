@@ -112,7 +112,7 @@ class Search:
         while self._refused_last() < _SAMPLER_TRIES:
             if not self._waiting() and (method := self._due_method()) is not None:
                 self.study.enqueue_trial({METHOD_NAME: method})
-            proposal = self._asked()
+            proposal = self._next_proposal()
             if not self._is_refused(proposal):
                 return proposal
         if not self._waiting():
@@ -121,9 +121,9 @@ class Search:
                 self.exhausted = True
                 return None
             self.study.enqueue_trial({key: stored(value) for key, value in untried.items()})
-        return self._asked()
+        return self._next_proposal()
 
-    def _asked(self) -> Proposal:
+    def _next_proposal(self) -> Proposal:
         waiting = self._waiting()
         number = waiting[0].number if waiting else len(self.study.get_trials(deepcopy=False))
         self.study.sampler = _sampler(self.space, self.seed, number)
