@@ -170,7 +170,7 @@ class SuiteTable:
     Attributes:
         blocks: one a data set and code length, in the order of the suite; where methods were tuned,
             one more with the best settings of each.
-        refused: (cell, reason) of methods that could not be trained.
+        refused: (cell or trial, reason) of what could not be trained.
     """
 
     blocks: tuple[Block, ...]
@@ -212,9 +212,9 @@ def suite_table(
         block = _block(data, bits, published, _unquantised(out, data))
         own = [one for one in choices if (one.data, one.bits) == (data, bits)]
         blocks += [block, *_tuned_block(block, cells, own, trials)]
-    return SuiteTable(
-        tuple(blocks), tuple((str(one.cell), one.refused) for one in ended if one.refused)
-    )
+    refused = [(str(one.cell), one.refused) for one in ended if one.refused]
+    refused += [failure for choice in choices for failure in choice.failures]
+    return SuiteTable(tuple(blocks), tuple(refused))
 
 
 def ranking(blocks: Sequence[Block]) -> list[Rank]:

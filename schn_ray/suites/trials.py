@@ -107,7 +107,7 @@ class Choice:
         validation_map: of the best; None where nothing was tried.
         published_validation_map: of the published settings; None where they failed, too.
         trials: how many were tried; 1: the method has nothing to search.
-        failed: how many of them have no validation mAP.
+        failures: (trial, reason) of those that have no validation mAP.
         train_s: seconds of CPU time of all trials; None where one was interrupted, or none was run.
     """
 
@@ -119,8 +119,13 @@ class Choice:
     validation_map: float | None
     published_validation_map: float | None
     trials: int
-    failed: int
+    failures: tuple[tuple[str, str], ...]
     train_s: float | None
+
+    @property
+    def failed(self) -> int:
+        """How many trials failed."""
+        return len(self.failures)
 
 
 def trials_of(suite: Suite, ended: Iterable[Ended]) -> list[SuiteTrial]:
@@ -261,7 +266,7 @@ def _choice(cell: _Key, tries: Sequence[Values], tried: Sequence[Tried]) -> Choi
         scores.get(best),
         scores.get(0),
         len(tries),
-        len(tried) - len(scores),
+        tuple((str(t.trial), t.reason) for t in tried if t.validation_map is None),
         sum(seconds) if seconds and len(seconds) == len(tried) else None,
     )
 

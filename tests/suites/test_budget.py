@@ -21,6 +21,7 @@ from schn_ray.suites import cells, trials
 from schn_ray.suites.cells import Cell, Cost, Ended, cell_config
 from schn_ray.suites.draws import settings_to_try
 from schn_ray.suites.suite import Budget, DataSet, Suite
+from schn_ray.suites.table import suite_table
 from schn_ray.suites.trials import SuiteTrial, Tried, choices_of, trials_of, tuned_cells
 from schn_ray.tuning.method_spaces import own_parameters
 from schn_ray.tuning.trial_settings import value_of
@@ -133,7 +134,11 @@ def test_a_method_with_little_to_search_tries_what_it_has() -> None:
 
 
 def tried_with(scores: list[float | None]) -> Callable[[SuiteTrial], Tried]:
-    return lambda trial: Tried(trial, scores[trial.trial], 1.0)
+    def tried(trial: SuiteTrial) -> Tried:
+        score = scores[trial.trial]
+        return Tried(trial, score, 1.0, "" if score is not None else "the loss is not finite")
+
+    return tried
 
 
 @pytest.mark.parametrize(
@@ -156,6 +161,10 @@ def test_the_best_by_validation_is_trained_with_every_seed(
     tried = [tried_with(scores)(trial) for trial in planned]
     csq, lsh = choices_of(suite, ended, reversed(tried))  # in any order
     assert (csq.trial, csq.failed) == (best, scores.count(None))
+    failures = [(f"x, csq, 8 bits, trial {i}", "the loss is not finite") for i in range(3)]
+    expected_failures = [failures[i] for i, score in enumerate(scores) if score is None]
+    assert list(csq.failures) == expected_failures
+    assert list(suite_table("", [], [csq]).refused) == expected_failures  # the table names them
     assert csq.settings == settings_to_try(published(suite, "csq"), suite.budget, SHORT)[best]
     assert (lsh.trial, lsh.trials, lsh.train_s) == (0, 1, None)
     expected = [("csq", seed, best) for seed in (0, 1)] if best else []
