@@ -22,7 +22,10 @@ def convert_command(
     ],
     out: Out,
     labels: Annotated[
-        str | None, typer.Option(metavar="STORE", help="A store with labels of the rows.")
+        str | None,
+        typer.Option(
+            metavar="STORE", help="A store with labels of the rows. Default: the ALBUM's."
+        ),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,

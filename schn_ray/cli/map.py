@@ -19,7 +19,8 @@ def map_command(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Colour by the labels that this store has of the images.", metavar="STORE"
+            help="Colour by this store's labels of the images. Default: the ALBUM's own.",
+            metavar="STORE",
         ),
     ] = None,
     radius: Annotated[

@@ -84,6 +84,8 @@ def test_an_album_is_searched_served_and_reported_by_its_name(
     assert json.loads(groups.out)["rows"] == 120
     converted = schn_ray("convert", album, "--to", "parquet", "--out", tmp_path / "converted")
     assert (converted.code, "rows: 120" in converted.out) == (0, True), converted.err
+    labels = pq.read_table(tmp_path / "converted/codes.parquet")["labels"].to_pylist()
+    assert sorted(labels) == [["cat"]] * 60 + [["dog"]] * 60
     again = schn_ray("evaluate", album)
     assert (again.code, "is finished already" in again.err) == (0, True)
     shutil.copytree(album / "evaluation", tmp_path / "other")

@@ -68,6 +68,26 @@ def part_of(location: str, part: Part) -> str:
     return join(location, part)
 
 
+def store_of_labels(location: str, labels: str | None) -> str | None:
+    """Return the store with the labels: the one that was named, or the album's own if it has any.
+
+    Args:
+        location: of codes or an index, or of an album.
+        labels: as the user named it: a store or an album.
+
+    Raises:
+        SchnRayError: the album that was named has no store yet.
+    """
+    if labels is not None:
+        return part_of(labels, "store")
+    if not has_part(location, "store"):
+        return None
+    from schn_ray.core.manifest import read_manifest
+
+    store = part_of(location, "store")
+    return store if read_manifest(Path(store), "store").counts["classes"] else None
+
+
 def model_of(location: str, model: Path | str | None) -> Path | str | None:
     """Return the model that was named, or the album's own.
 

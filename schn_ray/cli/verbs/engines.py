@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schn_ray.cli.album.parts import part_of
+from schn_ray.cli.album.parts import part_of, store_of_labels
 from schn_ray.cli.verbs.arguments import finish, location_of
 from schn_ray.cli.verbs.results import Converted
 
@@ -24,7 +24,7 @@ def convert(
         to: ``faiss``, ``usearch``, ``lance``, ``duckdb``, ``sqlite``, ``pgvector``,
             ``opensearch``, ``elasticsearch``, ``milvus`` or ``parquet``.
         out: the directory or URI for the engine's files.
-        labels: a store whose labels the rows get, by their ids.
+        labels: a store whose labels the rows get, by their ids; default: the album's own.
 
     Returns:
         The directory, with ``recipe``: the lines that search it.
@@ -38,7 +38,7 @@ def convert(
     """
     from schn_ray.retrieval.engines.convert import convert_codes
 
-    store = None if labels is None else location_of(labels)
+    store = store_of_labels(location_of(path), None if labels is None else location_of(labels))
     gallery = part_of(location_of(path), "codes")
     done = finish(out, lambda: convert_codes(gallery, to, location_of(out), store))
     return Converted(str(done), done.manifest, done.note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schn_ray.cli.album.parts import part_of
+from schn_ray.cli.album.parts import part_of, store_of_labels
 from schn_ray.cli.verbs.arguments import location_of
 from schn_ray.cli.verbs.results import MapFiles
 
@@ -33,7 +33,7 @@ def map_codes(
     Args:
         path: codes, an index, or an album of ``build``.
         out: the HTML file to write; the Parquet file has its name, with ``.parquet``.
-        labels: a store of the same images, to colour by their labels.
+        labels: a store of the same images, to colour by their labels; default: the album's own.
         radius: colour by groups of near codes, as ``duplicates`` with this radius and
             ``verify="none"``.
         most: images of the map; of a larger gallery so many are drawn at random.
@@ -54,7 +54,7 @@ def map_codes(
     """
     from schn_ray.report.map import write_map
 
-    store = None if labels is None else location_of(labels)
+    store = store_of_labels(location_of(path), None if labels is None else location_of(labels))
     gallery = part_of(location_of(path), "codes")
     counts = write_map(gallery, Path(out), store, radius, most, pictures, seed)
     return MapFiles(str(out), str(Path(out).with_suffix(".parquet")), counts)
