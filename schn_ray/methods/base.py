@@ -7,7 +7,9 @@ checkpoints, Ray, evaluation and search know no method by name. docs/methods.md 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -146,12 +148,22 @@ class Batch:
     workers: Workers = field(default_factory=Workers)
     second: Tensor | None = None
 
-    @property
+    def with_codes(self, B: Tensor) -> Batch:
+        """Return the batch with other codes; what was computed of it so far is not again.
+
+        Args:
+            B: [N, K] codes of all rows.
+        """
+        other = copy(self)
+        other.__dict__["B"] = B
+        return other
+
+    @cached_property
     def own(self) -> slice:
         """This worker's rows of the batch."""
         return self.workers.own(len(self.Y))
 
-    @property
+    @cached_property
     def share(self) -> float:
         """The factor of a mean over own rows, see ``Workers.share``."""
         return self.workers.share(len(self.Y))
@@ -161,7 +173,17 @@ class Batch:
         """Own rows [b, ...] -> the rows of all workers [N, ...]; gradients flow back."""
         return self.workers.gather(len(self.Y))
 
-    @property
+    @cached_property
+    def labelled(self) -> Tensor:
+        """[N]: 1 where a row has a label, else 0."""
+        return self.Y.any(dim=1).to(self.Y.dtype)
+
+    @cached_property
+    def labelled_count(self) -> Tensor:
+        """The number of rows with a label, 1 if there are none: what a mean is divided by."""
+        return self.labelled.sum().clamp(min=1)
+
+    @cached_property
     def similar(self) -> Tensor:
         """A [b, N]: 1 where an own row shares a label with a row of the batch, else 0."""
         return (self.Y[self.own] @ self.Y.T > 0).to(self.Y.dtype)

@@ -94,9 +94,8 @@ def labelled_mean(own: Tensor, batch: Batch) -> Tensor:
         own: [b] values of this worker's rows.
         batch: the global batch; without any label, the term is 0.
     """
-    labelled = batch.Y.any(dim=1).to(own.dtype)
-    count = labelled.sum().clamp(min=1)
-    return (own * labelled[batch.own]).sum() * (len(batch.Y) / max(len(own), 1)) / count
+    labelled = (own * batch.labelled[batch.own]).sum()
+    return labelled * (len(batch.Y) / max(len(own), 1)) / batch.labelled_count
 
 
 def pair_nll(theta: Tensor, A: Tensor) -> Tensor:

@@ -109,16 +109,16 @@ class Nested(DeepMethod[MethodConfig]):
 
     def step(self, batch: Batch, training: Training) -> Step:
         """Descend the mean of the members' losses, once on a global batch."""
-        batches = [self._batch(k, batch) for k in self.problem.lengths]
         if self.longest.one_network:
+            batches = [self._batch(k, batch) for k in self.problem.lengths]
             return self.longest.step_of_lengths(batches, training)
         own = batch.inputs if batch.second is None else torch.cat([batch.inputs, batch.second])
         F, h = training.encode(own)
         parts = [_Prefix(F, h[:, :k]) for k in self.problem.lengths]
-        steps = [
-            self._member(k).step(each, part)
-            for k, each, part in zip(self.problem.lengths, batches, parts, strict=True)
-        ]
+        steps, each = [], batch
+        for k, part in zip(self.problem.lengths, parts, strict=True):
+            each = each.with_codes(self._codes(k, batch))  # what one length computed is shared
+            steps.append(self._member(k).step(each, part))
         training.descend(torch.stack([loss for part in parts for loss in part.losses]).mean())
         terms = {
             name: torch.stack([step.terms[name] for step in steps]).mean()
@@ -154,12 +154,16 @@ class Nested(DeepMethod[MethodConfig]):
         return member
 
     def _batch(self, bits: int, batch: Batch) -> Batch:
+        return batch.with_codes(self._codes(bits, batch))
+
+    def _codes(self, bits: int, batch: Batch) -> Tensor:
+        """Return the codes of a batch's rows for one length [N, bits]."""
         if bits == self.problem.bits:
-            return batch
+            return batch.B
         table = self._tables[bits]
         if not table.coded.any():
-            return replace(batch, B=batch.B[:, :bits])  # of a method without codes: zeros
-        return replace(batch, B=table.read(batch.rows).to(batch.B))
+            return batch.B[:, :bits]  # of a method without codes: zeros
+        return table.read(batch.rows).to(batch.B)
 
     def _outputs_of(self, bits: int, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what the steps of a member returned, of what those of all members did."""
