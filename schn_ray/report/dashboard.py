@@ -29,8 +29,9 @@ from schn_ray.tuning.confirm import Confirmation
 from schn_ray.tuning.objectives import OBJECTIVES
 from schn_ray.tuning.results import best_rows, study_verdict
 from schn_ray.tuning.rows import TrialRow
-from schn_ray.tuning.study import Search, is_own
+from schn_ray.tuning.study import Search
 from schn_ray.tuning.study_file import STUDY, without_experimental_warnings
+from schn_ray.tuning.study_rows import is_own
 
 DASHBOARD, ARTIFACTS = "dashboard", "artifacts"
 _NOTE_PART = 2045  # characters in an attribute

@@ -27,11 +27,10 @@ from schn_ray.training.config import TrainConfig
 from schn_ray.tuning.constraints import broken
 from schn_ray.tuning.halving import Point, is_hopeless
 from schn_ray.tuning.objectives import BITS, ENCODING_COST, OBJECTIVES, VALIDATION_MAP
-from schn_ray.tuning.rows import Outcome, Proposal, State, TrialRow, maximised
+from schn_ray.tuning.rows import Outcome, Proposal, TrialRow, maximised
 from schn_ray.tuning.space import Domain, Space
 from schn_ray.tuning.study_file import (
     FIGURES,
-    KNOWN,
     SETTINGS,
     STUDY,
     create_study,
@@ -39,21 +38,24 @@ from schn_ray.tuning.study_file import (
     stored,
     without_experimental_warnings,
 )
+from schn_ray.tuning.study_rows import (
+    ITERATIONS,
+    REASON,
+    REPEATED,
+    REPORTS,
+    SECONDS,
+    STATES,
+    curve_of,
+    is_own,
+    rows_of,
+    was_refused,
+)
 from schn_ray.tuning.trial_settings import METHOD_NAME, TrialSettings, Values
 
-# names of the study's attributes on disk
-_REASON = "reason"
-_SECONDS, _ITERATIONS, _REPEATED, _SESSIONS = "seconds", "iterations", "repeats", "sittings"
-_REPORTS = "reports"  # of a trial, where Optuna records none: iterations and scores
+_SESSIONS = "sittings"  # name of an attribute of the study on disk
 _STOPPED = "stopped"  # the iteration after which a trial is to be stopped
 _SAMPLER_TRIES = 5  # for settings that no trial has, before they are drawn at random
 _RANDOM_DRAWS = 2_000  # of settings that all have been tried, before a space counts as exhausted
-_STATES: dict[TrialState, State] = {
-    TrialState.RUNNING: "running",
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
 
 
 class Search:
@@ -141,7 +143,7 @@ class Search:
         counts = Counter(
             trial.user_attrs.get(SETTINGS, {}).get(METHOD_NAME)
             for trial in self.study.get_trials(deepcopy=False)
-            if not _was_refused(trial)
+            if not was_refused(trial)
         )
         for name in sorted(self.space.methods, key=counts.__getitem__):
             if counts[name] >= self.space.each_method:
@@ -155,7 +157,7 @@ class Search:
     def _refused_last(self) -> int:
         """Count the proposals that were refused since the last trial: a kill forgets none."""
         newest_first = reversed(self.study.get_trials(deepcopy=False))
-        return sum(1 for _ in itertools.takewhile(_was_refused, newest_first))
+        return sum(1 for _ in itertools.takewhile(was_refused, newest_first))
 
     def _untried(self, method: str | None) -> Values | None:
         """Return settings that no trial has, of a method if given; None if there are none."""
@@ -185,7 +187,7 @@ class Search:
         if self._iterations(number) is None:
             return False  # a fit has rounds: it ends when it reports, and is in no curve
         frozen = self.study.get_trials(deepcopy=False)[number]
-        reported, stopped = _curve(frozen), frozen.user_attrs.get(_STOPPED)
+        reported, stopped = curve_of(frozen), frozen.user_attrs.get(_STOPPED)
         before = max(reported, default=0)
         if iteration <= before:
             return bool(iteration == stopped)
@@ -194,7 +196,7 @@ class Search:
             self._trials[number].set_user_attr(_STOPPED, iteration)
         if self.space.multi_objective:
             reports = [*reported.items(), (iteration, score)]
-            self._trials[number].set_user_attr(_REPORTS, reports)
+            self._trials[number].set_user_attr(REPORTS, reports)
         else:
             self._trials[number].report(score, iteration)
         return hopeless
@@ -261,13 +263,13 @@ class Search:
         self._constrain(trial, outcome.figures)
         reason = outcome.reason or broken(self.space.limits, outcome.figures)
         attributes: dict[str, Any] = {
-            _ITERATIONS: outcome.iterations,
-            _SECONDS: round(outcome.seconds, 3),
+            ITERATIONS: outcome.iterations,
+            SECONDS: round(outcome.seconds, 3),
         }
         if outcome.figures:
             attributes[FIGURES] = outcome.figures
         if reason:
-            attributes[_REASON] = reason
+            attributes[REASON] = reason
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         self._tell(number, outcome)
@@ -279,7 +281,7 @@ class Search:
 
     def rows(self) -> list[TrialRow]:
         """Return all trials that started, without repeated proposals, which were not run."""
-        return _rows(self.study)
+        return rows_of(self.study)
 
     def count_known(self) -> int:
         """Count the trials of an earlier search that the sampler knows."""
@@ -347,7 +349,7 @@ class Search:
         if original is None:
             return False
         # Optuna cannot withdraw a proposal
-        self._trials[proposal.number].set_user_attr(_REPEATED, original)
+        self._trials[proposal.number].set_user_attr(REPEATED, original)
         self._tell(proposal.number, Outcome("failed"))
         return True
 
@@ -358,34 +360,13 @@ class Search:
     def _tell(self, number: int, outcome: Outcome) -> None:
         # Optuna has no state of its own: a stopped trial that breaks a constraint
         name = "pruned" if outcome.state == "infeasible" else outcome.state
-        state = next(key for key, value in _STATES.items() if value == name)
+        state = next(key for key, value in STATES.items() if value == name)
         values = (
             [outcome.figures[name] for name in self.space.objectives]
             if outcome.state == "complete"
             else None
         )
         self.study.tell(number, values, state=state, skip_if_finished=True)
-
-
-def rows_of_study(path: Path) -> list[TrialRow]:
-    """Return the trials of the search in a directory.
-
-    Args:
-        path: of the directory.
-
-    Raises:
-        SchnRayError: the study is damaged.
-    """
-    return _rows(load_study(path))
-
-
-def is_own(trial: FrozenTrial) -> bool:
-    """Tell whether a trial is the search's own, and not known of an earlier one.
-
-    Args:
-        trial: of the study.
-    """
-    return KNOWN not in trial.user_attrs
 
 
 def _sampler(space: Space, seed: int, what: int | str) -> BaseSampler:
@@ -417,39 +398,3 @@ def _with_finite_figures(outcome: Outcome, objectives: Sequence[str]) -> Outcome
             reason = f"{OBJECTIVES[name].title} is {value}, not a number"
             return Outcome("failed", {}, reason, outcome.iterations, outcome.seconds)
     return outcome
-
-
-def _is_outside(trial: FrozenTrial) -> bool:
-    return trial.state.is_finished() and any(excess > 0 for excess in trial.constraints.values())
-
-
-def _was_refused(trial: FrozenTrial) -> bool:
-    untrained = _is_outside(trial) and trial.state == TrialState.PRUNED
-    return untrained or _REPEATED in trial.user_attrs
-
-
-def _rows(study: optuna.Study) -> list[TrialRow]:
-    own = [t for t in study.get_trials(deepcopy=False) if is_own(t)]
-    started = [t for t in own if t.state != TrialState.WAITING]
-    return [_row(trial) for trial in started if _REPEATED not in trial.user_attrs]
-
-
-def _row(trial: FrozenTrial) -> TrialRow:
-    attributes = trial.user_attrs
-    return TrialRow(
-        state="infeasible" if _is_outside(trial) else _STATES[trial.state],
-        figures=dict(attributes.get(FIGURES, {})),
-        reason=attributes.get(_REASON, ""),
-        iterations=attributes.get(_ITERATIONS, trial.last_step or 0),
-        seconds=attributes.get(_SECONDS, 0.0),
-        number=trial.number,
-        values=dict(attributes.get(SETTINGS, {})),
-        curve=_curve(trial),
-        started=trial.datetime_start,
-        ended=trial.datetime_complete,
-    )
-
-
-def _curve(trial: FrozenTrial) -> dict[int, float]:
-    reports = trial.user_attrs.get(_REPORTS, [])
-    return dict(trial.intermediate_values) or {at: score for at, score, *_ in reports}

@@ -19,8 +19,8 @@ from schn_ray.core.settings import flattened
 from schn_ray.core.storage.files import as_location, join, kind_at, read_file
 from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import Space
-from schn_ray.tuning.study import rows_of_study
 from schn_ray.tuning.study_file import STUDY
+from schn_ray.tuning.study_rows import rows_of_study
 from schn_ray.tuning.trial_settings import (
     METHOD_NAME,
     TrialSettings,

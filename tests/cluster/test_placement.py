@@ -18,8 +18,9 @@ from schn_ray.core.storage.files import join, read_file
 from schn_ray.core.storage.mirror import open_output
 from schn_ray.tuning.rows import Outcome
 from schn_ray.tuning.space import Space, base_config
-from schn_ray.tuning.study import Search, rows_of_study
+from schn_ray.tuning.study import Search
 from schn_ray.tuning.study_file import STUDY
+from schn_ray.tuning.study_rows import rows_of_study
 
 
 def nodes(monkeypatch: pytest.MonkeyPatch, *each: tuple[int, int]) -> None:
