@@ -41,7 +41,7 @@ def settings_to_try(
     Example:
         >>> from schn_ray.training.config import train_config
         >>> settings_to_try(train_config(method="csq"), Budget(trials=2), {})
-        ({}, {'method.quantization': 0.00149, 'optimiser.learning_rate': 8.54e-05})
+        ({}, {'method.quantization': 0.0345, 'optimiser.learning_rate': 9.32e-05})
     """
     shared = flattened(fixed)
     parameters = {k: d for k, d in own_parameters(config).items() if k not in shared}
