@@ -70,8 +70,8 @@ class Recorder:
     def finish(self, store: Store) -> None:
         """Write the best model and ``learned.parquet``: ids and codes of rows that have a code."""
         if not self.run.learner.repeats:
-            best = self.run.load_best(self.path / CHECKPOINTS)
-            self._write_model(best)
+            with self.run.best_model(self.path / CHECKPOINTS) as measured:
+                self._write_model(measured)
         coded = self.run.table.coded
         rows = self.run.data.store_rows[coded]
         codes = code_column(pack(self.run.table.read(np.flatnonzero(coded))))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -238,22 +240,25 @@ class Run:
                 "not the same for all of them"
             )
 
-    def load_best(self, path: Path) -> dict[str, Any]:
-        """Give the method the weights of its best model so far.
+    @contextmanager
+    def best_model(self, path: Path) -> Iterator[dict[str, Any]]:
+        """Give the method the weights of its best model for the time of the block.
 
         Args:
             path: the directory of ``save``.
 
-        Returns:
+        Yields:
             The measurements of its iteration.
 
         Raises:
             SchnRayError: the state is damaged.
         """
-        state = load_best(path)
+        state, present = load_best(path), deepcopy(self.method.state_dict())
         self.method.load_state_dict(state["learner"]["method"])
-        measured: dict[str, Any] = state["history"][-1]
-        return measured
+        try:
+            yield state["history"][-1]
+        finally:
+            self.method.load_state_dict(present)
 
     def _unvalidated(self) -> dict[str, Any] | None:
         if self.learned is None or self.learner.repeats:
