@@ -244,9 +244,8 @@ class SchnPlus(Schn):
 
     As published, codes start at 0, and the hash losses pull the networks to 0 for an iteration.
     Here each label set starts with a random code of its own. On features that stay as they are
-    (preset ``frozen``) only the image's term of the loss is left: the semantic network changes no
-    figure there, and the others were not tried beside the pairs. And pairs of image codes have a
-    likelihood of their own,
+    (preset ``frozen``) only the image's term of the loss is left, as the other networks change no
+    figure there. And pairs of image codes have a likelihood of their own,
 
       pair(U) = mean over similar pairs of w l + mean over dissimilar ones of l,
       l_ij = softplus(theta_ij) - A_ij theta_ij,  theta_ij = a / K U_i . U_j,
