@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from schn_ray.core.artefacts import read_verified
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import MANIFEST, parse_manifest
-from schn_ray.core.storage.files import as_location, join, kind_at, open_file, read_file
+from schn_ray.core.manifest import MANIFEST
+from schn_ray.core.storage.cache import manifest_at
+from schn_ray.core.storage.files import as_location, join, kind_at, open_file
 from schn_ray.data.shards.receipts import ID, URI
 
 CODE, SHA256, RELAXED, FEATURES = "code", "sha256", "relaxed", "features"
@@ -185,7 +186,7 @@ def read_tables(out: Path | str, kind: str, pattern: str) -> pa.Table:
     location = as_location(out)
     if not kind_at(join(location, MANIFEST)):
         raise SchnRayError(f"{out} is no finished directory of {kind}: it has no {MANIFEST}")
-    hashes = parse_manifest(read_file(join(location, MANIFEST)), location, kind).files
+    hashes = manifest_at(location, kind).files
     return _read_parts(location, hashes, kind, pattern)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from schn_ray.core.artefacts import read_verified
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import MANIFEST, Manifest, parse_manifest
+from schn_ray.core.manifest import MANIFEST, Manifest
 from schn_ray.core.settings import flattened
-from schn_ray.core.storage.files import as_location, join, kind_at, read_file
+from schn_ray.core.storage.cache import manifest_at
+from schn_ray.core.storage.files import as_location, join, kind_at
 from schn_ray.tuning.rows import TrialRow
 from schn_ray.tuning.space import Space
 from schn_ray.tuning.study_file import STUDY
@@ -78,7 +79,7 @@ def read_earlier(
             f"--from {search}: there is no finished search: it has no {MANIFEST}. The command that "
             "began it finishes it"
         )
-    manifest = parse_manifest(read_file(join(location, MANIFEST)), location, "search")
+    manifest = manifest_at(location, "search")
     content = read_verified(join(location, STUDY), manifest.files[STUDY], "search")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / STUDY).write_bytes(content)

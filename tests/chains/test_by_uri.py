@@ -13,6 +13,7 @@ from support.buckets import served_bucket
 from support.image_files import write_tree
 from support.users import TINY
 
+from schn_ray import convert
 from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage import mirror
@@ -193,6 +194,14 @@ def test_training_killed_at_any_upload_goes_on_to_the_same_end(
     assert [line["loss"] for line in read_metrics(run)] == [
         line["loss"] for line in read_metrics(local.run)
     ]
+
+
+def test_an_album_at_a_uri_converts_with_its_labels(remote: Chain, tmp_path: Path) -> None:
+    write_file(join(remote.root, "album.json"), b"{}")
+    done = convert(remote.root, to="parquet", out=tmp_path / "out")
+    rows = pq.read_table(Path(str(done)) / "codes.parquet").to_pylist()
+    assert rows
+    assert all(row["labels"] == [row["id"].split("/")[0]] for row in rows)
 
 
 def test_encoding_killed_goes_on_with_the_rest(

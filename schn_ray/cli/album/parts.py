@@ -82,10 +82,10 @@ def store_of_labels(location: str, labels: str | None) -> str | None:
         return part_of(labels, "store")
     if not has_part(location, "store"):
         return None
-    from schn_ray.core.manifest import read_manifest
+    from schn_ray.core.storage.cache import manifest_at
 
     store = part_of(location, "store")
-    return store if read_manifest(Path(store), "store").counts["classes"] else None
+    return store if manifest_at(store, "store").counts["classes"] else None
 
 
 def model_of(location: str, model: Path | str | None) -> Path | str | None:

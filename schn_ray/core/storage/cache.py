@@ -67,9 +67,23 @@ def directory_kind(location: str) -> str:
         return ""
 
 
+def manifest_at(location: str, kind: str | None = None) -> Manifest:
+    """Read the manifest of a finished directory, here or at a URI.
+
+    Args:
+        location: of the directory.
+        kind: the kind that it must have; by default, any.
+
+    Raises:
+        OSError: there is none.
+        SchnRayError: see ``parse_manifest``.
+    """
+    return parse_manifest(read_file(join(location, MANIFEST)), location, kind)
+
+
 def _manifest_of(location: str) -> Manifest:
     try:
-        return parse_manifest(read_file(join(location, MANIFEST)), location)
+        return manifest_at(location)
     except OSError as error:
         raise SchnRayError(
             f"{location}: nothing finished there ({MANIFEST}: {error}). If the command that "
