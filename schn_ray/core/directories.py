@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -327,10 +327,20 @@ def _refuse_other_request(
             "gone with --update"
         )
     if lines:
-        raise SchnRayError(
-            f"{path} was made by another request; name another directory, or remove it.\n  "
-            + "\n  ".join(lines)
-        )
+        raise another_request(path, lines)
+
+
+def another_request(path: Path | str, lines: Sequence[str]) -> SchnRayError:
+    """Return the error of an output that other settings made.
+
+    Args:
+        path: of the output.
+        lines: the settings that differ, see ``difference``.
+    """
+    return SchnRayError(
+        f"{path} was made by another request; name another directory, or remove it.\n  "
+        + "\n  ".join(lines)
+    )
 
 
 def difference(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

@@ -67,7 +67,7 @@ def _of_data(blocks: Sequence[Block]) -> list[list[Block]]:
 def _ranks(blocks: Sequence[Block]) -> dict[str, object]:
     data = list(dict.fromkeys(block.data for block in blocks))
     return {
-        "title": _settings(blocks[0]).capitalize(),
+        "title": blocks[0].settings.capitalize(),
         "head": ["Method", "Mean", *data, *(f"{one.data}, {one.bits} bits" for one in blocks)],
         "rows": [
             (
@@ -79,10 +79,6 @@ def _ranks(blocks: Sequence[Block]) -> dict[str, object]:
             for rank in ranking(blocks)
         ],
     }
-
-
-def _settings(block: Block) -> str:
-    return f"best of {block.trials} settings" if block.trials > 1 else "published settings"
 
 
 def _verdict(block: Block) -> str:
@@ -98,7 +94,7 @@ def _block(block: Block) -> dict[str, object]:
     classes = list(block.lines[0].cells[0].by_class)
     return {
         "title": block.title,
-        "is_tuned": block.trials > 1,
+        "is_tuned": block.is_tuned,
         "rank": block.published_rank if block.lines[0].published_map is not None else None,
         "sentence": (
             f"{block.queries:,} queries against {block.gallery:,} gallery rows, protocol "
@@ -177,7 +173,7 @@ def _charts(blocks: Sequence[Block]) -> list[Chart]:
         for name in drawn
     }
     charts = [map_by_bits(by_bits), _training_cost(blocks, drawn), _encoding_cost(blocks, drawn)]
-    which = f" ({_settings(blocks[0])})" if blocks[0].trials > 1 else ""
+    which = f" ({blocks[0].settings})" if blocks[0].is_tuned else ""
     return [_named(chart, f"{blocks[0].data}{which}") for chart in charts if chart is not None]
 
 

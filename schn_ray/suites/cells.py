@@ -32,30 +32,51 @@ CELLS, DATA = "cells", "data"
 STORE, FEATURES = "store", "features"
 
 
+Key = tuple[str, str, int]
+"""A data set, a method and a code length."""
+
+
 @dataclass(frozen=True)
-class Cell:
-    """One training and its evaluation.
+class SuitePiece:
+    """A piece of a suite's work, done on one worker.
 
     Attributes:
         number: in the suite, from 0.
         data: name of the data set.
         method: name of the method.
         bits: of the codes.
-        seed: of the training.
-        trial: which of the settings to try, see ``draws``; 0: the published ones.
     """
 
     number: int
     data: str
     method: str
     bits: int
-    seed: int
-    trial: int = 0
 
     @property
     def rows(self) -> int:
-        """One: progress counts cells."""
+        """One: progress counts pieces."""
         return 1
+
+    @property
+    def key(self) -> Key:
+        """What seeds and trials are of."""
+        return self.data, self.method, self.bits
+
+    def __str__(self) -> str:
+        return f"{self.data}, {self.method}, {self.bits} bits"
+
+
+@dataclass(frozen=True)
+class Cell(SuitePiece):
+    """One training and its evaluation.
+
+    Attributes:
+        seed: of the training.
+        trial: which of the settings to try, see ``draws``; 0: the published ones.
+    """
+
+    seed: int
+    trial: int = 0
 
     @property
     def name(self) -> str:
@@ -65,7 +86,7 @@ class Cell:
 
     def __str__(self) -> str:
         settings = f", settings of trial {self.trial}" if self.trial else ""
-        return f"{self.data}, {self.method}, {self.bits} bits, seed {self.seed}{settings}"
+        return f"{super().__str__()}, seed {self.seed}{settings}"
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,14 @@ from schn_ray.suites.cells import (
     DATA,
     FEATURES,
     STORE,
-    Cell,
     Ended,
+    SuitePiece,
     cells_of,
     features_location,
     run_cell,
 )
 from schn_ray.suites.suite import DataSet, Suite
 from schn_ray.suites.trials import (
-    SuiteTrial,
     Tried,
     choices_of,
     trials_of,
@@ -78,7 +77,7 @@ def run_suite(
         for name, data in suite.placed.items():
             _prepare(data, join(location, f"{DATA}/{name}"), mapper)
 
-        def done(what: str, work: Work, pieces: Sequence[Cell | SuiteTrial]) -> list[Any]:
+        def done(what: str, work: Work, pieces: Sequence[SuitePiece]) -> list[Any]:
             results = []
             for one in mapper(what)(partial(work, suite=suite, out=location), pieces):
                 results.append(one)

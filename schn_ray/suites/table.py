@@ -141,9 +141,20 @@ class Block:
 
     @property
     def title(self) -> str:
-        """Data set, length, and which settings."""
-        settings = f", best of {self.trials} settings" if self.trials > 1 else ""
-        return f"{self.data}, {self.bits} bits{settings}"
+        """Data set and length, and which settings if not the published ones."""
+        return ", ".join(
+            [self.data, f"{self.bits} bits", *([self.settings] if self.is_tuned else [])]
+        )
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether each method has the best of several settings, not the published ones."""
+        return self.trials > 1
+
+    @property
+    def settings(self) -> str:
+        """Which settings the methods have."""
+        return f"best of {self.trials} settings" if self.is_tuned else "published settings"
 
 
 @dataclass(frozen=True)
@@ -179,7 +190,7 @@ class SuiteTable:
     @property
     def by_budget(self) -> list[list[Block]]:
         """The blocks of published settings, and those of the best ones; none is empty."""
-        parts = [[b for b in self.blocks if (b.trials > 1) is tuned] for tuned in (False, True)]
+        parts = [[b for b in self.blocks if b.is_tuned is tuned] for tuned in (False, True)]
         return [blocks for blocks in parts if blocks]
 
 

@@ -167,7 +167,7 @@ def cpu_seconds(seconds: float) -> str:
 def _ranks_text(blocks: Sequence[Block]) -> list[str]:
     ranks = ranking(blocks)
     width = max((len(rank.method) for rank in ranks), default=0)
-    which = f", best of {blocks[0].trials} settings" if blocks[0].trials > 1 else ""
+    which = f", {blocks[0].settings}" if blocks[0].is_tuned else ""
     return [f"mean rank of those trained everywhere{which}"] + [
         f"  {rank.method:{width}}  {rank.mean:4.1f}  "
         + ", ".join(f"{name} {mean:.1f}" for name, mean in rank.of_data.items())

@@ -13,7 +13,7 @@ from time import process_time
 from typing import Any
 
 from schn_ray.core.checked_lines import checked_line, parse_checked_line
-from schn_ray.core.directories import AlreadyDone, difference, request_of
+from schn_ray.core.directories import AlreadyDone, another_request, difference, request_of
 from schn_ray.core.documents import BadDocument
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import REQUEST
@@ -24,6 +24,8 @@ from schn_ray.suites.cells import (
     STORE,
     Cell,
     Ended,
+    Key,
+    SuitePiece,
     cell_config,
     features_location,
 )
@@ -40,27 +42,14 @@ TRIALS = "trials"
 
 
 @dataclass(frozen=True)
-class SuiteTrial:
+class SuiteTrial(SuitePiece):
     """Settings of a method, to be judged on a data set at one code length.
 
     Attributes:
-        number: in the suite, from 0.
-        data: name of the data set.
-        method: name of the method.
-        bits: of the codes.
         trial: which of the settings to try; 0: the published ones.
     """
 
-    number: int
-    data: str
-    method: str
-    bits: int
     trial: int
-
-    @property
-    def rows(self) -> int:
-        """One: progress counts trials."""
-        return 1
 
     @property
     def name(self) -> str:
@@ -68,7 +57,7 @@ class SuiteTrial:
         return f"{TRIALS}/{self.data}/{self.method}-{self.bits}/{self.trial:04}"
 
     def __str__(self) -> str:
-        return f"{self.data}, {self.method}, {self.bits} bits, trial {self.trial}"
+        return f"{super().__str__()}, trial {self.trial}"
 
 
 @dataclass(frozen=True)
@@ -187,7 +176,7 @@ def choices_of(suite: Suite, ended: Iterable[Ended], tried: Iterable[Tried]) -> 
         ended: its cells.
         tried: its trials.
     """
-    known = {(t.trial.data, t.trial.method, t.trial.bits, t.trial.trial): t for t in tried}
+    known = {(*one.trial.key, one.trial.trial): one for one in tried}
     choices = []
     for cell in _trained(suite, ended):
         tries = _tries(suite, *cell)
@@ -211,17 +200,13 @@ def tuned_cells(suite: Suite, choices: Iterable[Choice]) -> list[Cell]:
     ]
 
 
-_Key = tuple[str, str, int]  # data set, method, bits
-
-
-def _trained(suite: Suite, ended: Iterable[Ended]) -> list[_Key]:
+def _trained(suite: Suite, ended: Iterable[Ended]) -> list[Key]:
     """Return what the budget is for: the methods that could be trained with published settings."""
     if suite.budget.trials == 1:
         return []
-    trained: dict[_Key, bool] = {}
+    trained: dict[Key, bool] = {}
     for one in ended:
-        key = (one.cell.data, one.cell.method, one.cell.bits)
-        trained[key] = trained.get(key, True) and one.cost is not None
+        trained[one.cell.key] = trained.get(one.cell.key, True) and one.cost is not None
     return [key for key, is_trained in trained.items() if is_trained]
 
 
@@ -255,7 +240,7 @@ def _trained_trial(
     )
 
 
-def _choice(cell: _Key, tries: Sequence[Values], tried: Sequence[Tried]) -> Choice:
+def _choice(cell: Key, tries: Sequence[Values], tried: Sequence[Tried]) -> Choice:
     scores = {t.trial.trial: t.validation_map for t in tried if t.validation_map is not None}
     best = min(scores, key=lambda trial: (-scores[trial], trial), default=0)
     seconds = [t.train_s for t in tried if t.train_s is not None]
@@ -296,8 +281,5 @@ def _read(trial: SuiteTrial, request: dict[str, Any], run: str) -> Tried | None:
     except (FileNotFoundError, BadDocument, KeyError, TypeError):
         return None
     if lines:
-        raise SchnRayError(
-            f"{file} was made by another request; name another directory, or remove it.\n  "
-            + "\n  ".join(lines)
-        )
+        raise another_request(file, lines)
     return tried

@@ -392,11 +392,8 @@ def _filesystem(root: str, scheme: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(root + retry_limit)
     except OSError as error:
         raise SchnRayError(f"{root} cannot be opened: {error}") from error
-    except (
-        ImportError,
-        ValueError,
-        NotImplementedError,
-    ):  # Arrow does not know it, or was built without it
+    except (ImportError, ValueError, NotImplementedError):
+        # Arrow does not know it, or was built without it
         return _of_fsspec(root)
 
 

@@ -145,7 +145,7 @@ class DshGan(DeepMethod[DshGanConfig]):
 
     def _triplets(self, h: Tensor, made: list[Outputs], batch: Batch, others: Batch) -> Tensor:
         near, far = (soft_hamming_of_rows(torch.tanh(h), torch.tanh(m.h)) for m in made)
-        complete = (batch.Y.any(dim=1) & others.Y.any(dim=1))[batch.own].to(h.dtype)
+        complete = (batch.labelled * others.labelled)[batch.own].to(h.dtype)
         return counted_mean((self.config.margin + near - far).clamp(min=0), complete, batch)
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:

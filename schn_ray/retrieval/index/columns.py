@@ -1,9 +1,8 @@
 """Columns beside the rows of an index, such as label and year, for filters.
 
 They come from a file (``column_file``), a store (``stored_columns``) or the index's last version,
-joined by id. ``write_columns``
-puts them into the order of the index's rows, a piece at a time: memory holds the order of the ids,
-and no more. A row that no source has is missing in all columns.
+joined by id. ``write_columns`` puts them into the order of the index's rows, a piece at a time:
+memory holds the order of the ids, and no more. A row that no source has is missing in all columns.
 
 On disk, the file ``columns`` is JSON: name -> kind, see ``where.KINDS``. The i-th column lies in::
 
