@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,14 @@ LOCK = ".lock"
 _FORMAT = "format"  # in a request: version of the layout of what is written already
 PROBE_PREFIX = ".seen-"  # of a file by which nodes prove that they share a disk
 _BEGUN = (REQUEST, REQUEST + PARTIAL, LOCK)  # what a process killed at its start may leave
+
+SameInputs = Callable[[dict[str, Any]], Collection[str]]
+"""Recorded inputs -> names of those that are the request's own, although recorded otherwise."""
+
+
+def _as_recorded(_: dict[str, Any]) -> Collection[str]:
+    """Return no names: inputs are the same if they are recorded alike."""
+    return ()
 
 
 @dataclass
@@ -79,11 +87,12 @@ class AlreadyDone(Exception):
         path: the directory.
         kind: see ``Manifest``.
         location: what the message calls the directory, if not ``path``.
+        note: the end of the message.
     """
 
-    def __init__(self, path: Path, kind: str, location: str | None = None) -> None:
-        super().__init__(f"{location or path} is finished already; nothing to do")
-        self.path, self.kind = path, kind
+    def __init__(self, path: Path, kind: str, location: str | None = None, note: str = "") -> None:
+        super().__init__(f"{location or path} is finished already; nothing to do{note}")
+        self.path, self.kind, self.location, self.note = path, kind, location, note
 
 
 @contextmanager
@@ -181,6 +190,7 @@ def resumable_directory(
     listing: str | None = None,
     update: bool = False,
     free: tuple[str, ...] = (),
+    same_inputs: SameInputs = _as_recorded,
 ) -> Iterator[DirectoryWriter]:
     """Let the block write a directory in place.
 
@@ -196,6 +206,7 @@ def resumable_directory(
         update: open a finished directory again. The block calls ``DirectoryWriter.begin`` before
             it changes anything.
         free: settings and inputs that may differ from those of an unfinished directory.
+        same_inputs: called if inputs are recorded otherwise, such as by an address before a move.
 
     Yields:
         The writer; its path is ``path``.
@@ -207,7 +218,7 @@ def resumable_directory(
     """
     request = request_of(kind, config, made_from)
     try:
-        _refuse_other_content(path, request, listing, update, free)
+        _refuse_other_content(path, request, listing, update, free, same_inputs)
     except AlreadyDone:
         _clear_bookkeeping(path)
         raise
@@ -215,7 +226,7 @@ def resumable_directory(
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / LOCK, path):
             # another process may have finished it
-            _refuse_other_content(path, request, listing, update, free)
+            _refuse_other_content(path, request, listing, update, free, same_inputs)
             writer = DirectoryWriter(path, request=request)
             try:
                 if not update:
@@ -267,6 +278,7 @@ def _refuse_other_content(
     listing: str | None = None,
     update: bool = False,
     free: tuple[str, ...] = (),
+    same_inputs: SameInputs = _as_recorded,
 ) -> None:
     if path.is_file():
         raise SchnRayError(f"{path} is a file; name a directory to write")
@@ -275,7 +287,7 @@ def _refuse_other_content(
     for name in (MANIFEST, REQUEST):
         if (path / name).is_file():
             may_differ = free if name == REQUEST else ()
-            _refuse_other_request(path, name, request, listing, update, may_differ)
+            _refuse_other_request(path, name, request, listing, update, may_differ, same_inputs)
             if name == MANIFEST and not update:
                 raise AlreadyDone(path, request["kind"])
             return
@@ -301,6 +313,7 @@ def _refuse_other_request(
     listing: str | None,
     update: bool,
     free: tuple[str, ...],
+    same_inputs: SameInputs,
 ) -> None:
     data = (path / name).read_bytes()
     if name == MANIFEST:
@@ -320,6 +333,9 @@ def _refuse_other_request(
     for part in ("made_from", "config"):
         fixed = {key: value for key, value in existing[part].items() if key not in free}
         existing[part] = fixed | {key: request[part][key] for key in free if key in request[part]}
+    if existing["made_from"] != request["made_from"]:
+        for key in same_inputs(existing["made_from"]):
+            existing["made_from"][key] = request["made_from"][key]
     lines = difference(existing, request)
     if len(lines) == 1 and lines[0].startswith(f"made_from.{listing}:"):
         raise SchnRayError(

@@ -29,7 +29,7 @@ from schn_ray.core.storage.files import as_location
 from schn_ray.data.config import SourceReader
 from schn_ray.data.images import Preprocessing, normalise
 from schn_ray.data.shards.image_views import ImageView, ImageViews
-from schn_ray.data.shards.job import JobResult, OutputRequest, ShardJob, run_shard_job
+from schn_ray.data.shards.job import SOURCE, JobResult, OutputRequest, ShardJob, run_shard_job
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.part_files import PartFiles
 from schn_ray.data.shards.rows import Source
@@ -124,7 +124,7 @@ def embed_source(
     request = OutputRequest(
         FEATURES,
         config.recorded(),
-        {"source": source.location, BACKBONE: fingerprint},
+        {SOURCE: source.location, BACKBONE: fingerprint},
     )
 
     def finish(directory: Path, result: JobResult) -> dict[str, Any]:

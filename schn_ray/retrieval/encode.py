@@ -18,12 +18,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schn_ray.core.bits import pack_signs
+from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import Manifest
+from schn_ray.core.manifest import Manifest, read_manifest
 from schn_ray.core.memory import keep_freed_memory
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.shards.image_views import ImageView, ImageViews
 from schn_ray.data.shards.job import (
+    SOURCE,
     JobResult,
     OutputRequest,
     ShardJob,
@@ -117,10 +119,17 @@ def encode_source(
     request = OutputRequest(
         "codes",
         config.recorded() | {"bits": spec.bits},
-        {"source": source.location, **described.recorded()},
+        {SOURCE: source.location, **described.recorded()},
     )
     arguments = config.source, map_shards, _counts, update, retry_failed
-    return run_shard_job(_job(source, options, out), out, request, *arguments)
+    try:
+        return run_shard_job(_job(source, options, out), out, request, *arguments)
+    except AlreadyDone as done:
+        before = read_manifest(done.path, "codes").made_from[SOURCE]
+        if before == source.location:
+            raise
+        note = f"; its rows have addresses in {before}, --update gives them those of now"
+        raise AlreadyDone(done.path, done.kind, done.location, note) from done
 
 
 def _counts(_: Path, result: JobResult) -> dict[str, Any]:

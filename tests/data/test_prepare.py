@@ -164,6 +164,16 @@ def test_killed_between_two_files_of_repeated_ids(
     assert (again.fingerprint, again.counts) == (undisturbed.fingerprint, undisturbed.counts)
 
 
+@pytest.mark.parametrize("layout", [makers.market, makers.nuswide])
+def test_a_data_set_that_was_moved_is_the_same(layout: Any, tmp_path: Path) -> None:
+    """Each row of Market-1501 names its list by its whole path."""
+    settings = {"protocol": "unlabelled", "query_share": 0.4, "train_share": 0.4}
+    location, out = layout(tmp_path / "there"), tmp_path / "store"
+    make(location, out, **settings)
+    with pytest.raises(AlreadyDone):
+        make(location.rename(tmp_path / "elsewhere"), out, **settings)
+
+
 # --- brought up to date
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -476,3 +477,73 @@ def test_retry_failed_may_be_killed(image_tree: Path, model: Path, tmp_path: Pat
     code(image_tree, model, out, retry_failed=True)
     code(image_tree, model, tmp_path / "fresh")
     assert rows(out) == rows(tmp_path / "fresh")
+
+
+# --- a source that was moved
+
+
+def addresses(out: Path) -> set[str]:
+    parts = sorted(out.glob("data/part-*.parquet"))
+    return {uri for part in parts for uri in pq.read_table(part)["uri"].to_pylist()}
+
+
+def test_images_that_were_moved_are_the_same_and_update_gives_their_addresses(
+    image_tree: Path, model: Path, tmp_path: Path, looked_at: list[bytes]
+) -> None:
+    out, moved = tmp_path / "codes", tmp_path / "moved"
+    code(image_tree, model, out)
+    before = rows(out)
+    image_tree.rename(moved)
+    with pytest.raises(AlreadyDone, match=rf"addresses in {image_tree}, --update"):
+        code(moved, model, out)
+    looked_at.clear()
+    code(moved, model, out, update=True)
+    assert looked_at == []  # the same bytes: no image is encoded again
+    assert rows(out) == before
+    assert addresses(out) == {str(path) for path in moved.rglob("*.png")}
+    with pytest.raises(AlreadyDone, match=r"nothing to do$"):
+        code(moved, model, out, update=True)
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_killed_and_moved_it_goes_on_to_what_it_would_have_been(
+    image_tree: Path, model: Path, tmp_path: Path, update: bool, looked_at: list[bytes]
+) -> None:
+    def dies(function: Callable[[Shard], Any], shards: Iterable[Shard]) -> Iterable[Any]:
+        for number, shard in enumerate(shards):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield function(shard)
+
+    out, moved = tmp_path / "codes", tmp_path / "moved"
+    if update:
+        code(image_tree, model, out)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            code(image_tree, model, out, dies)
+    image_tree.rename(moved)
+    with pytest.raises(KeyboardInterrupt):
+        code(moved, model, out, dies, update=update)
+    code(moved, model, out, update=update)
+    code(moved, model, tmp_path / "undisturbed")
+    assert rows(out) == rows(tmp_path / "undisturbed")
+    assert addresses(out) == addresses(tmp_path / "undisturbed")
+
+
+def test_other_images_elsewhere_are_another_request(
+    image_tree: Path, model: Path, tmp_path: Path
+) -> None:
+    code(image_tree, model, out := tmp_path / "codes")
+    other = tmp_path / "other"
+    shutil.copytree(image_tree, other)
+    for path in other.rglob("*.png"):
+        os.utime(path, (1, 1))  # the same names and sizes, and another time: not the same for sure
+    for update in (False, True):
+        with pytest.raises(SchnRayError, match=r"another request.*\n *made_from\.source: "):
+            code(other, model, out, update=update)
+    shutil.copytree(image_tree, tmp_path / "copy")  # which keeps times
+    with pytest.raises(AlreadyDone):
+        code(tmp_path / "copy", model, out)
+    next((tmp_path / "copy").rglob("*.png")).write_bytes(encode_image(99))
+    with pytest.raises(SchnRayError, match=r"another request.*\n *made_from\.source: "):
+        code(tmp_path / "copy", model, out)

@@ -249,7 +249,7 @@ def open_output(out: Path | str) -> Iterator[Mirror]:
             yield mirror
             mirror.send()
         except AlreadyDone as done:
-            raise AlreadyDone(done.path, done.kind, location) from done
+            raise AlreadyDone(done.path, done.kind, location, done.note) from done
         finally:
             with suppress(OSError):
                 mirror.remove_mark()

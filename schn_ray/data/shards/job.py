@@ -8,7 +8,7 @@ driver counts rows from the receipts. Killed at any moment, the same call does o
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +18,13 @@ import pyarrow as pa
 from schn_ray.core.directories import AlreadyDone, DirectoryWriter, resumable_directory
 from schn_ray.core.documents import parse_json
 from schn_ray.core.errors import SchnRayError
-from schn_ray.core.manifest import REQUEST, Manifest, is_finished, read_manifest
+from schn_ray.core.manifest import MANIFEST, REQUEST, Manifest, is_finished, read_manifest
 from schn_ray.core.storage.files import join, kind_at, sha256_and_size, size_and_stamp
 from schn_ray.core.storage.mirror import Mirror, open_output
 from schn_ray.data.config import SourceConfig
 from schn_ray.data.shards.listing_pieces import PieceFiles
 from schn_ray.data.shards.map_shards import MapShards
+from schn_ray.data.shards.moved import changes_since_move, former_location
 from schn_ray.data.shards.part_files import PartFiles, take_rows
 from schn_ray.data.shards.pending import (
     Changes,
@@ -45,9 +46,10 @@ from schn_ray.data.shards.rows import (
 from schn_ray.data.shards.streamed_listing import StreamedListing
 from schn_ray.data.shards.units import PartUnits
 
-LISTING = "listing"
+LISTING, SOURCE = "listing", "source"
 HEIC_SKIPPED = "heic_skipped"  # a count of the manifest, where there are any
-_CHANGES = "changes"  # in an unfinished directory's request: what an update found
+# in an unfinished directory's request: what an update found; whether its source was moved
+_CHANGES, _MOVED = "changes", "moved"
 
 
 def _as_listed(shard: Shard) -> Shard:
@@ -92,7 +94,8 @@ class OutputRequest:
     Attributes:
         kind: of the directory, see ``Manifest``.
         config: settings that decide what is written.
-        made_from: name of each input -> its fingerprint; the listing is added by the job.
+        made_from: name of each input -> its fingerprint; ``source`` ends with its address. The
+            listing is added by the job.
         free: settings that may change until the directory is finished.
     """
 
@@ -151,6 +154,10 @@ def run_shard_job(
         update: bring a finished directory up to date with the source.
         retry_failed: read quarantined rows again.
 
+    A source that lies elsewhere than before is known by its files, see ``moved``. Then all rows
+    that are not finished, or are updated, are read again, as they have other addresses now; what
+    was computed from the same bytes is used again.
+
     Raises:
         AlreadyDone: ``out`` was finished by the same request, and nothing changed.
         TooManyBadRows: more rows are bad than ``config`` allows.
@@ -162,15 +169,19 @@ def run_shard_job(
         listing = listing_sha256(job.shards_after()) if is_compared else None
         made_from = request.made_from | {LISTING: listing}
         settings = request.config, made_from, LISTING, not is_compared, request.free
-        with resumable_directory(mirror.local, request.kind, *settings) as writer:
+        same = functools.partial(_same_inputs, job, config, made_from[SOURCE], update)
+        with resumable_directory(mirror.local, request.kind, *settings, same) as writer:
             if is_finished(writer.path) and not again:  # by another process, meanwhile
                 raise AlreadyDone(writer.path, request.kind)
             _refuse_changed_output(writer.path, request, job.parts)
-            output = _Output(job, mirror, writer, _read_begun(writer.path), config, map_shards)
-            if again or output.begun.changes is not None:
+            begun = _read_begun(writer.path, made_from[SOURCE])
+            output = _Output(job, mirror, writer, begun, config, map_shards)
+            is_update = again or begun.changes is not None
+            if is_update or begun.is_moved:
                 rows, changes = output.update(update, retry_failed)
             else:
                 rows, changes = output.create(), None
+            changes = changes if is_update else None
             result = output.summarise(rows, changes)
             refuse_too_many(result.quarantine, result.listed, config.max_bad_share)
             writer.counts |= finish(writer.path, result)
@@ -182,23 +193,53 @@ def run_shard_job(
 
 @dataclass(frozen=True)
 class _Begun:
-    """What an unfinished directory says of the run that began it.
+    """What a directory says of the run that began or finished it.
 
     Attributes:
-        listing: SHA-256 of the listing; None if that was not complete.
+        listing: SHA-256 of the listing; None if that was not complete, or its source was moved.
         changes: what an update found; None if it was not an update.
+        is_moved: whether rows may have the addresses of a source that lay elsewhere.
     """
 
     listing: str | None = None
     changes: Changes | None = None
+    is_moved: bool = False
 
 
-def _read_begun(path: Path) -> _Begun:
+def _read_begun(path: Path, source: str) -> _Begun:
     if not (path / REQUEST).is_file():
-        return _Begun()
+        recorded = _recorded_source(path)
+        return _Begun(is_moved=recorded not in (None, source))
     values = parse_json((path / REQUEST).read_bytes(), str(path / REQUEST))
-    changes = values.get(_CHANGES)
-    return _Begun(values["made_from"].get(LISTING), Changes(**changes) if changes else None)
+    changes, made_from = values.get(_CHANGES), values["made_from"]
+    is_moved = values.get(_MOVED, False) or made_from[SOURCE] != source
+    listing = None if is_moved else made_from.get(LISTING)
+    return _Begun(listing, Changes(**changes) if changes else None, is_moved)
+
+
+def _recorded_source(path: Path) -> str | None:
+    """Return what a finished directory has of its source, if it is one."""
+    if not is_finished(path):
+        return None
+    values = parse_json((path / MANIFEST).read_bytes(), str(path / MANIFEST))
+    source: str = values["made_from"][SOURCE]
+    return source
+
+
+def _same_inputs(
+    job: ShardJob, config: SourceConfig, source: str, update: bool, recorded: dict[str, Any]
+) -> Collection[str]:
+    """Return the inputs that are what they were: a source that was moved, and what it lists."""
+    before = recorded.get(SOURCE)
+    location = job.source.location
+    if not isinstance(before, str) or former_location(before, source, location) is None:
+        return ()
+    parts = job.parts.numbers(), job.parts.read_receipt
+    changes = changes_since_move(job.shards_after(), *parts, config.shard_rows, update)
+    if changes is None:
+        return ()
+    # a listing may name files of lists by their whole paths
+    return (SOURCE,) if changes.new else (SOURCE, LISTING)
 
 
 @dataclass(frozen=True)
@@ -236,7 +277,7 @@ class _Output:
     def update(self, update: bool, retry_failed: bool) -> tuple[int, Changes]:
         """Bring parts up to date; return how many rows are listed, and what changed."""
         listed = Listed(self.job.shards_after())
-        pending = self._pending(listed, retry_failed)
+        pending = self._pending(listed, retry_failed, self.begun.is_moved)
         if is_finished(self.writer.path) and not pending.tasks and not pending.emptied:
             # of a run that was killed between the manifest and its end
             (self.writer.path / REQUEST).unlink(missing_ok=True)
@@ -250,7 +291,7 @@ class _Output:
         changes = self.begun.changes or Changes()
         if self.begun.changes is None or self.begun.listing != listed.sha256:
             changes += pending.changes
-        self.writer.notes[_CHANGES] = asdict(changes)
+        self.writer.notes |= {_CHANGES: asdict(changes), _MOVED: self.begun.is_moved}
         self._begin(listed.sha256)
         self.job.pieces.remove()
         self.job.parts.remove_leftovers()
@@ -275,10 +316,12 @@ class _Output:
             "new, changed or gone with --update"
         )
 
-    def _pending(self, shards: Iterable[Shard], retry_failed: bool = False) -> PendingWork:
+    def _pending(
+        self, shards: Iterable[Shard], retry_failed: bool = False, read_again: bool = False
+    ) -> PendingWork:
         parts = self.job.parts
         receipts = parts.numbers(), parts.read_receipt
-        return find_pending(shards, *receipts, self.config.shard_rows, retry_failed)
+        return find_pending(shards, *receipts, self.config.shard_rows, retry_failed, read_again)
 
     def _write_pending(self, pending: PendingWork) -> None:
         write_parts(self.job, pending.tasks, self.map_shards)

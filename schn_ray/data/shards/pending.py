@@ -73,11 +73,13 @@ class PendingWork:
         tasks: parts to write or to write again.
         emptied: numbers of parts that have no unit any more.
         changes: what differs.
+        any_same: whether any unit is listed as it was when it was read.
     """
 
     tasks: tuple[ShardTask, ...]
     emptied: tuple[int, ...]
     changes: Changes
+    any_same: bool
 
 
 ReadReceipt = Callable[[int], Receipt]
@@ -163,6 +165,7 @@ def find_pending(
     read_receipt: ReadReceipt,
     shard_rows: int,
     retry: bool = False,
+    read_again: bool = False,
 ) -> PendingWork:
     """Compare what a source lists with the receipts.
 
@@ -172,6 +175,7 @@ def find_pending(
         read_receipt: reads the receipt of one of them.
         shard_rows: rows of a new part, at most.
         retry: whether units with quarantined rows are read again.
+        read_again: whether all units are.
 
     Example:
         >>> files = [Shard(0, 2, files=("a.png", "b.png"), stamps=("1-1", "2-2"))]
@@ -179,7 +183,9 @@ def find_pending(
         2
     """
     taken = set(numbers)
-    open_shards, open_numbers = _without_settled(shards, taken, read_receipt, retry)
+    open_shards, open_numbers = _without_settled(
+        shards, taken, read_receipt, lambda r: read_again or _may_pass_now(r, retry)
+    )
     units = _by_name(unit for shard in open_shards for unit in units_of(shard))
     matches = _match(map(read_receipt, open_numbers), units)
     # a row that was quarantined for its id may be the only one with that id now
@@ -189,6 +195,7 @@ def find_pending(
         unchanged, read = list[Unit](), list[Unit]()
         for done, unit in pairs:
             state = _state_of(done, unit, retry, retry_ids)
+            state = CHANGED if read_again and state == SAME else state
             counts[state] += len(done.quarantined) if state == FAILED else done.unit.rows
             if unit is not None:
                 (unchanged if state == SAME else read).append(unit)
@@ -198,18 +205,22 @@ def find_pending(
             tasks.append(_task(number, read, unchanged))
     counts[NEW] = sum(unit.rows for unit in units.values())
     tasks += _new_parts(open_shards, units, taken, shard_rows)
+    any_same = len(open_numbers) < len(taken) or counts[SAME] > 0
     del counts[SAME]
-    return PendingWork(tuple(tasks), tuple(emptied), Changes(**counts))
+    return PendingWork(tuple(tasks), tuple(emptied), Changes(**counts), any_same)
 
 
 def _without_settled(
-    shards: Iterable[Shard], taken: set[int], read_receipt: ReadReceipt, retry: bool
+    shards: Iterable[Shard],
+    taken: set[int],
+    read_receipt: ReadReceipt,
+    is_open: Callable[[Receipt], bool],
 ) -> tuple[list[Shard], list[int]]:
     """Leave out shards whose part, of the same number, has the same units: most, as a rule."""
     open_numbers, open_shards = set(taken), []
     for shard in shards:
         receipt = read_receipt(shard.number) if shard.number in taken else None
-        if receipt and not _may_pass_now(receipt, retry) and _units(receipt) == units_of(shard):
+        if receipt and not is_open(receipt) and _units(receipt) == units_of(shard):
             open_numbers.remove(shard.number)
         else:
             open_shards.append(shard)

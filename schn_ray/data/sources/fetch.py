@@ -42,7 +42,8 @@ def fetch(uri: str) -> bytes:
         return read_file(uri)
     except (OSError, IndexError) as error:
         raise SchnRayError(
-            f"the image {uri} is not there any more ({error}); was its source moved or changed?"
+            f"the image {uri} is not there any more ({error}); was its source moved or changed? "
+            "schn-ray encode --update with that source gives rows their addresses of now"
         ) from error
 
 
@@ -56,6 +57,8 @@ def _is_row(uri: str, path: str) -> bool:
 def _fetch_row(path: str, row: int, column: str) -> bytes:
     if path == LOCATION:
         return digit(row)
+    if kind_at(path) is None:
+        raise FileNotFoundError(f"no {path}")
     if path.endswith(SUFFIX):
         raise SchnRayError(f"{path}: row {row} is a vector and has no image")
     if path.endswith(".tar"):

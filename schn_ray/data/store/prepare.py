@@ -17,7 +17,7 @@ from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.config import PrepareConfig
-from schn_ray.data.shards.job import JobResult, OutputRequest, ShardJob, run_shard_job
+from schn_ray.data.shards.job import SOURCE, JobResult, OutputRequest, ShardJob, run_shard_job
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.shards.part_files import PartFiles
 from schn_ray.data.shards.quarantine import QUARANTINE
@@ -126,7 +126,7 @@ def _with_entry(stamp: str, entry: Entry) -> str:
 
 
 def _inputs(source: Source, config: PrepareConfig) -> dict[str, Any]:
-    inputs = {"source": f"{source.kind}:{source.location}"}
+    inputs = {SOURCE: f"{source.kind}:{source.location}"}
     if (vectors := vectors_of(source)) is not None:
         inputs["vectors"] = f"{vectors} with images" if vectors.images else str(vectors)
     if config.split_from is not None:
