@@ -21,15 +21,14 @@ from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import default_evaluation
 from schn_ray.models.hasher import load_network
 from schn_ray.suites.draws import settings_to_try
-from schn_ray.suites.suite import Suite
+from schn_ray.suites.suite import DATA, Suite, store_location
 from schn_ray.training.config import TrainConfig, train_config
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import train_locally
 from schn_ray.tuning.objectives import encoding_cost
 from schn_ray.tuning.trial_settings import Values, with_values
 
-CELLS, DATA = "cells", "data"
-STORE, FEATURES = "store", "features"
+CELLS, FEATURES = "cells", "features"
 
 
 Key = tuple[str, str, int]
@@ -151,7 +150,7 @@ def run_cell(cell: Cell, suite: Suite, out: str) -> Ended:
         OSError: the disk, say, whatever the cell.
         SchnRayError: the same.
     """
-    store, run = join(out, f"{DATA}/{cell.data}/{STORE}"), join(out, cell.name)
+    store, run = store_location(cell.data, out), join(out, cell.name)
     features = features_location(cell.data, suite, out)
     try:
         given = settings_of_inputs(store, features)

@@ -16,23 +16,21 @@ from schn_ray.core.storage.files import as_location, is_uri, join
 from schn_ray.data.config import PrepareConfig
 from schn_ray.data.shards.map_shards import MapShards, map_locally
 from schn_ray.data.sources.kinds import open_source
-from schn_ray.data.store.prepare import prepare_store
+from schn_ray.data.store.prepare import prepare_store, require_settings
 from schn_ray.evaluation.config import EvaluateConfig
 from schn_ray.evaluation.evaluate import evaluate_run
 from schn_ray.evaluation.results import KIND
 from schn_ray.models.embed import EmbedConfig, embed_source
 from schn_ray.suites.cells import (
     CELLS,
-    DATA,
     FEATURES,
-    STORE,
     Ended,
     SuitePiece,
     cells_of,
     features_location,
     run_cell,
 )
-from schn_ray.suites.suite import DataSet, Suite
+from schn_ray.suites.suite import DATA, STORE, DataSet, Suite, store_location
 from schn_ray.suites.trials import (
     Tried,
     choices_of,
@@ -113,7 +111,7 @@ def _measure_features(
         return
     evaluate_run(
         join(location, runs[0]),
-        join(location, f"{DATA}/{data}/{STORE}"),
+        store_location(data, location),
         out,
         load_settings(EvaluateConfig, base=suite.evaluate),
         mapper("measuring"),
@@ -125,8 +123,12 @@ def _prepare(data: DataSet, folder: str, mapper: Mapper) -> None:
     config = load_settings(PrepareConfig, base=data.prepare)
     assert data.source is not None, "read_suite requires it"
     store = join(folder, STORE)
-    with suppress(AlreadyDone):
-        prepare_store(open_source(data.source, config.source), config, store, mapper("preparing"))
+    if data.source == store:
+        require_settings(store, config)
+    else:
+        source = open_source(data.source, config.source)
+        with suppress(AlreadyDone):
+            prepare_store(source, config, store, mapper("preparing"))
     if data.embed is not None and data.images_of is None:
         embedding = load_settings(EmbedConfig, base=data.embed)
         with suppress(AlreadyDone):

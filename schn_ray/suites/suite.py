@@ -10,8 +10,12 @@ from pydantic import Field
 
 from schn_ray.core.errors import SchnRayError, nearest
 from schn_ray.core.settings import Count, Section, load_settings
+from schn_ray.core.storage.cache import directory_kind
+from schn_ray.core.storage.files import as_location, join
+from schn_ray.data.sources.kinds import is_gone
 from schn_ray.methods.registry import METHODS, find_method
 
+DATA, STORE = "data", "store"
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -96,16 +100,22 @@ def suite_names() -> list[str]:
 
 
 def read_suite(
-    name: str, sources: Mapping[str, str] | None = None, settings: Sequence[str] = ()
+    name: str,
+    sources: Mapping[str, str] | None = None,
+    settings: Sequence[str] = (),
+    out: Path | str | None = None,
 ) -> Suite:
     """Read a suite, and check what can be checked before any work.
 
-    Data sets without a source are left out, if another has one.
+    Data sets without a source are left out, if another has one. What is prepared in the suite's
+    directory is the source of a data set that has no other at hand: the directory may be copied to
+    a machine without it.
 
     Args:
         name: a name that ``suite_names`` lists, or a YAML file.
         sources: name of a data set -> where it lies.
         settings: such as ``"bits=[32]"``; they override the file.
+        out: directory or URI of the suite.
 
     Raises:
         SchnRayError: no such suite, data set or method; no data set has a source; a bad value.
@@ -126,7 +136,11 @@ def read_suite(
         if key not in data:
             raise SchnRayError(f"suite {name} has no data set '{key}', but {', '.join(data)}")
         data[key] = data[key].model_copy(update={"source": source})
-    suite = suite.model_copy(update={"data": _with_images(data, name)})
+    data = _with_images(data, name)
+    if out is not None:
+        stores = {key: store_location(key, out) for key in data if key not in (sources or {})}
+        data |= {key: _with_store(data[key], store) for key, store in stores.items()}
+    suite = suite.model_copy(update={"data": data})
     if data and not suite.placed:
         lines = [f"--data {k}=PATH: {one.description}" for k, one in data.items() if _is_own(one)]
         raise SchnRayError(
@@ -138,6 +152,26 @@ def read_suite(
         if not getattr(suite, key):
             raise SchnRayError(f"suite {name} has no {key}: there is nothing to measure")
     return suite
+
+
+def store_location(data: str, out: Path | str) -> str:
+    """Return where the store of a data set lies.
+
+    Args:
+        data: name of the data set.
+        out: directory or URI of the suite.
+
+    Example:
+        >>> store_location("digits", "s3://bucket/suite")
+        's3://bucket/suite/data/digits/store'
+    """
+    return join(as_location(out), f"{DATA}/{data}/{STORE}")
+
+
+def _with_store(data: DataSet, store: str) -> DataSet:
+    if directory_kind(store) == STORE and (data.source is None or is_gone(data.source)):
+        return data.model_copy(update={"source": store})
+    return data
 
 
 def _is_own(data: DataSet) -> bool:

@@ -20,8 +20,6 @@ from schn_ray.core.manifest import REQUEST
 from schn_ray.core.storage.files import join, kind_at, read_file, remove_folder, write_file
 from schn_ray.data.store.reader import Store, open_store
 from schn_ray.suites.cells import (
-    DATA,
-    STORE,
     Cell,
     Ended,
     Key,
@@ -30,7 +28,7 @@ from schn_ray.suites.cells import (
     features_location,
 )
 from schn_ray.suites.draws import settings_to_try
-from schn_ray.suites.suite import Suite
+from schn_ray.suites.suite import Suite, store_location
 from schn_ray.training.config import TrainConfig
 from schn_ray.training.rows import settings_of_inputs
 from schn_ray.training.run import run_request, train_locally
@@ -148,7 +146,7 @@ def try_settings(trial: SuiteTrial, suite: Suite, out: str) -> Tried:
     run = join(out, trial.name)
     features = features_location(trial.data, suite, out)
     try:
-        store = open_store(join(out, f"{DATA}/{trial.data}/{STORE}"))
+        store = open_store(store_location(trial.data, out))
         config = _trial_config(trial, suite, settings_of_inputs(store.location, features))
         if not len(store.rows("validation")):
             store = store.with_held_out(suite.budget.held_out, suite.budget.seed)

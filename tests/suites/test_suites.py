@@ -76,7 +76,7 @@ def test_what_has_ended_is_not_trained_again_and_what_is_new_is(
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_same_table(
+def test_killed_and_moved_it_goes_on_to_the_same_table(
     quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really = cells.evaluate_run
@@ -91,15 +91,15 @@ def test_killed_it_goes_on_to_the_same_table(
         with pytest.raises(Killed):
             schn_ray.benchmark("quick", tmp_path / "suite", settings=FEW)
     assert set(figures(tmp_path / "suite")) == {"lsh-12-0"}  # an interrupted suite has a table
-    schn_ray.benchmark("quick", tmp_path / "suite", settings=FEW)
+    (tmp_path / "suite").rename(moved := tmp_path / "moved")
+    schn_ray.benchmark("quick", moved, settings=FEW)
     expected = figures(quick)
-    assert figures(tmp_path / "suite") == {
-        name: expected[name] for name in ("lsh-12-0", "csq-12-0")
-    }
+    assert figures(moved) == {name: expected[name] for name in ("lsh-12-0", "csq-12-0")}
 
 
-@pytest.mark.slow
-def test_a_method_that_refuses_the_data_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A suite of one method on 60 vectors of two classes."""
     rng = np.random.default_rng(0)
     np.save(tmp_path / "x.npy", rng.normal(size=(60, 8)).astype(np.float32))
     lines = ["a;b\n" if row % 3 else "b\n" for row in range(60)]
@@ -107,12 +107,35 @@ def test_a_method_that_refuses_the_data_is_named_and_the_others_go_on(tmp_path: 
     prepare = {"train_share": 0.5, "validation_share": 0, "query_share": 0.2}
     suite = {
         "data": {"two": {"source": str(tmp_path / "x.npy"), "prepare": prepare}},
-        "methods": ["mdsh", "lsh"],
+        "methods": ["lsh"],
         "bits": [8],
         "seeds": [0],
     }
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-    result = schn_ray.benchmark(tmp_path / "suite.yaml", tmp_path / "out")
+    return tmp_path / "suite.yaml"
+
+
+def test_a_suite_that_was_moved_goes_on_without_the_source(two: Path, tmp_path: Path) -> None:
+    schn_ray.benchmark(two, tmp_path / "out")
+    before = figures(tmp_path / "out")
+    (tmp_path / "out").rename(moved := tmp_path / "moved")
+    (tmp_path / "x.npy").unlink()
+    schn_ray.benchmark(two, moved, settings={"seeds": [0, 1]})
+    assert before.items() <= figures(moved).items()
+    assert set(figures(moved)) == {"lsh-8-0", "lsh-8-1"}
+    with pytest.raises(
+        SchnRayError, match=r"data/two/store was .*\n *config\.train_share: 0\.5 there"
+    ):
+        schn_ray.benchmark(two, moved, settings={"data.two.prepare.train_share": 0.4})
+    with pytest.raises(SchnRayError, match=r"x\.npy: no such file"):
+        schn_ray.benchmark(two, moved, data={"two": tmp_path / "x.npy"})
+
+
+@pytest.mark.slow
+def test_a_method_that_refuses_the_data_is_named_and_the_others_go_on(
+    two: Path, tmp_path: Path
+) -> None:
+    result = schn_ray.benchmark(two, tmp_path / "out", settings={"methods": ["mdsh", "lsh"]})
     ((cell, reason),) = result.table.refused
     assert cell == "two, mdsh, 8 bits, seed 0"
     assert "label" in reason

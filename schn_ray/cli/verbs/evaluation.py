@@ -252,7 +252,8 @@ def benchmark(
         suite: ``"quick"``, ``"frozen"``, ``"leaders"``, ``"scratch"``, ``"finetune"``,
             ``"published-sets"``, or a YAML file.
         out: the directory to write: data, a run for each cell, ``results.parquet``, ``index.html``.
-        data: name of a data set of the suite -> where it lies; those without a place are left out.
+        data: name of a data set of the suite -> where it lies; those without a place are left out,
+            unless they are prepared in ``out``.
         settings: such as ``{"methods": ["csq", "itq"], "bits": [32]}``; they override the file.
         workers: None: in this process. ``4``, ``"2:8"`` or ``"all"``: so many on Ray, a training
             each.
@@ -275,7 +276,8 @@ def benchmark(
     from schn_ray.suites.trials import Tried, choices_of
 
     sources = {name: location_of(path) for name, path in (data or {}).items()}
-    opened, target = read_suite(str(suite), sources, setting_lines(settings)), Path(out)
+    target = Path(out)
+    opened = read_suite(str(suite), sources, setting_lines(settings), target)
     if opened.left_out:
         note = f"left out, as no place is given: {', '.join(opened.left_out)}"
         print(f"schn-ray: {note}", file=sys.stderr)

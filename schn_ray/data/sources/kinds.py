@@ -100,6 +100,15 @@ def open_source(location: str, config: SourceConfig) -> Source:
     return with_class_names(source, absolute(config.class_names)) if config.class_names else source
 
 
+def is_gone(location: str) -> bool:
+    """Tell whether nothing exists at the location of a source.
+
+    Args:
+        location: see ``open_source``.
+    """
+    return location != LOCATION and kind_at(absolute(location)) is None
+
+
 def _guess(location: str, file_or_folder: str) -> str:
     if file_or_folder == "file":
         return _kind_of_file(location)

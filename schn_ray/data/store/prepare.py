@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from schn_ray.core.directories import another_request, difference, request_of
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.manifest import Manifest
+from schn_ray.core.storage.cache import manifest_at
 from schn_ray.core.storage.files import as_location
 from schn_ray.data.config import PrepareConfig
 from schn_ray.data.shards.job import SOURCE, JobResult, OutputRequest, ShardJob, run_shard_job
@@ -98,6 +100,22 @@ def prepare_store(
 
     request = OutputRequest("store", config.recorded(), _inputs(source, config), _SPLIT_SETTINGS)
     return run_shard_job(job, out, request, config.source, map_shards, finish, update)
+
+
+def require_settings(store: str, config: PrepareConfig) -> None:
+    """Refuse a finished store that other settings made; its source need not be at hand.
+
+    Args:
+        store: directory or URI.
+        config: the settings that it should have.
+
+    Raises:
+        SchnRayError: it has others, or is damaged.
+    """
+    now = request_of("store", _with_protocol(config).recorded(), {})
+    before = request_of("store", manifest_at(store, "store").config, {})
+    if lines := difference(before, now):
+        raise another_request(store, lines)
 
 
 def _with_protocol(config: PrepareConfig) -> PrepareConfig:
