@@ -229,8 +229,8 @@ def tune_command(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="For --space methods. Default: a few that suit the labels. Each has 6 trials "
-            "before the search chooses among them.",
+            help="For --space methods. Default: a few that suit the labels. Each has as many "
+            "trials as the space says (each_method) before the search chooses among them.",
         ),
     ] = None,
     preset: Annotated[

@@ -19,6 +19,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from schn_ray.cluster.session import ray_session
+from schn_ray.core.errors import few
 from schn_ray.core.leftovers import Leftover, cache_leftovers, leftovers
 from schn_ray.core.storage.cache import cache_folder
 from schn_ray.core.storage.files import absolute, is_uri
@@ -205,10 +206,9 @@ def _listed(left: list[Leftover]) -> str:
     >>> print(_listed([Leftover(Path("/a/.codes.partial"), 2**30)]))
     killed commands left 1.0 GiB: run them again, or remove /a/.codes.partial
     """
-    names = ", ".join(str(item.path) for item in left[:_NAMED])
-    more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
+    names = few([str(item.path) for item in left], _NAMED)
     size = sum(item.size for item in left) / _GIB
-    return f"killed commands left {size:.1f} GiB: run them again, or remove {names}{more}"
+    return f"killed commands left {size:.1f} GiB: run them again, or remove {names}"
 
 
 def _enough(name: str, what: str, size: int, minimum: int, why: str) -> NodeCheck:

@@ -3,6 +3,8 @@
 The command line shows the text without a traceback and exits with ``exit_code``.
 """
 
+from collections.abc import Sequence
+
 
 class SchnRayError(Exception):
     """An error in the user's input or environment; the message says what to do about it."""
@@ -18,6 +20,21 @@ class TooManyBadRows(SchnRayError):
     """More rows were quarantined than the job allows."""
 
     exit_code = 3
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """Return the first names for a message, and how many more there are.
+
+    Args:
+        names: any number.
+        most: so many are shown.
+
+    Example:
+        >>> few(["a", "b", "c"], most=2), few(["a"], most=2)
+        ('a, b and 1 more', 'a')
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def nearest(name: str, known: list[str]) -> str:

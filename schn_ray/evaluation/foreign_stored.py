@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schn_ray.core.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError, few
 from schn_ray.data.splits.audit import Finding
 from schn_ray.data.store.reader import Store
 from schn_ray.evaluation.config import EvaluateConfig
@@ -117,5 +117,4 @@ def _side(rows: ForeignRows, store: Store, positions: NDArray[np.int64], role: s
 
 
 def _listed(ids: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
-    return ", ".join(map(repr, ids[:_SHOWN])) + more
+    return few(list(map(repr, ids)), _SHOWN)

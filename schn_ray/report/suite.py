@@ -11,8 +11,9 @@ from schn_ray.core.manifest import MANIFEST
 from schn_ray.report.charts import MOST_CURVES, Chart, Curve
 from schn_ray.report.diagrams import map_by_bits
 from schn_ray.report.page import write_suite_page
+from schn_ray.suites.cells import cpu_seconds
 from schn_ray.suites.table import Block, Line, SuiteTable, Tuned, ranking
-from schn_ray.suites.table_output import RESULTS, cpu_seconds, short_settings
+from schn_ray.suites.table_output import RESULTS, short_settings
 from schn_ray.suites.trials import Choice
 
 PAGE = "index.html"

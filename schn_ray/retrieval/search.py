@@ -70,6 +70,7 @@ class Result:
         proven: whether no other image of the gallery can have a better score.
         where: the condition that all hits meet; None for a search without a filter.
         passing: images of the gallery that meet it.
+        rows: number of each hit's row in the gallery.
     """
 
     query: str
@@ -82,10 +83,12 @@ class Result:
     proven: bool = True
     where: str | None = None
     passing: int | None = None
+    rows: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as dicts, lists, strings and numbers; no score without rescoring."""
         values = asdict(self)
+        del values["rows"]
         if self.where is None:
             del values["where"], values["passing"]
         if self.rescored is None:
@@ -338,6 +341,7 @@ def _rescored_group(
                 limits.rescore,
                 scored_others,
                 scored_others is None or scored_others == of,
+                rows=tuple(rows[others].tolist()),
             )
         )
     return results
@@ -400,7 +404,8 @@ def _result(
 ) -> Result:
     columns = zip(index.ids(rows), index.uris(rows), distances.tolist(), strict=True)
     hits = tuple(Hit(*hit) for hit in columns)
-    return Result(queries.names[query], queries.uris[query], hits, tied, within_radius)
+    names = queries.names[query], queries.uris[query]
+    return Result(*names, hits, tied, within_radius, rows=tuple(rows.tolist()))
 
 
 def results_text(results: Sequence[Result]) -> str:

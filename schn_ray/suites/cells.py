@@ -118,8 +118,33 @@ class Ended:
     def __str__(self) -> str:
         if self.cost is None:
             return f"{self.cell}: not trained: {self.refused}"
-        seconds = "" if self.cost.train_s is None else f", {self.cost.train_s:,.0f} s of CPU time"
-        return f"{self.cell}: trained{seconds}"
+        return f"{self.cell}: trained{cpu_time(self.cost.train_s)}"
+
+
+def cpu_time(seconds: float | None) -> str:
+    """Return the end of a line about a training; "" where its time is unknown.
+
+    Args:
+        seconds: of CPU time.
+
+    Example:
+        >>> cpu_time(0.42)
+        ', 0.4 s of CPU time'
+    """
+    return "" if seconds is None else f", {cpu_seconds(seconds)} s of CPU time"
+
+
+def cpu_seconds(seconds: float) -> str:
+    """Return seconds, with a tenth where they are few.
+
+    Args:
+        seconds: of CPU time.
+
+    Example:
+        >>> cpu_seconds(0.42), cpu_seconds(1234.5)
+        ('0.4', '1,234')
+    """
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
 
 
 def cells_of(suite: Suite) -> list[Cell]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schn_ray.core.atomic_files import write_atomically
+from schn_ray.suites.cells import cpu_seconds
 from schn_ray.suites.table import Block, CellFigures, Line, SuiteTable, Tuned, ranking
 
 RESULTS = "results.parquet"
@@ -149,19 +150,6 @@ def short_settings(settings: Mapping[str, object]) -> str:
         else f"{key.rpartition('.')[2]}={value}"
         for key, value in settings.items()
     )
-
-
-def cpu_seconds(seconds: float) -> str:
-    """Return seconds, with a tenth where they are few.
-
-    Args:
-        seconds: of CPU time.
-
-    Example:
-        >>> cpu_seconds(0.42), cpu_seconds(1234.5)
-        ('0.4', '1,234')
-    """
-    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
 
 
 def _ranks_text(blocks: Sequence[Block]) -> list[str]:

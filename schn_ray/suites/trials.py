@@ -25,6 +25,7 @@ from schn_ray.suites.cells import (
     Key,
     SuitePiece,
     cell_config,
+    cpu_time,
     features_location,
 )
 from schn_ray.suites.draws import settings_to_try
@@ -77,7 +78,7 @@ class Tried:
     def __str__(self) -> str:
         if self.validation_map is None:
             return f"{self.trial}: failed: {self.reason}"
-        seconds = "" if self.train_s is None else f", {self.train_s:,.0f} s of CPU time"
+        seconds = cpu_time(self.train_s)
         return f"{self.trial}: validation mAP {self.validation_map:.4f}{seconds}"
 
 

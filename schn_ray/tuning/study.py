@@ -93,7 +93,8 @@ class Search:
     def unfinished(self) -> list[Proposal]:
         """Return the trials that started and did not end; they are run first."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        proposals = [self._filled(self._reopened(frozen)) for frozen in running]
+        # values that were drawn are read from the study; the sampler draws only the missing ones
+        proposals = [self._filled(Trial(self.study, frozen._trial_id)) for frozen in running]
         return [proposal for proposal in proposals if not self._is_refused(proposal)]
 
     def count_started(self) -> int:
@@ -114,7 +115,7 @@ class Search:
         while self._refused_last() < _SAMPLER_TRIES:
             if not self._waiting() and (method := self._due_method()) is not None:
                 self.study.enqueue_trial({METHOD_NAME: method})
-            proposal = self._next_proposal()
+            proposal = self._filled(self.study.ask())
             if not self._is_refused(proposal):
                 return proposal
         if not self._waiting():
@@ -123,12 +124,6 @@ class Search:
                 self.exhausted = True
                 return None
             self.study.enqueue_trial({key: stored(value) for key, value in untried.items()})
-        return self._next_proposal()
-
-    def _next_proposal(self) -> Proposal:
-        waiting = self._waiting()
-        number = waiting[0].number if waiting else len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = _sampler(self.space, self.seed, number)
         return self._filled(self.study.ask())
 
     def _waiting(self) -> list[FrozenTrial]:
@@ -314,11 +309,6 @@ class Search:
         """Return for how long the search has run, in all its sessions."""
         return sum(session["seconds"] for session in self.sessions())
 
-    def _reopened(self, frozen: FrozenTrial) -> Trial:
-        # values that were drawn are read from the study; the sampler draws only the missing ones
-        self.study.sampler = _sampler(self.space, self.seed, frozen.number)
-        return Trial(self.study, frozen._trial_id)
-
     def _filled(self, trial: Trial) -> Proposal:
         self._trials[trial.number] = trial
         values: Values = {}
@@ -369,7 +359,7 @@ class Search:
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
 
-def _sampler(space: Space, seed: int, what: int | str) -> BaseSampler:
+def _sampler(space: Space, seed: int, what: str) -> BaseSampler:
     # seeded for each trial: one seed would repeat its draws each time that the search is started
     trial_seed = random.Random(f"{seed} {what}").getrandbits(32)
     with without_experimental_warnings():

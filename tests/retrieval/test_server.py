@@ -427,9 +427,15 @@ def test_classes_come_from_a_column_or_from_a_store(
     finally:
         (tmp_path / "018.png").rename(gallery / "photos" / "cat" / "018.png")
     service = open_service(gallery / "index", gallery / "model", LIMITS, store)
-    hits = service.search_id("cat/001.png", SearchLimits(39)).hits
-    expected = {hit.id: [hit.id.split("/")[0]] for hit in hits} | {"cat/018.png": []}
-    assert {hit.id: hit.labels for hit in hits} == expected
+    for limits in (
+        SearchLimits(39),
+        SearchLimits(39, where="number >= 1"),
+        SearchLimits(39, radius=12),
+        SearchLimits(39, rescore="query"),
+    ):
+        hits = service.search_id("cat/001.png", limits).hits
+        expected = {hit.id: [hit.id.split("/")[0]] for hit in hits} | {"cat/018.png": []}
+        assert {hit.id: hit.labels for hit in hits} == expected
     write_index(gallery / "codes", tmp_path / "index")
     plain = open_service(tmp_path / "index", gallery / "model", LIMITS)
     assert plain.search_id("cat/001.png", SearchLimits(3)).hits[0].labels is None
@@ -458,6 +464,7 @@ def test_values_of_a_column_are_counted(ask: Client, gallery: Path, tmp_path: Pa
     service = open_service(index, gallery / "model", LIMITS)
     counted = service.values(ValueOptions(column="labels", k=9)).values
     assert [(each.value, each.rows) for each in counted] == [("a", 2), ("b", 1)]
+    assert service.health().listed_column == "labels"
     shown = service.examples(ExampleOptions(k=9, where="labels = 'b'")).images
     assert [(image.id, image.labels) for image in shown] == [("cat/000.png", ["b", "a"])]
 

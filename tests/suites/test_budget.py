@@ -49,6 +49,14 @@ def published(suite: Suite, method: str) -> Any:
     return cell_config(Cell(0, "x", method, 8, 0), suite, {})
 
 
+def test_progress_has_the_tenths_of_the_table() -> None:
+    cell = Cell(0, "x", "lsh", 8, 0)
+    assert str(Ended(cell, Cost(0.24, 1.0))).endswith("trained, 0.2 s of CPU time")
+    assert str(Ended(cell, Cost(None, 1.0))).endswith("trained")
+    tried = Tried(SuiteTrial(0, "x", "lsh", 8, 0), 0.5, 12.34)
+    assert str(tried).endswith("mAP 0.5000, 12 s of CPU time")
+
+
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite on 240 vectors of four classes, without validation rows."""

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from schn_ray.core.errors import SchnRayError, nearest
+from schn_ray.core.errors import SchnRayError, few, nearest
 from schn_ray.data.config import PrepareConfig
 from schn_ray.data.splits.unseen_classes import of_unseen_classes, unseen_queries
 
@@ -444,10 +444,9 @@ def _check_sizes(sizes: Rows, names: list[str], least: int, config: PrepareConfi
     """
     small = np.flatnonzero(sizes < least)
     if len(small):
-        shown = ", ".join(f"{names[i]} has {sizes[i]}" for i in small[:5])
-        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+        shown = few([f"{names[i]} has {sizes[i]}" for i in small], 5)
         raise SchnRayError(
-            f"{shown}{more}: {config.protocol} needs at least {least} images of each, so that "
+            f"{shown}: {config.protocol} needs at least {least} images of each, so that "
             "each can be in every role; add images, or leave these out"
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from schn_ray.core.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError, few
 from schn_ray.data.images import Preprocessing
 from schn_ray.models.backbones.backbone import (
     DEFAULT,
@@ -162,10 +162,7 @@ def _pretrained(transformers: Any, name: str, vision: Any, weights: str) -> nn.M
         model.pooler = None  # it was never trained
         missing = [key for key in missing if not key.startswith("pooler.")]
     if missing:
-        raise SchnRayError(
-            f"{origin} has weights of another model: missing {', '.join(missing[:3])}"
-            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        )
+        raise SchnRayError(f"{origin} has weights of another model: missing {few(missing, 3)}")
     return model.float()
 
 

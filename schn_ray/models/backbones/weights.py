@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from schn_ray.core.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError, few
 
 State = dict[str, Tensor]
 
@@ -72,11 +72,6 @@ def fill(network: nn.Module, state: State, removed: tuple[str, ...], origin: str
     missing = [key for key in mismatch.missing_keys if not key.endswith("num_batches_tracked")]
     if missing or unknown:
         raise SchnRayError(
-            f"{origin} has weights of another model: missing {_first_keys(missing)}; "
-            f"unknown to this model {_first_keys(unknown)}"
+            f"{origin} has weights of another model: missing {few(missing, 3) or 'none'}; "
+            f"unknown to this model {few(unknown, 3) or 'none'}"
         )
-
-
-def _first_keys(keys: list[str]) -> str:
-    shown = ", ".join(keys[:3]) or "none"
-    return f"{shown} and {len(keys) - 3} more" if len(keys) > 3 else shown

@@ -185,6 +185,9 @@ class Health(Answer):
     rescorings: list[str] = Field(description="What rescore may be.")
     max_results: int = Field(description="The largest k.")
     originals: bool = Field(description="Whether originals are shown, or thumbnails only.")
+    listed_column: str | None = Field(
+        description="The column with the classes, or folders, to choose from."
+    )
 
 
 class Refusal(Answer):

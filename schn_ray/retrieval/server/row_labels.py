@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from schn_ray.data.sources.columns import NO_CLASS
 from schn_ray.data.store.reader import Store
 from schn_ray.retrieval.index.index import Index
+from schn_ray.retrieval.index.stored_columns import FOLDER
 from schn_ray.retrieval.stored_rows import stored_rows
 from schn_ray.retrieval.text_lists import split_texts
 
@@ -68,6 +70,20 @@ class ColumnLabels:
         if self._joined:
             return [split_texts(value) for value in values]
         return [[] if value in (None, "", NO_CLASS) else [str(value)] for value in values]
+
+
+def column_to_list(kinds: Mapping[str, str]) -> str | None:
+    """Return the column whose values a search page offers to choose from: classes, or folders.
+
+    Args:
+        kinds: column of an index -> its kind.
+
+    Example:
+        >>> column_to_list({"width": "integer", "folder": "text", "label": "texts"})
+        'label'
+    """
+    names = (*COLUMNS_OF_LABELS, FOLDER)
+    return next((name for name in names if kinds.get(name) in ("text", "texts")), None)
 
 
 def labels_of_index(index: Index, store: Store | None) -> RowLabels | None:

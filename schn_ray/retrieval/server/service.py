@@ -47,7 +47,7 @@ from schn_ray.retrieval.server.messages import (
     ValueAnswer,
     ValueOptions,
 )
-from schn_ray.retrieval.server.row_labels import RowLabels, labels_of_index
+from schn_ray.retrieval.server.row_labels import RowLabels, column_to_list, labels_of_index
 from schn_ray.retrieval.text_lists import flattened_texts
 from schn_ray.retrieval.where import BadCondition
 
@@ -102,6 +102,7 @@ class Service:
             rescorings=list(self.rescorings),
             max_results=self.config.max_results,
             originals=self.config.originals,
+            listed_column=column_to_list(self.index.kinds),
         )
 
     def examples(self, options: ExampleOptions) -> Examples:
@@ -300,10 +301,7 @@ class Service:
             raise Refused(400, str(error)) from error
 
     def _hits(self, result: Result) -> list[HitAnswer]:
-        labels: list[list[str] | None] = [None] * len(result.hits)
-        if self._labels is not None:
-            rows = np.array([self.index.find(hit.id) for hit in result.hits], np.int64)
-            labels = self._labels_of(rows)
+        labels = self._labels_of(np.array(result.rows, np.int64))
         return [
             HitAnswer(id=hit.id, labels=own, distance=hit.distance, score=hit.score)
             for hit, own in zip(result.hits, labels, strict=True)

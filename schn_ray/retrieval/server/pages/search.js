@@ -5,7 +5,6 @@
 // to this page only, until it is left.
 const perPage = 60;
 const names = new Set(["id", "code", "sha256", "k", "radius", "rescore", "oversample", "where"]);
-const filterable = ["label", "labels", "class", "category", "folder"]; // columns worth a list
 const mostChoices = 300;
 let state = new URLSearchParams();
 const files = new Map(); // SHA-256 -> File
@@ -106,8 +105,7 @@ function showColumns(columns) {
 
 // A list of the classes, or folders, where there are not too many to choose from.
 async function showValues(about) {
-  const { columns } = about;
-  const name = filterable.find((each) => ["text", "texts"].includes(columns[each]));
+  const name = about.listed_column;
   if (!name) return;
   const parameters = new URLSearchParams({ column: name, k: Math.min(mostChoices, about.max_results) });
   const answer = await (await fetch(`/values?${parameters}`)).json();
