@@ -276,3 +276,10 @@ def test_an_album_can_be_moved(built: Path, tmp_path: Path) -> None:
     album = build(built / "photos", tmp_path / "moved")
     assert codes_of(album) == codes_of(built / "album")
     assert build(built / "photos", tmp_path / "moved").unchanged
+    photos = shutil.copytree(built / "photos", tmp_path / "photos")  # with their times
+    assert codes_of(build(photos, album)) == codes_of(built / "album")
+    (hit,) = face.search(album, id="cat/002.png", k=1)[0].hits
+    assert hit.uri == str(photos / hit.id)
+    recorded = json.loads((tmp_path / "moved/album.json").read_text())
+    assert recorded["options"]["source"] == str(photos)
+    assert build(photos, album).unchanged

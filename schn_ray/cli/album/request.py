@@ -164,11 +164,11 @@ def read_request(album: Path, options: BuildOptions) -> AlbumRequest | None:
 
     Args:
         album: the directory.
-        options: what the user names now; what is None is as before.
+        options: what the user names now; what is None is as before. The photos may lie elsewhere:
+            the verbs that read them know them by their files.
 
     Raises:
-        SchnRayError: the album was made of other photos or with other options, or the file is
-            damaged.
+        SchnRayError: the album was made with other options, or the file is damaged.
     """
     file = album / ALBUM
     if not file.is_file():
@@ -177,11 +177,12 @@ def read_request(album: Path, options: BuildOptions) -> AlbumRequest | None:
         request = AlbumRequest.model_validate(parse_json(file.read_bytes(), str(file)))
     except (ValueError, ValidationError, SchnRayError) as error:
         raise SchnRayError(f"{file} is damaged; remove {album} to build it again") from error
-    before = request.options.model_dump(mode="json")
+    moved = request.options.model_copy(update={"source": options.source})
+    before = moved.model_dump(mode="json")
     named = {key: value for key, value in options.model_dump(mode="json").items() if value}
     if lines := difference(before, before | named):
         raise SchnRayError(
             f"{album} was built with other options; name another directory, or remove it.\n  "
             + "\n  ".join(lines)
         )
-    return request
+    return request.model_copy(update={"options": moved})

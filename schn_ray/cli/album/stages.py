@@ -17,7 +17,7 @@ from typing import Any
 
 from schn_ray.cli.album.built import BuiltAlbum
 from schn_ray.cli.album.parts import REPORT, Part
-from schn_ray.cli.album.request import AlbumRequest
+from schn_ray.cli.album.request import AlbumRequest, write_request
 from schn_ray.cli.album.survey import STORED_QUALITY, STORED_SIDE
 from schn_ray.cli.verbs.arguments import Workers
 from schn_ray.cli.verbs.data import prepare
@@ -73,6 +73,7 @@ class AlbumStages:
             SchnRayError: as the verbs.
         """
         store = self._step("store", "reading and checking the images, drawing a split", self._store)
+        write_request(self.path, self.request)  # with the photos' place, if they were moved
         features = None
         if self._is_frozen:
             features = self._step("features", f"features by {self._backbone}", self._features)
