@@ -7,7 +7,6 @@ checkpoints, Ray, evaluation and search know no method by name. docs/methods.md 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol
@@ -127,6 +126,32 @@ class Problem:
         return nested_codes(draw, self.lengths or (self.bits,), self.seed)[:, : self.bits]
 
 
+class PairKinds(NamedTuple):
+    """Similar and dissimilar pairs of own rows with columns that all workers share.
+
+    Attributes:
+        similar: [b, m] 1 where the pair is similar, else 0.
+        dissimilar: [b, m] 1 where it is dissimilar, else 0.
+        counts: [2] how many of each all workers have, 1 if none.
+    """
+
+    similar: Tensor
+    dissimilar: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, A: Tensor, workers: Workers, counted: Tensor | None = None) -> PairKinds:
+        """Count the pairs of all workers.
+
+        Args:
+            A: [b, m] 1 where the pair is similar, else 0.
+            workers: who shares the global batch; all of them call this.
+            counted: [b, m] 1 where the pair counts, else 0; None: all do.
+        """
+        P, Q = (A, 1 - A) if counted is None else (A * counted, (1 - A) * counted)
+        return cls(P, Q, workers.sum(torch.stack([P.sum(), Q.sum()])).clamp(min=1))
+
+
 @dataclass(frozen=True)
 class Batch:
     """A global batch as one worker gets it: its own inputs, labels and codes of all rows.
@@ -154,8 +179,8 @@ class Batch:
         Args:
             B: [N, K] codes of all rows.
         """
-        other = copy(self)
-        other.__dict__["B"] = B
+        other = object.__new__(Batch)
+        other.__dict__.update(self.__dict__, B=B)
         return other
 
     @cached_property
@@ -188,6 +213,11 @@ class Batch:
         """A [b, N]: 1 where an own row shares a label with a row of the batch, else 0."""
         return (self.Y[self.own] @ self.Y.T > 0).to(self.Y.dtype)
 
+    @cached_property
+    def pairs(self) -> PairKinds:
+        """The similar and the dissimilar pairs of the batch."""
+        return PairKinds.of(self.similar, self.workers)
+
 
 class Outputs(NamedTuple):
     """What the encoder gives for this worker's rows.
@@ -207,6 +237,15 @@ class Outputs(NamedTuple):
         """What the encoder gives for the second view, of a method that asks for one."""
         assert self.second is not None
         return self.second
+
+    def first(self, bits: int) -> Outputs:
+        """Return the same with the first outputs of the head.
+
+        Args:
+            bits: how many.
+        """
+        second = None if self.second is None else self.second.first(bits)
+        return Outputs(self.F, self.h[:, :bits], second)
 
 
 class Step(NamedTuple):
@@ -328,23 +367,38 @@ class DeepMethod(Method[C]):
             batch: the global batch.
             training: runs the encoder and descends.
         """
-        out = self._encoded(batch, training)
-        terms = self.losses(out, batch)
-        outputs = self.outputs(Outputs(out.F.detach(), out.h.detach()))
+        terms, outputs = self.losses_and_outputs(self.encoded(batch, training), batch)
         training.descend(batch.share * weighted(terms, self.config))
         return Step({name: term.detach() for name, term in terms.items()}, outputs)
 
-    def step_of_lengths(self, batches: Sequence[Batch], training: Training) -> Step:
+    def losses_and_outputs(
+        self, out: Outputs, batch: Batch
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return ``losses`` and ``outputs``; who computes them of the same values overrides this.
+
+        Args:
+            out: of this worker's rows.
+            batch: the global batch.
+        """
+        return self.losses(out, batch), self.outputs(Outputs(out.F.detach(), out.h.detach()))
+
+    def step_of_lengths(self, batch: Batch, codes: Sequence[Tensor], training: Training) -> Step:
         """Take a step down the mean of the losses of all lengths; with ``one_network`` only.
 
         Args:
-            batches: the same global batch with the codes of each length, ascending.
+            batch: the global batch.
+            codes: [N, k] of its rows, of each length, ascending; the last are ``batch.B``.
             training: runs the encoder and descends.
         """
         raise NotImplementedError
 
-    def _encoded(self, batch: Batch, training: Training) -> Outputs:
-        """Run the encoder once, over both views of own rows where there are two."""
+    def encoded(self, batch: Batch, training: Training) -> Outputs:
+        """Run the encoder once, over both views of own rows where there are two.
+
+        Args:
+            batch: the global batch.
+            training: runs the encoder.
+        """
         if batch.second is None:
             F, h = training.encode(batch.inputs)
             return Outputs(F, h.to(batch.Y.dtype))

@@ -19,7 +19,7 @@ from torch.nn.functional import (
 )
 
 from schn_ray.data.labels import LabelSets
-from schn_ray.methods.base import Batch
+from schn_ray.methods.base import Batch, PairKinds
 
 
 def pairwise_loss(U: Tensor, B_all: Tensor, T: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def pair_nll(theta: Tensor, A: Tensor) -> Tensor:
     return softplus(theta) - A * theta
 
 
-def balanced_mean(values: Tensor, A: Tensor, batch: Batch, pairs: Tensor | None = None) -> Tensor:
+def balanced_mean(values: Tensor, pairs: PairKinds, batch: Batch) -> Tensor:
     """Return the mean over similar pairs plus the mean over dissimilar ones (HashNet).
 
     The counts are those of all workers, so the term is exact on any number of them. Where one kind
@@ -116,13 +116,11 @@ def balanced_mean(values: Tensor, A: Tensor, batch: Batch, pairs: Tensor | None 
 
     Args:
         values: [b, m] of pairs of own rows with columns that all workers share.
-        A: [b, m] 1 where the pair is similar, else 0.
+        pairs: which of them are similar, and which are not; ``batch.pairs`` within the batch.
         batch: the global batch.
-        pairs: [b, m] 1 where the pair counts, else 0; None: all do.
     """
-    P, Q = (A, 1 - A) if pairs is None else (A * pairs, (1 - A) * pairs)
-    similar, dissimilar = batch.workers.sum(torch.stack([P.sum(), Q.sum()])).clamp(min=1)
-    sums = (values * P).sum() / similar + (values * Q).sum() / dissimilar
+    sums = (values * pairs.similar).sum() / pairs.counts[0]
+    sums = sums + (values * pairs.dissimilar).sum() / pairs.counts[1]
     return sums * (len(batch.Y) / max(len(values), 1))
 
 

@@ -11,14 +11,23 @@ the lengths pull the bits that they share to the same centres.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from schn_ray.core.errors import SchnRayError
-from schn_ray.methods.base import Batch, DeepMethod, Method, MethodConfig, Problem, Step, Training
+from schn_ray.methods.base import (
+    Batch,
+    DeepMethod,
+    Method,
+    MethodConfig,
+    Problem,
+    Step,
+    Training,
+    weighted,
+)
 from schn_ray.methods.code_table import CodeTable
 from schn_ray.models.encoder import Encoder
 
@@ -109,25 +118,26 @@ class Nested(DeepMethod[MethodConfig]):
 
     def step(self, batch: Batch, training: Training) -> Step:
         """Descend the mean of the members' losses, once on a global batch."""
+        codes = [self._codes(k, batch) for k in self.problem.lengths]
         if self.longest.one_network:
-            batches = [self._batch(k, batch) for k in self.problem.lengths]
-            return self.longest.step_of_lengths(batches, training)
-        own = batch.inputs if batch.second is None else torch.cat([batch.inputs, batch.second])
-        F, h = training.encode(own)
-        parts = [_Prefix(F, h[:, :k]) for k in self.problem.lengths]
-        steps, each = [], batch
-        for k, part in zip(self.problem.lengths, parts, strict=True):
-            each = each.with_codes(self._codes(k, batch))  # what one length computed is shared
-            steps.append(self._member(k).step(each, part))
-        training.descend(torch.stack([loss for part in parts for loss in part.losses]).mean())
+            return self.longest.step_of_lengths(batch, codes, training)
+        out = self.encoded(batch, training)
+        of_length = list[dict[str, Tensor]]()
+        outputs = dict[str, Tensor]()
+        each = batch
+        for k, B in zip(self.problem.lengths, codes, strict=True):
+            each = each.with_codes(B)  # what one length computed is shared
+            terms, own = self._member(k).losses_and_outputs(out.first(k), each)
+            of_length.append(terms)
+            if k == self.problem.bits:
+                outputs |= own
+            else:
+                outputs |= {_of_length(k, name): x for name, x in own.items() if name != "U"}
         terms = {
-            name: torch.stack([step.terms[name] for step in steps]).mean()
-            for name in steps[0].terms
+            name: torch.stack([each[name] for each in of_length]).mean() for name in of_length[0]
         }
-        outputs = dict(steps[-1].outputs)
-        for k, step in zip(self._tables, steps[:-1], strict=True):
-            outputs |= {_of_length(k, name): x for name, x in step.outputs.items() if name != "U"}
-        return Step(terms, outputs)
+        training.descend(batch.share * weighted(terms, self.config))
+        return Step({name: term.detach() for name, term in terms.items()}, outputs)
 
     def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> Tensor | None:
         """Return new codes of the longest length, and keep those of the shorter ones."""
@@ -153,17 +163,13 @@ class Nested(DeepMethod[MethodConfig]):
         member: Any = self.members[str(name)]
         return member
 
-    def _batch(self, bits: int, batch: Batch) -> Batch:
-        return batch.with_codes(self._codes(bits, batch))
-
     def _codes(self, bits: int, batch: Batch) -> Tensor:
         """Return the codes of a batch's rows for one length [N, bits]."""
         if bits == self.problem.bits:
             return batch.B
-        table = self._tables[bits]
-        if not table.coded.any():
-            return batch.B[:, :bits]  # of a method without codes: zeros
-        return table.read(batch.rows).to(batch.B)
+        if not self.longest.solves_codes():
+            return batch.B[:, :bits]  # zeros
+        return self._tables[bits].read(batch.rows).to(batch.B)
 
     def _outputs_of(self, bits: int, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what the steps of a member returned, of what those of all members did."""
@@ -189,20 +195,3 @@ def _member(
     del member.encoder
     member.__dict__["encoder"] = encoder  # at hand, but its weights are not the member's
     return member
-
-
-@dataclass
-class _Prefix:
-    """What a member may ask of the framework: the first outputs of an encoder that has run."""
-
-    F: Tensor
-    h: Tensor
-
-    def __post_init__(self) -> None:
-        self.losses: list[Tensor] = []
-
-    def encode(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return self.F, self.h
-
-    def descend(self, loss: Tensor, name: str = "main") -> None:
-        self.losses.append(loss)

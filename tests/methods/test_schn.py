@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from schn_ray.methods.base import Batch, weighted
 from schn_ray.methods.deep.schn.code_update import update_codes
 from schn_ray.methods.deep.schn.latent import BatchFeatures, LatentNetwork
+from schn_ray.methods.deep.schn.lengths import OneLength
 from schn_ray.methods.trainer import Trainer
 
 ALL_TERMS = {
@@ -72,7 +73,7 @@ def test_control_terms_of_the_image_code_do_reach_the_backbone(term: str) -> Non
 def gradient_of_image_network(term: str) -> float:
     trainer = make_schn(**OFF | {term: 1.0})
     schn, batch = schn_of(trainer), make_batch()
-    terms = schn._code_terms(schn._forward(batch, trainer), batch)
+    terms = schn._code_terms(schn._forward(batch, trainer), batch, OneLength(batch.B, batch.own))
     weighted(terms, schn.config).backward()
     return sum(float(p.grad.abs().sum()) for p in schn.encoder.parameters() if p.grad is not None)
 
@@ -81,7 +82,7 @@ def test_terms_equal_a_slow_literal_version() -> None:
     trainer, batch = make_schn(quantization=3.0), make_batch()
     schn = schn_of(trainer)
     out = schn._forward(batch, trainer)
-    terms = schn._code_terms(out, batch)
+    terms = schn._code_terms(out, batch, OneLength(batch.B, batch.own))
     assert out.U_s is not None
     assert out.latent is not None
     _, U_z, R_v, R_s = out.latent
@@ -150,7 +151,7 @@ def test_the_pair_term_equals_a_slow_literal_version() -> None:
             sums[bool(a & b)] += loss * (len(a & b) / len(a | b) if a & b else 1.0)
             counts[bool(a & b)] += 1
     expected = sums[True] / counts[True] + sums[False] / counts[False]
-    terms = schn._code_terms(out, batch)
+    terms = schn._code_terms(out, batch, OneLength(batch.B, batch.own))
     assert terms["pair"].item() == pytest.approx(expected, rel=1e-12)
     before = copy.deepcopy(schn.state_dict())
     assert "pair" in trainer.step(batch).terms
@@ -166,7 +167,8 @@ def test_soft_negatives_replace_only_the_zeros() -> None:
     assert schn._negative == pytest.approx(negative, rel=1e-12)
     out = schn._forward(batch, trainer)
     expected = literal_hash(out.U_v, batch, negative, 10.0)
-    assert schn._code_terms(out, batch)["hash_image"].item() == pytest.approx(expected, rel=1e-12)
+    terms = schn._code_terms(out, batch, OneLength(batch.B, batch.own))
+    assert terms["hash_image"].item() == pytest.approx(expected, rel=1e-12)
 
 
 def literal_hash(U: Tensor, batch: Batch, negative: float, gamma: float) -> float:

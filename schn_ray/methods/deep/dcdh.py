@@ -17,9 +17,6 @@ from schn_ray.methods.base import (
     Paper,
     Problem,
     PublishedFigure,
-    Step,
-    Training,
-    weighted,
 )
 from schn_ray.methods.code_table import CodeTable, initial_codes
 from schn_ray.methods.deep.recipe import fine_tuned
@@ -103,14 +100,12 @@ class Dcdh(DeepMethod[DcdhConfig]):
         """Return the hash terms of the three codes, the focal loss, and the codes' difference."""
         return self._terms(self._codes(out, batch), batch)
 
-    def step(self, batch: Batch, training: Training) -> Step:
-        """Descend all terms, and return the codes of all three networks for the update."""
-        F, h = training.encode(batch.inputs)
-        codes = self._codes(Outputs(F, h.to(batch.Y.dtype)), batch)
-        terms = self._terms(codes, batch)
-        training.descend(batch.share * weighted(terms, self.config))
-        detached = {name: term.detach() for name, term in terms.items()}
-        return Step(detached, {name: code.detach() for name, code in codes.items()})
+    def losses_and_outputs(
+        self, out: Outputs, batch: Batch
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return all terms, and the codes of all three networks for the update."""
+        codes = self._codes(out, batch)
+        return self._terms(codes, batch), {name: code.detach() for name, code in codes.items()}
 
     def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
         """Solve new codes [n_w, K] of this worker's rows."""

@@ -10,7 +10,15 @@ from pydantic import Field
 from torch import Tensor
 
 from schn_ray.core.settings import Searched, Weight
-from schn_ray.methods.base import Batch, DeepMethod, MethodConfig, Outputs, Paper, PublishedFigure
+from schn_ray.methods.base import (
+    Batch,
+    DeepMethod,
+    MethodConfig,
+    Outputs,
+    PairKinds,
+    Paper,
+    PublishedFigure,
+)
 from schn_ray.methods.deep.recipe import fine_tuned
 from schn_ray.methods.losses import balanced_mean, cosines, other_rows
 
@@ -65,7 +73,8 @@ class Dch(DeepMethod[DchConfig]):
         dissimilar = torch.log1p(gamma / D.clamp(min=_NEAR))
         likelihood = torch.where(A > 0, similar, dissimilar)
         corner = bits / 2 * (1 - cosines(U.abs(), U.new_ones(1, bits)))
+        pairs = PairKinds.of(A, batch.workers, other_rows(batch))
         return {
-            "pair": balanced_mean(likelihood, A, batch, other_rows(batch)),
+            "pair": balanced_mean(likelihood, pairs, batch),
             "quantization": torch.log1p(corner.clamp(min=0) / gamma).mean(),
         }

@@ -50,5 +50,6 @@ class Dhn(DeepMethod[DhnConfig]):
         """Return the likelihood of own rows with all rows, and the pull to the corners."""
         U, A = torch.tanh(out.h), batch.similar
         likelihood = pair_nll(U @ batch.gather(U).T / 2, A)
-        pair = balanced_mean(likelihood, A, batch) if self.config.balance else likelihood.mean()
+        balance = self.config.balance
+        pair = balanced_mean(likelihood, batch.pairs, batch) if balance else likelihood.mean()
         return {"pair": pair, "quantization": logcosh_quantisation(U)}

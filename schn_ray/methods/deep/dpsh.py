@@ -14,6 +14,7 @@ from schn_ray.methods.base import (
     DeepMethod,
     MethodConfig,
     Outputs,
+    PairKinds,
     Paper,
     Problem,
     PublishedFigure,
@@ -83,10 +84,11 @@ class Dpsh(DeepMethod[DpshConfig]):
     def losses(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the likelihood of own rows with all columns, and the pull to the corners."""
         U = torch.tanh(out.h) if self.config.tanh else out.h
-        columns, A = batch.gather(U), batch.similar
+        columns, pairs = batch.gather(U), batch.pairs
         if self.config.columns == "table":
             self.table[batch.rows] = columns.detach().to(self.table)
-            columns, A = self.table.to(U), similar_to_all(batch, self.problem.label_sets)
-        likelihood = pair_nll(U @ columns.T / 2, A)
-        pair = balanced_mean(likelihood, A, batch) if self.config.balance else likelihood.mean()
+            A = similar_to_all(batch, self.problem.label_sets)
+            columns, pairs = self.table.to(U), PairKinds.of(A, batch.workers)
+        likelihood = pair_nll(U @ columns.T / 2, pairs.similar)
+        pair = balanced_mean(likelihood, pairs, batch) if self.config.balance else likelihood.mean()
         return {"pair": pair, "quantization": square_quantisation(U)}

@@ -75,7 +75,8 @@ class Dsdh(DeepMethod[DsdhConfig]):
         """Return the likelihood of own rows with all rows, and the distance from the codes."""
         U, A = torch.tanh(out.h), batch.similar
         likelihood = pair_nll(U @ batch.gather(U).T / 2, A)
-        pair = balanced_mean(likelihood, A, batch) if self.config.balance else likelihood.mean()
+        balance = self.config.balance
+        pair = balanced_mean(likelihood, batch.pairs, batch) if balance else likelihood.mean()
         return {"pair": pair, "quantization": mse_loss(U, batch.B[batch.own])}
 
     def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:

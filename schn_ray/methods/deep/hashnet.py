@@ -76,4 +76,4 @@ class Hashnet(DeepMethod[HashnetConfig]):
         likelihood = pair_nll(theta, A)
         if self.config.overlap:
             likelihood = likelihood * torch.where(A > 0, label_overlap(batch), 1)
-        return {"pair": balanced_mean(likelihood, A, batch)}
+        return {"pair": balanced_mean(likelihood, batch.pairs, batch)}

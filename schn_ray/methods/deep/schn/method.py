@@ -14,15 +14,13 @@ from schn_ray.methods.deep.schn.code_update import pair_counts, update_codes
 from schn_ray.methods.deep.schn.config import SchnConfig, SchnMmasiaConfig, SchnPlusConfig
 from schn_ray.methods.deep.schn.cycle import CYCLES, Discriminators
 from schn_ray.methods.deep.schn.latent import BatchFeatures, LatentNetwork
+from schn_ray.methods.deep.schn.lengths import CodeTerms, MeanOfLengths, OneLength
 from schn_ray.methods.deep.schn.semantic import SemanticNetwork
 from schn_ray.methods.losses import (
     balanced_mean,
-    cycle_loss,
-    hash_loss,
     judged_fake,
     judged_real,
     label_overlap,
-    pair_nll,
     target_similarity,
 )
 from schn_ray.models.encoder import Encoder
@@ -36,10 +34,6 @@ class Latent(NamedTuple):
     R_v: Tensor
     R_s: Tensor
 
-    def first(self, bits: int) -> Latent:
-        """Return the same with the first bits of each code."""
-        return Latent(self.features, *(codes[:, :bits] for codes in self[1:]))
-
 
 class Forward(NamedTuple):
     """Outputs of a forward pass through the networks that there are, for this worker's rows."""
@@ -47,14 +41,6 @@ class Forward(NamedTuple):
     U_v: Tensor
     U_s: Tensor | None
     latent: Latent | None
-
-    def first(self, bits: int) -> Forward:
-        """Return the same with the first bits of each code."""
-        return Forward(
-            self.U_v[:, :bits],
-            None if self.U_s is None else self.U_s[:, :bits],
-            None if self.latent is None else self.latent.first(bits),
-        )
 
 
 class Schn(DeepMethod[SchnConfig]):
@@ -129,19 +115,18 @@ class Schn(DeepMethod[SchnConfig]):
 
     def step(self, batch: Batch, training: Training) -> Step:
         """Descend L, then L_D, then L_G, once on a global batch (docs/method.md, "Losses")."""
-        return self.step_of_lengths([batch], training)
+        return self._step(batch, OneLength(batch.B, batch.own), training)
 
-    def step_of_lengths(self, batches: Sequence[Batch], training: Training) -> Step:
+    def step_of_lengths(self, batch: Batch, codes: Sequence[Tensor], training: Training) -> Step:
         """Descend the mean of L over the lengths of nested codes, then L_D and L_G of all bits.
 
         L is of outputs and codes, not of weights, so all lengths use the same networks.
         """
-        batch = batches[-1]
+        return self._step(batch, MeanOfLengths(codes, batch.own), training)
+
+    def _step(self, batch: Batch, of_codes: CodeTerms, training: Training) -> Step:
         out = self._forward(batch, training)
-        of_length = [self._code_terms(out.first(each.B.shape[1]), each) for each in batches]
-        terms = {
-            name: torch.stack([each[name] for each in of_length]).mean() for name in of_length[0]
-        }
+        terms = self._code_terms(out, batch, of_codes)
         training.descend(batch.share * weighted(terms, self.config))
         if self.discriminators is not None:
             terms |= self._adversarial_steps(self.discriminators, out, batch, training)
@@ -186,28 +171,28 @@ class Schn(DeepMethod[SchnConfig]):
         latent = Latent(features, *(U.to(dtype) for U in (U_z, R_v, R_s)))
         return Forward(U_v.to(dtype), U_s.to(dtype), latent)
 
-    def _code_terms(self, out: Forward, batch: Batch) -> dict[str, Tensor]:
-        B_own = batch.B[batch.own]
+    def _code_terms(self, out: Forward, batch: Batch, of_codes: CodeTerms) -> dict[str, Tensor]:
         T = target_similarity(batch.similar, self._negative)
         gamma = self.config.quantization
-        terms = {"hash_image": hash_loss(out.U_v, batch.B, T, B_own, gamma)}
+        terms = {"hash_image": of_codes.hash_loss(out.U_v, T, gamma)}
         if self.config.pair > 0:
-            terms["pair"] = self._pair_term(out.U_v, batch)
+            terms["pair"] = self._pair_term(out.U_v, batch, of_codes)
         if out.U_s is not None:
-            terms["hash_semantic"] = hash_loss(out.U_s, batch.B, T, B_own, gamma)
+            terms["hash_semantic"] = of_codes.hash_loss(out.U_s, T, gamma)
         if out.latent is not None:
             assert out.U_s is not None
             _, U_z, R_v, R_s = out.latent
-            terms["hash_latent"] = hash_loss(U_z, batch.B, T, B_own, gamma)
-            terms["cycle_image"] = cycle_loss(R_v, out.U_v)
-            terms["cycle_semantic"] = cycle_loss(R_s, out.U_s)
+            terms["hash_latent"] = of_codes.hash_loss(U_z, T, gamma)
+            terms["cycle_image"] = of_codes.cycle_loss(R_v, out.U_v)
+            terms["cycle_semantic"] = of_codes.cycle_loss(R_s, out.U_s)
         return terms
 
-    def _pair_term(self, U: Tensor, batch: Batch) -> Tensor:
+    def _pair_term(self, U: Tensor, batch: Batch, of_codes: CodeTerms) -> Tensor:
         A = batch.similar
-        theta = self.config.pair_scale / U.shape[1] * (U @ batch.gather(U).T)
-        likelihood = pair_nll(theta, A) * torch.where(A > 0, label_overlap(batch), 1)
-        return balanced_mean(likelihood, A, batch)
+        likelihood = of_codes.pair_nll(U, batch.gather(U), self.config.pair_scale, A)
+        return balanced_mean(
+            likelihood * torch.where(A > 0, label_overlap(batch), 1), batch.pairs, batch
+        )
 
     def _adversarial_steps(
         self, discriminators: Discriminators, out: Forward, batch: Batch, training: Training
