@@ -6,7 +6,7 @@ checkpoints, Ray, evaluation and search know no method by name. docs/methods.md 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol
@@ -213,10 +213,14 @@ class Batch:
         """A [b, N]: 1 where an own row shares a label with a row of the batch, else 0."""
         return (self.Y[self.own] @ self.Y.T > 0).to(self.Y.dtype)
 
-    @cached_property
+    @property
     def pairs(self) -> PairKinds:
-        """The similar and the dissimilar pairs of the batch."""
-        return PairKinds.of(self.similar, self.workers)
+        """The similar and the dissimilar pairs of the batch, counted once."""
+        # not a cached_property, which holds a lock while workers wait for each other
+        if "_pairs" not in self.__dict__:
+            self.__dict__["_pairs"] = PairKinds.of(self.similar, self.workers)
+        pairs: PairKinds = self.__dict__["_pairs"]
+        return pairs
 
 
 class Outputs(NamedTuple):
@@ -382,12 +386,13 @@ class DeepMethod(Method[C]):
         """
         return self.losses(out, batch), self.outputs(Outputs(out.F.detach(), out.h.detach()))
 
-    def step_of_lengths(self, batch: Batch, codes: Sequence[Tensor], training: Training) -> Step:
+    def step_of_lengths(self, batch: Batch, codes: Tensor, training: Training) -> Step:
         """Take a step down the mean of the losses of all lengths; with ``one_network`` only.
 
         Args:
             batch: the global batch.
-            codes: [N, k] of its rows, of each length, ascending; the last are ``batch.B``.
+            codes: [N, L, K] of its rows, of each of ``Problem.lengths``, the last ``batch.B``; of
+                a length k, only the first k are codes.
             training: runs the encoder and descends.
         """
         raise NotImplementedError

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.methods.base import (
@@ -57,8 +58,7 @@ class Nested(DeepMethod[MethodConfig]):
 
     A step passes the encoder once, and takes one step of the optimiser down the mean. Each length
     is a method of its own, a *member*, which sees k outputs and codes of k bits; its terms are
-    exact on any number of workers as they are alone, and so is their mean. Where a method says
-    ``one_network``, the longest member takes the steps of all lengths.
+    exact on any number of workers as they are alone, and so is their mean.
 
     Args:
         method: class of the method.
@@ -78,18 +78,16 @@ class Nested(DeepMethod[MethodConfig]):
         encoder: Encoder,
     ) -> None:
         super().__init__(config, problem, encoder)
-        *shorter, longest = problem.lengths
-        built = [longest] if method.one_network else [*shorter, longest]
         self.members = nn.ModuleDict(
-            {str(k): _member(method, config, problem, encoder, k) for k in built}
+            {str(k): _member(method, config, problem, encoder, k) for k in problem.lengths}
         )
         names = sorted(set(self.longest.optimised()) - {"main"})
-        if names and not method.one_network:
+        if names:
             raise SchnRayError(
                 f"{config.name} has no nested codes: its steps have more optimisers than one "
                 f"({', '.join(names)}); train each length by itself"
             )
-        self._tables = {k: CodeTable(problem.rows, k) for k in shorter}
+        self._tables = {k: CodeTable(problem.rows, k) for k in problem.lengths[:-1]}
 
     @property
     def longest(self) -> DeepMethod[Any]:
@@ -100,16 +98,10 @@ class Nested(DeepMethod[MethodConfig]):
         """Set the codes of all lengths that training rows start from."""
         self.longest.start(codes)
         for k, table in self._tables.items():
-            if self.longest.one_network:
-                coded = codes.coded.nonzero()[0]
-                table.write(coded, codes.read(coded)[:, :k])
-            else:
-                self._member(k).start(table)
+            self._member(k).start(table)
 
     def optimised(self) -> dict[str, list[nn.Parameter]]:
-        """Return the parameters of each optimiser; ``main`` has the encoder and all members."""
-        if self.longest.one_network:
-            return self.longest.optimised()
+        """Return the parameters of the one optimiser: the encoder and all members."""
         return {"main": list(self.parameters())}
 
     def undecayed(self) -> frozenset[str]:
@@ -118,24 +110,18 @@ class Nested(DeepMethod[MethodConfig]):
 
     def step(self, batch: Batch, training: Training) -> Step:
         """Descend the mean of the members' losses, once on a global batch."""
-        codes = [self._codes(k, batch) for k in self.problem.lengths]
-        if self.longest.one_network:
-            return self.longest.step_of_lengths(batch, codes, training)
         out = self.encoded(batch, training)
-        of_length = list[dict[str, Tensor]]()
-        outputs = dict[str, Tensor]()
+        of_length, outputs = list[dict[str, Tensor]](), dict[str, Tensor]()
         each = batch
-        for k, B in zip(self.problem.lengths, codes, strict=True):
-            each = each.with_codes(B)  # what one length computed is shared
+        for k in self.problem.lengths:
+            each = each.with_codes(self._codes(k, batch))  # what one length computed is shared
             terms, own = self._member(k).losses_and_outputs(out.first(k), each)
             of_length.append(terms)
             if k == self.problem.bits:
                 outputs |= own
-            else:
+            else:  # the first columns of the longest U are its own
                 outputs |= {_of_length(k, name): x for name, x in own.items() if name != "U"}
-        terms = {
-            name: torch.stack([each[name] for each in of_length]).mean() for name in of_length[0]
-        }
+        terms = {name: torch.stack([each[name] for each in of_length]).mean() for name in terms}
         training.descend(batch.share * weighted(terms, self.config))
         return Step({name: term.detach() for name, term in terms.items()}, outputs)
 
@@ -143,7 +129,10 @@ class Nested(DeepMethod[MethodConfig]):
         """Return new codes of the longest length, and keep those of the shorter ones."""
         gather = self.problem.workers.gather_any
         for k, table in self._tables.items():
-            own = self._outputs_of(k, outputs)
+            own = {
+                name: outputs[key] for name in outputs if (key := _of_length(k, name)) in outputs
+            }
+            own["U"] = outputs["U"][:, :k]
             solved = self._member(k).update(rows, table.read(rows), own)
             if solved is not None:
                 table.write(gather(rows), gather(solved))
@@ -159,8 +148,7 @@ class Nested(DeepMethod[MethodConfig]):
             table.load_state_dict({name: x.cpu() for name, x in state[str(k)].items()})
 
     def _member(self, bits: int) -> DeepMethod[Any]:
-        name = self.problem.bits if len(self.members) == 1 else bits
-        member: Any = self.members[str(name)]
+        member: Any = self.members[str(bits)]
         return member
 
     def _codes(self, bits: int, batch: Batch) -> Tensor:
@@ -171,12 +159,73 @@ class Nested(DeepMethod[MethodConfig]):
             return batch.B[:, :bits]  # zeros
         return self._tables[bits].read(batch.rows).to(batch.B)
 
-    def _outputs_of(self, bits: int, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what the steps of a member returned, of what those of all members did."""
-        if self.longest.one_network:
-            return {name: x[:, :bits] for name, x in outputs.items()}
-        own = {name: outputs.get(_of_length(bits, name)) for name in outputs}
-        return {"U": outputs["U"][:, :bits]} | {k: x for k, x in own.items() if x is not None}
+
+class NestedNetwork(DeepMethod[MethodConfig]):
+    """The same for a method with ``one_network``, whose networks serve all lengths.
+
+    Args:
+        method: class of the method.
+        config: its settings.
+        problem: with ``lengths``.
+        encoder: of the longest codes.
+    """
+
+    def __init__(
+        self,
+        method: type[DeepMethod[Any]],
+        config: MethodConfig,
+        problem: Problem,
+        encoder: Encoder,
+    ) -> None:
+        super().__init__(config, problem, encoder)
+        self.longest = _member(method, config, problem, encoder, problem.bits)
+        # codes of all shorter lengths, each in as many columns as the longest: one look-up for all
+        self._shorter = CodeTable(problem.rows, (len(problem.lengths) - 1) * problem.bits)
+
+    def start(self, codes: CodeTable) -> None:
+        """Set the codes of all lengths that training rows start from: first bits of the longest."""
+        self.longest.start(codes)
+        rows = codes.coded.nonzero()[0]
+        self._shorter.write(rows, codes.read(rows).repeat(1, len(self.problem.lengths) - 1))
+
+    def optimised(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of each optimiser."""
+        return self.longest.optimised()
+
+    def undecayed(self) -> frozenset[str]:
+        """Return the names of optimisers whose learning rate stays as it is."""
+        return self.longest.undecayed()
+
+    def step(self, batch: Batch, training: Training) -> Step:
+        """Take the method's step of all lengths, once on a global batch."""
+        return self.longest.step_of_lengths(batch, self._codes(batch.rows, batch.B), training)
+
+    def update(self, rows: Tensor, B: Tensor, outputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Return new codes of the longest length, and keep those of the shorter ones."""
+        codes, bits = self._codes(rows, B), self.problem.bits
+        padded = list[Tensor]()
+        for i, k in enumerate(self.problem.lengths):
+            own = {name: x[:, :k] for name, x in outputs.items()}
+            solved = self.longest.update(rows, codes[:, i, :k], own)
+            if solved is None:
+                return None
+            padded.append(pad(solved, (0, bits - k)))
+        gather, shorter = self.problem.workers.gather_any, torch.cat(padded[:-1], dim=1)
+        self._shorter.write(gather(rows), gather(shorter))
+        return padded[-1]
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Return the shorter lengths' codes of the training rows, for a checkpoint."""
+        return self._shorter.state_dict()
+
+    def set_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what ``get_extra_state`` returned."""
+        self._shorter.load_state_dict({name: x.cpu() for name, x in state.items()})
+
+    def _codes(self, rows: Tensor, B: Tensor) -> Tensor:
+        """Return the codes of rows for each length [N, L, K]; B [N, K]: those of the longest."""
+        shorter = self._shorter.read(rows).to(B)
+        return torch.cat([shorter, B], dim=1).unflatten(1, (-1, self.problem.bits))
 
 
 def _of_length(bits: int, name: str) -> str:

@@ -37,7 +37,7 @@ from schn_ray.data.store.reader import Store, open_store
 from schn_ray.data.store.role_rows import RoleRows
 from schn_ray.methods.base import DeepMethod, Method, MethodConfig, Problem, ShallowMethod
 from schn_ray.methods.code_table import CodeTable
-from schn_ray.methods.nested import Nested
+from schn_ray.methods.nested import Nested, NestedNetwork
 from schn_ray.methods.registry import find_method
 from schn_ray.methods.trainer import Trainer
 from schn_ray.models.backbones.build import build_backbone
@@ -160,7 +160,8 @@ def _method(
     if not problem.lengths:
         return method(config, problem, encoder)
     assert issubclass(method, DeepMethod)  # the settings' check
-    return Nested(method, config, problem, encoder)
+    nested = NestedNetwork if method.one_network else Nested
+    return nested(method, config, problem, encoder)
 
 
 def learner_of(method: Method[Any], config: TrainConfig) -> Learner:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from schn_ray.methods.losses import cycle_loss, hash_loss, pair_nll
 
@@ -74,23 +72,22 @@ class MeanOfLengths(CodeTerms):
     All lengths are one product and one sum: on small batches, five of each take five times as long.
 
     Args:
-        codes: [N, k] codes of the global batch of each length, ascending; the last have K bits.
-        own: own rows of it.
+        codes: [N, L, K] codes of the global batch for each length k; only the first k count.
+        lengths: L of them, ascending; the last is K.
+        own: own rows of the batch.
     """
 
-    def __init__(self, codes: Sequence[Tensor], own: slice) -> None:
-        longest = codes[-1]
-        lengths = tuple(B.shape[1] for B in codes)
-        self.bits, self.share = _shares(lengths, longest.dtype, longest.device)
-        self.B = torch.stack([pad(B, (0, lengths[-1] - B.shape[1])) for B in codes])  # [L, N, K]
-        self.B_own = self.B[:, own]
+    def __init__(self, codes: Tensor, lengths: tuple[int, ...], own: slice) -> None:
+        self.bits, self.share = _weights(lengths, codes.dtype, codes.device)
+        self.B = codes * (self.share > 0)
+        self.B_own = codes[own]
 
     def hash_loss(self, U: Tensor, T: Tensor, gamma: float) -> Tensor:
         """Return the mean of the hash losses of own rows."""
-        products = (U @ self.B.flatten(0, 1).T).unflatten(1, self.B.shape[:2])  # [b, L, N]
-        off = products / self.bits - T[:, None]
-        gaps = ((U - self.B_own).square() * self.share[:, None]).sum(dim=2)
-        return 12 * (off.square() * self.bits).mean() + gamma * gaps.mean()
+        products = (U @ self.B.flatten(0, 1).T).unflatten(1, self.B.shape[:2])  # [b, N, L]
+        off = products / self.bits - T[:, :, None]
+        gaps = (U[:, None] - self.B_own).square() * self.share  # [b, L, K]
+        return 12 * (off.square() * self.bits).mean() + gamma * gaps.sum(dim=2).mean()
 
     def cycle_loss(self, R: Tensor, U: Tensor) -> Tensor:
         """Return the mean of the squared differences."""
@@ -103,9 +100,9 @@ class MeanOfLengths(CodeTerms):
 
 
 @functools.cache
-def _shares(
+def _weights(
     lengths: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return the lengths [L, 1], and weights [L, K] by which a sum is the mean of the first k."""
-    bits = torch.tensor(lengths, dtype=dtype, device=device)[:, None]
-    return bits, (torch.arange(lengths[-1], device=device) < bits) / bits
+    """Return the lengths k [L], and [L, K]: 1/k for the first k bits, so that a sum is a mean."""
+    bits = torch.tensor(lengths, dtype=dtype, device=device)
+    return bits, (torch.arange(lengths[-1], device=device) < bits[:, None]) / bits[:, None]

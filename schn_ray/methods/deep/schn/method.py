@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -117,12 +117,13 @@ class Schn(DeepMethod[SchnConfig]):
         """Descend L, then L_D, then L_G, once on a global batch (docs/method.md, "Losses")."""
         return self._step(batch, OneLength(batch.B, batch.own), training)
 
-    def step_of_lengths(self, batch: Batch, codes: Sequence[Tensor], training: Training) -> Step:
+    def step_of_lengths(self, batch: Batch, codes: Tensor, training: Training) -> Step:
         """Descend the mean of L over the lengths of nested codes, then L_D and L_G of all bits.
 
         L is of outputs and codes, not of weights, so all lengths use the same networks.
         """
-        return self._step(batch, MeanOfLengths(codes, batch.own), training)
+        of_codes = MeanOfLengths(codes, self.problem.lengths, batch.own)
+        return self._step(batch, of_codes, training)
 
     def _step(self, batch: Batch, of_codes: CodeTerms, training: Training) -> Step:
         out = self._forward(batch, training)
