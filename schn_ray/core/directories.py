@@ -25,7 +25,7 @@ from schn_ray.core.atomic_files import (
     writing,
 )
 from schn_ray.core.documents import BadDocument, parse_json
-from schn_ray.core.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError, SourceHasChanged
 from schn_ray.core.locks import locked
 from schn_ray.core.manifest import (
     MANIFEST,
@@ -338,7 +338,7 @@ def _refuse_other_request(
             existing["made_from"][key] = request["made_from"][key]
     lines = difference(existing, request)
     if len(lines) == 1 and lines[0].startswith(f"made_from.{listing}:"):
-        raise SchnRayError(
+        raise SourceHasChanged(
             f"{path} was made when the source held other files: take in what is new, changed or "
             "gone with --update"
         )

@@ -16,6 +16,10 @@ class UnknownId(SchnRayError):
     """An id that is not in the index."""
 
 
+class SourceHasChanged(SchnRayError):
+    """A finished directory was made when its source held other files."""
+
+
 class TooManyBadRows(SchnRayError):
     """More rows were quarantined than the job allows."""
 

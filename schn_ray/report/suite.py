@@ -39,7 +39,7 @@ def report_suite(table: SuiteTable, name: str, out: Path) -> Path:
         ("glance", "At a glance", charts),
         *((f"block-{i}", block["title"], block) for i, block in enumerate(blocks, start=1)),
         ("ranks", "Ranks", ranks),
-        ("not-trained", "Not trained", table.refused),
+        ("not-measured", "Not measured", table.refused),
     ]
     write_suite_page(
         out / PAGE,

@@ -107,8 +107,8 @@ class Ended:
 
     Attributes:
         cell: which.
-        cost: what it took; None if it was refused.
-        refused: why the method cannot be trained on this data; "" if it was.
+        cost: what it took; None if it was not trained.
+        refused: why it was not trained, or not measured; "" if it was both.
     """
 
     cell: Cell
@@ -118,6 +118,8 @@ class Ended:
     def __str__(self) -> str:
         if self.cost is None:
             return f"{self.cell}: not trained: {self.refused}"
+        if self.refused:
+            return f"{self.cell}: trained, not measured: {self.refused}"
         return f"{self.cell}: trained{cpu_time(self.cost.train_s)}"
 
 
@@ -171,25 +173,36 @@ def run_cell(cell: Cell, suite: Suite, out: str) -> Ended:
         suite: that it belongs to.
         out: directory or URI of the suite.
 
+    Returns:
+        How it ended. An error of the method on this data, or a damaged file of the cell, is in it
+        and is not raised, so that the others go on.
+
     Raises:
         OSError: the disk, say, whatever the cell.
         SchnRayError: the same.
     """
+    cost = None
     store, run = store_location(cell.data, out), join(out, cell.name)
     features = features_location(cell.data, suite, out)
     try:
         given = settings_of_inputs(store, features)
         config = cell_config(cell, suite, given)
         cost = _trained(config, store, run, features)
-    except SchnRayError as error:
-        if isinstance(error.__cause__, OSError):
-            raise  # such as a full disk: every other cell would fail as well
-        return Ended(cell, None, str(error))
-    own = {"controls": {"train_rows": 0}}  # they are measured once for all methods
-    measured = load_settings(EvaluateConfig, base=merged(deepcopy(suite.evaluate), own))
-    with suppress(AlreadyDone):
-        evaluate_run(run, store, default_evaluation(run), measured, features=features)
+        own = {"controls": {"train_rows": 0}}  # they are measured once for all methods
+        measured = load_settings(EvaluateConfig, base=merged(deepcopy(suite.evaluate), own))
+        with suppress(AlreadyDone):
+            evaluate_run(run, store, default_evaluation(run), measured, features=features)
+    except Exception as error:  # a library may raise anything for unusual data
+        return Ended(cell, cost, _reason(error))
     return Ended(cell, cost)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a cell failed; raise the error if every other would fail as well."""
+    of_system = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(of_system, OSError) and not isinstance(of_system, FileNotFoundError):
+        raise error  # such as a full disk
+    return str(error) if isinstance(error, SchnRayError) else f"{type(error).__name__}: {error}"
 
 
 def features_location(data: str, suite: Suite, out: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from schn_ray.core.directories import LOCK, AlreadyDone
+from schn_ray.core.errors import SchnRayError, SourceHasChanged
 from schn_ray.core.locks import locked
 from schn_ray.core.settings import load_settings
 from schn_ray.core.storage.cache import directory_kind
@@ -30,6 +31,7 @@ from schn_ray.suites.cells import (
     features_location,
     run_cell,
 )
+from schn_ray.suites.checks import check_suite
 from schn_ray.suites.suite import DATA, STORE, DataSet, Suite, store_location
 from schn_ray.suites.trials import (
     Tried,
@@ -71,6 +73,7 @@ def run_suite(
             trained with other settings; another process runs the suite.
     """
     location = as_location(out)
+    check_suite(suite, location)
     with _only_writer(location):
         for name, data in suite.placed.items():
             _prepare(data, join(location, f"{DATA}/{name}"), mapper)
@@ -127,8 +130,15 @@ def _prepare(data: DataSet, folder: str, mapper: Mapper) -> None:
         require_settings(store, config)
     else:
         source = open_source(data.source, config.source)
-        with suppress(AlreadyDone):
+        try:
             prepare_store(source, config, store, mapper("preparing"))
+        except AlreadyDone:
+            pass
+        except SourceHasChanged as error:
+            raise SchnRayError(
+                f"{store} was made when {data.source} held other files. All figures of a suite are "
+                "of the same rows: name another directory for the new ones"
+            ) from error
     if data.embed is not None and data.images_of is None:
         embedding = load_settings(EmbedConfig, base=data.embed)
         with suppress(AlreadyDone):

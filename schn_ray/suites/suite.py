@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +18,7 @@ from schn_ray.data.sources.kinds import is_gone
 from schn_ray.methods.registry import METHODS, find_method
 
 DATA, STORE = "data", "store"
+_DATA_NAME = re.compile(r"[^./\\][^/\\]*")
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -151,6 +154,16 @@ def read_suite(
     for key in ("data", "bits", "seeds"):
         if not getattr(suite, key):
             raise SchnRayError(f"suite {name} has no {key}: there is nothing to measure")
+    for key in ("methods", "bits", "seeds"):
+        if twice := [one for one, count in Counter(getattr(suite, key)).items() if count > 1]:
+            raise SchnRayError(
+                f"suite {name} has {key} more than once: {', '.join(map(str, twice))}"
+            )
+    for key in data:
+        if not _DATA_NAME.fullmatch(key):
+            raise SchnRayError(
+                f"suite {name} has a data set '{key}': expected a name that a directory can have"
+            )
     return suite
 
 

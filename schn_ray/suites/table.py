@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from schn_ray.core.errors import SchnRayError
 from schn_ray.core.storage.cache import directory_kind
 from schn_ray.core.storage.files import as_location, join
 from schn_ray.data.splits.protocols import find_protocol
@@ -181,7 +182,7 @@ class SuiteTable:
     Attributes:
         blocks: one a data set and code length, in the order of the suite; where methods were tuned,
             one more with the best settings of each.
-        refused: (cell or trial, reason) of what could not be trained.
+        refused: (cell, trial or data set, reason) of what could not be trained or measured.
     """
 
     blocks: tuple[Block, ...]
@@ -205,27 +206,34 @@ def suite_table(
         choices: the best settings of methods whose trials have ended.
         trials: settings that each method could try.
 
-    Raises:
-        SchnRayError: an evaluation is damaged.
     """
     groups: dict[tuple[str, int], _Cells] = {}
+    refused = dict[str, str]()
     for one in ended:
         cell = one.cell
-        if one.cost is None:
+        if one.cost is None or one.refused:
+            refused[str(cell)] = one.refused
             continue
-        figures = read_figures(default_evaluation(join(as_location(out), cell.name)))
-        if figures.map is not None:
-            group = groups.setdefault((cell.data, cell.bits), {})
-            group.setdefault((cell.method, cell.trial), []).append(_measured(out, one, figures))
+        evaluation = default_evaluation(join(as_location(out), cell.name))
+        try:
+            measured = _measured(one, evaluation)
+        except SchnRayError as error:
+            again = f"remove {evaluation}, and the same command makes it again"
+            refused[str(cell)] = f"{error}: {again}"
+            continue
+        if measured is None:
+            refused[cell.data] = f"no mAP without labels; {evaluation} has recall"
+            continue
+        group = groups.setdefault((cell.data, cell.bits), {})
+        group.setdefault((cell.method, cell.trial), []).append(measured)
     blocks = []
     for (data, bits), cells in sorted(groups.items(), key=lambda group: _order(ended, *group[0])):
         published = {name: own for (name, trial), own in cells.items() if not trial}
         block = _block(data, bits, published, _unquantised(out, data))
         own = [one for one in choices if (one.data, one.bits) == (data, bits)]
         blocks += [block, *_tuned_block(block, cells, own, trials)]
-    refused = [(str(one.cell), one.refused) for one in ended if one.refused]
-    refused += [failure for choice in choices for failure in choice.failures]
-    return SuiteTable(tuple(blocks), tuple(refused))
+    failures = [failure for choice in choices for failure in choice.failures]
+    return SuiteTable(tuple(blocks), (*refused.items(), *failures))
 
 
 def ranking(blocks: Sequence[Block]) -> list[Rank]:
@@ -261,10 +269,12 @@ class _Measured:
 _Cells = dict[tuple[str, int], list[_Measured]]  # method, trial -> its seeds, of one block
 
 
-def _measured(out: Path | str, one: Ended, figures: Figures) -> _Measured:
+def _measured(one: Ended, evaluation: str) -> _Measured | None:
     assert one.cost is not None
-    assert figures.map is not None
-    _, per_query = read_queries(default_evaluation(join(as_location(out), one.cell.name)))
+    figures = read_figures(evaluation)
+    if figures.map is None:
+        return None
+    _, per_query = read_queries(evaluation)
     rank = find_protocol(figures.protocol).published_rank
     at = figures.map_at.get(rank) if rank else None
     cell = CellFigures(

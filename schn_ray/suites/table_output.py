@@ -108,7 +108,7 @@ def table_text(table: SuiteTable) -> str:
         lines += [f"  split audit: {finding}" for finding in block.spoiling]
     for blocks in table.by_budget:
         lines += _ranks_text(blocks) if len(blocks) > 1 else []
-    lines += [f"not trained: {cell}: {reason}" for cell, reason in table.refused]
+    lines += [f"not measured: {cell}: {reason}" for cell, reason in table.refused]
     lines.append(
         "mAP, exact under ties; +- over seeds, [] over queries (95 %). "
         "=: these queries do not tell it apart from the best; 1, 2 ...: groups, each begins where "

@@ -143,15 +143,60 @@ def test_a_method_that_refuses_the_data_is_named_and_the_others_go_on(
     assert "mdsh, 8 bits, seed 0: " in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_damaged_figures_are_refused(quick: Path) -> None:
+def test_damaged_figures_are_named_and_the_others_have_their_table(quick: Path) -> None:
     file = quick / "cells/digits/lsh-12-0-evaluation/metrics.json"
     text = file.read_text()
     file.write_text(text.replace('"map": 0.', '"map": 0.9', 1))
     try:
-        with pytest.raises(SchnRayError, match="lsh-12-0-evaluation"):
-            schn_ray.benchmark("quick", quick, settings=FEW)
+        result = schn_ray.benchmark("quick", quick, settings=FEW)
+        ((cell, reason),) = result.table.refused
+        assert cell == "digits, lsh, 12 bits, seed 0"
+        assert f"remove {file.parent}, and the same command makes it again" in reason
+        assert set(figures(quick)) == {"csq-12-0"}
     finally:
         file.write_text(text)
+
+
+@pytest.mark.parametrize("work", ["train_locally", "evaluate_run"])
+def test_whatever_a_method_raises_the_others_go_on(
+    work: str, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = getattr(cells, work)
+
+    def fails(*given: Any, **more: Any) -> Any:
+        if "itq" in str(given):
+            raise MemoryError("20 GiB")
+        return really(*given, **more)
+
+    monkeypatch.setattr(cells, work, fails)
+    result = schn_ray.benchmark(two, tmp_path / "out", settings={"methods": ["itq", "lsh"]})
+    assert result.table.refused == (("two, itq, 8 bits, seed 0", "MemoryError: 20 GiB"),)
+    assert set(figures(tmp_path / "out")) == {"lsh-8-0"}
+    monkeypatch.undo()
+    schn_ray.benchmark(two, tmp_path / "out", settings={"methods": ["itq", "lsh"]})
+    assert set(figures(tmp_path / "out")) == {"itq-8-0", "lsh-8-0"}  # it is tried again
+
+
+def test_data_without_labels_are_named(two: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.labels.txt").unlink()
+    result = schn_ray.benchmark(two, tmp_path / "out")
+    ((data, reason),) = result.table.refused
+    assert (data, result.table.blocks) == ("two", ())
+    assert "no mAP without labels" in reason
+
+
+def test_data_that_changed_and_another_s_directory_are_refused(two: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/index.html").write_text("mine")
+    with pytest.raises(SchnRayError, match="mine holds something that schn-ray did not make"):
+        schn_ray.benchmark(two, tmp_path / "mine")
+    schn_ray.benchmark(two, tmp_path / "out")
+    X = np.load(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", X[:-1])
+    labels = (tmp_path / "x.labels.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "x.labels.txt").write_text("".join(labels[:-1]))
+    with pytest.raises(SchnRayError, match=r"npy held other files\. .* name another directory"):
+        schn_ray.benchmark(two, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +211,16 @@ def test_damaged_figures_are_refused(quick: Path) -> None:
         ("quick", {"methods": ["csp"]}, "no method 'csp'; did you mean 'csq'?"),
         ("quick", {"bits": []}, "suite quick has no bits"),
         ("quick", {"method": ["csq"]}, "method"),
+        ("quick", {"methods": ["csq", "csq"]}, "methods more than once: csq"),
+        ("quick", {"seeds": [0, 1, 0]}, "seeds more than once: 0"),
+        ("quick", {"seeds": [-1]}, "seed"),
+        ("quick", {"preset": "frozn"}, "did you mean 'frozen'?"),
+        ("quick", {"settings.schedul.epochs": 1}, "unknown setting 'schedul'"),
+        ("quick", {"data.digits.prepare.protocol": "randm"}, "data.digits.prepare: .*'randm'"),
+        ("quick", {"data.digits.prepare.train_shar": 1}, "data.digits.prepare: .*'train_share'?"),
+        ("quick", {"data.digits.embed.dtyp": 1}, "data.digits.embed: .*'dtype'?"),
+        ("quick", {"data.digits.source": "nowhere"}, "data.digits: nowhere: no such file"),
+        ("quick", {"evaluate.dept": 1}, "evaluate: unknown setting 'dept'"),
     ],
 )
 def test_a_suite_that_cannot_run_is_refused_before_any_work(

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from schn_ray.core.directories import AlreadyDone, DirectoryWriter, resumable_directory
 from schn_ray.core.documents import parse_json
-from schn_ray.core.errors import SchnRayError
+from schn_ray.core.errors import SchnRayError, SourceHasChanged
 from schn_ray.core.manifest import MANIFEST, REQUEST, Manifest, is_finished, read_manifest
 from schn_ray.core.storage.files import join, kind_at, sha256_and_size, size_and_stamp
 from schn_ray.core.storage.mirror import Mirror, open_output
@@ -311,7 +311,7 @@ class _Output:
             raise self._held_other_files()
 
     def _held_other_files(self) -> SchnRayError:
-        return SchnRayError(
+        return SourceHasChanged(
             f"{self.mirror.location} was made when the source held other files: take in what is "
             "new, changed or gone with --update"
         )
