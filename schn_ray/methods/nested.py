@@ -210,7 +210,7 @@ class NestedNetwork(DeepMethod[MethodConfig]):
             if solved is None:
                 return None
             padded.append(pad(solved, (0, bits - k)))
-        gather, shorter = self.problem.workers.gather_any, torch.cat(padded[:-1], dim=1)
+        gather, shorter = self.problem.workers.gather_any, torch.cat(padded, dim=1)[:, :-bits]
         self._shorter.write(gather(rows), gather(shorter))
         return padded[-1]
 

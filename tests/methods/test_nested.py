@@ -134,45 +134,76 @@ def cut_schn(method: NestedNetwork, bits: int) -> Schn:
     return cut
 
 
-@pytest.mark.parametrize("name", ["schn", "schn-plus", "schn-mmasia"])
-def test_schn_of_each_length_has_the_first_outputs_of_the_same_networks(name: str) -> None:
+def relaxed_codes() -> dict[str, Tensor]:
+    return {name: torch.tanh(torch.randn(ROWS, BITS)) for name in ("U", "U_s", "U_z")}
+
+
+def codes_of_shorter(method: NestedNetwork) -> dict[int, Tensor]:
+    """Return the codes [n, k] of all rows for each shorter length, from a checkpoint."""
+    table = CodeTable(ROWS, BITS * (len(LENGTHS) - 1))
+    table.load_state_dict(method.get_extra_state())
+    columns = table.read(np.arange(ROWS)).split(BITS, dim=1)
+    return {k: x[:, :k] for k, x in zip(LENGTHS[:-1], columns, strict=True)}
+
+
+@pytest.mark.parametrize(("name", "pair"), [("schn", 0), ("schn-plus", 3), ("schn-mmasia", 0)])
+def test_schn_of_each_length_has_the_first_outputs_of_the_same_networks(
+    name: str, pair: float
+) -> None:
     small = {"semantic_dim": 8, "latent_dim": 9, "latent_dropout": 0, "adversarial": 0}
-    method = nested(name, 3, **small, initial_codes="hadamard", latent_activation="tanh")
-    codes = CodeTable(ROWS, BITS)
+    method = nested(name, 3, **small, pair=pair, latent_activation="tanh", label_graph="mean")
+    codes, rows = CodeTable(ROWS, BITS), torch.arange(ROWS)
     method.start(codes)
+    codes.write(rows, method.update(rows, codes.read(rows), relaxed_codes()))
+    of_length = codes_of_shorter(method) | {BITS: codes.read(rows)}
+    assert not torch.equal(of_length[BITS][:, :4], of_length[4])  # each length has its own
     batch, training = batch_of(method, codes, views=1)
-    method.step(batch, training)
+    step = method.step(batch, training)
     total = torch.zeros((), dtype=torch.float64)
     for k in LENGTHS:
         cut = cut_schn(method, k)
         alone = OneStep(training.F, training.h[:, :k])
-        B = batch.B[:, :k]  # codes start as the first bits of the longest
+        B = of_length[k][batch.rows].double()
         cut.step(Batch(batch.inputs, batch.rows, batch.Y, B), alone)
-        total = total + alone.losses["main"]
-    mean = total / len(LENGTHS)
-    torch.testing.assert_close(training.losses["main"], mean, rtol=1e-10, atol=1e-12)
+        total = total + alone.losses["main"] / len(LENGTHS)
+    torch.testing.assert_close(training.losses["main"], total, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        torch.autograd.grad(training.losses["main"], training.h)[0],
+        torch.autograd.grad(total, training.h)[0],
+        rtol=1e-10,
+        atol=1e-12,
+    )
+    assert weighted(step.terms, method.config).item() == pytest.approx(total.item())
 
 
 def test_the_codes_of_each_length_are_solved_by_themselves() -> None:
     method = nested("schn-plus", 3, semantic_dim=8, latent_dim=9, adversarial=0)
-    codes = CodeTable(ROWS, BITS)
+    codes, rows = CodeTable(ROWS, BITS), torch.arange(ROWS)
+    U = {name: 10 * x for name, x in relaxed_codes().items()}  # the bits before matter more
     method.start(codes)
-    rows = torch.arange(ROWS)
-    U = {name: torch.tanh(torch.randn(ROWS, BITS)) for name in ("U", "U_s", "U_z")}
-    expected = {
-        k: cut_schn(method, k).update(
-            rows, codes.read(rows)[:, :k], {name: x[:, :k] for name, x in U.items()}
-        )
-        for k in LENGTHS
-    }
-    solved = method.update(rows, codes.read(rows), U)
+    codes.write(rows, method.update(rows, codes.read(rows), relaxed_codes()))
+    before = codes_of_shorter(method) | {BITS: codes.read(rows)}  # each length has its own
+    solved = method.update(rows, before[BITS], U)
+    for k, own in (codes_of_shorter(method) | {BITS: solved}).items():
+        first = {name: x[:, :k] for name, x in U.items()}
+        alone = cut_schn(method, k).update(rows, before[k], first)
+        assert alone is not None
+        assert torch.equal(own, alone)
+
+
+def test_one_length_is_nested_in_itself() -> None:
+    method: Any = find_method("schn-plus")
+    config = method.Config(name="schn-plus", semantic_dim=8, latent_dim=9)
+    encoder = Encoder(nn.Identity(), nn.Linear(WIDTH, BITS))
+    problem = problem_of(BITS, (BITS,), 3, several=True)
+    one = NestedNetwork(method, config, problem, encoder)
+    codes, rows, U = CodeTable(ROWS, BITS), torch.arange(ROWS), relaxed_codes()
+    one.start(codes)
+    before = codes.read(rows)
+    solved, expected = one.update(rows, before, U), one.longest.update(rows, before, U)
     assert solved is not None
-    table = CodeTable(ROWS, 2 * BITS)
-    table.load_state_dict(method.get_extra_state())
-    for k, shorter in zip(LENGTHS[:-1], table.read(rows).chunk(2, dim=1), strict=True):
-        assert torch.equal(shorter[:, :k], expected[k])
-    assert torch.equal(solved, expected[BITS])
-    assert not torch.equal(solved[:, :4], expected[4])  # else one table would have done
+    assert expected is not None
+    assert torch.equal(solved, expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
