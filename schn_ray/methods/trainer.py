@@ -28,7 +28,7 @@ class Trainer:
     Args:
         method: on the device where it stays; layers are replaced in place, parameters stay.
         optimiser: kind, learning rate, weight decay.
-        schedule: decay of the learning rate.
+        schedule: of the learning rate.
         compiled: let torch compile the encoder.
 
     Attributes:
@@ -55,18 +55,17 @@ class Trainer:
             name: self._optimiser_of(parameters) for name, parameters in method.optimised().items()
         }
 
-    def begin_iteration(self, iteration: int) -> None:
-        """Set the learning rates of an outer iteration; each decay that has passed lowers them.
+    def set_rates(self, done: float) -> None:
+        """Set the learning rates of the next step, by the schedule.
 
         Args:
-            iteration: 1, 2, ...
+            done: iterations so far, with the part of the present one.
         """
-        passed = sum(iteration > after for after in self.schedule.decay_after)
-        decay = self.schedule.decay_factor**passed
+        rate = self.schedule.rate(done)
         steady = self.method.undecayed()
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * (1.0 if name in steady else decay)
+                group["lr"] = group["initial_lr"] * (1.0 if name in steady else rate)
 
     @property
     def learning_rate(self) -> float:

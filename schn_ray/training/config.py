@@ -40,6 +40,13 @@ _OLD_KEYS = _OLD_METHOD_KEYS | {
     "schedule.learning_rate": "optimiser.learning_rate",
     "schedule.weight_decay": "optimiser.weight_decay",
 }
+# settings that came later, with what all runs did before: finished runs of then stay finished
+_LATER = {
+    "nested": [],
+    "schedule.warm_up": 0.0,
+    "schedule.decay_kind": "steps",
+    "method.classifier": 0.0,
+}
 _OLD_SECTIONS = ("network", "loss", "codes")  # the rest of these became the method's
 
 
@@ -111,8 +118,11 @@ class TrainConfig(Section, Generic[M]):
     def recorded(self) -> dict[str, Any]:
         """Return all settings as manifests have them."""
         values = self.model_dump(mode="json")
-        if not self.nested:
-            del values["nested"]  # finished runs of before stay finished
+        for key, default in _LATER.items():
+            *section, name = key.split(".")
+            own = values[section[0]] if section else values
+            if own.get(name) == default:
+                del own[name]
         return values
 
 

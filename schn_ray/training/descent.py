@@ -63,7 +63,6 @@ class Descent:
 
     def iterate(self, run: Run) -> Learned:
         """Train on the rows of one outer iteration and update their codes."""
-        self.trainer.begin_iteration(run.iteration)
         rows = sampled_rows(len(run.data), run.schedule.samples, run.seed, run.iteration)
         terms: dict[str, list[Tensor]] = defaultdict(list)
         outputs = _EpochOutputs(len(rows), run.device)
@@ -103,11 +102,12 @@ class Descent:
             if run.must_stop():
                 self._midway = _gathered(run, epoch, steps, terms, outputs)
                 raise StoppedMidway
+            assert run.steps is not None
+            self.trainer.set_rates(run.steps.progress)
             step = self.trainer.step(batch := _batch(run, batch_rows, views))
             for name, term in step.terms.items():
                 terms[name].append(term * batch.share)
             outputs.add(batch.rows[batch.own], step.outputs)
-            assert run.steps is not None
             run.steps.done += 1
 
     def _go_on(

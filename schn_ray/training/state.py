@@ -127,6 +127,11 @@ class Steps:
     done: int
     total: int
 
+    @property
+    def progress(self) -> float:
+        """Iterations of training so far, up to the middle of the next step."""
+        return self.iteration - 1 + (self.done + 0.5) / self.total
+
 
 @dataclass
 class Run:

@@ -158,6 +158,22 @@ def test_the_pair_term_equals_a_slow_literal_version() -> None:
     assert not torch.equal(before["encoder.head.linear.weight"], schn.encoder.head.linear.weight)
 
 
+def test_the_classifier_learns_from_the_features() -> None:
+    trainer, batch = make_schn(classifier=2.0), make_batch()
+    schn = schn_of(trainer)
+    assert schn.classifier is not None
+    logits = schn.classifier.linear(schn._forward(batch, trainer).F_v)
+    signed = (1 - 2 * batch.Y) * logits  # -log sigmoid(+-x) = log(1 + exp(-+x))
+    rows = [row for row in range(ROWS) if batch.Y[row].any()]
+    expected = sum(math.log1p(math.exp(x)) for row in rows for x in signed[row].tolist())
+    before = copy.deepcopy(schn.state_dict())
+    assert trainer.step(batch).terms["classifier"].item() == pytest.approx(expected / len(rows))
+    after = schn.state_dict()
+    for name in ("classifier.linear.weight", "encoder.backbone.stages.0.weight"):
+        assert not torch.equal(before[name], after[name])
+    assert make_schn().method.state_dict().keys() < before.keys()
+
+
 def test_soft_negatives_replace_only_the_zeros() -> None:
     trainer, batch = make_schn(negative_target="soft"), make_batch()
     schn = schn_of(trainer)
@@ -330,7 +346,7 @@ def test_the_learning_rate_falls_after_the_named_iterations(
     iteration: int, decays: int, which: str
 ) -> None:
     trainer = make_schn(decay=which, learning_rate=4e-5)
-    trainer.begin_iteration(iteration)
+    trainer.set_rates(iteration - 0.5)
     optimisers = trainer.optimisers
     assert all(len({g["lr"] for g in o.param_groups}) == 1 for o in optimisers.values())
     rates = {name: o.param_groups[0]["lr"] for name, o in optimisers.items()}

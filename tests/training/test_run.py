@@ -256,15 +256,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_term(store: Path, tmp_path: Pa
 def test_a_loss_that_breaks_later_leaves_a_good_checkpoint(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = Trainer.begin_iteration
+    set_rates = Trainer.set_rates
 
-    def breaks(self: Trainer, iteration: int) -> None:
-        begin(self, iteration)
-        if iteration == 3:
+    def breaks(self: Trainer, done: float) -> None:
+        set_rates(self, done)
+        if done > 2:
             config = self.method.config
             self.method.config = config.model_copy(update={"hash_image": math.inf})
 
-    monkeypatch.setattr(Trainer, "begin_iteration", breaks)
+    monkeypatch.setattr(Trainer, "set_rates", breaks)
     with pytest.raises(SchnRayError, match="last checkpoint, of iteration 2, is good"):
         train_locally(small_config(), store, tmp_path / "run", keep_checkpoints=True)
     assert [line["iteration"] for line in read_metrics(tmp_path / "run")] == [1, 2]

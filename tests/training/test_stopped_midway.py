@@ -25,6 +25,8 @@ from schn_ray.training.run import build_run, finish_run
 from schn_ray.training.state import StoppedMidway
 
 SETTINGS = (
+    "schedule.warm_up=1.5",
+    "schedule.decay_kind=cosine",
     *TINY,
     "schedule.iterations=2",
     "schedule.epochs=3",

@@ -26,6 +26,8 @@ class SchnConfig(MethodConfig):
         quantization: weight of the quantization term within a hash loss.
         pair: weight of the likelihood of pairs of image codes; not published, see ``SchnPlus``.
         pair_scale: a of its logits a / K U_i . U_j.
+        classifier: weight of the loss of a linear classifier on the features of the image; not
+            published, see ``SchnPlus``.
         negative_target: target similarity of dissimilar pairs: 0, or the soft negative -N1/N0 of
             the code update.
         initial_codes: what the discrete codes start from, see ``code_table.initial_codes``.
@@ -52,6 +54,7 @@ class SchnConfig(MethodConfig):
     quantization: Annotated[Weight, Searched(log=(0.1, 100))] = 10.0
     pair: Annotated[Weight, Searched(log=(1, 300))] = 0.0
     pair_scale: Weight = 10.0
+    classifier: Weight = 0.0
     negative_target: Annotated[Literal["zero", "soft"], Searched()] = "zero"
     initial_codes: Annotated[Literal["zeros", "random", "hadamard"], Searched()] = "zeros"
     update_codes: bool = True

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from schn_ray.methods.base import Batch, DeepMethod, Paper, Problem, Step, Training, weighted
+from schn_ray.methods.classifiers import LabelClassifier
 from schn_ray.methods.code_table import CodeTable, initial_codes
 from schn_ray.methods.deep.schn.code_update import pair_counts, update_codes
 from schn_ray.methods.deep.schn.config import SchnConfig, SchnMmasiaConfig, SchnPlusConfig
@@ -38,6 +39,7 @@ class Latent(NamedTuple):
 class Forward(NamedTuple):
     """Outputs of a forward pass through the networks that there are, for this worker's rows."""
 
+    F_v: Tensor
     U_v: Tensor
     U_s: Tensor | None
     latent: Latent | None
@@ -81,6 +83,9 @@ class Schn(DeepMethod[SchnConfig]):
             self.cycle = CYCLES[config.cycle](
                 visual_dim, config.semantic_dim, config.latent_dim, bits
             )
+        self.classifier: LabelClassifier | None = None
+        if config.classifier > 0:
+            self.classifier = LabelClassifier(visual_dim, problem)
         self.discriminators = Discriminators(bits) if config.adversarial > 0 else None
         similar, dissimilar = pair_counts(problem.label_sets.sizes, problem.label_sets.sets)
         self._negative = -similar / dissimilar if config.negative_target == "soft" else 0.0
@@ -103,7 +108,8 @@ class Schn(DeepMethod[SchnConfig]):
         if self.latent is not None:
             generators = [*self.latent.parameters(), *self.cycle.parameters()]
         semantic = [] if self.semantic is None else list(self.semantic.parameters())
-        main = [*self.encoder.parameters(), *semantic, *generators]
+        classifier = [] if self.classifier is None else list(self.classifier.parameters())
+        main = [*self.encoder.parameters(), *semantic, *generators, *classifier]
         if self.discriminators is None:
             return {"main": main}
         judges = list(self.discriminators.parameters())
@@ -128,6 +134,8 @@ class Schn(DeepMethod[SchnConfig]):
     def _step(self, batch: Batch, of_codes: CodeTerms, training: Training) -> Step:
         out = self._forward(batch, training)
         terms = self._code_terms(out, batch, of_codes)
+        if self.classifier is not None:
+            terms["classifier"] = self.classifier(out.F_v, batch)
         training.descend(batch.share * weighted(terms, self.config))
         if self.discriminators is not None:
             terms |= self._adversarial_steps(self.discriminators, out, batch, training)
@@ -162,15 +170,15 @@ class Schn(DeepMethod[SchnConfig]):
             F_v, h = training.encode(batch.inputs)
             U_v = torch.tanh(h)
             if self.semantic is None:
-                return Forward(U_v.to(dtype), None, None)
+                return Forward(F_v, U_v.to(dtype), None, None)
             F_s, U_s = self.semantic(batch.Y[batch.own])
             if self.latent is None:
-                return Forward(U_v.to(dtype), U_s.to(dtype), None)
+                return Forward(F_v, U_v.to(dtype), U_s.to(dtype), None)
             features = BatchFeatures(F_v.detach(), F_s.detach(), batch.similar)
             Z, U_z = self.latent(features, batch.gather)
             R_v, R_s = self.cycle(features, Z, batch.gather)
         latent = Latent(features, *(U.to(dtype) for U in (U_z, R_v, R_s)))
-        return Forward(U_v.to(dtype), U_s.to(dtype), latent)
+        return Forward(F_v, U_v.to(dtype), U_s.to(dtype), latent)
 
     def _code_terms(self, out: Forward, batch: Batch, of_codes: CodeTerms) -> dict[str, Tensor]:
         T = target_similarity(batch.similar, self._negative)
@@ -240,6 +248,9 @@ class SchnPlus(Schn):
     2017), as ``hashnet`` has it, without its continuation. The hash loss compares with codes that
     are solved once an iteration, and takes rows with one of six labels in common for as similar as
     rows with the same six.
+
+    Where the image network is trained from scratch (preset ``cifar10``), a linear classifier gives
+    its features a loss of their own: pairs alone hardly move them at first.
     """
 
     Config = SchnPlusConfig
