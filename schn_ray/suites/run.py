@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -132,8 +133,10 @@ def _prepare(data: DataSet, folder: str, mapper: Mapper) -> None:
         source = open_source(data.source, config.source)
         try:
             prepare_store(source, config, store, mapper("preparing"))
-        except AlreadyDone:
-            pass
+        except AlreadyDone as done:
+            if done.note:  # of the same size and another time: it may be the same
+                what = f"{data.source} has changed since; figures are of the rows of then"
+                print(f"schn-ray: {store}: {what}", file=sys.stderr)
         except SourceHasChanged as error:
             raise SchnRayError(
                 f"{store} was made when {data.source} held other files. All figures of a suite are "

@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from support.image_files import encode_image, write_tree
 from support.users import Run
 
+from schn_ray.core.directories import AlreadyDone
 from schn_ray.core.errors import SchnRayError
 from schn_ray.data.check import Report, check_source, render
 from schn_ray.data.config import PrepareConfig, SourceConfig
@@ -182,6 +183,17 @@ def test_an_update_of_vectors(tmp_path: Path) -> None:
         write(tmp_path / "source" / f"{name}.parquet", X[:, :4])
     with pytest.raises(SchnRayError, match=r"made_from.vectors: .*float32\[5\].*float32\[4\]"):
         make(tmp_path / "source", tmp_path / "store", update=True)
+
+
+def test_other_vectors_in_a_file_of_the_same_size_are_noticed(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    make(tmp_path / "x.npy", tmp_path / "store")
+    with pytest.raises(AlreadyDone, match=r"nothing to do$"):
+        make(tmp_path / "x.npy", tmp_path / "store")
+    np.save(tmp_path / "x.npy", X[::-1])
+    with pytest.raises(AlreadyDone, match="source has changed since, --update takes that in"):
+        make(tmp_path / "x.npy", tmp_path / "store")
+    assert make(tmp_path / "x.npy", tmp_path / "store", update=True)["changed"] == len(X)
 
 
 def test_repeated_ids_of_vectors_are_quarantined(tmp_path: Path) -> None:

@@ -185,13 +185,19 @@ def test_data_without_labels_are_named(two: Path, tmp_path: Path) -> None:
     assert "no mAP without labels" in reason
 
 
-def test_data_that_changed_and_another_s_directory_are_refused(two: Path, tmp_path: Path) -> None:
+def test_data_that_changed_and_another_s_directory_are_refused(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/index.html").write_text("mine")
     with pytest.raises(SchnRayError, match="mine holds something that schn-ray did not make"):
         schn_ray.benchmark(two, tmp_path / "mine")
     schn_ray.benchmark(two, tmp_path / "out")
     X = np.load(tmp_path / "x.npy")
+    assert "has changed since" not in capsys.readouterr().err
+    np.save(tmp_path / "x.npy", X[::-1])  # of the same size
+    schn_ray.benchmark(two, tmp_path / "out")
+    assert f"{tmp_path / 'x.npy'} has changed since" in capsys.readouterr().err
     np.save(tmp_path / "x.npy", X[:-1])
     labels = (tmp_path / "x.labels.txt").read_text().splitlines(keepends=True)
     (tmp_path / "x.labels.txt").write_text("".join(labels[:-1]))

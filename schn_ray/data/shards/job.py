@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from schn_ray.data.shards.pending import (
     SourceChanged,
     UnwrittenShards,
     find_pending,
+    without_stamp,
 )
 from schn_ray.data.shards.quarantine import Quarantine, refuse_too_many, write_quarantine
 from schn_ray.data.shards.repeated_ids import quarantine_rows, repeated_ids, rows_without
@@ -42,6 +44,7 @@ from schn_ray.data.shards.rows import (
     Source,
     listing_sha256,
     shards_after,
+    units_of,
 )
 from schn_ray.data.shards.streamed_listing import StreamedListing
 from schn_ray.data.shards.units import PartUnits
@@ -166,11 +169,15 @@ def run_shard_job(
     again = update or retry_failed
     with open_output(out) as mirror:
         is_compared = is_finished(mirror.local) and not again
-        listing = listing_sha256(job.shards_after()) if is_compared else None
+        shards = _ComparedShards(job)
+        listing = listing_sha256(shards) if is_compared else None
         made_from = request.made_from | {LISTING: listing}
         settings = request.config, made_from, LISTING, not is_compared, request.free
         same = functools.partial(_same_inputs, job, config, made_from[SOURCE], update)
-        with resumable_directory(mirror.local, request.kind, *settings, same) as writer:
+        with (
+            _noting_changes(shards),
+            resumable_directory(mirror.local, request.kind, *settings, same) as writer,
+        ):
             if is_finished(writer.path) and not again:  # by another process, meanwhile
                 raise AlreadyDone(writer.path, request.kind)
             _refuse_changed_output(writer.path, request, job.parts)
@@ -189,6 +196,46 @@ def run_shard_job(
                 writer.counts[HEIC_SKIPPED] = result.quarantine.heic
             job.pieces.remove()
     return read_manifest(mirror.local, request.kind)
+
+
+class _ComparedShards:
+    """Shards of a source while they are listed to be compared with a finished directory.
+
+    The listing has the sizes of files. A file of many rows may change and keep its size, such as
+    one of vectors; its stamp is in the receipt, which is short.
+
+    Args:
+        job: that wrote the directory.
+
+    Attributes:
+        changed: whether such a file, or a store, is another now.
+    """
+
+    def __init__(self, job: ShardJob) -> None:
+        self._job, self.changed = job, False
+
+    def __iter__(self) -> Iterator[Shard]:
+        """Yield the shards."""
+        numbers = frozenset(self._job.parts.numbers())
+        for shard in self._job.shards_after():
+            if len(shard.files) < 2 and shard.number in numbers and not self.changed:
+                (listed,), receipt = units_of(shard), self._job.parts.read_receipt(shard.number)
+                same_name = [
+                    u for u in receipt.units if without_stamp(u.unit) == without_stamp(listed)
+                ]
+                self.changed = any(done.unit != listed for done in same_name)
+            yield shard
+
+
+@contextmanager
+def _noting_changes(shards: _ComparedShards) -> Iterator[None]:
+    try:
+        yield
+    except AlreadyDone as done:
+        if not shards.changed:
+            raise
+        note = "; its source has changed since, --update takes that in"
+        raise AlreadyDone(done.path, done.kind, done.location, note) from done
 
 
 @dataclass(frozen=True)

@@ -150,12 +150,17 @@ class UnwrittenShards:
         written, listed = _units(self._read_receipt(shard.number)), units_of(shard)
         if written == listed:
             return
-        if [_without_stamp(unit) for unit in written] != [_without_stamp(unit) for unit in listed]:
+        if [without_stamp(unit) for unit in written] != [without_stamp(unit) for unit in listed]:
             raise SourceChanged
         self.changed = True
 
 
-def _without_stamp(unit: Unit) -> tuple[str, int, int]:
+def without_stamp(unit: Unit) -> tuple[str, int, int]:
+    """Return which file, or rows of a file, a unit is, whether it changed or not.
+
+    Args:
+        unit: of a source.
+    """
     return unit.file, unit.start, unit.rows
 
 
