@@ -42,7 +42,7 @@ class ScheduleConfig(Section):
         epochs: how often each iteration goes over the rows that it drew.
         samples: rows that are drawn for each iteration, at most.
         batch_size: rows of a batch, of all workers together.
-        warm_up: iterations, or a part of one, over which the learning rate rises evenly from 0.
+        warm_up: share of the iterations over which the learning rate rises evenly from 0.
         decay_kind: how it falls then: by ``steps``, or along half a ``cosine`` towards 0 at the end
             of training (SGDR, arXiv 1608.03983, eq. 5).
         decay_after: of ``steps``, numbers of iterations after which the learning rate falls.
@@ -56,7 +56,7 @@ class ScheduleConfig(Section):
     epochs: Count = 3
     samples: Count = 5000
     batch_size: Count = 64
-    warm_up: Weight = 0.0
+    warm_up: Share = 0.0
     decay_kind: Literal["steps", "cosine"] = "steps"
     decay_after: tuple[int, ...] = (5, 40)
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.2
@@ -72,13 +72,14 @@ class ScheduleConfig(Section):
         Example:
             >>> [ScheduleConfig(decay_after=(2,)).rate(done) for done in (0.5, 1.5, 2.5)]
             [1.0, 1.0, 0.2]
-            >>> risen = ScheduleConfig(warm_up=1, decay_kind="cosine", iterations=5)
+            >>> risen = ScheduleConfig(warm_up=0.2, decay_kind="cosine", iterations=5)
             >>> [round(risen.rate(done), 2) for done in (0.1, 0.5, 1, 3, 5)]
             [0.1, 0.5, 1.0, 0.5, 0.0]
         """
-        if done < self.warm_up:
-            return done / self.warm_up
+        rising = self.warm_up * self.iterations
+        if done < rising:
+            return done / rising
         if self.decay_kind == "cosine":
-            return (1 + cos(pi * (done - self.warm_up) / (self.iterations - self.warm_up))) / 2
+            return (1 + cos(pi * (done - rising) / (self.iterations - rising))) / 2
         passed = sum(done >= after for after in self.decay_after)
         return self.decay_factor**passed

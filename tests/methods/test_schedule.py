@@ -9,7 +9,7 @@ from schn_ray.training.config import train_config
 
 def test_it_rises_and_falls_along_half_a_cosine() -> None:
     trainer = make_schn(learning_rate=0.1)
-    trainer.schedule = ScheduleConfig(iterations=10, warm_up=2, decay_kind="cosine")
+    trainer.schedule = ScheduleConfig(iterations=10, warm_up=0.2, decay_kind="cosine")
     rates = []
     for done in (0.5, 1, 2, 4, 6, 8, 9.9):
         trainer.set_rates(done)

@@ -25,7 +25,7 @@ from schn_ray.training.run import build_run, finish_run
 from schn_ray.training.state import StoppedMidway
 
 SETTINGS = (
-    "schedule.warm_up=1.5",
+    "schedule.warm_up=0.75",
     "schedule.decay_kind=cosine",
     *TINY,
     "schedule.iterations=2",
