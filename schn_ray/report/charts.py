@@ -47,7 +47,13 @@ _PLAIN = (  # title, name in the history, y axis, whether from 0 to 1, caption
         True,
         "If this is large, more CPUs (--cpus) or smaller files help; more GPUs do not.",
     ),
-    ("Learning rate", "learning_rate", "learning rate", False, "The highest of all optimisers."),
+    (
+        "Learning rate",
+        "learning_rate",
+        "learning rate",
+        False,
+        "The highest of all optimisers, in the last step.",
+    ),
 )
 
 

@@ -40,9 +40,9 @@ _OLD_KEYS = _OLD_METHOD_KEYS | {
     "schedule.learning_rate": "optimiser.learning_rate",
     "schedule.weight_decay": "optimiser.weight_decay",
 }
-# settings that came later, with what all runs did before: finished runs of then stay finished
+# settings that came later, with the defaults that are what all runs did before
 _LATER = {
-    "nested": [],
+    "nested": (),
     "schedule.warm_up": 0.0,
     "schedule.decay_kind": "steps",
     "method.classifier": 0.0,
@@ -116,13 +116,18 @@ class TrainConfig(Section, Generic[M]):
         return self
 
     def recorded(self) -> dict[str, Any]:
-        """Return all settings as manifests have them."""
+        """Return all settings as manifests have them.
+
+        Those that came later are left out at their defaults, so that runs that were finished before
+        stay finished.
+        """
         values = self.model_dump(mode="json")
         for key, default in _LATER.items():
-            *section, name = key.split(".")
-            own = values[section[0]] if section else values
-            if own.get(name) == default:
-                del own[name]
+            section, _, name = key.rpartition(".")
+            owner = getattr(self, section) if section else self
+            field = type(owner).model_fields.get(name)
+            if field is not None and getattr(owner, name) == field.default == default:
+                del (values[section] if section else values)[name]
         return values
 
 

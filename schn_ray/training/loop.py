@@ -37,7 +37,7 @@ class Iteration:
         code_distance: see ``class_code_distance``.
         images_per_second: of all workers, without validation.
         data_wait: share of the training time that the first worker waited for images.
-        learning_rate: the highest of all optimisers.
+        learning_rate: the highest of all optimisers, in the last step.
         workers: number of workers that shared each batch.
     """
 

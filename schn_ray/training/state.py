@@ -58,7 +58,8 @@ class Learned(NamedTuple):
         rows: [m] training rows that it went over.
         codes: [m, ceil(K/8)] packed codes that the encoder gave them.
         passes: how often it went over them.
-        learning_rate: the highest of all optimisers; 0 where nothing is descended.
+        learning_rate: the highest of all optimisers, in the last step; 0 where nothing is
+            descended.
         converged: whether a further iteration would change nothing.
     """
 

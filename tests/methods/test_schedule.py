@@ -22,5 +22,7 @@ def test_it_rises_and_falls_along_half_a_cosine() -> None:
 
 def test_runs_of_before_there_was_a_cosine_stay_finished() -> None:
     assert {"warm_up", "decay_kind"}.isdisjoint(train_config().recorded()["schedule"])
+    assert "classifier" not in train_config(method="schn").recorded()["method"]
+    assert train_config("cifar10", method="schn-plus").recorded()["method"]["classifier"] == 100
     cosine = train_config(settings=("schedule.decay_kind=cosine",)).recorded()
     assert cosine["schedule"]["decay_kind"] == "cosine"
