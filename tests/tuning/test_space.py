@@ -8,7 +8,7 @@ import yaml
 
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.settings import validated
-from schn_ray.training.config import train_config
+from schn_ray.training.config import preset_names, train_config
 from schn_ray.tuning.space import (
     Space,
     base_config,
@@ -38,13 +38,8 @@ def complaint(search_space: Space, preset: str | None = None) -> str:
 @pytest.mark.parametrize("name", space_names())
 def test_spaces_that_come_with_the_package_fit_every_preset(name: str) -> None:
     search_space = read_space(name)
-    for preset in (None, "digits", "cifar10"):
+    for preset in (None, *preset_names()):
         check_space(search_space, base_config(search_space, preset, None, ()))
-
-
-def test_lengths_can_be_searched_for_heads_too() -> None:
-    search_space = read_space("code_length")
-    check_space(search_space, base_config(search_space, "frozen", None, ()))
 
 
 @pytest.mark.parametrize("name", space_names())
