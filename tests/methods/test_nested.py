@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from schn_ray.core.errors import SchnRayError
 from schn_ray.core.workers import Workers
 from schn_ray.data.labels import label_sets
-from schn_ray.methods.base import Batch, DeepMethod, Outputs, Problem, weighted
+from schn_ray.methods.base import (
+    Batch,
+    DeepMethod,
+    MethodConfig,
+    Outputs,
+    Problem,
+    Step,
+    weighted,
+)
 from schn_ray.methods.centres import (
     class_centres,
     least_distance,
@@ -111,14 +119,22 @@ def test_the_loss_is_the_mean_of_the_losses_of_methods_of_each_length(name: str)
         apart.append(weighted(plain.losses(whole, of_length), method.config))
     step = method.step(batch, training)
     total = torch.stack(apart).mean()
-    torch.testing.assert_close(training.losses["main"], total, rtol=1e-12, atol=1e-12)
+    require_descended(step, training, total, method.config, rtol=1e-12)
+
+
+def require_descended(
+    step: Step, training: OneStep, total: Tensor, config: MethodConfig, rtol: float
+) -> None:
+    """Require that a step descended a loss: its value, its gradient, the terms that it returned."""
+    descended = training.losses["main"]
+    torch.testing.assert_close(descended, total, rtol=rtol, atol=1e-12)
     torch.testing.assert_close(
-        torch.autograd.grad(training.losses["main"], training.h)[0],
+        torch.autograd.grad(descended, training.h)[0],
         torch.autograd.grad(total, training.h)[0],
         rtol=1e-10,
         atol=1e-12,
     )
-    assert weighted(step.terms, method.config).item() == pytest.approx(total.item())
+    assert weighted(step.terms, config).item() == pytest.approx(total.item())
 
 
 def cut_schn(method: NestedNetwork, bits: int) -> Schn:
@@ -166,14 +182,7 @@ def test_schn_of_each_length_has_the_first_outputs_of_the_same_networks(
         B = of_length[k][batch.rows].double()
         cut.step(Batch(batch.inputs, batch.rows, batch.Y, B), alone)
         total = total + alone.losses["main"] / len(LENGTHS)
-    torch.testing.assert_close(training.losses["main"], total, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(
-        torch.autograd.grad(training.losses["main"], training.h)[0],
-        torch.autograd.grad(total, training.h)[0],
-        rtol=1e-10,
-        atol=1e-12,
-    )
-    assert weighted(step.terms, method.config).item() == pytest.approx(total.item())
+    require_descended(step, training, total, method.config, rtol=1e-10)
 
 
 def test_the_codes_of_each_length_are_solved_by_themselves() -> None:
