@@ -182,7 +182,8 @@ class SuiteTable:
     Attributes:
         blocks: one a data set and code length, in the order of the suite; where methods were tuned,
             one more with the best settings of each.
-        refused: (cell, trial or data set, reason) of what could not be trained or measured.
+        refused: (cells, trial or data set, reason) of what could not be trained or measured; cells
+            of a method on a data set that have one reason are one entry.
     """
 
     blocks: tuple[Block, ...]
@@ -208,21 +209,22 @@ def suite_table(
 
     """
     groups: dict[tuple[str, int], _Cells] = {}
-    refused = dict[str, str]()
+    refused: dict[tuple[str, str, str], list[Cell]] = {}
+    unlabelled = dict[str, str]()
     for one in ended:
         cell = one.cell
         if one.cost is None or one.refused:
-            refused[str(cell)] = one.refused
+            refused.setdefault((cell.data, cell.method, one.refused), []).append(cell)
             continue
         evaluation = default_evaluation(join(as_location(out), cell.name))
         try:
             measured = _measured(one, evaluation)
         except SchnRayError as error:
             again = f"remove {evaluation}, and the same command makes it again"
-            refused[str(cell)] = f"{error}: {again}"
+            refused[cell.data, cell.method, f"{error}: {again}"] = [cell]
             continue
         if measured is None:
-            refused[cell.data] = f"no mAP without labels; {evaluation} has recall"
+            unlabelled[cell.data] = f"no mAP without labels; {evaluation} has recall"
             continue
         group = groups.setdefault((cell.data, cell.bits), {})
         group.setdefault((cell.method, cell.trial), []).append(measured)
@@ -233,7 +235,8 @@ def suite_table(
         own = [one for one in choices if (one.data, one.bits) == (data, bits)]
         blocks += [block, *_tuned_block(block, cells, own, trials)]
     failures = [failure for choice in choices for failure in choice.failures]
-    return SuiteTable(tuple(blocks), (*refused.items(), *failures))
+    cells_refused = [(_text_of(cells), reason) for (_, _, reason), cells in refused.items()]
+    return SuiteTable(tuple(blocks), (*cells_refused, *unlabelled.items(), *failures))
 
 
 def ranking(blocks: Sequence[Block]) -> list[Rank]:
@@ -374,6 +377,11 @@ def _groups(precision: Sequence[NDArray[np.float64]]) -> list[int]:
         leader = one if apart else leader
         groups.append(groups[-1] + apart)
     return groups
+
+
+def _text_of(cells: Sequence[Cell]) -> str:
+    first, *others = map(str, cells)
+    return f"{first}, and {len(others)} more" if others else first
 
 
 def _unquantised(out: Path | str, data: str) -> dict[str, float]:

@@ -135,12 +135,14 @@ def test_a_suite_that_was_moved_goes_on_without_the_source(two: Path, tmp_path: 
 def test_a_method_that_refuses_the_data_is_named_and_the_others_go_on(
     two: Path, tmp_path: Path
 ) -> None:
-    result = schn_ray.benchmark(two, tmp_path / "out", settings={"methods": ["mdsh", "lsh"]})
-    ((cell, reason),) = result.table.refused
-    assert cell == "two, mdsh, 8 bits, seed 0"
+    result = schn_ray.benchmark(
+        two, tmp_path / "out", settings={"methods": ["mdsh", "lsh"], "seeds": [0, 1]}
+    )
+    ((cells, reason),) = result.table.refused
+    assert cells == "two, mdsh, 8 bits, seed 0, and 1 more"
     assert "label" in reason
     assert [line.method for line in result.table.blocks[0].lines] == ["lsh"]
-    assert "mdsh, 8 bits, seed 0: " in (tmp_path / "out" / "index.html").read_text()
+    assert "mdsh, 8 bits, seed 0, and 1 more: " in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_damaged_figures_are_named_and_the_others_have_their_table(quick: Path) -> None:
