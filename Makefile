@@ -4,9 +4,6 @@ BIN = .venv/bin
 WITHOUT_RAY = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore tests/cluster
 ON_RAY = $(BIN)/pytest tests/cluster
 
-# where this is set, each process of a test compiles torch and Ray anew: 2 to 6 s of CPU time
-unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: demo test test-slow test-all lint types lock docs
 .NOTPARALLEL:
 
@@ -14,10 +11,10 @@ demo: .venv/ready
 	$(BIN)/schn-ray demo --dir demo
 
 # what every change must pass, in minutes. The budgets are seconds of CPU time, which a busy
-# machine needs more of for the same work: with two cores 380 to 500, and 260 to 310
+# machine needs more of for the same work: with two cores some 400, and 120
 test: lint types
 	$(WITHOUT_RAY) -m "not slow" --cpu-budget 600
-	$(ON_RAY) -m "not slow" --cpu-budget 420
+	$(ON_RAY) -m "not slow" --cpu-budget 240
 
 # the tests that `make test` leaves out
 test-slow: .venv/ready
@@ -38,12 +35,13 @@ docs: .venv/ready
 	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/site
 	@echo "build/site/index.html: open it in a browser"
 
-# uv installs the same files as pip, many times faster
+# uv installs the same files as pip, many times faster. It compiles them: otherwise each process of a
+# test compiles torch and Ray for itself, in 2 to 6 s of CPU time
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "schn-ray needs Python 3.11 or newer, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

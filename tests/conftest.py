@@ -1,5 +1,6 @@
 """Fixtures that many test modules share, and the CPU budget of a run."""
 
+import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ from schn_ray import cli
 # no test is timed: what is quick on one machine is slow on another
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# tests fill the disk under a process, and kill it, also while it imports: it would leave half of a
+# compiled file to all others
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+sys.dont_write_bytecode = True
 
 RAY_CPU_SECONDS = pytest.StashKey[float]()
 
