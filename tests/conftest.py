@@ -18,8 +18,8 @@ from schn_ray import cli
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# tests fill the disk under a process, and kill it, also while it imports: it would leave half of a
-# compiled file to all others
+# tests fill the disk under a process, also while it imports: Python would leave half of a compiled
+# file there, which no other process can import
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = True
 
